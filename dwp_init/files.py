@@ -1,0 +1,254 @@
+"""A prior and its folder: ``config.json`` beside ``model.safetensors``, strict both ways."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from dwp_init.priors import FAMILIES, Prior
+from dwp_init.priors.whitening import Whitening
+
+FORMAT_VERSION = 1
+CONFIG, MODEL = "config.json", "model.safetensors"
+_REQUIRED = ("format_version", "family", "kernel_shape", "arguments")
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def save_prior(prior: Prior, folder: str | Path) -> Path:
+    """Saves a prior into a folder, which is made if need be; if anything fails, the old files stay.
+
+    Args:
+        prior: The prior; its ``details`` are saved with it.
+        folder: Where ``config.json`` and ``model.safetensors`` go.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TypeError: ``prior`` is no prior.
+        ValueError: A parameter is NaN, infinite or not float32, the whitening describes no density, or ``details``
+            is not JSON or uses one of the configuration's own keys.
+    """
+    if not isinstance(prior, Prior):
+        raise TypeError(f"save_prior needs a dwp_init Prior; got {type(prior).__name__}")
+    _check_parameters(prior, "this prior")
+    taken = sorted(set(prior.details) & {"library_name", *_REQUIRED})
+    if taken:
+        raise ValueError(f"details uses {', '.join(taken)}, which the configuration keeps for itself; rename them")
+    config = {
+        "library_name": "dwp_init",
+        "format_version": FORMAT_VERSION,
+        "family": prior.family,
+        "kernel_shape": list(prior.kernel_shape),
+        "arguments": prior.arguments(),
+        **prior.details,
+    }
+    try:
+        packed = _json_bytes(config, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"details must be JSON, without NaN: {error}; convert or drop that entry") from error
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_all({folder / MODEL: safetensors_bytes(prior.state_dict()), folder / CONFIG: packed})
+    return folder
+
+
+def read_prior(folder: Path, sha256: dict[str, str] | None = None) -> Prior:
+    """Reads a prior from its folder, in evaluation mode on the CPU.
+
+    Args:
+        folder: Where ``config.json`` and ``model.safetensors`` lie.
+        sha256: The digest that each file must have, by file name; not checked by default.
+
+    Raises:
+        FileNotFoundError: One of the two files is missing.
+        ValueError: A file is corrupt, or they do not fit each other or this version.
+    """
+    contents = {name: _read(folder / name, None if sha256 is None else sha256[name]) for name in (CONFIG, MODEL)}
+    config = _parse_config(contents[CONFIG], folder / CONFIG)
+    prior = _build(config, folder / CONFIG)
+    tensors = _parse_tensors(contents[MODEL], folder / MODEL)
+    _check_fit(tensors, prior, folder)
+    prior.load_state_dict(tensors, assign=True)
+    _check_parameters(prior, folder / MODEL)
+    prior.details = {key: value for key, value in config.items() if key not in ("library_name", *_REQUIRED)}
+    return prior.eval().requires_grad_(False)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: into a temporary file beside it, then renamed over it."""
+    _write_all({path: content})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON whole or not at all."""
+    write_bytes(path, _json_bytes(content))
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Packs tensors as a safetensors file; unlike ``safetensors.torch.save`` it needs no numpy.
+
+    Args:
+        tensors: By name, on any device; of shared ones pass one only.
+        metadata: Kept in the file's header.
+
+    Raises:
+        ValueError: Something is no dense tensor with memory, or has a dtype that is not supported.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta or tensor.layout is not torch.strided:
+            raise ValueError(f"{name} cannot be saved: expected a dense tensor with memory; got {_describe(tensor)}")
+        if tensor.dtype not in _DTYPES:
+            known = ", ".join(_DTYPES.values())
+            raise ValueError(f"{name} cannot be saved: its dtype is {tensor.dtype}; safetensors here takes {known}")
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps every tensor aligned
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    packed, end = [], 0
+    for name in names:
+        packed.append(tensor_bytes(tensors[name]))
+        start, end = end, end + len(packed[-1])
+        dtype, shape = _DTYPES[tensors[name].dtype], list(tensors[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join([len(head).to_bytes(8, "little"), head, *packed])
+
+
+def tensor_bytes(tensor: Tensor) -> bytearray:
+    """Returns a tensor's values in row-major order, in this machine's byte order; needs no numpy."""
+    packed = bytearray(tensor.numel() * tensor.element_size())
+    if packed:
+        flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        torch.frombuffer(packed, dtype=torch.uint8).copy_(flat)
+    return packed
+
+
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return "one on the meta device" if value.is_meta else f"layout {value.layout}"
+
+
+def _json_bytes(content: Any, allow_nan: bool = True) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n").encode()
+
+
+def _write_all(contents: dict[Path, bytes]) -> None:
+    """Writes every file into a temporary one beside it, and only then renames them."""
+    temporaries = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in contents}
+    try:
+        for path, content in contents.items():
+            with temporaries[path].open("xb") as file:
+                file.write(content)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, sha256: str | None) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; a prior's folder holds {CONFIG} and {MODEL}")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ValueError(f"{path} is corrupt: its sha256 is {found}, expected {sha256}; install dwp_init anew")
+    return content
+
+
+def _parse_config(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); get the prior's folder anew") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__}, expected an object with {', '.join(_REQUIRED)}")
+    missing = [key for key in _REQUIRED if key not in config]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; a prior's config has {', '.join(_REQUIRED)}")
+    version = config["format_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path} has format_version {version!r}, expected a whole number from 1 to {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {version}, this dwp_init reads up to {FORMAT_VERSION}; upgrade dwp_init"
+        )
+    if not isinstance(config.get("name", ""), str):
+        raise ValueError(f"{path} has the name {config['name']!r}, expected a string")
+    return config
+
+
+def _build(config: dict[str, Any], path: Path) -> Prior:
+    family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"{path} names the family {family!r}; this dwp_init knows {', '.join(FAMILIES)}: upgrade it")
+    if not isinstance(arguments, dict) or not isinstance(shape, list):
+        raise ValueError(
+            f"{path}: arguments must be an object and kernel_shape a list; got {arguments!r} and {shape!r}"
+        )
+    try:
+        with torch.device("meta"):
+            return FAMILIES[family](tuple(shape), **arguments).float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not describe a {family} prior: {error}") from error
+
+
+def _parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); get the prior's folder anew") from error
+    return tensors
+
+
+def _check_parameters(prior: Prior, owner: object) -> None:
+    for name, tensor in prior.state_dict().items():
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name} of {owner} is {tensor.dtype}, expected torch.float32; call .float() on the prior")
+        wrong = (~tensor.isfinite()).sum().item()
+        if wrong:
+            raise ValueError(
+                f"{name} of {owner} has {wrong} NaN or infinite values of {tensor.numel()}; all must be finite"
+            )
+    for name, module in prior.named_modules():
+        if isinstance(module, Whitening):
+            try:
+                module.check()
+            except ValueError as error:
+                raise ValueError(f"{name} of {owner} is no whitening: {error}; fit it anew") from error
+
+
+def _check_fit(tensors: dict[str, Tensor], prior: Prior, folder: Path) -> None:
+    expected = prior.state_dict()
+    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{folder / MODEL} does not fit {CONFIG}: tensors missing: {', '.join(missing) or 'none'}; "
+            f"unknown: {', '.join(unknown) or 'none'}; get both files from one place"
+        )
+    for name, tensor in expected.items():
+        found = tensors[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise ValueError(
+                f"{folder / MODEL} does not fit {CONFIG}: {name} is {found.dtype} {tuple(found.shape)}, "
+                f"expected {tensor.dtype} {tuple(tensor.shape)}; get both files from one place"
+            )

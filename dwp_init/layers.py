@@ -1,0 +1,168 @@
+"""Convolutions as `apply_` sees them: which can be initialised, their fan-in, and what lies behind their weight."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+from torch.nn.utils.weight_norm import WeightNorm
+
+Conv2d = nn.Conv2d | nn.ConvTranspose2d
+OTHER_RANKS = (nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d)
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether the module is a convolution of any rank, quantized ones included."""
+    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, *OTHER_RANKS)) or _is_quantized(module)
+
+
+def reason_to_skip(module: nn.Module) -> str | None:
+    """Says why no prior can initialise this module; ``None`` if one can."""
+    kind = type(module).__name__
+    if _is_quantized(module):
+        return "quantized: initialise the model before quantizing it"
+    if isinstance(module, OTHER_RANKS):
+        return f"{kind}: priors are over 2-D kernels"
+    if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        return "not a convolution"
+    tensors = stored_tensors(module)
+    if tensors is None:
+        return "its weight is no parameter of its own, as under prune: call apply_ before the weight is replaced"
+    if any(is_lazy(tensor) for tensor in tensors):
+        return "lazy: run a forward pass first, so that its shape is known"
+    if any(tensor.is_meta for tensor in tensors):
+        return "on the meta device: give it memory first, with to_empty(device=...)"
+    wrong = [tensor.dtype for tensor in tensors if not tensor.is_floating_point()]
+    if wrong:
+        return f"its weight has dtype {wrong[0]}: it must be a real floating-point type"
+    for part in module.parametrizations.weight if parametrize.is_parametrized(module, "weight") else ():
+        if not hasattr(part, "right_inverse"):
+            return f"its parametrization {type(part).__name__} has no right_inverse: call apply_ before registering it"
+    shape = weight_shape(module)
+    if len(shape) != 4 or 0 in shape:
+        return f"its weight has shape {tuple(shape)}: it must have four dimensions, none of them empty"
+    return None
+
+
+def weight_shape(module: Conv2d) -> torch.Size:
+    """Returns the shape of the layer's weight itself, whose attributes may say otherwise if it was replaced."""
+    return read_weight(module).shape
+
+
+def inputs_per_group(module: Conv2d) -> int:
+    """Returns how many input channels, hence kernels, make up one output channel."""
+    shape = weight_shape(module)
+    return shape[0] // module.groups if isinstance(module, nn.ConvTranspose2d) else shape[1]
+
+
+def fan_in(module: Conv2d) -> float:
+    """Returns how many weights reach one output value: ``in/groups · k · k``, over the stride² if transposed."""
+    taps = inputs_per_group(module) * math.prod(weight_shape(module)[2:])
+    return taps / math.prod(module.stride) if isinstance(module, nn.ConvTranspose2d) else taps
+
+
+def he_rms(module: Conv2d) -> float:
+    """Returns the root mean square that He et al. (2015) give a layer before a ReLU: √(2 / fan_in)."""
+    return math.sqrt(2 / fan_in(module))
+
+
+def arrange(module: Conv2d, kernels: Tensor) -> Tensor:
+    """Arranges kernels ``(n, c, k, k)``, each from c input channels to one output channel, as the layer's weight."""
+    shape = weight_shape(module)
+    if not isinstance(module, nn.ConvTranspose2d):
+        return kernels.reshape(shape)
+    by_group = kernels.reshape(module.groups, shape[1], inputs_per_group(module), *shape[2:])
+    return by_group.transpose(1, 2).reshape(shape)
+
+
+def stored_tensors(module: nn.Module) -> list[Tensor] | None:
+    """Returns the tensors from which the layer's weight is made; ``None`` if that is unknown."""
+    if parametrize.is_parametrized(module, "weight"):
+        chain = module.parametrizations.weight
+        return [chain.original] if chain.is_tensor else [getattr(chain, f"original{i}") for i in range(chain.ntensors)]
+    if isinstance(module._parameters.get("weight"), nn.Parameter):
+        return [module.weight]
+    return [module.weight_g, module.weight_v] if _weight_norm_hook(module) else None
+
+
+def place(module: Conv2d) -> tuple[torch.device, int]:
+    """Returns where the layer's weight lies in memory: the same for layers that share it, by whatever means."""
+    stored = stored_tensors(module)[-1]
+    return stored.device, stored.data_ptr()
+
+
+def read_weight(module: Conv2d) -> Tensor:
+    """Returns the layer's weight as its forward pass would use it, detached; leaves the layer as it is."""
+    with torch.no_grad(), _frozen_parametrizations(module):
+        hook = _weight_norm_hook(module)
+        return (hook.compute_weight(module) if hook else module.weight).detach()
+
+
+def values_to_store(module: Conv2d, weight: Tensor) -> list[Tensor]:
+    """Returns new values for :func:`stored_tensors` that make the layer's weight the given one.
+
+    Raises:
+        ValueError: A parametrization has no inverse for this weight, or changes its own state on the way.
+    """
+    if hook := _weight_norm_hook(module):
+        return [torch.norm_except_dim(weight, 2, hook.dim), weight]
+    if not parametrize.is_parametrized(module, "weight"):
+        return [weight]
+    values: Tensor | tuple[Tensor, ...] = weight
+    for parametrization in reversed(module.parametrizations.weight):
+        kind = type(parametrization).__name__
+        trial = copy.deepcopy(parametrization)  # orthogonal, for one, writes into itself here
+        try:
+            with torch.no_grad():
+                values = trial.right_inverse(values)
+        except Exception as error:
+            raise ValueError(
+                f"its parametrization {kind} refuses the drawn weight ({error}); call apply_ before registering it"
+            ) from error
+        if not _same_state(trial, parametrization):
+            raise ValueError(
+                f"its parametrization {kind} keeps part of the weight in its own tensors, which apply_ leaves alone; "
+                "call apply_ before registering it"
+            )
+    return [values] if isinstance(values, Tensor) else list(values)
+
+
+def refresh(module: nn.Module) -> None:
+    """Recomputes the plain ``weight`` that an old-style ``weight_norm`` keeps beside its parameters."""
+    if hook := _weight_norm_hook(module):
+        with torch.no_grad():
+            module.weight = hook.compute_weight(module)
+
+
+def _weight_norm_hook(module: nn.Module) -> WeightNorm | None:
+    hooks = (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, WeightNorm))
+    return next((hook for hook in hooks if hook.name == "weight"), None)
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.__module__.startswith("torch.") and ".quantized." in kind.__module__ and "Conv" in kind.__name__
+
+
+def _same_state(left: nn.Module, right: nn.Module) -> bool:
+    ours, theirs = ([*module.parameters(), *module.buffers()] for module in (left, right))
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+@contextmanager
+def _frozen_parametrizations(module: nn.Module) -> Iterator[None]:
+    """Keeps parametrizations such as spectral_norm from updating their buffers while the weight is read."""
+    chain = module.parametrizations.weight if parametrize.is_parametrized(module, "weight") else ()
+    parts = [part for parametrization in chain for part in parametrization.modules()]
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode

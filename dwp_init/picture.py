@@ -1,0 +1,116 @@
+"""A picture of kernels: a contact sheet, and a PNG writer that needs only the standard library."""
+
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dwp_init.files import tensor_bytes, write_bytes
+
+COLORS = ("diverging", "grey")
+
+
+def kernel_sheet(
+    kernels: Tensor,
+    columns: int | None = None,
+    zoom: int = 8,
+    *,
+    colors: str = "diverging",
+    common_scale: bool = False,
+) -> Tensor:
+    """Lays kernels out in rows, left to right, with a line of one pixel around each.
+
+    The channels of a kernel lie side by side, each a tile of its own. Cells without a kernel have the line's color.
+
+    Args:
+        kernels: ``(n, c, k, k)``.
+        columns: Kernels in a row; by default about as many as there are rows.
+        zoom: Pixels along each side of a weight.
+        colors: ``diverging`` from blue over white at 0 to red, or ``grey`` from black over mid-grey at 0 to white.
+        common_scale: Whether one largest absolute value scales all kernels; by default each is scaled by its own.
+
+    Returns:
+        Pixels ``(height, width, 3)``, uint8.
+
+    Raises:
+        TypeError: ``kernels`` is no tensor.
+        ValueError: There are no kernels, they have another shape, NaN or infinite values, or an option is wrong.
+    """
+    _check_kernels(kernels)
+    columns = math.ceil(math.sqrt(len(kernels))) if columns is None else columns
+    for name, value in {"columns": columns, "zoom": zoom}.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
+    if colors not in COLORS:
+        raise ValueError(f"colors must be one of {', '.join(map(repr, COLORS))}; got {colors!r}")
+    tiles = _paint(_scaled(kernels, common_scale), colors).flatten(0, 1)
+    tiles = tiles.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    line = 128 if colors == "diverging" else 255
+    return _tile(tiles, min(columns, len(kernels)) * kernels.shape[1], line)
+
+
+def write_png(path: str | Path, pixels: Tensor) -> Path:
+    """Writes pixels ``(height, width, 3)``, uint8, as a PNG file, whole or not at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: The path does not end in ``.png``, or ``pixels`` has another shape or dtype.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"the picture is a PNG, so its name must end in .png; got {path.name!r}")
+    if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[2] != 3 or not pixels.numel():
+        raise ValueError(f"pixels must be uint8 (height, width, 3); got {pixels.dtype} {tuple(pixels.shape)}")
+    height, width, _ = pixels.shape
+    lines = torch.cat([pixels.new_zeros(height, 1), pixels.flatten(1)], 1)  # each line begins with its filter: 0, none
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits per channel, RGB, not interlaced
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(tensor_bytes(lines), 9)) + _chunk(b"IEND", b"")
+    write_bytes(path, b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+def _check_kernels(kernels: Tensor) -> None:
+    if not isinstance(kernels, Tensor):
+        raise TypeError(f"kernels must be a tensor; got {type(kernels).__name__}")
+    if kernels.dim() != 4 or not kernels.numel():
+        raise ValueError(f"kernels must have shape (n, c, k, k), none of them 0; got {tuple(kernels.shape)}")
+    wrong = (~kernels.isfinite()).sum().item()
+    if wrong:
+        raise ValueError(f"kernels have {wrong} NaN or infinite values of {kernels.numel()}; all must be finite")
+
+
+def _scaled(kernels: Tensor, common: bool) -> Tensor:
+    """Divides by the largest absolute value, of each kernel or of all: to [-1, 1]."""
+    kernels = kernels.detach().cpu().double()
+    largest = kernels.abs().max() if common else kernels.abs().amax((1, 2, 3), keepdim=True)
+    return kernels / torch.where(largest > 0, largest, 1.0)
+
+
+def _paint(values: Tensor, colors: str) -> Tensor:
+    """Maps values in [-1, 1], of any shape, to uint8 colors in a new last dimension of 3."""
+    if colors == "grey":
+        rgb = ((values + 1) / 2).unsqueeze(-1).expand(*values.shape, 3)
+    else:
+        rgb = torch.stack([1 + values, 1 - values.abs(), 1 - values], -1).clamp(max=1)
+    return (255 * rgb).round().to(torch.uint8)
+
+
+def _tile(tiles: Tensor, columns: int, line: int) -> Tensor:
+    """Joins tiles ``(n, height, width, 3)`` to rows of ``columns``, with lines between and around them."""
+    n, height, width, _ = tiles.shape
+    rows = math.ceil(n / columns)
+    cells = tiles.new_full((rows * columns, height + 1, width + 1, 3), line)
+    cells[:n, 1:, 1:] = tiles
+    cells = cells.view(rows, columns, height + 1, width + 1, 3).transpose(1, 2)
+    sheet = tiles.new_full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), line)
+    sheet[:-1, :-1] = cells.reshape(rows * (height + 1), columns * (width + 1), 3)
+    return sheet
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

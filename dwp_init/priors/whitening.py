@@ -1,0 +1,79 @@
+"""Whitening: the affine map under which kernels have mean 0 and covariance I."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Whitening(nn.Module):
+    """Maps kernels w to u = (w - loc) V / scale, for a covariance V diag(scale²) Vᵀ, and back.
+
+    Starts as the identity; :meth:`fit_` sets it from kernels.
+
+    Args:
+        dim: Numbers in a kernel.
+    """
+
+    loc: Tensor
+    basis: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(dim))
+        self.register_buffer("basis", torch.eye(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit_(self, kernels: Tensor, min_scale: float = 1e-3) -> "Whitening":
+        """Sets mean and covariance to those of kernels ``(n, dim)``, by maximum likelihood.
+
+        Args:
+            kernels: At least two kernels.
+            min_scale: No direction's standard deviation falls below this fraction of the largest one.
+
+        Raises:
+            ValueError: Fewer than two kernels, kernels without any spread, or NaN or infinite values.
+        """
+        if len(kernels) < 2:
+            raise ValueError(f"a covariance needs at least 2 kernels; got {len(kernels)}")
+        broken = (~kernels.isfinite()).any(1).sum().item()
+        if broken:
+            raise ValueError(f"{broken} of {len(kernels)} kernels hold NaN or infinity; drop them")
+        exact = kernels.double()
+        covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], exact.shape[1])
+        variances, basis = torch.linalg.eigh(covariance)
+        largest = variances[-1].clamp_min(0).sqrt().item()
+        if largest == 0:
+            raise ValueError(f"the {len(kernels)} kernels are all the same; a covariance needs some spread")
+        self.loc.copy_(exact.mean(0))
+        self.basis.copy_(basis)
+        self.scale.copy_(variances.clamp_min(0).sqrt().clamp_min(min_scale * largest))
+        return self
+
+    def check(self) -> None:
+        """Raises ``ValueError`` unless ``basis`` is orthogonal and ``scale`` positive, as densities need."""
+        if not (self.scale > 0).all():
+            raise ValueError(f"every scale must be above 0; the smallest is {self.scale.min():.4g}")
+        identity = torch.eye(len(self.basis), device=self.basis.device, dtype=self.basis.dtype)
+        error = (self.basis.T @ self.basis - identity).abs().max()
+        if not error < 1e-3:
+            raise ValueError(f"basis must be orthogonal; basisᵀ basis is up to {error:.4g} from the identity")
+
+    def forward(self, kernels: Tensor) -> Tensor:
+        """Whitens kernels ``(..., dim)``."""
+        return (kernels - self.loc) @ self.basis / self.scale
+
+    def inverse(self, white: Tensor) -> Tensor:
+        """Returns whitened vectors ``(n, dim)`` to kernels."""
+        return torch.addmm(self.loc, white, (self.basis * self.scale).T)
+
+    def log_det(self) -> Tensor:
+        """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
+        return self.scale.log().sum()
+
+
+def standard_normal_log_prob(x: Tensor) -> Tensor:
+    """Returns log N(x; 0, I) summed over the last dimension, in nats."""
+    return -0.5 * (x.square().sum(-1) + x.shape[-1] * math.log(2 * math.pi))

@@ -1,0 +1,51 @@
+"""The priors inside the package: whole, small, and what they claim to be."""
+
+import hashlib
+
+import pytest
+import torch
+
+import dwp_init
+from dwp_init.hub import BUNDLED, registry
+
+NAMES = ("notmnist-5x5", "notmnist-5x5-h1", "notmnist-7x7", "notmnist-7x7-h1")
+
+
+def test_the_registry_lists_exactly_what_is_bundled() -> None:
+    assert tuple(dwp_init.list_priors()) == NAMES
+    assert {path.name for path in BUNDLED.iterdir()} == set(NAMES)
+    assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 8_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundled_prior(name: str) -> None:
+    entry, prior = registry()[name], dwp_init.load_prior(name)
+    for file, sha256 in entry["sha256"].items():
+        assert hashlib.sha256((BUNDLED / name / file).read_bytes()).hexdigest() == sha256
+    size = int(name.split("-")[1][0])
+    assert list(prior.kernel_shape) == entry["kernel_shape"] == [1, size, size]
+    assert prior.details["name"] == name
+    assert prior.details["metrics"]["log_prob"] == entry["log_prob"]
+    assert not prior.details["source"]["synthetic"]
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_are_structured_and_of_the_recorded_scale(name: str) -> None:
+    prior = dwp_init.load_prior(name)
+    kernels = prior.sample(4000, torch.Generator().manual_seed(1))
+    recorded = prior.details["metrics"]["samples"]["drawn"]
+    assert kernels.square().mean().sqrt().item() == pytest.approx(recorded["rms"], rel=0.05)
+    steps = (kernels.diff(dim=2).square().mean() + kernels.diff(dim=3).square().mean()) / 2
+    roughness = (steps / (2 * kernels.square().mean())).item()
+    assert roughness == pytest.approx(recorded["roughness"], rel=0.08)
+    assert roughness < 0.75  # white noise has 1
+
+
+@pytest.mark.parametrize("name", ["notmnist-7x7", "notmnist-5x5"])
+def test_the_density_prefers_its_own_draws_to_noise_of_their_scale(name: str) -> None:
+    prior = dwp_init.load_prior(name)
+    generator = torch.Generator().manual_seed(0)
+    kernels = prior.sample(200, generator)
+    noise = torch.randn(kernels.shape, generator=generator) * kernels.square().mean().sqrt()
+    assert prior.log_prob(kernels, 64, generator).mean() > prior.log_prob(noise, 64, generator).mean() + 5

@@ -1,0 +1,362 @@
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, load_model
+
+from dwp_init import Gaussian, KernelVAE, apply_, cli, hub, load_prior, save_prior
+from dwp_init.picture import kernel_sheet, write_png
+
+DETAILS = {
+    "name": "notmnist-7x7",
+    "license": "MIT",
+    "source": {"dataset": "notMNIST", "networks": 8, "filters": [256, 512]},
+    "metrics": {"log_prob": 107.61234567, "none": None},
+    "created_with": {"torch": "2.6", "evil\x1b[2J": "\x1b[31m"},
+}
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """A current folder of its own, and a registry of a VAE for 7×7 and a Gaussian for 3×3 kernels."""
+    vae, gaussian = KernelVAE((1, 7, 7), latent_dim=2, hidden=4), Gaussian((1, 3, 3))
+    vae.details = DETAILS
+    entries = {}
+    for name, prior, more in [("notmnist-7x7", vae, {"log_prob": 107.61}), ("gauss-3x3", gaussian, {})]:
+        folder = save_prior(prior, tmp_path / "bundled" / name)
+        digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+        about = {"kernel_shape": prior.kernel_shape, "family": prior.family, "source": "notMNIST", "license": "MIT"}
+        entries[name] = {**about, **more, "sha256": digests}
+    (tmp_path / "registry.json").write_text(json.dumps(entries))
+    monkeypatch.setattr(hub, "REGISTRY", tmp_path / "registry.json")
+    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "bundled")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    hub.registry.cache_clear()
+    yield tmp_path / "here"
+    hub.registry.cache_clear()
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line that must succeed, or must fail with one line on stderr; returns what it printed."""
+
+    def run(*arguments, status=0):
+        found = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert found == status, err
+        if status:
+            assert out == "" and err.startswith("error: ") and "Traceback" not in err
+        else:
+            assert err == ""
+        return out + err
+
+    return run
+
+
+@pytest.fixture
+def module(workplace):
+    """Writes a Python module into the current folder; returns its name, a new one every time."""
+
+    def write(text):
+        name = f"user_module_{next(_numbers)}"
+        (workplace / f"{name}.py").write_text("import torch\nfrom torch import nn\n" + text)
+        return name
+
+    return write
+
+
+NET = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 7)
+        self.block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+        self.block[1].weight = self.block[0].weight
+        self.linear = nn.Linear(4, 10)
+
+net = Net()
+
+class Zoo:
+    @staticmethod
+    def small():
+        return Net()
+"""
+
+
+# list and show
+
+
+def test_list(run):
+    lines = run("list").splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["name", "kernel", "family", "source", "log", "p"],
+        ["gauss-3x3", "3×3", "gaussian", "notMNIST", "-"],
+        ["notmnist-7x7", "7×7", "vae", "notMNIST", "107.6"],
+    ]
+    assert lines[3:] == ["log p: nats per kernel, on kernels of held-out networks"]
+    assert lines[1].index("notMNIST") == lines[2].index("notMNIST", 10)
+
+
+def test_list_of_nothing(run, tmp_path):
+    (tmp_path / "registry.json").write_text("{}")
+    hub.registry.cache_clear()
+    assert "comes without priors; install it anew, or pass a prior's folder" in run("list", status=1)
+
+
+def test_show(run):
+    out = run("show", "notmnist-7x7")
+    count = sum(p.numel() for p in load_prior("notmnist-7x7").parameters())
+    lines = out.splitlines()
+    start = ["name: notmnist-7x7", "family: vae", "kernel: 7×7", "network: dense", "latent_dim: 2", "hidden: 4"]
+    assert lines[:6] == start
+    assert f"parameters: {count:,}" in lines and "log_prob: a lower bound" in lines and "license: MIT" in lines
+    assert lines[lines.index("metrics:") :][:3] == ["metrics:", "  log_prob: 107.612", "  none: None"]
+    assert lines[lines.index("source:") :][:4] == [
+        "source:",
+        "  dataset: notMNIST",
+        "  networks: 8",
+        "  filters: 256, 512",
+    ]
+    assert lines[-3:] == ["created_with:", "  torch: 2.6", "  'evil\\x1b[2J': '\\x1b[31m'"]
+
+
+def test_show_a_folder_of_a_gaussian(run, workplace):
+    save_prior(Gaussian((2, 3, 3)), workplace / "mine")
+    out = run("show", workplace / "mine")
+    assert out.splitlines() == ["name: mine", "family: gaussian", "kernel: 2×3×3", "parameters: 0", "log_prob: exact"]
+
+
+@pytest.mark.parametrize("command", [["show"], ["draw"], ["apply", "torch.nn:Identity", "--prior"]])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("notmnist-7x8", "did you mean 'notmnist-7x7'?"),
+        ("user/repo", "not supported yet"),
+        (".", "config.json does not exist"),
+    ],
+)
+def test_prior_errors(run, command, name, message):
+    assert message in run(*command, name, status=1)
+
+
+# draw
+
+
+def test_draw(run, workplace):
+    out = run("draw", "notmnist-7x7", "-n", 5, "-o", "a.png", "--seed", 3)
+    assert out == "5 kernels of notmnist-7x7 (7×7): a.png, 172×115 pixels\n"
+    kernels = load_prior("notmnist-7x7").sample(5, torch.Generator().manual_seed(3))
+    assert (workplace / "a.png").read_bytes() == write_png("b.png", kernel_sheet(kernels)).read_bytes()
+
+
+def test_draw_options(run, workplace):
+    pictures = {}
+    for options in [(), ("--seed", 0), ("--seed", 1), ("--mean",), ("--colors", "grey")]:
+        run("draw", "notmnist-7x7", *options)
+        pictures[options] = (workplace / "kernels.png").read_bytes()
+    default, seed_0, *others = pictures.values()
+    assert default == seed_0 and len({default, *others}) == 4
+
+
+def test_draw_errors(run, workplace):
+    assert "--mean has no effect: a gaussian prior has no decoder; leave" in run(
+        "draw", "gauss-3x3", "--mean", status=1
+    )
+    assert "must end in .png; got 'a.jpg'" in run("draw", "gauss-3x3", "-o", "a.jpg", status=1)
+    assert "No such file or directory" in run("draw", "gauss-3x3", "-o", "no/a.png", status=1)
+    assert not list(workplace.iterdir())
+
+
+# apply
+
+
+def load_net(name):
+    return sys.modules[name].Net()
+
+
+@pytest.mark.parametrize("attribute", ["Net", "net", "Zoo.small"])
+def test_apply_is_a_dry_run(run, module, workplace, attribute):
+    name = module(NET)
+    before = set(workplace.iterdir())
+    out = run("apply", f"{name}:{attribute}", "--prior", "notmnist-7x7", "--prior", "gauss-3x3")
+    model = sys.modules[name].net
+    report = apply_(model, ["notmnist-7x7", "gauss-3x3"], dry_run=True)
+    assert report.initialized == ["stem", "block.0"]
+    assert [line.split()[0] for line in out.splitlines()] == [line.split()[0] for line in str(report).splitlines()] + [
+        "dry"
+    ]
+    assert out.endswith("dry run: nothing was drawn; --save FILE.safetensors draws and saves\n")
+    assert {path for path in workplace.iterdir() if path.name != "__pycache__"} == before
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"seed": 5}, {"scale": "prior"}, {"layers": ["stem", "block.*"]}, {"layers": ["stem"]}]
+)
+def test_apply_saves_what_apply_draws(run, module, options):
+    name = module(NET)
+    flags = [f for key, v in options.items() for f in (f"--{key}", *(v if isinstance(v, list) else [v]))]
+    out = run(
+        "apply", f"{name}:net", *flags, "--prior", "notmnist-7x7", "--prior", "gauss-3x3", "--save", "a.safetensors"
+    )
+    assert out.endswith("saved: a.safetensors\n") and "dry run" not in out
+    model = sys.modules[name].net
+    expected, loaded = load_net(name), load_net(name)
+    expected.load_state_dict(model.state_dict())
+    apply_(expected, ["notmnist-7x7", "gauss-3x3"], **{"seed": 0, **options})
+    load_model(loaded, "a.safetensors")
+    for key, value in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    assert set(load_file("a.safetensors")) == set(expected.state_dict()) - {"block.1.weight"}
+
+
+def test_apply_saves_views_that_differ(run, module):
+    name = module(
+        "def make():\n    net, x = nn.Conv2d(1, 1, 3), torch.arange(9.0).view(3, 3)\n"
+        "    net.register_buffer('x', x)\n    net.register_buffer('turned', x.T)\n    return net\n"
+    )
+    run("apply", f"{name}:make", "--prior", "gauss-3x3", "--save", "a.safetensors")
+    saved = load_file("a.safetensors")
+    assert torch.equal(saved["x"], torch.arange(9.0).view(3, 3)) and torch.equal(saved["turned"], saved["x"].T)
+
+
+def test_apply_saves_any_memory_format_and_equal_but_separate_tensors(run, module):
+    name = module(
+        "def make():\n    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)).half()\n"
+        "    return net.to(memory_format=torch.channels_last)\n"
+    )
+    run("apply", f"{name}:make", "--prior", "gauss-3x3", "--save", "a.safetensors")
+    saved = load_file("a.safetensors")
+    assert saved.keys() == sys.modules[name].make().state_dict().keys()
+    expected = sys.modules[name].make()
+    apply_(expected, "gauss-3x3", seed=0)
+    assert torch.equal(saved["0.weight"], expected[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--save", "a.pt"], "--save writes safetensors, so the name must end in .safetensors; got 'a.pt'"),
+        (["--save", "no/a.safetensors"], "--save: the folder 'no' does not exist; make it first"),
+        (["--layers", "stemm"], "'stemm'"),
+    ],
+)
+def test_apply_errors(run, module, workplace, options, message):
+    assert message in run("apply", f"{module(NET)}:net", "--prior", "notmnist-7x7", *options, status=1)
+    assert not list(workplace.glob("*.safetensors"))
+
+
+def test_apply_without_a_fitting_layer(run, module):
+    assert "7×7" in run("apply", f"{module(NET)}:net", "--prior", "notmnist-7x7", "--layers", "block.*", status=1)
+
+
+def test_apply_keeps_the_old_file_when_the_state_cannot_be_saved(run, module, workplace):
+    (workplace / "a.safetensors").write_text("old")
+    name = module(
+        "class Net(nn.Conv2d):\n    def get_extra_state(self):\n        return {}\n"
+        "    def set_extra_state(self, state):\n        pass\ndef make():\n    return Net(1, 1, 3)\n"
+    )
+    err = run("apply", f"{name}:make", "--prior", "gauss-3x3", "--save", "a.safetensors", status=1)
+    assert "_extra_state cannot be saved: expected a dense tensor with memory; got dict" in err
+    assert (workplace / "a.safetensors").read_text() == "old"
+
+
+@pytest.mark.parametrize("spec", ["net", "net:", ":make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"])
+def test_apply_wants_module_and_factory(run, spec):
+    err = run("apply", spec, "--prior", "gauss-3x3", status=1)
+    assert f"the model is MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "message"),
+    [
+        ("1 / 0", "net", "importing '{name}' failed: ZeroDivisionError: division by zero ({file}, line 3)"),
+        ("def (", "net", "importing '{name}' failed: SyntaxError: "),
+        (
+            "import no_such_module",
+            "net",
+            "failed: ModuleNotFoundError: No module named 'no_such_module' ({file}, line 3)",
+        ),
+        ("raise SystemExit(3)", "net", "importing '{name}' failed: SystemExit: 3 ({file}, line 3)"),
+        ("def make():\n    {}['x']", "make", "calling {name}:make failed: KeyError: 'x' ({file}, line 4)"),
+        ("def make(a):\n    pass", "make", "failed: TypeError: make() missing 1 required positional argument: 'a'\n"),
+        ("def make():\n    return 3", "make", "gives a int, expected a torch.nn.Module or a function that makes one"),
+        ("net = 3", "net", "{name}:net gives a int, expected a torch.nn.Module or a function that makes one"),
+        ("def make():\n    pass\nx = _y = 1", "mak", "'{name}' has no 'mak'; it has make"),
+        ("class Zoo:\n    small = 3", "Zoo.big", "'{name}' has no 'Zoo.big'; it has"),
+        ("x = 3", "x.y.z", "'{name}' has no 'x.y.z'; it has "),
+    ],
+)
+def test_apply_and_the_users_module(run, module, workplace, text, attribute, message):
+    name = module("")
+    (workplace / f"{name}.py").write_text("\n\n" + text + "\n")
+    err = run("apply", f"{name}:{attribute}", "--prior", "gauss-3x3", status=1)
+    assert message.format(name=name, file=workplace / f"{name}.py") in err
+    assert len(err.splitlines()) == 1
+
+
+def test_apply_and_a_module_that_is_not_there(run):
+    err = run("apply", "no_such_package.nets:make", "--prior", "gauss-3x3", status=1)
+    assert (
+        err
+        == "error: importing 'no_such_package.nets' failed: ModuleNotFoundError: No module named 'no_such_package'\n"
+    )
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["show"], "required: NAME|FOLDER"),
+        (["apply", "a:b"], "required: --prior"),
+        (["apply", "a:b", "--prior", "c", "--scale", "big"], "invalid choice: 'big'"),
+        (["draw", "gauss-3x3", "-n", "0"], "argument -n: expected a whole number from 1 to 10000; got '0'"),
+        (["draw", "gauss-3x3", "-n", "1e3"], "got '1e3'"),
+        (
+            ["draw", "gauss-3x3", "--seed", "-1"],
+            "--seed: expected a whole number from 0 to 9223372036854775807; got '-1'",
+        ),
+    ],
+)
+def test_usage_errors_exit_with_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as error:
+        cli.main(arguments)
+    assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["show"], ["draw"], ["apply"]])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as error:
+        cli.main([*command, "--help"])
+    assert error.value.code == 0 and capsys.readouterr().out.startswith("usage: dwp-init")
+
+
+def command_line(*arguments, **options):
+    path = str(Path(hub.__file__).parents[1])
+    command = [sys.executable, "-m", "dwp_init.cli", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, **options)
+
+
+def test_broken_pipe_is_quiet(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)  # nobody reads
+    done = command_line("show", str(tmp_path / "bundled" / "gauss-3x3"), stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_as_a_command():
+    done = command_line("show", "nothing")
+    assert done.returncode == 1 and done.stderr.startswith("error: no prior and no folder is called 'nothing'")

@@ -1,0 +1,433 @@
+import errno
+import hashlib
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
+from dwp_init.files import CONFIG, MODEL, read_prior, safetensors_bytes, write_bytes, write_json
+
+PRIORS = {
+    "gaussian": lambda: Gaussian((2, 3, 3)),
+    "dense": lambda: KernelVAE((1, 3, 3), latent_dim=2, hidden=4, dropout=0.2, min_scale=0.1, whiten=False),
+    "paper": lambda: KernelVAE((1, 7, 7), network="paper", latent_dim=2),
+}
+DETAILS = {"name": "tést-3x3", "source": {"networks": 8}, "metrics": {"log_prob": 1.5, "none": None}, "list": [1, "a"]}
+
+
+def make(kind="dense"):
+    torch.manual_seed(0)
+    prior = PRIORS[kind]()
+    prior.whitening.fit_(torch.randn(100, prior.dim))
+    prior.details = dict(DETAILS)
+    return prior.eval()
+
+
+@pytest.fixture(params=PRIORS)
+def prior(request):
+    return make(request.param)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_prior(make(), tmp_path / "prior")
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / CONFIG).read_text()) | changes
+    (folder / CONFIG).write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+def change_tensors(folder, **changes):
+    tensors = load((folder / MODEL).read_bytes()) | {name.replace("__", "."): value for name, value in changes.items()}
+    (folder / MODEL).write_bytes(
+        safetensors_bytes({name: value for name, value in tensors.items() if value is not None})
+    )
+
+
+# There and back
+
+
+def test_round_trip_is_bit_for_bit(prior, tmp_path):
+    folder = save_prior(prior, tmp_path / "deep" / "folder")
+    state = torch.get_rng_state()
+    loaded = load_prior(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(loaded) is type(prior) and loaded.arguments() == prior.arguments() and loaded.details == DETAILS
+    assert loaded.kernel_shape == prior.kernel_shape and not loaded.training and loaded.device.type == "cpu"
+    assert not any(p.requires_grad for p in loaded.parameters())
+    expected, found = prior.state_dict(), loaded.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name].view(torch.int32), expected[name].view(torch.int32)) for name in expected)
+    first, second = (p.sample(20, torch.Generator().manual_seed(7)) for p in (prior, loaded))
+    assert torch.equal(first, second)
+    assert files(save_prior(loaded, tmp_path / "again")) == files(folder)
+
+
+def test_loads_whatever_the_defaults_of_torch_are(folder):
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        loaded = load_prior(folder)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert loaded.device.type == "cpu" and loaded.dtype == torch.float32
+
+
+def test_config_keys(folder):
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    assert config == {
+        "library_name": "dwp_init",
+        "format_version": 1,
+        "family": "vae",
+        "kernel_shape": [1, 3, 3],
+        "arguments": make().arguments(),
+        **DETAILS,
+    }
+
+
+@pytest.mark.parametrize("missing", ["dropout", "whiten", "hidden"])
+def test_arguments_with_a_default_may_be_missing(tmp_path, missing):
+    prior = KernelVAE((1, 3, 3), latent_dim=2)
+    folder = save_prior(prior, tmp_path)
+    arguments = prior.arguments()
+    del arguments[missing]
+    change_config(folder, arguments=arguments)
+    assert read_prior(folder).arguments() == prior.arguments()
+
+
+def test_safetensors_bytes_are_what_safetensors_reads():
+    kinds = [
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    ]
+    tensors = {f"{i}é": torch.randn(3, i).mul(9).to(kind) for i, kind in enumerate(kinds)}
+    tensors |= {"scalar": torch.tensor(1.5), "strided": torch.randn(4, 6).T[::2], "grad": nn.Parameter(torch.ones(2))}
+    content = safetensors_bytes(tensors, {"a": "b"})
+    head = 8 + header_length(content)
+    header = json.loads(content[8:head])
+    assert header.pop("__metadata__") == {"a": "b"} and head % 8 == 0
+    assert all(header[name]["data_offsets"][0] % tensor.element_size() == 0 for name, tensor in tensors.items())
+    found = load(content)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3, "x cannot be saved: expected a dense tensor with memory; got int"),
+        (torch.empty(2, device="meta"), "got one on the meta device"),
+        (torch.eye(2).to_sparse(), "got layout torch.sparse_coo"),
+        (torch.zeros(2, dtype=torch.complex64), "x cannot be saved: its dtype is torch.complex64; .* takes F64, F32,"),
+    ],
+)
+def test_safetensors_bytes_errors(value, message):
+    with pytest.raises(ValueError, match=message):
+        safetensors_bytes({"x": value})
+
+
+# What cannot be saved
+
+
+def test_only_priors_are_saved(tmp_path):
+    with pytest.raises(TypeError, match="save_prior needs a dwp_init Prior; got Linear"):
+        save_prior(nn.Linear(1, 1), tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(name, value):
+    def do(prior):
+        prior.state_dict()[name].view(-1)[1] = value
+
+    return do
+
+
+def detail(**details):
+    return lambda prior: prior.details.update(details)
+
+
+SPOILED = [
+    (spoil("whitening.loc", torch.nan), "whitening.loc of .* has 1 NaN or infinite values of 9; all must be finite"),
+    (spoil("decoder.heads.weight", torch.inf), "decoder.heads.weight of .* has 1 NaN or infinite values of 72"),
+    (spoil("whitening.scale", 0.0), "whitening of .* is no whitening: every scale must be above 0; the smallest is 0"),
+    (spoil("whitening.scale", -2.0), "every scale must be above 0; the smallest is -2"),
+    (
+        spoil("whitening.basis", 3.0),
+        "basis must be orthogonal; basisᵀ basis is up to .* from the identity; fit it anew",
+    ),
+]
+UNSAVABLE = [
+    (lambda prior: prior.double(), "is torch.float64, expected torch.float32; call .float"),
+    (
+        detail(family="x", arguments={}),
+        "details uses arguments, family, which the configuration keeps for itself; rename",
+    ),
+    (detail(x=torch.zeros(1)), "details must be JSON, without NaN: .*Tensor is not JSON serializable; convert or drop"),
+    (detail(x=float("nan")), "details must be JSON, without NaN: "),
+    (detail(x="\ud800"), "details must be JSON, without NaN: "),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), SPOILED + UNSAVABLE)
+def test_save_errors_leave_the_old_files(folder, change, message):
+    old, prior = files(folder), make()
+    change(prior)
+    with pytest.raises(ValueError, match=message):
+        save_prior(prior, folder)
+    assert files(folder) == old
+
+
+@pytest.mark.parametrize(("change", "message"), SPOILED)
+def test_load_refuses_spoiled_tensors(folder, change, message):
+    prior = make()
+    change(prior)
+    (folder / MODEL).write_bytes(safetensors_bytes(prior.state_dict()))
+    with pytest.raises(ValueError, match=message) as error:
+        load_prior(folder)
+    assert str(folder / MODEL) in str(error.value)
+
+
+# Corrupt model.safetensors
+
+
+def header_length(content):
+    return int.from_bytes(content[:8], "little")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:5],
+        lambda content: content[: header_length(content) // 2],
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: b"\xff" * 8 + content[8:],
+        lambda content: content[:8] + b"#" + content[9:],
+        lambda content: content.replace(b'"F32"', b'"F99"', 1),
+        lambda content: content.replace(b'"shape":[', b'"shape":[9', 1),
+        lambda content: b"<html>404</html>" * 20,
+    ],
+)
+def test_corrupt_safetensors(folder, change):
+    path = folder / MODEL
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"model.safetensors is not a whole safetensors file \(.*get the prior's folder"
+    ):
+        load_prior(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG, MODEL])
+def test_sha256(folder, name):
+    sha256 = {file: hashlib.sha256(content).hexdigest() for file, content in files(folder).items()}
+    assert read_prior(folder, sha256).details == DETAILS
+    wrong = sha256 | {name: "0" * 64}
+    with pytest.raises(ValueError, match=f"{name} is corrupt: its sha256 is {sha256[name]}, expected 0000.*install"):
+        read_prior(folder, wrong)
+    del wrong[name]
+    with pytest.raises(KeyError):  # a digest that is not there is no digest that fits
+        read_prior(folder, wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"whitening__loc": None}, "does not fit config.json: tensors missing: whitening.loc; unknown: none; get both"),
+        ({"extra": torch.ones(1)}, "tensors missing: none; unknown: extra"),
+        ({"whitening__loc": torch.ones(8)}, r"whitening.loc is torch.float32 \(8,\), expected torch.float32 \(9,\)"),
+        ({"whitening__loc": torch.ones(9).double()}, r"is torch.float64 \(9,\), expected torch.float32 \(9,\)"),
+        ({"whitening__loc": torch.ones(9).int()}, r"is torch.int32 \(9,\), expected torch.float32 \(9,\)"),
+    ],
+)
+def test_tensors_that_do_not_fit(folder, changes, message):
+    change_tensors(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_prior(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG, MODEL])
+def test_missing_files(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} does not exist; a prior's folder holds config.json and model"):
+        load_prior(folder)
+    (folder / name).mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{name} does not exist"):
+        load_prior(folder)
+
+
+# Bad config.json
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\xfa", b"[" * 100_000, b'{"a": 1' + b"0" * 9999 + b"}}", b"{'a': 1}"]
+)
+def test_config_is_not_json(folder, content):
+    (folder / CONFIG).write_bytes(content)
+    with pytest.raises(ValueError, match=r"config.json is not JSON \(.*\); get the prior's folder anew"):
+        load_prior(folder)
+
+
+@pytest.mark.parametrize(("content", "kind"), [("[]", "list"), ("3", "int"), ("null", "NoneType"), ('"x"', "str")])
+def test_config_is_no_object(folder, content, kind):
+    (folder / CONFIG).write_text(content)
+    with pytest.raises(ValueError, match=f"config.json holds a {kind}, expected an object with format_version, family"):
+        load_prior(folder)
+
+
+@pytest.mark.parametrize("key", ["format_version", "family", "kernel_shape", "arguments"])
+def test_config_lacks_a_key(folder, key):
+    change_config(folder, **{key: ...})
+    with pytest.raises(
+        ValueError, match=f"config.json lacks {key}; a prior's config has format_version, family, kernel"
+    ):
+        load_prior(folder)
+
+
+def arguments(**changes):
+    return {"arguments": make().arguments() | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "format_version 2, this dwp_init reads up to 1; upgrade dwp_init"),
+        *(({"format_version": v}, "expected a whole number from 1 to 1") for v in (0, -1, 1.0, True, "1", None)),
+        *(({"family": v}, "names the family .*; this dwp_init knows gaussian, vae") for v in ("flow", None, [], 1)),
+        ({"arguments": []}, r"arguments must be an object and kernel_shape a list; got \[\] and"),
+        *(({"kernel_shape": v}, "arguments must be an object and kernel_shape a list") for v in ("133", None, 3)),
+        *(({"kernel_shape": v}, r"does not describe a vae prior: kernel_shape must be \(channels, height, width\)")
+          for v in ([1, 3], [1, 3, 3, 3], [1, 3.0, 3], [True, 3, 3], [1, -3, -3], [1, 0, 3], ["1", 3, 3], [[1], 3, 3])),
+        ({"kernel_shape": [1, 10**12, 10**12]}, "kernel_shape must hold at most 1048576 numbers"),
+        ({"kernel_shape": [1, 5, 5]}, r"model.safetensors does not fit config.json: whitening.loc is .*expected"),
+        ({"name": 3}, "has the name 3, expected a string"),
+        (arguments(color="red"), "does not describe a vae prior: .*unexpected keyword argument 'color'"),
+        (arguments(kernel_shape=[1, 3, 3]), "does not describe a vae prior: .*multiple values for argument"),
+        (arguments(latent_dim="2"), "does not describe a vae prior: latent_dim must be a whole number .*got '2'"),
+        (arguments(min_scale="x"), "does not describe a vae prior: min_scale must be a number above 0 .*got 'x'"),
+        (arguments(min_scale=float("nan")), "min_scale must be a number above 0 .*got nan"),
+        (arguments(hidden=10**12), "hidden must be a whole number from 1 to 1048576; got 1000000000000"),
+        (arguments(latent_dim=10**30), "latent_dim must be a whole number from 1 to 1048576"),
+        (arguments(hidden=2**20), r"does not fit config.json: encoder.body.0.weight is .* expected .*\(2097152,"),
+        (arguments(network="paper", hidden=None, dropout=0.0), "not describe a vae prior: the paper has networks for"),
+    ],
+)  # fmt: skip
+def test_bad_config_fails_fast_and_without_memory(folder, changes, message):
+    change_config(folder, **changes)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=message) as error:  # 2**20 hidden units would take 16 TB
+        load_prior(folder)
+    assert time.perf_counter() - start < 2
+    assert str(folder) in str(error.value)
+
+
+def test_arguments_of_another_family(tmp_path):
+    folder = save_prior(make("gaussian"), tmp_path)
+    change_config(folder, arguments={"hidden": 4})
+    with pytest.raises(ValueError, match=r"does not describe a gaussian prior: .*unexpected keyword argument 'hidden'"):
+        load_prior(folder)
+
+
+# Writing
+
+
+class _Full:
+    """A file on a disk that fills up half-way."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("writes_before", [0, 1])
+def test_full_disk_leaves_the_old_files(folder, monkeypatch, writes_before):
+    old, opened = files(folder), []
+
+    def open_(path, mode="r", *rest):
+        file = original(path, mode, *rest)
+        opened.append(path)
+        return _Full(file) if len(opened) > writes_before else file
+
+    original = Path.open
+    monkeypatch.setattr(Path, "open", open_)
+    with pytest.raises(OSError, match="No space left"):
+        save_prior(make("gaussian"), folder)
+    monkeypatch.undo()
+    assert len(opened) == writes_before + 1
+    assert files(folder) == old
+
+
+def test_save_replaces_a_prior_and_keeps_other_files(folder):
+    (folder / "README.md").write_text("card")
+    save_prior(make("gaussian"), folder)
+    assert type(load_prior(folder)) is Gaussian
+    assert sorted(files(folder)) == ["README.md", CONFIG, MODEL]
+
+
+def test_a_link_is_replaced_and_its_target_stays(folder, tmp_path):
+    target = tmp_path / "blob"
+    shutil.move(folder / CONFIG, target)
+    (folder / CONFIG).symlink_to(target)
+    old = target.read_bytes()
+    save_prior(make("gaussian"), folder)
+    assert target.read_bytes() == old and not (folder / CONFIG).is_symlink()
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError):
+        save_prior(make(), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_concurrent_writers_leave_one_whole_file(tmp_path):
+    path, errors = tmp_path / "a.bin", []
+
+    def write(letter):
+        try:
+            for _ in range(50):
+                write_bytes(path, letter * 100_000)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+    assert path.read_bytes() in (b"a" * 100_000, b"b" * 100_000, b"c" * 100_000)
+
+
+def test_write_json(tmp_path):
+    write_json(tmp_path / "a.json", {"é": [1, None]})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "é": [\n    1,\n    null\n  ]\n}\n'.encode()

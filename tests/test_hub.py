@@ -1,0 +1,120 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dwp_init import Gaussian, KernelVAE, hub, list_priors, load_prior, save_prior
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    """Puts two small priors in place of those of the package; returns the folder that holds them."""
+    monkeypatch.chdir(tmp_path)
+    entries = {}
+    for name, prior in {"notmnist-3x3": KernelVAE((1, 3, 3), hidden=4), "gauss-5x5": Gaussian((1, 5, 5))}.items():
+        folder = save_prior(prior, tmp_path / "bundled" / name)
+        digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+        entries[name] = {"kernel_shape": list(prior.kernel_shape), "family": prior.family, "sha256": digests}
+    use_registry(tmp_path, monkeypatch, entries)
+    yield tmp_path / "bundled"
+    hub.registry.cache_clear()
+
+
+def use_registry(tmp_path, monkeypatch, entries):
+    (tmp_path / "registry.json").write_text(json.dumps(entries))
+    monkeypatch.setattr(hub, "REGISTRY", tmp_path / "registry.json")
+    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "bundled")
+    hub.registry.cache_clear()
+
+
+def test_the_shipped_registry_is_whole():
+    names = list_priors()
+    assert names == sorted(json.loads(hub.REGISTRY.read_text()))
+    assert names == sorted(folder.name for folder in hub.BUNDLED.glob("*/"))
+    for name in names:
+        entry, prior = hub.registry()[name], load_prior(name)
+        assert prior.details["name"] == name and prior.family == entry["family"]
+        assert list(prior.kernel_shape) == entry["kernel_shape"]
+        assert set(entry["sha256"]) == {"config.json", "model.safetensors"}
+        assert {"source", "license", "log_prob"} <= set(entry)
+
+
+def test_list_and_load_by_name(bundled):
+    assert list_priors() == ["gauss-5x5", "notmnist-3x3"]
+    state = torch.get_rng_state()
+    prior = load_prior("notmnist-3x3")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(prior, KernelVAE) and prior.details["name"] == "notmnist-3x3" and not prior.training
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_load_by_folder(bundled, tmp_path, kind):
+    assert load_prior(kind(bundled / "gauss-5x5")).details == {"name": "gauss-5x5"}
+    named = Gaussian((1, 3, 3))
+    named.details = {"name": "mine"}
+    save_prior(named, tmp_path / "other")
+    assert load_prior(kind("other")).details["name"] == "mine"  # relative to the current folder
+
+
+def test_a_name_wins_over_a_folder(bundled):
+    save_prior(Gaussian((1, 9, 9)), "gauss-5x5")
+    assert load_prior("gauss-5x5").kernel_shape == (1, 5, 5)
+    assert load_prior("./gauss-5x5").kernel_shape == load_prior(Path("gauss-5x5")).kernel_shape == (1, 9, 9)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_bundled_file_that_was_changed(bundled, name):
+    path = bundled / "gauss-5x5" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=f"{name} is corrupt: its sha256 is .*, expected .*; install dwp_init anew"):
+        load_prior("gauss-5x5")
+
+
+def test_a_bundled_folder_that_is_gone(bundled):
+    (bundled / "gauss-5x5").rename(bundled / "away")
+    with pytest.raises(FileNotFoundError, match=r"gauss-5x5/config\.json does not exist"):
+        load_prior("gauss-5x5")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("notmnist-3x4", "no prior and no folder is called 'notmnist-3x4'; did you mean 'notmnist-3x3'"),
+        ("NotMNIST_3x3", "did you mean 'notmnist-3x3'"),
+        ("zzz", "'zzz'; there are gauss-5x5, notmnist-3x3$"),
+        ("../notmnist-3x3", "did you mean 'notmnist-3x3'"),
+        ("a/b/c", "no prior and no folder"),
+        ("/no/where", "no prior and no folder"),
+        ("x" * 5000, "no prior and no folder"),
+        ("nul\0", "no prior and no folder"),
+        (Path("user/repo"), "no prior and no folder is called 'user/repo'; there are"),
+    ],
+)
+def test_unknown_names(bundled, name, message):
+    with pytest.raises(ValueError, match=message):
+        load_prior(name)
+
+
+def test_without_any_prior(bundled, tmp_path, monkeypatch):
+    use_registry(tmp_path, monkeypatch, {})
+    with pytest.raises(ValueError, match="'zzz'; there are none"):
+        load_prior("zzz")
+
+
+@pytest.mark.parametrize("name", ["user/repo", "user/repo@main", "user/repo@refs/pr/1", "u.s-e_r/notmnist-3x3@0123abc"])
+def test_hub_names_are_not_supported_yet(bundled, name):
+    with pytest.raises(NotImplementedError, match=f"'{name}' is no folder here, and .* not supported yet: download"):
+        load_prior(name)
+
+
+def test_hub_names_suggest_bundled_ones(bundled):
+    with pytest.raises(NotImplementedError, match=r"of the bundled priors, did you mean 'notmnist-3x3'\?"):
+        load_prior("user/notmnist-3x3")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"notmnist-3x3", ["notmnist-3x3"], Gaussian((1, 3, 3))])
+def test_wrong_types(bundled, wrong):
+    with pytest.raises(TypeError, match=f"a prior's name or folder is a str or a Path; got {type(wrong).__name__}"):
+        load_prior(wrong)
