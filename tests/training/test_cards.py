@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from training import cards, recipes
+from training.__main__ import main
+
+
+def test_pages_are_those_that_the_results_give() -> None:
+    """No number by hand: cards and the README's tables are what ``python -m training cards`` writes."""
+    pages = cards.pages()
+    assert len(pages) == 5
+    for path, text in pages.items():
+        assert path.read_text() == text, f"{path} is stale; run python -m training cards"
+        assert "$" not in text.replace("$\n", "")
+
+
+def test_every_bundled_prior_has_a_card_with_a_picture() -> None:
+    for path in cards.pages():
+        if path.parent != cards.ROOT:
+            assert (path.parent / "kernels.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bundling_needs_a_finished_recipe_that_makes_priors(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(FileNotFoundError, match=r"stage vae_7x7 in .* is not finished"):
+        cards.bundle(recipes.load("prior_notmnist_7x7"), tmp_path)
+    assert main(["bundle", "apply_cost"]) == 1
+    assert "'apply_cost' makes no priors" in capsys.readouterr().err
+
+
+def test_a_prior_from_synthetic_data_is_never_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "BUNDLED", tmp_path / "bundled")
+    assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
+    with pytest.raises(ValueError, match="synthetic data"):
+        cards.bundle(recipes.load("prior_notmnist_7x7"), tmp_path / "runs")
+    assert not (tmp_path / "bundled").exists()
+
+
+def test_a_missing_result_names_its_recipe_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cards, "RESULTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="python -m training list"):
+        cards.pages()

@@ -1,0 +1,280 @@
+import gzip
+import hashlib
+import http.server
+import io
+import pickle
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+
+from training.data import NotMNIST, fetch, load_images
+
+FOLDERS = {"mnist": "MNIST", "notmnist": "NotMNIST"}
+
+
+def pictures(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_grey(root: Path, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Writes 5 training and 3 test images as IDX files."""
+    raw = root / FOLDERS[name] / "raw"
+    raw.mkdir(parents=True)
+    found = {}
+    for split, prefix, n in (("train", "train", 5), ("test", "t10k", 3)):
+        found[split] = pictures(n, 28, 28, seed=n), np.arange(n, dtype=np.uint8)[::-1].copy()
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx(found[split][0]))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(found[split][1]))
+    return found
+
+
+def write_parquet(root: Path, split: str, parts: int = 2) -> tuple[np.ndarray, list[int]]:
+    """Writes two PNG images a part."""
+    (root / "cifar10").mkdir(parents=True, exist_ok=True)
+    images, labels = pictures(2 * parts, 32, 32, 3), list(range(2 * parts))[::-1]
+    for part in range(parts):
+        cells = []
+        for image in images[2 * part : 2 * part + 2]:
+            packed = io.BytesIO()
+            Image.fromarray(image).save(packed, "PNG")
+            cells.append({"bytes": packed.getvalue(), "path": None})
+        table = pyarrow.table({"img": cells, "label": labels[2 * part : 2 * part + 2]})
+        pyarrow.parquet.write_table(table, root / "cifar10" / f"{split}-{part:05}-of-{parts:05}.parquet")
+    return images, labels
+
+
+def write_cifar(root: Path, kind: type[datasets.CIFAR10], monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Writes torchvision's layout, two training and three test images, and lifts its checksums."""
+    fine = "fine_labels" if kind is datasets.CIFAR100 else "labels"
+    folder = root / kind.base_folder
+    folder.mkdir(parents=True)
+    found = {"train": pictures(2, 3, 32, 32), "test": pictures(3, 3, 32, 32, seed=1)}
+    for split, images in found.items():
+        content = {"data": images.reshape(len(images), -1), fine: list(range(len(images)))}
+        (folder / split).write_bytes(pickle.dumps(content))
+        monkeypatch.setattr(kind, f"{split}_list", [[split, None]])
+    (folder / "meta").write_bytes(pickle.dumps({"names": []}))
+    monkeypatch.setattr(kind, "meta", {"filename": "meta", "key": "names", "md5": None})
+    return found
+
+
+@pytest.mark.parametrize("name", ["mnist", "notmnist"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_idx_files_are_read_as_they_are(tmp_path: Path, name: str, split: str) -> None:
+    images, labels = write_grey(tmp_path, name)[split]
+    found = load_images(name, split, root=tmp_path)
+    assert torch.equal(found.images, torch.from_numpy(images)[:, None]) and found.images.dtype == torch.uint8
+    assert found.labels.tolist() == labels.tolist() and found.labels.dtype == torch.int64
+    expected = hashlib.sha256(images.tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
+    assert found.description == {"name": name, "images": len(images), "sha256": expected, "synthetic": False}
+    scaled, same = found.to(torch.device("cpu"))
+    torch.testing.assert_close(scaled, torch.from_numpy(images)[:, None] / 255)
+    assert torch.equal(same, found.labels)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_parquet_is_read_as_it_is(tmp_path: Path, split: str) -> None:
+    images, labels = write_parquet(tmp_path, split)
+    found = load_images("cifar10", split, root=tmp_path)
+    assert torch.equal(found.images, torch.from_numpy(images.transpose(0, 3, 1, 2))) and found.images.is_contiguous()
+    assert found.labels.tolist() == labels and found.labels.dtype == torch.int64
+
+
+def test_a_part_of_the_parquet_files_is_no_set(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train", parts=3)
+    (tmp_path / "cifar10" / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="holds 2 of 3 parts; copy the others"):
+        load_images("cifar10", "train", root=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_torchvision_layout(tmp_path: Path, name: str, kind: type, split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_cifar(tmp_path, kind, monkeypatch)[split]
+    found = load_images(name, split, root=tmp_path)
+    assert torch.equal(found.images, torch.from_numpy(images)) and found.images.is_contiguous()
+    assert found.labels.tolist() == list(range(len(images)))
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("fashion", "train", "unknown data set 'fashion'; there are mnist, notmnist, cifar10, cifar100"),
+        ("mnist", "validation", "unknown split 'validation'; there are train, test"),
+    ],
+)
+def test_unknown_names(tmp_path: Path, name: str, split: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_images(name, split, root=tmp_path, synthetic=True)
+
+
+@pytest.mark.parametrize("missing", ["mnist", "notmnist", "cifar10", "cifar100"])
+def test_nothing_stands_in_for_a_missing_set(tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {"mnist", "notmnist"} - {missing}:
+        write_grey(tmp_path, name)
+    if missing != "cifar10":
+        write_parquet(tmp_path, "train")
+    if missing != "cifar100":
+        write_cifar(tmp_path, datasets.CIFAR100, monkeypatch)
+    with pytest.raises(FileNotFoundError, match=f"^{missing} is not under {tmp_path}.*--download.*--data-root"):
+        load_images(missing, "train", root=tmp_path)
+
+
+def test_one_split_does_not_stand_in_for_the_other(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match="cifar10 is not under"):
+        load_images("cifar10", "test", root=tmp_path)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    write_grey(tmp_path, "mnist")
+    images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-1])
+    with pytest.raises(
+        FileNotFoundError, match=r"mnist is not under .*, or not whole .*3919.*once a broken copy is removed"
+    ):
+        load_images("mnist", "train", root=tmp_path)
+    images.write_bytes(idx(pictures(4, 28, 28)))
+    with pytest.raises(FileNotFoundError, match=r"not whole \(4 images, 5 labels\)"):
+        load_images("mnist", "train", root=tmp_path)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``files`` by path on the loopback interface; those in ``cut`` end halfway."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.cut: set[str] = set()
+        self.asked: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        if self.path not in self.server.files:
+            self.send_error(404)
+            return
+        content = self.server.files[self.path]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if self.path in self.server.cut else content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def blob(content: bytes) -> str:
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def test_fetch_checks_the_blob(server: Server) -> None:
+    server.files["/hello"] = b"hello\n"
+    assert fetch(f"{server.url}/hello", "ce013625030ba8dba906f756967f9e9ca394464a") == b"hello\n"  # as git knows it
+    with pytest.raises(ValueError, match=f"has git blob id ce013625.*, expected {'0' * 40}; nothing was written"):
+        fetch(f"{server.url}/hello", "0" * 40)
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut", "refused"])
+def test_fetch_names_the_way_out_of_a_network_error(server: Server, fault: str) -> None:
+    server.files["/cut"], server.cut = bytes(1000), {"/cut"}
+    url = "http://127.0.0.1:1" if fault == "refused" else f"{server.url}/{fault}"
+    with pytest.raises(OSError, match=f"could not fetch {url}: .*; put a copy under --data-root"):
+        fetch(url, blob(bytes(1000)))
+
+
+@pytest.fixture
+def archive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A small notMNIST on the server, in place of the real one."""
+    write_grey(tmp_path / "origin", "notmnist")
+    for path in (tmp_path / "origin" / "NotMNIST" / "raw").iterdir():
+        server.files[f"/{path.name}.gz"] = gzip.compress(path.read_bytes())
+    blobs = {name: blob(server.files[f"/{name}.gz"]) for name in NotMNIST.blobs}
+    monkeypatch.setattr(NotMNIST, "source", server.url)
+    monkeypatch.setattr(NotMNIST, "blobs", blobs)
+    return server
+
+
+def images_of(root: Path, **options: bool) -> Tensor:
+    return load_images("notmnist", "train", root=root, **options).images
+
+
+def test_notmnist_is_downloaded_once(archive: Server, tmp_path: Path) -> None:
+    assert torch.equal(images_of(tmp_path, download=True), images_of(tmp_path / "origin"))
+    assert torch.equal(images_of(tmp_path, download=True), images_of(tmp_path))
+    assert len(archive.asked) == 4
+
+
+@pytest.mark.parametrize("fault", ["cut", "forged"])
+def test_a_failed_download_leaves_no_broken_file(archive: Server, tmp_path: Path, fault: str) -> None:
+    path = "/t10k-images-idx3-ubyte.gz"
+    whole = archive.files[path]
+    if fault == "cut":
+        archive.cut = {path}
+    else:
+        archive.files[path] = gzip.compress(b"forged")
+    with pytest.raises(
+        OSError, match=f"{path}.*{'nothing was written' if fault == 'forged' else 'could|IncompleteRead'}"
+    ):
+        images_of(tmp_path, download=True)
+    raw = tmp_path / "NotMNIST" / "raw"
+    assert sorted(file.name for file in raw.iterdir()) == ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
+    archive.cut, archive.files[path] = set(), whole
+    assert torch.equal(images_of(tmp_path, download=True), images_of(tmp_path / "origin"))
+    assert len(archive.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        ("mnist", (1, 28, 28), 10),
+        ("notmnist", (1, 28, 28), 10),
+        ("cifar10", (3, 32, 32), 10),
+        ("cifar100", (3, 32, 32), 100),
+    ],
+)
+def test_synthetic_images(tmp_path: Path, name: str, shape: tuple[int, ...], classes: int) -> None:
+    train, test = (load_images(name, split, root=tmp_path, synthetic=True) for split in ("train", "test"))
+    again = load_images(name, "train", root=tmp_path, synthetic=True)
+    assert train.images.shape == (512, *shape) and test.images.shape == (128, *shape)
+    assert train.images.dtype == torch.uint8 and train.labels.max() < classes
+    assert train.description["synthetic"] and train.description == again.description
+    assert torch.equal(train.images, again.images) and not torch.equal(train.images[:128], test.images)
+
+
+def test_synthetic_classes_can_be_told_apart(tmp_path: Path) -> None:
+    """The nearest mean of the training images classifies the test images."""
+    (images, labels), (test, expected) = (
+        load_images("mnist", split, root=tmp_path, synthetic=True).to(torch.device("cpu"))
+        for split in ("train", "test")
+    )
+    means = torch.stack([images[labels == label].mean(0) for label in range(10)]).flatten(1)
+    assert (torch.cdist(test.flatten(1), means).argmin(1) == expected).float().mean() > 0.95

@@ -1,0 +1,201 @@
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.networks import MNISTNet
+from training.sources import Sources, accuracy, network_file
+from training.stages import Context, read_metrics, run_stages
+
+SMALL = Sources(filters=(2, 3), networks=2, epochs=3, batch_size=200)
+
+
+def run(stage: Sources, out: Path, **options: Any) -> Path:
+    return run_stages({"sources": stage}, Context(out=out, smoke=True, **options))["sources"]
+
+
+def weights(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in sorted(folder.glob("network-*")):
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
+            found[path.name] = tensors | file.metadata()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of sums, and so the last bit, depends on the number of threads."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return run(SMALL, tmp_path_factory.mktemp("finished"))
+
+
+def reference(stage: Sources, seed: int, factor: float, everywhere: bool) -> dict[str, Tensor]:
+    """Trains with the penalty written out in the loss and no weight decay."""
+    images, labels = Context(out=Path(), smoke=True).images(stage.data, "train").to(torch.device("cpu"))
+    torch.manual_seed(seed)
+    network = MNISTNet(stage.filters)
+    penalized = list((network if everywhere else network.features).parameters())
+    optimizer = torch.optim.Adam(network.parameters(), lr=stage.lr)
+    steps = len(images) // stage.batch_size
+    for step in range(stage.epochs * steps):
+        epoch = step // steps
+        if step % steps == 0:
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+        batch = order.split(stage.batch_size)[step % steps]
+        optimizer.param_groups[0]["lr"] = stage.lr * (1 - step / (stage.epochs * steps))
+        loss = F.cross_entropy(network(images[batch]), labels[batch])
+        loss = loss + factor * stage.l2 * sum(value.square().sum() for value in penalized)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+def test_objective_is_cross_entropy_and_the_squares_of_the_convolutions(tmp_path: Path) -> None:
+    """Weight decay equals ``l2 · Σ w²`` over the convolutions, no ½, and nothing on the classifier."""
+    stage = replace(SMALL, networks=1, first_seed=4, l2=0.3)
+    found = load_file(network_file(run(stage, tmp_path), 4))
+
+    def distance(factor: float, everywhere: bool) -> float:
+        expected = reference(stage, 4, factor, everywhere)
+        assert found.keys() == expected.keys()
+        return max((found[name] - expected[name]).abs().max().item() for name in found)
+
+    assert distance(1, everywhere=False) < 1e-5
+    assert min(distance(0.5, everywhere=False), distance(0, everywhere=False), distance(1, everywhere=True)) > 1e-3
+
+
+def test_learning_rate_decays_by_step_towards_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    class Recorded(torch.optim.Adam):
+        def step(self) -> None:
+            found.append([group["lr"] for group in self.param_groups])
+            super().step()
+
+    monkeypatch.setattr("torch.optim.Adam", Recorded)
+    run(replace(SMALL, networks=1, lr=0.6), tmp_path)
+    assert found == [[pytest.approx(rate)] * 2 for rate in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)]
+
+
+def test_finished_networks_carry_what_they_reach(finished: Path) -> None:
+    images, labels = Context(out=finished, smoke=True).images("notmnist", "test").to(torch.device("cpu"))
+    found = []
+    for seed in range(2):
+        network = MNISTNet(SMALL.filters)
+        network.load_state_dict(load_file(network_file(finished, seed)))
+        found.append(round((network(images).argmax(1) == labels).float().mean().item(), 4))
+        with safe_open(network_file(finished, seed), "pt") as file:
+            assert float(file.metadata()["test_accuracy"]) == found[-1]
+    assert [row["test_accuracy"] for row in read_metrics(finished)] == found
+    assert [row["seed"] for row in read_metrics(finished)] == [0, 1]
+
+
+def test_accuracy_counts_every_image() -> None:
+    images = F.one_hot(torch.arange(10)).repeat(70, 1)
+    labels = torch.arange(10).repeat(70)
+    labels[-7:] = (labels[-7:] + 1) % 10
+    assert accuracy(torch.nn.Identity(), images, labels) == pytest.approx(693 / 700)
+
+
+def test_networks_learn(tmp_path: Path) -> None:
+    folder = run(Sources(filters=(4, 4), networks=1, epochs=3, batch_size=16, lr=3e-3), tmp_path)
+    assert read_metrics(folder)[0]["test_accuracy"] > 0.5
+
+
+class Bar:
+    """Counts what is reported and interrupts the run at one report."""
+
+    def __init__(self, interrupt: int | None = None) -> None:
+        self.interrupt, self.reports = interrupt, 0
+
+    def __call__(self, total: int, initial: int, **options: str) -> "Bar":
+        self.total, self.n = total, initial
+        return self
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, n: int) -> None:
+        self.n += n
+        self.reports += 1
+        if self.reports == self.interrupt:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("report", [1, 2, 3, 4, 7], ids=lambda report: f"report {report}")
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    report: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each network reports when it starts and after each of its three epochs."""
+    monkeypatch.setattr("training.sources.tqdm", Bar(interrupt=report))
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, tmp_path)
+    bar = Bar()
+    monkeypatch.setattr("training.sources.tqdm", bar)
+    assert weights(run(SMALL, tmp_path)) == weights(finished)
+    assert bar.n == bar.total == 2 * 3 * 512
+    assert bar.reports < 8 or report == 1
+
+
+def test_a_kill_between_weights_and_checkpoint_leaves_no_checkpoint(tmp_path: Path, finished: Path) -> None:
+    folder = run(SMALL, tmp_path)
+    (folder / "done.json").unlink()
+    (folder / "network-001.checkpoint").write_bytes(b"left")
+    assert weights(run(SMALL, tmp_path)) == weights(finished)
+
+
+def test_workers_change_nothing(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = Bar()
+    monkeypatch.setattr("training.sources.tqdm", bar)
+    assert weights(run(SMALL, tmp_path, workers=2)) == weights(finished)
+    assert list(weights(finished)) == ["network-000.safetensors", "network-001.safetensors"]
+    assert bar.n == bar.total
+
+
+def test_a_worker_that_fails_is_heard(tmp_path: Path) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "network-001.checkpoint").write_bytes(b"no checkpoint")
+    with pytest.raises(pickle.UnpicklingError):
+        run(SMALL, tmp_path, workers=2)
+    assert not (tmp_path / "sources" / "done.json").exists()
+
+
+def test_bfloat16_trains_float32_weights(tmp_path: Path, finished: Path) -> None:
+    found = load_file(network_file(run(replace(SMALL, networks=1, precision="bfloat16"), tmp_path), 0))
+    exact = load_file(network_file(finished, 0))
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert 0 < (found["features.conv1.weight"] - exact["features.conv1.weight"]).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "float16"}, "precision is 'float32' or 'bfloat16'; got 'float16'"),
+        ({"networks": 0}, "networks must be 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be 1 or more; got 0"),
+        ({"batch_size": -1}, "batch_size must be 1 or more; got -1"),
+        ({"data": "cifar10"}, r"take images \(1, 28, 28\); those of cifar10 are \(3, 32, 32\)"),
+    ],
+)
+def test_refused_settings_can_be_mended(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(replace(SMALL, **settings), tmp_path)
+    assert len(weights(run(replace(SMALL, epochs=1), tmp_path))) == 2

@@ -1,0 +1,123 @@
+"""Command line of the pipeline: ``python -m training list | run | fit | bundle | cards``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from training import cards, recipes
+from training.fit import FAMILIES, PRIOR, Fit
+from training.kernels import KernelFile
+from training.stages import Context, StageChangedError, override, publish_records, read_done, run_stages
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status (1 after an error that the user can mend)."""
+    parser = _parser()
+    options, settings = parser.parse_known_args(arguments)
+    unknown = [word for word in settings if word.startswith("-") or options.command not in (_run, _fit)]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.settings = settings
+    try:
+        options.command(options)
+    except (ValueError, TypeError, OSError, StageChangedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _list(options: argparse.Namespace) -> None:
+    for name in recipes.names():
+        print(f"{name:24} {recipes.summary(name)}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    recipe = recipes.load(options.recipe)
+    stages = override(recipe.stages(smoke=options.smoke), options.settings)
+    context = Context(
+        out=options.out or Path("runs") / (recipe.FOLDER + ("-smoke" if options.smoke else "")),
+        data_root=options.data_root,
+        download=options.download,
+        device=_device(options.device),
+        workers=options.workers,
+        smoke=options.smoke,
+    )
+    folders = run_stages(stages, context)
+    if not (options.smoke or options.settings):
+        for folder in folders.values():
+            for path in publish_records(folder, RESULTS):
+                print(f"recorded {path}")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    fit = Fit(
+        name=options.name or options.out.resolve().name,
+        family=options.family,
+        epochs=2 if options.smoke else Fit.epochs,
+    )
+    stages = override({"kernels": KernelFile.of(options.kernels), "fit": fit}, options.settings)
+    context = Context(out=options.out, device=_device(options.device), smoke=options.smoke)
+    folder = run_stages(stages, context)["fit"]
+    metrics = read_done(folder)["metrics"]
+    print(f"log p of held-out kernels: {metrics['log_prob']} nats, of a Gaussian {metrics['gaussian_log_prob']}")
+    print(f"the prior is in {folder / PRIOR}; dwp_init.apply_(model, prior={str(folder / PRIOR)!r})")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu") from error
+
+
+def _bundle(options: argparse.Namespace) -> None:
+    recipe = recipes.load(options.recipe)
+    if not hasattr(recipe, "PRIORS"):
+        raise ValueError(f"recipe {options.recipe!r} makes no priors; those that do are called prior_…")
+    print(f"bundled {', '.join(cards.bundle(recipe, options.out or Path('runs') / recipe.FOLDER))}")
+
+
+def _cards(options: argparse.Namespace) -> None:
+    for path in cards.write_pages():
+        print(f"wrote {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("list", help="the recipes, a line each").set_defaults(command=_list)
+    usage = "%(prog)s RECIPE [stage.field=value ...] [options]"
+    run = commands.add_parser("run", usage=usage, help="run a recipe's stages; finished ones are reused")
+    run.set_defaults(command=_run)
+    run.add_argument("recipe", metavar="RECIPE")
+    run.add_argument("--smoke", action="store_true", help="seconds on a CPU, on synthetic data")
+    run.add_argument("--out", type=Path, help="folder for the stages (default: runs/<the recipe's folder>)")
+    run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the data sets (default: data)")
+    run.add_argument("--download", action="store_true", help="fetch a data set that is missing")
+    run.add_argument("--device", default=device)
+    run.add_argument("--workers", type=int, default=1, help="networks trained side by side, a process each")
+    usage = "%(prog)s --kernels FILE --out DIR [fit.field=value ...] [options]"
+    fit = commands.add_parser("fit", usage=usage, help="fit a prior to kernels of your own")
+    fit.set_defaults(command=_fit)
+    fit.add_argument("--kernels", type=Path, required=True, help=".npy or .safetensors, (n, k, k) or (n, c, k, k)")
+    fit.add_argument("--family", choices=FAMILIES, default="vae")
+    fit.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
+    fit.add_argument("--name", help="what the prior is called (default: the folder's name)")
+    fit.add_argument("--smoke", action="store_true", help="two epochs")
+    fit.add_argument("--device", default=device)
+    bundle = commands.add_parser("bundle", help="put a recipe's finished priors into the package")
+    bundle.set_defaults(command=_bundle)
+    bundle.add_argument("recipe", metavar="RECIPE")
+    bundle.add_argument("--out", type=Path, help="folder with its stages (default: runs/<the recipe's folder>)")
+    pages = commands.add_parser("cards", help="write the model cards and the README's tables from the results")
+    pages.set_defaults(command=_cards)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

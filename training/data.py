@@ -1,0 +1,162 @@
+"""Data sets as tensors: MNIST, notMNIST, CIFAR-10 and CIFAR-100, by torchvision or from local copies.
+
+A set that is missing is an error that says how to get it; no set ever stands in for another.
+"""
+
+import gzip
+import hashlib
+import http.client
+import io
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from dwp_init.files import write_bytes
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled set of images.
+
+    Args:
+        images: ``(n, c, h, w)``, uint8.
+        labels: ``(n,)``, int64.
+        description: Its name, size and the digest of its contents.
+    """
+
+    images: Tensor
+    labels: Tensor
+    description: dict[str, Any]
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns images as float32 in [0, 1] and labels on ``device``; no other normalisation, as in the paper."""
+        return self.images.to(device).float().div_(255), self.labels.to(device)
+
+
+class NotMNIST(datasets.MNIST):
+    """notMNIST (Bulatov 2011), letters A-J, in MNIST's format; 60,000 training and 10,000 test images.
+
+    Downloaded from the repository that redistributes it with the author's permission, by commit, each file checked
+    against its git blob id.
+    """
+
+    source = "https://raw.githubusercontent.com/davidflanagan/notMNIST-to-MNIST/17823f4"
+    blobs: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte": "6cf3076b36bafa7da1563b28bbe863fd78a008a8",
+        "train-labels-idx1-ubyte": "285bdaffe3b109c555b8d43ff6fe0373e7b2a3ff",
+        "t10k-images-idx3-ubyte": "5d531796d90741366f99a5381569a7aac18e63b0",
+        "t10k-labels-idx1-ubyte": "52b510386bbe3ed235d22fdd932b2351a461e835",
+    }
+
+    def download(self) -> None:
+        """Fetches the four files that are missing; each is checked before it is put in place."""
+        folder = Path(self.raw_folder)
+        for name, blob in self.blobs.items():
+            if not (folder / name).exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                packed = fetch(f"{self.source}/{name}.gz", git_blob=blob)
+                write_bytes(folder / name, gzip.decompress(packed))
+
+
+def fetch(url: str, git_blob: str) -> bytes:
+    """Downloads a file and checks it against its git blob id (SHA-1 of ``blob <size>\\0`` and the content).
+
+    Raises:
+        ValueError: The content has another id.
+        OSError: The network failed.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=60) as reply:
+            content = reply.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise OSError(f"could not fetch {url}: {error}; put a copy under --data-root instead") from error
+    found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if found != git_blob:
+        raise ValueError(f"{url} has git blob id {found}, expected {git_blob}; nothing was written, try again")
+    return content
+
+
+def load_images(name: str, split: str, *, root: Path, download: bool = False, synthetic: bool = False) -> Images:
+    """Loads one split of a data set.
+
+    Args:
+        name: ``mnist``, ``notmnist``, ``cifar10`` or ``cifar100``.
+        split: ``train`` or ``test``.
+        root: The folder with the data sets, in torchvision's layout (or CIFAR-10 as ``cifar10/*.parquet``).
+        download: Whether a missing set is fetched into ``root``.
+        synthetic: Random smooth images of the same shape instead, for ``--smoke``; the description says so.
+
+    Raises:
+        ValueError: The name or the split is unknown.
+        FileNotFoundError: The set is not under ``root``, or not whole, and ``download`` is false.
+    """
+    if name not in _SETS:
+        raise ValueError(f"unknown data set {name!r}; there are {', '.join(_SETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
+    shape, classes, kind = _SETS[name]
+    if synthetic:
+        images, labels = _synthetic(shape, classes, count=512 if split == "train" else 128, seed=split)
+    elif name == "cifar10" and (shards := sorted((root / "cifar10").glob(f"{split}-*.parquet"))):
+        images, labels = _read_parquet(shards, column="img")
+    else:
+        images, labels = _read_torchvision(name, kind, split, root, download)
+    digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    description = {"name": name, "images": len(images), "sha256": digest, "synthetic": synthetic}
+    return Images(images, labels, description)
+
+
+_SETS: dict[str, tuple[tuple[int, int, int], int, Any]] = {
+    "mnist": ((1, 28, 28), 10, datasets.MNIST),
+    "notmnist": ((1, 28, 28), 10, NotMNIST),
+    "cifar10": ((3, 32, 32), 10, datasets.CIFAR10),
+    "cifar100": ((3, 32, 32), 100, datasets.CIFAR100),
+}
+
+
+def _read_torchvision(name: str, kind: Any, split: str, root: Path, download: bool) -> tuple[Tensor, Tensor]:
+    try:
+        data = kind(str(root), train=split == "train", download=download)
+        if len(data.data) != len(data.targets):
+            raise ValueError(f"{len(data.data)} images, {len(data.targets)} labels")
+    except (RuntimeError, AssertionError, KeyError, TypeError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{name} is not under {root}, or not whole ({error}); pass --download to fetch it, once a broken copy is "
+            "removed, or --data-root with a copy of it"
+        ) from error
+    images = torch.as_tensor(np.asarray(data.data))
+    images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
+    return images.contiguous(), torch.as_tensor(data.targets)
+
+
+def _read_parquet(shards: list[Path], column: str) -> tuple[Tensor, Tensor]:
+    import pyarrow.parquet
+    from PIL import Image
+
+    expected = shards[0].stem.rpartition("-of-")[2]
+    if expected.isdigit() and int(expected) != len(shards):
+        raise FileNotFoundError(f"{shards[0].parent} holds {len(shards)} of {int(expected)} parts; copy the others too")
+    images, labels = [], []
+    for shard in shards:
+        table = pyarrow.parquet.read_table(shard, columns=[column, "label"])
+        labels.extend(table["label"].to_pylist())
+        for cell in table[column].to_pylist():
+            images.append(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+
+
+def _synthetic(shape: tuple[int, int, int], classes: int, count: int, seed: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(SPLITS.index(seed))
+    templates = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(7)).sub_(0.5)
+    templates = torch.nn.functional.avg_pool2d(templates, 5, stride=1, padding=2).mul_(6)
+    labels = torch.randint(classes, (count,), generator=generator)
+    images = templates[labels] + 0.3 * torch.randn(count, *shape, generator=generator)
+    return images.add_(0.5).clamp_(0, 1).mul_(255).byte(), labels

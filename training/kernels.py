@@ -1,0 +1,194 @@
+"""Kernel data sets: the kernels of one layer of many source networks, small ones dropped, split by network."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dwp_init.files import write_bytes
+from training.sources import network_file
+from training.stages import Context, Stage, read_config, read_done
+
+KERNELS = "kernels.safetensors"
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """Kernels ``(n, c, k, k)`` for fitting, for model selection and for the figures that are reported.
+
+    ``test_network`` is ``(n,)``: which network each test kernel comes from, -1 where that is unknown.
+    """
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    test_network: Tensor
+
+    def save(self, folder: Path) -> None:
+        write_bytes(folder / KERNELS, save({name: value.contiguous() for name, value in vars(self).items()}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "KernelSet":
+        return cls(**load_file(folder / KERNELS))
+
+    def counts(self) -> dict[str, int]:
+        return {part: len(getattr(self, part)) for part in PARTS}
+
+
+@dataclass(frozen=True)
+class Kernels(Stage):
+    """Collects one layer's kernels from the networks of a :class:`training.sources.Sources` stage.
+
+    Dropped are kernels whose Euclidean norm is below ``min_norm`` times the 95 % quantile of the fitting networks'
+    norms: L2 drives unused kernels to zero, and the paper leaves those out too (Section 3.3), by a rule it does not
+    give. Whole networks are held out: the last ``test_networks``, and before them ``validation_networks``.
+
+    Args:
+        needs: The stage with the networks.
+        layer: The convolution's name.
+        min_norm: The threshold, as a fraction.
+        validation_networks: Networks for model selection.
+        test_networks: Networks for the reported figures.
+    """
+
+    needs: tuple[str, ...] = ("sources",)
+    layer: str = "features.conv1"
+    min_norm: float = 0.25
+    validation_networks: int = 12
+    test_networks: int = 16
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        source_folder = context.out / self.needs[0]
+        source = read_config(source_folder)
+        settings = source["settings"]
+        seeds = range(settings["first_seed"], settings["first_seed"] + settings["networks"])
+        held_out = self.validation_networks + self.test_networks
+        if min(self.validation_networks, self.test_networks) < 1 or len(seeds) <= held_out:
+            raise ValueError(
+                f"{len(seeds)} networks cannot leave {self.validation_networks} for validation, {self.test_networks} "
+                "for the test and some to fit; lower kernels' validation_networks and test_networks (1 or more each)"
+            )
+        layers = [self._read_layer(network_file(source_folder, seed)) for seed in seeds]
+        first_test, first_validation = len(seeds) - self.test_networks, len(seeds) - held_out
+        threshold = self._threshold(layers[:first_validation])
+        kept = [layer[layer.flatten(1).norm(dim=1) >= threshold][:, None] for layer in layers]
+        network = [torch.full((len(layer),), seed) for seed, layer in zip(seeds, kept, strict=True)]
+        kernels = KernelSet(
+            torch.cat(kept[:first_validation]),
+            torch.cat(kept[first_validation:first_test]),
+            torch.cat(kept[first_test:]),
+            torch.cat(network[first_test:]),
+        )
+        if min(kernels.counts().values()) < 2:
+            raise ValueError(
+                f"of norm ≥ {threshold:.4g}, min_norm={self.min_norm} times the 95 % quantile, there are "
+                f"{kernels.counts()} kernels; each part needs 2 or more: lower min_norm or train more networks"
+            )
+        kernels.save(folder)
+        return {
+            "kernels": kernels.counts(),
+            "kept": round(sum(map(len, kept)) / sum(map(len, layers)), 4),
+            "norm_threshold": round(threshold, 5),
+            "source": {
+                "dataset": settings["data"],
+                "images": source["data"][settings["data"]]["train"]["images"],
+                "synthetic": source["data"][settings["data"]]["train"]["synthetic"],
+                "layer": self.layer,
+                **{key: settings[key] for key in _RECIPE_KEYS},
+                "held_out_networks": {"validation": self.validation_networks, "test": self.test_networks},
+                "test_accuracy_mean": read_done(source_folder)["test_accuracy_mean"],
+                "made_with": read_done(source_folder)["made_with"],
+            },
+        }
+
+    def _read_layer(self, path: Path) -> Tensor:
+        weights = load_file(path)
+        layers = [name.removesuffix(".weight") for name, value in weights.items() if value.dim() == 4]
+        if self.layer not in layers:
+            raise ValueError(f"the networks have no convolution {self.layer!r}; they have {', '.join(sorted(layers))}")
+        weight = weights[f"{self.layer}.weight"]
+        if not weight.isfinite().all():
+            raise ValueError(f"{self.layer} of {path} holds NaN or infinite values; train it anew with a lower lr")
+        return weight.flatten(0, 1)
+
+    def _threshold(self, layers: list[Tensor]) -> float:
+        norms = torch.cat([layer.flatten(1).norm(dim=1) for layer in layers])
+        return self.min_norm * float(np.quantile(norms.numpy(), 0.95))
+
+
+_RECIPE_KEYS = ("filters", "networks", "epochs", "batch_size", "lr", "l2", "precision", "first_seed")
+
+
+@dataclass(frozen=True)
+class KernelFile(Stage):
+    """Reads kernels of a user's own and splits them at random, for no network is known.
+
+    Args:
+        path: ``.npy``, or ``.safetensors`` with one tensor; ``(n, k, k)`` or ``(n, c, k, k)``.
+        sha256: Digest of the file, part of the stage's identity.
+        held_out: Fraction of the kernels for validation, and again for the test.
+        seed: Of the split.
+    """
+
+    path: str = ""
+    sha256: str = ""
+    held_out: float = 0.1
+    seed: int = 0
+
+    @classmethod
+    def of(cls, path: Path) -> "KernelFile":
+        """Describes a file; raises FileNotFoundError if there is none."""
+        if not path.is_file():
+            raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
+        return cls(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        if not 0 < self.held_out < 0.5:
+            raise ValueError(f"held_out, for validation and again for the test, lies in (0, 0.5); got {self.held_out}")
+        kernels = read_kernels(Path(self.path))
+        order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(self.seed))
+        held_out = max(int(self.held_out * len(kernels)), 2)
+        test, validation, train = order.split([held_out, held_out, len(kernels) - 2 * held_out])
+        split = KernelSet(kernels[train], kernels[validation], kernels[test], torch.full((held_out,), -1))
+        split.save(folder)
+        source = {"file": Path(self.path).name, "sha256": self.sha256, "split": "by kernel, at random"}
+        return {"kernels": split.counts(), "kept": 1.0, "source": source}
+
+
+def read_kernels(path: Path) -> Tensor:
+    """Reads kernels from a ``.npy`` or a one-tensor ``.safetensors`` file, as float32 ``(n, c, k, k)``.
+
+    Raises:
+        ValueError: The file is unreadable, or the shape, the type or the values are no kernels.
+    """
+    if path.suffix not in (".npy", ".safetensors"):
+        raise ValueError(f"a kernel file ends in .npy or .safetensors; got {path.name!r}")
+    try:
+        if path.suffix == ".npy":
+            tensors = {"kernels": torch.from_numpy(np.load(path, allow_pickle=False))}
+        else:
+            tensors = load_file(path)
+    except (SafetensorError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); save kernels (n, k, k) with numpy.save") from error
+    if len(tensors) != 1:
+        raise ValueError(f"{path} holds {len(tensors)} tensors ({', '.join(tensors)}); it must hold one, (n, k, k)")
+    kernels = next(iter(tensors.values()))
+    if not kernels.is_floating_point():
+        raise ValueError(f"{path} holds {kernels.dtype} values; kernels are floating-point numbers")
+    shape = tuple(kernels.shape)
+    if len(shape) not in (3, 4) or shape[-2] != shape[-1] or shape[-1] < 2 or 0 in shape[1:]:
+        raise ValueError(f"{path} has shape {shape}; kernels have shape (n, k, k) or (n, c, k, k), k 2 or more")
+    if len(kernels) < 10:
+        raise ValueError(f"{path} holds {len(kernels)} kernels; a fit with held-out parts needs 10 or more")
+    kernels = kernels.float().reshape(len(kernels), -1, *shape[-2:])
+    wrong = (~kernels.isfinite()).flatten(1).any(1).sum().item()
+    if wrong:
+        raise ValueError(f"{wrong} of {len(kernels)} kernels of {path} hold NaN or, in float32, infinity; remove them")
+    return kernels.contiguous()

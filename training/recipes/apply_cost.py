@@ -1,0 +1,13 @@
+"""The cost of apply_ on the paper's CIFAR network, against kaiming_normal_ on the same weights, and its memory.
+
+python -m training run apply_cost
+"""
+
+from training.benchmarks import ApplyCost
+from training.stages import Stage
+
+FOLDER = "benchmarks"
+
+
+def stages(smoke: bool = False) -> dict[str, Stage]:
+    return {"apply_cost": ApplyCost(repeats=1, filters=(4, 8, 8)) if smoke else ApplyCost()}

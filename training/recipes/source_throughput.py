@@ -1,0 +1,15 @@
+"""Source networks one by one against a torch.func ensemble of them, on one CPU core.
+
+python -m training run source_throughput
+"""
+
+from training.benchmarks import SourceThroughput
+from training.stages import Stage
+
+FOLDER = "benchmarks"
+
+
+def stages(smoke: bool = False) -> dict[str, Stage]:
+    return {
+        "source_throughput": SourceThroughput(networks=2, filters=(4, 4), repeats=1) if smoke else SourceThroughput()
+    }

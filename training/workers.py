@@ -1,0 +1,75 @@
+"""Independent jobs on several processes, with progress reported as it is made."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int], Any]
+Job = Callable[[Item, Progress], Result]
+
+
+def run_jobs(job: Job, items: Sequence[Item], workers: int, progress: Progress) -> Iterator[Result]:
+    """Runs ``job(item, progress)`` for every item and yields the results as they come.
+
+    Where a job fails its error is raised, and the others stop at their next report.
+
+    Args:
+        job: Picklable where there is more than one worker; the tensors that it holds are shared, not copied.
+        items: What to run it on.
+        workers: Processes; 1 runs everything in this one. Each gets an equal share of the cores.
+        progress: Called with what the jobs report, in this process.
+    """
+    if workers <= 1 or len(items) <= 1:
+        for item in items:
+            yield job(item, progress)
+        return
+    processes = torch.multiprocessing.get_context("spawn")
+    reports, stop = processes.SimpleQueue(), processes.Event()  # a report is in the pipe before its job returns
+    workers = min(workers, len(items))
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
+    try:
+        pending = {pool.submit(_run, item) for item in items}
+        while pending:
+            done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
+            _drain(reports, progress)
+            for future in done:
+                yield future.result()
+    finally:
+        stop.set()
+        _drain(reports, lambda _: None)
+        pool.shutdown(cancel_futures=True)
+
+
+class _StoppedError(Exception):
+    """Ends a job whose result nobody waits for any more."""
+
+
+_state: tuple[Job, Any, Any] | None = None
+
+
+def _start(job: Job, reports: Any, stop: Any, threads: int) -> None:
+    global _state
+    torch.set_num_threads(threads)
+    _state = (job, reports, stop)
+
+
+def _run(item: Any) -> Any:
+    job, reports, stop = _state
+
+    def report(amount: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        reports.put(amount)
+
+    return job(item, report)
+
+
+def _drain(reports: Any, progress: Progress) -> None:
+    while not reports.empty():
+        progress(reports.get())
