@@ -17,6 +17,8 @@ from dwp_init.hub import list_priors, load_prior, registry
 from dwp_init.initialize import SCALES, apply_
 from dwp_init.picture import COLORS, kernel_sheet, write_png
 from dwp_init.priors import Prior
+from dwp_init.report import size_text
+from dwp_init.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,11 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (LookupError, AttributeError) as error:  # of the user's own layers: their text alone says too little
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dwp-init", description="Initialises convolutions from learned priors.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="list the priors that come with this version")
@@ -92,7 +98,7 @@ def _list(options: argparse.Namespace) -> None:
         entry = registry()[name]
         log_prob = entry.get("log_prob")
         shown = "-" if log_prob is None else f"{log_prob:.1f}"
-        rows.append((name, _size(entry["kernel_shape"]), entry["family"], entry["source"], shown))
+        rows.append((name, size_text(entry["kernel_shape"]), entry["family"], entry["source"], shown))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -105,7 +111,7 @@ def _show(options: argparse.Namespace) -> None:
     about = {
         "name": details.pop("name"),
         "family": prior.family,
-        "kernel": _size(prior.kernel_shape),
+        "kernel": size_text(prior.kernel_shape),
         **prior.arguments(),
         "parameters": f"{sum(p.numel() for p in prior.parameters()):,}",
         "log_prob": "exact" if prior.exact else "a lower bound",
@@ -116,24 +122,26 @@ def _show(options: argparse.Namespace) -> None:
 
 def _draw(options: argparse.Namespace) -> None:
     prior = load_prior(options.prior)
-    if options.mean and not hasattr(prior, "decode"):
+    if options.mean and not prior.has_noise:
         raise ValueError(f"--mean has no effect: a {prior.family} prior has no decoder; leave it out")
     generator = torch.Generator().manual_seed(options.seed)
     kernels = prior.sample(options.n, generator, noise=not options.mean)
     pixels = kernel_sheet(kernels, colors=options.colors)
-    path = write_png(options.output, pixels)
+    path = write_png(_in_folder(options.output, "-o"), pixels)
     height, width, _ = pixels.shape
-    print(f"{options.n} kernels of {_name(prior)} ({_size(prior.kernel_shape)}): {path}, {width}×{height} pixels")
+    print(f"{options.n} kernels of {_name(prior)} ({size_text(prior.kernel_shape)}): {path}, {width}×{height} pixels")
 
 
 def _apply(options: argparse.Namespace) -> None:
     target = None if options.save is None else _checked_target(options.save)
+    torch.manual_seed(options.seed % 2**63)  # so that the factory's own layers are reproducible too
     model = _load_model(options.model)
     chosen = {} if options.scale is None else {"scale": options.scale}
     priors, dry_run = list(options.prior), target is None
     report = apply_(model, priors, layers=options.layers, seed=options.seed, dry_run=dry_run, **chosen)
     if target is not None:
-        write_bytes(target, _packed_state(model))
+        state = _call("reading the model's state_dict", model.state_dict)
+        write_bytes(target, _packed_state(state))
     print(report)
     print(f"saved: {target}" if target else "dry run: nothing was drawn; --save FILE.safetensors draws and saves")
 
@@ -142,15 +150,20 @@ def _checked_target(file: str) -> Path:
     target = Path(file)
     if target.suffix != ".safetensors":
         raise ValueError(f"--save writes safetensors, so the name must end in .safetensors; got {target.name!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"--save: the folder {str(target.parent)!r} does not exist; make it first")
-    return target
+    return _in_folder(target, "--save")
+
+
+def _in_folder(file: str | Path, option: str) -> Path:
+    folder = Path(file).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{option}: the folder {str(folder)!r} does not exist; make it first")
+    return Path(file)
 
 
 def _load_model(spec: str) -> nn.Module:
     module_name, _, factory_name = spec.partition(":")
     names = [*module_name.split("."), *factory_name.split(".")]
-    if not all(name.isidentifier() for name in names):
+    if not all(name.isidentifier() for name in names) or module_name.endswith(".py"):
         raise ValueError(f"the model is MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -180,11 +193,11 @@ def _call(doing: str, function: Any, *arguments: Any) -> Any:
         raise ValueError(f"{doing} failed: {type(error).__name__}: {error}{where}") from error
 
 
-def _packed_state(model: nn.Module) -> bytes:
-    """Packs the state_dict as ``safetensors.torch.save_model`` does: of tensors that are the same, the first name."""
+def _packed_state(state: dict[str, Any]) -> bytes:
+    """Packs a state_dict as ``safetensors.torch.save_model`` does: of tensors that are the same, the first name."""
     kept: dict[tuple[Any, ...], str] = {}
     tensors, aliases = {}, {}
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         key: tuple[Any, ...] = (name,)
         if isinstance(tensor, torch.Tensor) and tensor.numel() and not tensor.is_meta:
             key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
@@ -215,12 +228,6 @@ def _plain(value: object) -> str:
 
 def _name(prior: Prior) -> str:
     return _plain(prior.details["name"])
-
-
-def _size(kernel_shape: Sequence[int]) -> str:
-    """Writes ``(1, 7, 7)`` as ``7×7`` and ``(3, 7, 7)`` as ``3×7×7``."""
-    channels, *size = kernel_shape
-    return "×".join(map(str, size if channels == 1 else kernel_shape))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,11 @@ _DTYPES = {
 
 
 def save_prior(prior: Prior, folder: str | Path) -> Path:
-    """Saves a prior into a folder, which is made if need be; if anything fails, the old files stay.
+    """Saves a prior into a folder, which is made if need be.
+
+    Both files are first written whole beside the old ones: as long as that fails, as on a full disk, the old ones
+    stay. Then ``model.safetensors`` and ``config.json`` are renamed, in this order; if only the second rename fails,
+    the folder holds the new tensors beside the old configuration, which loading refuses where they do not fit.
 
     Args:
         prior: The prior; its ``details`` are saved with it.
@@ -43,13 +47,21 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        TypeError: ``prior`` is no prior.
-        ValueError: A parameter is NaN, infinite or not float32, the whitening describes no density, or ``details``
-            is not JSON or uses one of the configuration's own keys.
+        TypeError: ``prior`` is no prior, or of a family that :func:`dwp_init.load_prior` does not know.
+        ValueError: A parameter is NaN, infinite, not float32 or without memory, the whitening describes no density,
+            or ``details`` is not JSON, uses one of the configuration's own keys or has a name that is no printable
+            string.
+        OSError: The files cannot be written.
     """
     if not isinstance(prior, Prior):
         raise TypeError(f"save_prior needs a dwp_init Prior; got {type(prior).__name__}")
+    if FAMILIES.get(prior.family) is not type(prior):
+        raise TypeError(
+            f"save_prior saves {', '.join(kind.__name__ for kind in FAMILIES.values())}, which load_prior can rebuild; "
+            f"got {type(prior).__name__}, a family of your own: save its state_dict()"
+        )
     _check_parameters(prior, "this prior")
+    _check_name(prior.details, "details")
     taken = sorted(set(prior.details) & {"library_name", *_REQUIRED})
     if taken:
         raise ValueError(f"details uses {', '.join(taken)}, which the configuration keeps for itself; rename them")
@@ -192,9 +204,14 @@ def _parse_config(content: bytes, path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} has format_version {version}, this dwp_init reads up to {FORMAT_VERSION}; upgrade dwp_init"
         )
-    if not isinstance(config.get("name", ""), str):
-        raise ValueError(f"{path} has the name {config['name']!r}, expected a string")
+    _check_name(config, path)
     return config
+
+
+def _check_name(details: Mapping[str, Any], owner: object) -> None:
+    name = details.get("name", "")
+    if not isinstance(name, str) or not name.isprintable():
+        raise ValueError(f"{owner} has the name {name!r}, expected a string of printable characters")
 
 
 def _build(config: dict[str, Any], path: Path) -> Prior:
@@ -222,6 +239,8 @@ def _parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 def _check_parameters(prior: Prior, owner: object) -> None:
     for name, tensor in prior.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(f"{name} of {owner} is on the meta device; give it values first")
         if tensor.dtype != torch.float32:
             raise ValueError(f"{name} of {owner} is {tensor.dtype}, expected torch.float32; call .float() on the prior")
         wrong = (~tensor.isfinite()).sum().item()

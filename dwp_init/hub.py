@@ -61,6 +61,8 @@ def load_prior(name_or_folder: str | Path) -> Prior:
 def _unknown(name_or_folder: str | Path) -> Exception:
     name = str(name_or_folder)
     names = list_priors()
+    if isinstance(name_or_folder, Path) and name in names:
+        return ValueError(f"no folder is called {name!r}, but a bundled prior is: pass the str {name!r}, not a Path")
     near = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(names) or 'none'}"
     if isinstance(name_or_folder, str) and _REPO.fullmatch(name) and not name.startswith("."):

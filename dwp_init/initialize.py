@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from dwp_init import layers as conv
 from dwp_init.hub import load_prior
 from dwp_init.priors import Prior
-from dwp_init.report import Drawn, Report, by_reason
+from dwp_init.priors.base import whole_number
+from dwp_init.report import Drawn, Report, by_reason, size_text
 
 PriorLike = str | Path | Prior
 Priors = PriorLike | Iterable[PriorLike]
@@ -39,18 +41,26 @@ def apply_(
 
     Each k×k kernel of a ``Conv2d`` or ``ConvTranspose2d`` (any stride, padding, dilation, groups) is drawn
     independently (Eq. 5), on the device of its weight and in float32, then cast to the weight's dtype. Biases and all
-    other parameters stay as they are. If anything fails, no weight has changed.
+    other parameters stay as they are. If anything fails, no weight has changed. A weight that is made from others is
+    written through them: what ``weight_norm`` then gives is the draw, while ``spectral_norm`` and others without an
+    exact inverse rescale it; the report tells the scale that results.
+
+    Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` crosses dots. A single layer
+    may be the model; its name is ``""``.
+
+    The defaults of ``scale`` and ``noise`` rest on ``training/results/converge_mnist.csv``: of their four combinations
+    they train the paper's network fastest at first, up to step 50; later the decoder mean is level or slightly ahead.
 
     Args:
         model: The model; its mode, its ``Parameter`` objects and their ``requires_grad`` and memory format stay.
         prior: A prior's name, folder or object; several of them, of which each layer takes the one of its kernel
             size; or a mapping from patterns of layer names (``"stem.*"``) to those, of which the first match counts.
         layers: Narrows the choice: a pattern, several, or a predicate of name and module.
-        scale: ``"fan_in"`` rescales each layer's draw to He's root mean square √(2 / fan_in); ``"prior"`` keeps the
-            scale of the source networks.
+        scale: ``"fan_in"`` rescales each layer's draw, by its own root mean square, to He's √(2 / fan_in), where a
+            transposed convolution's fan-in is over the stride²; ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` draws a VAE's decoder mean without the noise of p(w|z), as the paper's authors did.
         seed: Makes each layer's draw a function of the seed and of the layer's name alone, and leaves the global
-            random state as it is.
+            random state as it is. Another kind of device, or a wrapper that renames the layers, gives other numbers.
         generator: Source of randomness on the device of the weights, as in ``torch.nn.init``.
         strict: Whether a chosen convolution with a kernel larger than 1×1 that no prior fits, or a prior that no layer
             takes, is an error.
@@ -61,22 +71,24 @@ def apply_(
 
     Raises:
         TypeError: ``model`` is no module, or another argument has a wrong type.
-        ValueError: No layer fits, a pattern matches nothing, a prior is unknown or corrupt, or a value is wrong.
+        ValueError: No layer fits, a pattern matches nothing, a prior is unknown or corrupt, a value is wrong or
+            without effect, or a draw has no finite scale.
+        RuntimeError: A layer could not be drawn or written; nothing was changed.
+        FileNotFoundError: A prior's folder lacks one of its files.
+        NotImplementedError: A prior's name is a Hugging Face Hub repository, which this version cannot fetch.
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
+    seed = None if seed is None else whole_number(seed, "seed")
     _check_arguments(model, scale, noise, seed, generator)
     rules = _load_rules(prior)
-    plan, skipped = _choose(model, rules, layers)
+    plan, left = _choose(model, rules, layers)
+    skipped = {name: skip.reason for name, skip in left.items()}
     unused = [rule.name for rule in rules if rule not in {choice.rule for choice in plan}]
-    _check_choice(model, rules, plan, skipped, unused, strict)
+    _check_choice(model, rules, plan, left, unused, strict)
+    _check_effect(plan, noise, generator)
     before = [_rms(conv.read_weight(choice.module)) for choice in plan]
-    if not dry_run:
-        staged = _draw(plan, scale, noise, seed, generator)
-        _write(staged)
-        for choice in plan:
-            conv.refresh(choice.module)
-    after = [None if dry_run else _rms(conv.read_weight(choice.module)) for choice in plan]
+    after = [None] * len(plan) if dry_run else _write(plan, _draw(plan, scale, noise, seed, generator))
     drawn = [
         Drawn(choice.layer, choice.kind, choice.rule.name, *scales)
         for choice, *scales in zip(plan, before, after, strict=True)
@@ -92,23 +104,30 @@ class _Rule:
     prior: Prior
     name: str
 
-    def fits(self, module: conv.Conv2d) -> bool:
+    def fits(self, module: conv.Conv2d, shape: torch.Size) -> bool:
         channels, *size = self.prior.kernel_shape
-        same_size = tuple(size) == tuple(conv.weight_shape(module)[2:])
-        return same_size and conv.inputs_per_group(module) % channels == 0
+        return tuple(size) == tuple(shape[2:]) and conv.inputs_per_group(module, shape) % channels == 0
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """A layer and the prior that it takes."""
+    """A layer, the shape of its weight, and the prior that it takes."""
 
     layer: str
     module: conv.Conv2d
+    shape: torch.Size
     rule: _Rule
 
     @property
     def kind(self) -> str:
-        return f"{type(self.module).__name__} {_size(conv.weight_shape(self.module))}"
+        return f"{type(self.module).__name__} {size_text(self.shape)}"
+
+
+class _Skip(NamedTuple):
+    """Why a layer is left alone, and whether somebody asked for it."""
+
+    reason: str
+    wanted: bool = True
 
 
 def _check_arguments(
@@ -120,8 +139,6 @@ def _check_arguments(
         raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}; got {scale!r}")
     if not isinstance(noise, bool):
         raise TypeError(f"noise must be True or False; got {noise!r}")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise TypeError(f"seed must be an int; got {seed!r}")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     if seed is not None and generator is not None:
@@ -141,7 +158,7 @@ def _load_rules(prior: Priors | Mapping[str, Priors]) -> list[_Rule]:
             size = loaded.kernel_shape
             if size in taken:
                 raise ValueError(
-                    f"{taken[size]!r} and {name!r} are both for {_size(size[1:])} kernels; keep one, or give a mapping "
+                    f"{taken[size]!r} and {name!r} are both for {size_text(size)} kernels; keep one, or give a mapping "
                     "from layer-name patterns to priors"
                 )
             taken[size] = name
@@ -161,28 +178,49 @@ def _as_list(priors: object) -> list[PriorLike]:
     return list(priors)
 
 
-def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tuple[list[_Choice], dict[str, str]]:
+def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tuple[list[_Choice], dict[str, _Skip]]:
     modules = [(name, module) for name, module in model.named_modules() if _owns_weights(name, module)]
     chosen = _selector(layers, [name for name, module in modules if conv.is_convolution(module)])
-    plan: dict[object, _Choice] = {}
-    places, skipped = {}, {}
+    plan: dict[tuple[conv.Span, ...], _Choice] = {}
+    places: dict[str, tuple[conv.Span, ...]] = {}
+    skipped: dict[str, _Skip] = {}
     for name, module in modules:
-        reason, rule = conv.reason_to_skip(module), None
+        reason = conv.reason_to_skip(module)
         if reason is None:
             places[name] = conv.place(module)
-            rule = next((r for r in rules if _matches(name, r.pattern) and r.fits(module)), None)
-            if rule is None:
-                reason = f"no prior given fits {_size(conv.weight_shape(module)[2:])} kernels here"
         if conv.is_convolution(module) and not chosen(name, module):
-            reason = "not among the layers asked for"
-        if reason is None:
-            plan.setdefault(places[name], _Choice(name, module, rule))
-        else:
-            skipped[name] = reason
-    for name, place in places.items():
-        if place in plan and plan[place].layer != name:
-            skipped[name] = f"shares the weight of {plan[place].layer or '(model)'}"
-    return list(plan.values()), skipped
+            skipped[name] = _Skip("not among the layers asked for", wanted=False)
+            continue
+        choice = _fit(name, module, rules) if reason is None else reason
+        if isinstance(choice, str):
+            skipped[name] = _Skip(choice)
+        elif not any(conv.overlap(places[name], place) for place in plan):
+            plan[places[name]] = choice
+    return list(plan.values()), skipped | _sharing(plan, places)
+
+
+def _fit(name: str, module: conv.Conv2d, rules: list[_Rule]) -> _Choice | str:
+    """Returns the prior that a layer takes, or why there is none."""
+    shape = conv.weight_shape(module)
+    if reason := conv.reason_against_shape(shape):
+        return reason
+    rule = next((rule for rule in rules if _matches(name, rule.pattern) and rule.fits(module, shape)), None)
+    if rule is None:
+        return f"no prior given fits {size_text(shape[2:])} kernels here"
+    return conv.reason_against_inverse(module) or _Choice(name, module, shape, rule)
+
+
+def _sharing(plan: dict[tuple[conv.Span, ...], _Choice], places: dict[str, tuple[conv.Span, ...]]) -> dict[str, _Skip]:
+    """Returns the layers that share a chosen layer's memory, asked for or not."""
+    skipped, drawn = {}, {choice.layer for choice in plan.values()}
+    for name in places:
+        for place, choice in plan.items() if name not in drawn else ():
+            owner = choice.layer or "(model)"
+            if places[name] == place:
+                skipped[name] = _Skip(f"shares the weight of {owner}", wanted=False)
+            elif conv.overlap(places[name], place):
+                skipped[name] = _Skip(f"shares part of the memory of {owner}, not all: give it a weight of its own")
+    return skipped
 
 
 def _owns_weights(name: str, module: nn.Module) -> bool:
@@ -207,34 +245,53 @@ def _selector(layers: Layers | None, names: list[str]) -> Callable[[str, nn.Modu
         if not isinstance(pattern, str):
             raise TypeError(f"layers is a pattern, several, or a predicate of name and module; got {pattern!r} in it")
         if not any(_matches(name, pattern) for name in names):
-            raise ValueError(f"layers={pattern!r} matches no convolution; there are {_listed(names)}")
+            raise ValueError(f"layers={pattern!r} matches no convolution; {_there(pattern, names)}")
     return lambda name, module: any(_matches(name, pattern) for pattern in patterns)
 
 
 def _check_choice(
-    model: nn.Module, rules: list[_Rule], plan: list[_Choice], skipped: dict[str, str], unused: list[str], strict: bool
+    model: nn.Module,
+    rules: list[_Rule],
+    plan: list[_Choice],
+    skipped: dict[str, _Skip],
+    unused: list[str],
+    strict: bool,
 ) -> None:
     convolutions = {name: module for name, module in model.named_modules() if conv.is_convolution(module)}
     for rule in rules if convolutions else ():
         if not any(_matches(name, rule.pattern) for name in convolutions):
-            there = _listed(convolutions)
-            raise ValueError(f"the pattern {rule.pattern!r} of prior= matches no convolution; there are {there}")
+            there = _there(rule.pattern, convolutions)
+            raise ValueError(f"the pattern {rule.pattern!r} of prior= matches no convolution; {there}")
     if not plan:
-        needs = " or ".join(f"{_size(rule.prior.kernel_shape[1:])} kernels, as {rule.name!r} needs" for rule in rules)
+        needs = " or ".join(f"{size_text(rule.prior.kernel_shape)} kernels, as {rule.name!r} needs" for rule in rules)
         sizes: dict[str, int] = {}
         for module in convolutions.values():
-            sizes[_size(module.kernel_size)] = sizes.get(_size(module.kernel_size), 0) + 1
-        there = ", ".join(f"{size} ({count} layers)" for size, count in sizes.items()) or "no convolution"
-        reasons = by_reason({name: skipped[name] for name in convolutions})
+            sizes[size_text(module.kernel_size)] = sizes.get(size_text(module.kernel_size), 0) + 1
+        counts = [f"{size} ({count} layer{'s' * (count > 1)})" for size, count in sizes.items()]
+        there = ", ".join(counts) or "no convolution"
+        reasons = by_reason({name: skipped[name].reason for name in convolutions})
         raise ValueError(
             "; ".join([f"no layer can be initialised: none has {needs}", f"the model has {there}", *reasons])
         )
     if strict:
-        left = [name for name, module in convolutions.items() if name in skipped and math.prod(module.kernel_size) > 1]
-        left = [name for name in left if not skipped[name].startswith(("not among", "shares the weight"))]
+        left = {name: skipped[name].reason for name in convolutions if name in skipped and skipped[name].wanted}
+        left = {name: reason for name, reason in left.items() if math.prod(convolutions[name].kernel_size) > 1}
         if left or unused:
-            parts = by_reason({name: skipped[name] for name in left}) + [f"no layer took {name!r}" for name in unused]
+            parts = by_reason(left) + [f"no layer took {name!r}" for name in unused]
             raise ValueError(f"strict: {'; '.join(parts)}; add a prior, narrow layers=, or leave strict off")
+
+
+def _check_effect(plan: list[_Choice], noise: bool, generator: torch.Generator | None) -> None:
+    if not noise and not any(choice.rule.prior.has_noise for choice in plan):
+        names = ", ".join(sorted({choice.rule.name for choice in plan}))
+        raise ValueError(f"noise=False has no effect: {names} has no decoder whose noise could be left out; drop it")
+    for choice in plan if generator is not None else ():
+        device, found = conv.stored_tensors(choice.module)[-1].device, generator.device
+        if (found.type, found.index or 0) != (device.type, device.index or 0):
+            raise ValueError(
+                f"generator is on {found}, but layer {choice.layer or '(model)'!r} is on {device}; make one "
+                f"with torch.Generator({str(device)!r}), or give seed="
+            )
 
 
 def _draw(
@@ -253,7 +310,7 @@ def _draw(
             source = generator if seed is None else _seeded(device, seed, choice.layer)
             weight = _draw_weight(choice, priors[here], scale, noise, source, dtype)
             values = conv.values_to_store(choice.module, weight)
-            _check_shapes(stored, values)
+            conv.check_shapes(stored, values)
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(
@@ -266,41 +323,44 @@ def _draw(
 def _draw_weight(
     choice: _Choice, prior: Prior, scale: str, noise: bool, generator: torch.Generator | None, dtype: torch.dtype
 ) -> Tensor:
-    count = math.prod(conv.weight_shape(choice.module)) // prior.dim
+    count = math.prod(choice.shape) // prior.dim
     with torch.autocast(prior.device.type, enabled=False):
         kernels = prior.sample(count, generator, noise=noise)
-    weight = conv.arrange(choice.module, kernels)
+    weight = conv.arrange(choice.module, kernels, choice.shape)
     weight = weight.to(dtype) if scale == "prior" else weight
     rms = _rms(weight)
     if not (math.isfinite(rms) and rms > 0):
         raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {rms}; fit it anew")
-    return weight.mul_(conv.he_rms(choice.module) / rms).to(dtype) if scale == "fan_in" else weight
+    return weight.mul_(conv.he_rms(choice.module, choice.shape) / rms).to(dtype) if scale == "fan_in" else weight
 
 
-def _check_shapes(stored: list[Tensor], values: list[Tensor]) -> None:
-    found, needed = ([tuple(tensor.shape) for tensor in tensors] for tensors in (values, stored))
-    if found != needed:
-        raise ValueError(f"its right_inverse returns shapes {found}, but the stored tensors have {needed}; mend it")
-
-
-def _write(staged: list[tuple[str, Tensor, Tensor]]) -> None:
-    """Writes all values, or puts the old ones back and raises."""
+def _write(plan: list[_Choice], staged: list[tuple[str, Tensor, Tensor]]) -> list[float]:
+    """Writes all values and returns the scales that they give, or puts everything back and raises."""
     old: list[tuple[Tensor, Tensor]] = []
+    plain = [(choice.module, vars(choice.module)["weight"]) for choice in plan if "weight" in vars(choice.module)]
+    scales: list[float] = []
     with torch.no_grad():
         try:
             while staged:
                 layer, tensor, value = staged.pop()
                 old.append((tensor, tensor.detach().clone(memory_format=torch.preserve_format)))
                 tensor.copy_(value)
+            for choice in plan:
+                layer = choice.layer
+                conv.refresh(choice.module)
+                scales.append(_rms(conv.read_weight(choice.module)))
         except BaseException as error:
             for tensor, value in reversed(old):
-                with suppress(RuntimeError):  # the tensor that cannot be written was not
+                with suppress(Exception):  # the tensor that cannot be written was not
                     tensor.copy_(value)
+            for module, weight in plain:
+                module.weight = weight
             if not isinstance(error, Exception):
                 raise
             raise RuntimeError(
                 f"nothing was changed: layer {layer or '(model)'!r} could not be written: {error}"
             ) from error
+    return scales
 
 
 def _seeded(device: torch.device, seed: int, layer: str) -> torch.Generator:
@@ -312,9 +372,13 @@ def _rms(weight: Tensor) -> float:
     return weight.float().square().mean().sqrt().item()
 
 
-def _size(size: tuple[int, ...]) -> str:
-    return "×".join(map(str, size))
-
-
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(name or "(model)" for name in names) or "none"
+    shown = [name or "(model)" for name in names]
+    more = [f"and {len(shown) - 5} more"] if len(shown) > 6 else []
+    return ", ".join([*shown[:5], "…", *more] if more else shown) or "none"
+
+
+def _there(pattern: str, names: Iterable[str]) -> str:
+    """Says which layers there are, and which pattern may have been meant."""
+    near = f"; did you mean {f'{pattern}.*'!r}?" if any(name.startswith(f"{pattern}.") for name in names) else ""
+    return f"there are {_listed(names)}{near}"

@@ -3,7 +3,9 @@
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +44,27 @@ def reason_to_skip(module: nn.Module) -> str | None:
     for part in module.parametrizations.weight if parametrize.is_parametrized(module, "weight") else ():
         if not hasattr(part, "right_inverse"):
             return f"its parametrization {type(part).__name__} has no right_inverse: call apply_ before registering it"
-    shape = weight_shape(module)
+    return None
+
+
+def reason_against_shape(shape: torch.Size) -> str | None:
+    """Says why no prior can initialise a weight of this shape; ``None`` if one can."""
     if len(shape) != 4 or 0 in shape:
         return f"its weight has shape {tuple(shape)}: it must have four dimensions, none of them empty"
+    return None
+
+
+def reason_against_inverse(module: Conv2d) -> str | None:
+    """Says why the layer's weight cannot be set through its parametrizations; ``None`` if it can be, or has none."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    weight = read_weight(module)
+    trial = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32)
+    trial *= he_rms(module, weight.shape)
+    try:  # with another weight than the present one, which orthogonal would take
+        check_shapes(stored_tensors(module), values_to_store(module, trial.to(weight)))
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -53,29 +73,33 @@ def weight_shape(module: Conv2d) -> torch.Size:
     return read_weight(module).shape
 
 
-def inputs_per_group(module: Conv2d) -> int:
-    """Returns how many input channels, hence kernels, make up one output channel."""
-    shape = weight_shape(module)
+def inputs_per_group(module: Conv2d, shape: torch.Size) -> int:
+    """Returns how many input channels, hence kernels, make up one output channel of a weight of this shape."""
     return shape[0] // module.groups if isinstance(module, nn.ConvTranspose2d) else shape[1]
 
 
-def fan_in(module: Conv2d) -> float:
+def fan_in(module: Conv2d, shape: torch.Size | None = None) -> float:
     """Returns how many weights reach one output value: ``in/groups · k · k``, over the stride² if transposed."""
-    taps = inputs_per_group(module) * math.prod(weight_shape(module)[2:])
+    shape = weight_shape(module) if shape is None else shape
+    taps = inputs_per_group(module, shape) * math.prod(shape[2:])
     return taps / math.prod(module.stride) if isinstance(module, nn.ConvTranspose2d) else taps
 
 
-def he_rms(module: Conv2d) -> float:
-    """Returns the root mean square that He et al. (2015) give a layer before a ReLU: √(2 / fan_in)."""
-    return math.sqrt(2 / fan_in(module))
+def he_rms(module: Conv2d, shape: torch.Size | None = None) -> float:
+    """Returns the root mean square that He et al. (2015) give a layer before a ReLU: √(2 / fan_in).
+
+    Args:
+        module: The layer.
+        shape: Of its weight, where that is known already.
+    """
+    return math.sqrt(2 / fan_in(module, shape))
 
 
-def arrange(module: Conv2d, kernels: Tensor) -> Tensor:
+def arrange(module: Conv2d, kernels: Tensor, shape: torch.Size) -> Tensor:
     """Arranges kernels ``(n, c, k, k)``, each from c input channels to one output channel, as the layer's weight."""
-    shape = weight_shape(module)
     if not isinstance(module, nn.ConvTranspose2d):
         return kernels.reshape(shape)
-    by_group = kernels.reshape(module.groups, shape[1], inputs_per_group(module), *shape[2:])
+    by_group = kernels.reshape(module.groups, shape[1], inputs_per_group(module, shape), *shape[2:])
     return by_group.transpose(1, 2).reshape(shape)
 
 
@@ -89,15 +113,49 @@ def stored_tensors(module: nn.Module) -> list[Tensor] | None:
     return [module.weight_g, module.weight_v] if _weight_norm_hook(module) else None
 
 
-def place(module: Conv2d) -> tuple[torch.device, int]:
-    """Returns where the layer's weight lies in memory: the same for layers that share it, by whatever means."""
-    stored = stored_tensors(module)[-1]
-    return stored.device, stored.data_ptr()
+class Span(NamedTuple):
+    """Where a tensor lies in memory."""
+
+    device: torch.device
+    start: int
+    stop: int
+    shape: torch.Size
+    steps: tuple[int, ...]
+
+    def overlaps(self, other: "Span") -> bool:
+        """Whether the two have an element in common."""
+        if self.device != other.device or self.stop <= other.start or other.stop <= self.start:
+            return False
+        return bool(torch.isin(self._addresses(), other._addresses()).any())
+
+    def _addresses(self) -> Tensor:
+        """Returns where each element starts; views with a step between their elements may interlock."""
+        found = torch.tensor([self.start], device="cpu")
+        for size, step in zip(self.shape, self.steps, strict=True):
+            found = (found[:, None] + torch.arange(size, device="cpu") * step).flatten()
+        return found
+
+
+def place(module: Conv2d) -> tuple[Span, ...]:
+    """Returns where the layer's weight lies in memory: the same for layers that share all of it."""
+    return tuple(map(_span, stored_tensors(module)))
+
+
+def _span(tensor: Tensor) -> Span:
+    start, item = tensor.data_ptr(), tensor.element_size()
+    steps = tuple(stride * item for stride in tensor.stride())
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, steps, strict=True))
+    return Span(tensor.device, start, start + last + item, tensor.shape, steps)
+
+
+def overlap(left: tuple[Span, ...], right: tuple[Span, ...]) -> bool:
+    """Whether two layers' weights have memory in common."""
+    return any(ours.overlaps(theirs) for ours, theirs in product(left, right))
 
 
 def read_weight(module: Conv2d) -> Tensor:
     """Returns the layer's weight as its forward pass would use it, detached; leaves the layer as it is."""
-    with torch.no_grad(), _frozen_parametrizations(module):
+    with torch.no_grad(), _frozen_parametrizations(module), _forked_rng(module):
         hook = _weight_norm_hook(module)
         return (hook.compute_weight(module) if hook else module.weight).detach()
 
@@ -117,18 +175,26 @@ def values_to_store(module: Conv2d, weight: Tensor) -> list[Tensor]:
         kind = type(parametrization).__name__
         trial = copy.deepcopy(parametrization)  # orthogonal, for one, writes into itself here
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _forked_rng(module):
                 values = trial.right_inverse(values)
         except Exception as error:
             raise ValueError(
-                f"its parametrization {kind} refuses the drawn weight ({error}); call apply_ before registering it"
+                f"its parametrization {kind} refuses a new weight ({error}); call apply_ before registering it, or "
+                "leave the layer out with layers="
             ) from error
         if not _same_state(trial, parametrization):
             raise ValueError(
                 f"its parametrization {kind} keeps part of the weight in its own tensors, which apply_ leaves alone; "
-                "call apply_ before registering it"
+                "call apply_ before registering it, or leave the layer out with layers="
             )
     return [values] if isinstance(values, Tensor) else list(values)
+
+
+def check_shapes(stored: list[Tensor], values: list[Tensor]) -> None:
+    """Raises ``ValueError`` unless the values have the shapes of the stored tensors, as broadcasting would hide."""
+    found, needed = ([tuple(tensor.shape) for tensor in tensors] for tensors in (values, stored))
+    if found != needed:
+        raise ValueError(f"its right_inverse returns shapes {found}, but the stored tensors have {needed}; mend it")
 
 
 def refresh(module: nn.Module) -> None:
@@ -151,6 +217,13 @@ def _is_quantized(module: nn.Module) -> bool:
 def _same_state(left: nn.Module, right: nn.Module) -> bool:
     ours, theirs = ([*module.parameters(), *module.buffers()] for module in (left, right))
     return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+def _forked_rng(module: nn.Module) -> AbstractContextManager[None]:
+    """Keeps a parametrization's own randomness from moving the global random state on."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return nullcontext()
+    return torch.random.fork_rng([tensor.device for tensor in stored_tensors(module) if tensor.is_cuda])
 
 
 @contextmanager

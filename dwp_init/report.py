@@ -1,6 +1,7 @@
 """What `apply_` did, or would do, layer by layer."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -64,3 +65,8 @@ def by_reason(skipped: dict[str, str]) -> list[str]:
         names = [name or "(model)" for name, why in skipped.items() if why == reason]
         lines.append(", ".join(names[:3]) + (f", … {count - 3} more" if count > 3 else "") + f": {reason}")
     return lines
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """Writes a kernel's or a weight's shape: ``7×7``, also for ``(1, 7, 7)``; ``3×7×7``, ``64×3×7×7``."""
+    return "×".join(map(str, shape[1:] if len(shape) == 3 and shape[0] == 1 else shape))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, load_model
 
 from dwp_init import Gaussian, KernelVAE, apply_, cli, hub, load_prior, save_prior
 from dwp_init.picture import kernel_sheet, write_png
+from dwp_init.version import __version__
 
 DETAILS = {
     "name": "notmnist-7x7",
@@ -172,7 +173,7 @@ def test_draw_errors(run, workplace):
         "draw", "gauss-3x3", "--mean", status=1
     )
     assert "must end in .png; got 'a.jpg'" in run("draw", "gauss-3x3", "-o", "a.jpg", status=1)
-    assert "No such file or directory" in run("draw", "gauss-3x3", "-o", "no/a.png", status=1)
+    assert "-o: the folder 'no' does not exist; make it" in run("draw", "gauss-3x3", "-o", "no/a.png", status=1)
     assert not list(workplace.iterdir())
 
 
@@ -269,7 +270,9 @@ def test_apply_keeps_the_old_file_when_the_state_cannot_be_saved(run, module, wo
     assert (workplace / "a.safetensors").read_text() == "old"
 
 
-@pytest.mark.parametrize("spec", ["net", "net:", ":make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"])
+@pytest.mark.parametrize(
+    "spec", ["net", "net:", ":make", "net.py:make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"]
+)
 def test_apply_wants_module_and_factory(run, spec):
     err = run("apply", spec, "--prior", "gauss-3x3", status=1)
     assert f"the model is MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}" in err
@@ -311,6 +314,52 @@ def test_apply_and_a_module_that_is_not_there(run):
     )
 
 
+PART = """
+class Part(nn.Module):
+    fails = False
+
+    def forward(self, x):
+        if self.fails:
+            raise {error}
+        return x
+
+    def right_inverse(self, x):
+        return x
+
+class Net(nn.Conv2d):
+    def state_dict(self):
+        raise {error}
+
+def parametrized():
+    net = nn.Conv2d(1, 1, 3)
+    nn.utils.parametrize.register_parametrization(net, "weight", Part())
+    Part.fails = True
+    return net
+
+def stateless():
+    return Net(1, 1, 3)
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyError('own')", "IndexError('own')", "AttributeError('own')"])
+@pytest.mark.parametrize("factory", ["parametrized", "stateless"])
+def test_apply_and_errors_of_the_users_layers(run, module, error, factory):
+    name = module(PART.replace("{error}", error))
+    err = run("apply", f"{name}:{factory}", "--prior", "gauss-3x3", "--save", "a.safetensors", status=1)
+    doing = "" if factory == "parametrized" else "reading the model's state_dict failed: "
+    assert err.startswith(f"error: {doing}{error.split('(')[0]}: ") and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("seed", [3, -1, 2**70])
+def test_apply_saves_the_same_for_a_seed(run, module, workplace, seed):
+    name, saved = module(NET.replace("net = Net()", "")), []
+    for file in ("a.safetensors", "b.safetensors"):
+        torch.rand(1)
+        run("apply", f"{name}:Net", "--seed", seed, "--prior", "gauss-3x3", "--save", file)
+        saved.append((workplace / file).read_bytes())
+    assert saved[0] == saved[1]
+
+
 # Usage
 
 
@@ -341,6 +390,12 @@ def test_help(capsys, command):
     with pytest.raises(SystemExit) as error:
         cli.main([*command, "--help"])
     assert error.value.code == 0 and capsys.readouterr().out.startswith("usage: dwp-init")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["--version"])
+    assert error.value.code == 0 and capsys.readouterr().out == f"dwp-init {__version__}\n"
 
 
 def command_line(*arguments, **options):

@@ -155,6 +155,23 @@ def test_only_priors_are_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Mine(Gaussian):
+    """A family that `load_prior` does not know."""
+
+
+class Named(Gaussian):
+    """A family that says its own name."""
+
+    family = "named"
+
+
+@pytest.mark.parametrize("kind", [Mine, Named])
+def test_own_families_are_not_saved(tmp_path, kind):
+    with pytest.raises(TypeError, match=f"save_prior saves Gaussian, KernelVAE, .*; got {kind.__name__}, a family of"):
+        save_prior(kind((1, 3, 3)), tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
 def spoil(name, value):
     def do(prior):
         prior.state_dict()[name].view(-1)[1] = value
@@ -182,6 +199,8 @@ UNSAVABLE = [
         detail(family="x", arguments={}),
         "details uses arguments, family, which the configuration keeps for itself; rename",
     ),
+    *((detail(name=name), "details has the name .*, expected a string") for name in (3, None, "a\nb")),
+    (lambda prior: prior.to("meta"), "is on the meta device; give it values first"),
     (detail(x=torch.zeros(1)), "details must be JSON, without NaN: .*Tensor is not JSON serializable; convert or drop"),
     (detail(x=float("nan")), "details must be JSON, without NaN: "),
     (detail(x="\ud800"), "details must be JSON, without NaN: "),
@@ -320,7 +339,7 @@ def arguments(**changes):
           for v in ([1, 3], [1, 3, 3, 3], [1, 3.0, 3], [True, 3, 3], [1, -3, -3], [1, 0, 3], ["1", 3, 3], [[1], 3, 3])),
         ({"kernel_shape": [1, 10**12, 10**12]}, "kernel_shape must hold at most 1048576 numbers"),
         ({"kernel_shape": [1, 5, 5]}, r"model.safetensors does not fit config.json: whitening.loc is .*expected"),
-        ({"name": 3}, "has the name 3, expected a string"),
+        *(({"name": v}, "has the name .*, expected a string of printable characters") for v in (3, None, "a\x1b[2J")),
         (arguments(color="red"), "does not describe a vae prior: .*unexpected keyword argument 'color'"),
         (arguments(kernel_shape=[1, 3, 3]), "does not describe a vae prior: .*multiple values for argument"),
         (arguments(latent_dim="2"), "does not describe a vae prior: latent_dim must be a whole number .*got '2'"),

@@ -89,6 +89,7 @@ def test_a_bundled_folder_that_is_gone(bundled):
         ("/no/where", "no prior and no folder"),
         ("x" * 5000, "no prior and no folder"),
         ("nul\0", "no prior and no folder"),
+        (Path("gauss-5x5"), "no folder is called 'gauss-5x5', but a bundled prior is: pass the str 'gauss-5x5', not a"),
         (Path("user/repo"), "no prior and no folder is called 'user/repo'; there are"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dwp_init import Gaussian, KernelVAE, apply_, save_prior
 
@@ -130,6 +131,13 @@ def test_strict_minds_only_the_layers_asked_for(gaussian: Fit) -> None:
 
 # --- bad input ------------------------------------------------------------------------------------------------------
 
+
+class Elsewhere(torch.Generator):
+    """A generator that says it is on another device."""
+
+    device = torch.device("cuda", 0)
+
+
 BAD = [
     (TypeError, {"model": "resnet"}, "model must be a torch.nn.Module; got str"),
     (TypeError, {"model": nn.Conv2d}, "model must be a torch.nn.Module; got type"),
@@ -138,6 +146,13 @@ BAD = [
     (TypeError, {"seed": 1.5}, "seed must be an int; got 1.5"),
     (TypeError, {"seed": True}, "seed must be an int; got True"),
     (TypeError, {"generator": 3}, "generator must be a torch.Generator; got int"),
+    (ValueError, {"noise": False}, "noise=False has no effect: Gaussian has no decoder whose noise could be left out"),
+    (ValueError, {"noise": False, "dry_run": True}, "noise=False has no effect"),
+    (
+        ValueError,
+        {"generator": Elsewhere()},
+        r"generator is on cuda:0, but layer '1.0' is on cpu; make one with torch.Generator\('cpu'\), or give seed=",
+    ),
     (ValueError, {"seed": 3, "generator": torch.Generator()}, "give seed=3 or generator=..., not both"),
     (TypeError, {"prior": 3}, "a prior is a name, a folder, a Prior, several of those, or a mapping .*; got 3"),
     (TypeError, {"prior": [3]}, "a prior's name or folder is a str or a Path; got int"),
@@ -149,7 +164,12 @@ BAD = [
     (TypeError, {"layers": 3}, "layers is a pattern, several, or a predicate of name and module; got 3"),
     (TypeError, {"layers": ["*", 3]}, "layers is a pattern, .*; got 3 in it"),
     (TypeError, {"layers": nn.Conv2d(1, 2, 3)}, r"layers is a pattern, .*; got Conv2d\(1, 2"),
-    (ValueError, {"layers": "0"}, "layers='0' matches no convolution; there are 0.0, 1.0, 1.2, 2$"),
+    (
+        ValueError,
+        {"layers": "0"},
+        r"layers='0' matches no convolution; there are 0.0, 1.0, 1.2, 2; did you mean '0\.\*'\?$",
+    ),
+    (ValueError, {"layers": "stem"}, "layers='stem' matches no convolution; there are 0.0, 1.0, 1.2, 2$"),
     (ZeroDivisionError, {"layers": lambda name, module: 1 / 0}, "division by zero"),
     (ValueError, {"layers": []}, "no layer can be initialised: .*; 0.0, 1.0, 1.2, … 1 more: not among the layers"),
 ]
@@ -183,10 +203,19 @@ def test_priors_that_clash_or_match_nothing_are_errors(gaussian: Fit) -> None:
         apply_(nn.Conv2d(1, 2, 3), three, layers="stem")
 
 
+def test_long_lists_of_layers_are_cut_and_a_pattern_is_suggested(gaussian: Fit) -> None:
+    model = nn.ModuleDict({"features": nn.Sequential(*(nn.Conv2d(1, 1, 3) for _ in range(22)))})
+    there = r"there are features.0, .*, features.4, …, and 17 more; did you mean 'features\.\*'\?$"
+    with pytest.raises(ValueError, match=f"layers='features' matches no convolution; {there}"):
+        apply_(model, gaussian(3), layers="features")
+    with pytest.raises(ValueError, match=f"pattern 'features' of prior= matches no convolution; {there}"):
+        apply_(model, {"features": gaussian(3)})
+
+
 def test_no_layer_at_all_says_what_is_needed_and_what_is_there(gaussian: Fit) -> None:
     seven = gaussian(7)
     seven.details["name"] = "notmnist-7x7"
-    there = "the model has 5×5 (1 layers), 3×3 (2 layers), 1×1 (1 layers); 0.0: no prior given fits 5×5 kernels here"
+    there = "the model has 5×5 (1 layer), 3×3 (2 layers), 1×1 (1 layer); 0.0: no prior given fits 5×5 kernels here"
     message = f"no layer can be initialised: none has 7×7 kernels, as 'notmnist-7x7' needs; {there}"
     with pytest.raises(ValueError, match=re.escape(message)):
         apply_(network(), seven)
@@ -276,6 +305,46 @@ def test_write_that_stops_midway_is_undone(
     assert snapshot(model) == before
 
 
+class Fragile(nn.Module):
+    """A parametrization whose forward pass fails on the weights of a draw."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() and x.flatten()[0] != 1:
+            raise KeyError("fragile")
+        return x
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_weight_that_cannot_be_read_afterwards_is_put_back(gaussian: Fit, snapshot: Snapshot) -> None:
+    with pytest.warns(FutureWarning, match="deprecated"):
+        model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(1, 4, 3)), nn.Conv2d(4, 4, 3))
+    nn.init.ones_(model[1].weight)
+    parametrize.register_parametrization(model[1], "weight", Fragile())
+    before, plain = snapshot(model), model[0].weight
+    with pytest.raises(RuntimeError, match="nothing was changed: layer '1' could not be written: 'fragile'"):
+        apply_(model, gaussian(3))
+    assert snapshot(model) == before and model[0].weight is plain
+
+
+def test_undo_goes_on_whatever_the_tensors_raise(
+    gaussian: Fit, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, real = network(), Tensor.copy_
+    spoiled = model[1][0].weight
+
+    def copy_(self: Tensor, other: Tensor, **options: bool) -> Tensor:
+        return fail(TypeError("never")) if self is spoiled else real(self, other, **options)
+
+    before = snapshot(model)
+    monkeypatch.setattr(Tensor, "copy_", copy_)
+    with pytest.raises(RuntimeError, match=r"nothing was changed: layer '1\.0' could not be written: never"):
+        apply_(model, gaussian(3))
+    monkeypatch.undo()
+    assert snapshot(model) == before
+
+
 # --- what is drawn --------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +385,13 @@ def test_without_noise_a_vae_gives_its_decoders_mean() -> None:
     assert layer.weight.var() < 0.5 * noisy.weight.var()
 
 
+def test_noise_may_be_left_out_where_one_of_the_priors_has_some(gaussian: Fit) -> None:
+    priors = [KernelVAE((1, 5, 5), hidden=8, latent_dim=2), gaussian(3)]
+    assert apply_(network(), priors, noise=False).initialized == ["0.0", "1.0", "1.2"]
+    with pytest.raises(ValueError, match="noise=False has no effect: Gaussian has no decoder"):
+        apply_(network(), priors, noise=False, layers="1.*")
+
+
 # --- randomness -----------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +408,13 @@ def test_seed_depends_on_the_layers_name_alone(gaussian: Fit) -> None:
         assert torch.equal(first[name], reordered[name])
         assert not torch.equal(first[name], other[name])
     assert not torch.equal(first["a"], first["b"])
+
+
+def test_seed_may_be_what_counts_as_an_int(gaussian: Fit) -> None:
+    first, second = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
+    apply_(first, gaussian(3), seed=7)
+    apply_(second, gaussian(3), seed=torch.tensor(7))
+    assert torch.equal(first.weight, second.weight)
 
 
 def test_generator_or_the_global_state_reproduces_a_draw(gaussian: Fit) -> None:

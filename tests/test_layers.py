@@ -205,33 +205,57 @@ def test_before_is_read_from_the_parameters_not_from_a_stale_weight(gaussian: Fi
     assert apply_(layer, gaussian(3)).drawn[0].rms_before == pytest.approx(1, rel=1e-5)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (parametrizations.orthogonal, "_Orthogonal keeps part of the weight in its own tensors.*; call apply_ before"),
+        (parametrizations.orthogonal, "_Orthogonal keeps part of the weight in its own tensors, which apply_ leaves"),
         (
             lambda layer: parametrizations.orthogonal(layer, use_trivialization=False),
-            r"_Orthogonal refuses the drawn weight \(.*matrix exponential.*\); call apply_ before registering it",
+            "_Orthogonal refuses a new weight (",
         ),
     ],
 )
-def test_parametrization_that_cannot_take_the_draw_is_an_error(
-    wrap: Callable[[nn.Module], nn.Module], message: str, gaussian: Fit, snapshot: Snapshot
+def test_parametrization_that_cannot_take_a_draw_is_left_alone(
+    wrap: Callable[[nn.Module], nn.Module], message: str, dry_run: bool, gaussian: Fit, snapshot: Snapshot
 ) -> None:
     model = nn.Sequential(nn.Conv2d(1, 8, 3), wrap(nn.Conv2d(8, 8, 3)))
-    before = snapshot(model)
-    with pytest.raises(
-        ValueError, match=f"nothing was changed: layer '1' could not be drawn: its parametrization {message}"
-    ):
-        apply_(model, gaussian(3))
-    assert snapshot(model) == before
+    before, state = snapshot(model[1]), torch.get_rng_state()
+    report = apply_(model, gaussian(3), seed=0, dry_run=dry_run)
+    assert report.initialized == ["0"] and list(report.skipped) == ["1"]
+    assert report.skipped["1"].startswith(f"its parametrization {message}")
+    assert report.skipped["1"].endswith("call apply_ before registering it, or leave the layer out with layers=")
+    assert snapshot(model[1]) == before and torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match="strict: 1: its parametrization _Orthogonal"):
+        apply_(model, gaussian(3), strict=True, dry_run=dry_run)
+
+
+class Noisy(Doubled):
+    """A parametrization that draws random numbers, and counts its forward passes."""
+
+    passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        torch.rand(1)
+        return super().forward(x)
+
+
+def test_a_parametrizations_own_randomness_leaves_the_global_state(gaussian: Fit) -> None:
+    layer = parametrized(nn.Conv2d(4, 8, 3), Noisy())
+    part, state = layer.parametrizations.weight[0], torch.get_rng_state()
+    part.passes = 0
+    apply_(layer, gaussian(3), seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert part.passes == 4  # its shape, its inverse, before, after
 
 
 def test_inverse_of_another_shape_is_an_error_not_a_broadcast(gaussian: Fit, snapshot: Snapshot) -> None:
     layer = parametrized(nn.Conv2d(4, 8, 3), Summed())
     before, layer.parametrizations.weight[0].broken = snapshot(layer), True
-    with pytest.raises(ValueError, match=r"shapes \[\(8, 1, 3, 3\)\], but the stored .* \[\(8, 4, 3, 3\)\]; mend it"):
-        apply_(layer, gaussian(3))
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match=r"shapes \[\(8, 1, 3, 3\)\], but .* have \[\(8, 4, 3, 3\)\]; mend it"):
+            apply_(layer, gaussian(3), dry_run=dry_run)
     assert snapshot(layer) == before
 
 
@@ -350,8 +374,36 @@ def test_shared_weights_are_drawn_once(
 def test_shared_parametrized_weights_are_drawn_once(gaussian: Fit) -> None:
     model = nn.Sequential(*(parametrizations.weight_norm(nn.Conv2d(4, 4, 3)) for _ in range(2)))
     assert apply_(model, gaussian(3)).initialized == ["0", "1"]
-    model[1].parametrizations.weight.original1 = model[0].parametrizations.weight.original1
-    assert apply_(model, gaussian(3)).skipped == {"1": "shares the weight of 0"}
+    ours, theirs = (layer.parametrizations.weight for layer in model)
+    theirs.original1 = ours.original1
+    part = "shares part of the memory of 0, not all: give it a weight of its own"
+    assert apply_(model, gaussian(3)).skipped == {"1": part}
+    assert apply_(model, gaussian(3), layers="0").skipped == {"1": part}
+    with pytest.raises(ValueError, match=f"strict: 1: {part}"):
+        apply_(model, gaussian(3), strict=True)
+    theirs.original0 = ours.original0
+    assert apply_(model, gaussian(3), strict=True).skipped == {"1": "shares the weight of 0"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [lambda whole: whole[:4], lambda whole: whole[2:6], lambda whole: whole[4:], lambda whole: whole.transpose(2, 3)],
+)
+def test_a_weight_that_overlaps_another_is_left_alone(part: Callable[[Tensor], Tensor]) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3))
+    model[1].weight = nn.Parameter(part(model[0].weight.data))
+    report = apply_(model, Gaussian((1, 3, 3)), seed=0)
+    assert report.initialized == ["0"]
+    assert report.skipped == {"1": "shares part of the memory of 0, not all: give it a weight of its own"}
+    assert rms(model[0].weight) == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
+
+
+def test_weights_that_interlock_in_one_storage_are_both_drawn(gaussian: Fit) -> None:
+    model, whole = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)), torch.zeros(8, 8, 3, 3)
+    for layer, half in zip(model, whole.chunk(2, dim=1), strict=True):
+        layer.weight = nn.Parameter(half)
+    assert apply_(model, gaussian(3), strict=True).initialized == ["0", "1"]
+    assert (whole != 0).all()
 
 
 def test_module_used_twice_is_drawn_once(gaussian: Fit) -> None:

@@ -68,6 +68,10 @@ def test_sample_in_chunks(prior, n):
     assert len(kernels.flatten(1).unique(dim=0)) == n  # no row twice, none left empty
 
 
+def test_sample_takes_what_counts_as_an_int(prior):
+    assert len(prior.sample(torch.tensor(3))) == 3
+
+
 @pytest.mark.parametrize(("n", "error"), [(-1, ValueError), (2.5, TypeError), (True, TypeError), ("3", TypeError)])
 def test_sample_errors(prior, n, error):
     with pytest.raises(error, match=f"number of kernels must be .*; got {n!r}"):
@@ -115,8 +119,9 @@ def test_arguments_rebuild_it_and_default_dtype_does_not_matter(prior):
 
 
 def test_noise_is_the_white_step_of_a_vae_only(prior):
+    assert prior.has_noise == isinstance(prior, KernelVAE)
     drawn, mean = prior.sample(2000, seeded()), prior.sample(2000, seeded(), noise=False)
-    if prior.exact:
+    if not prior.has_noise:
         assert torch.equal(drawn, mean)
     else:
         z = torch.randn(5, prior.latent_dim, generator=seeded())
@@ -282,6 +287,19 @@ def test_log_prob_in_several_parts_is_as_good(monkeypatch):
     log_prob = vae.log_prob(many.view(-1, 1, 2, 2), 3000, seeded())
     assert calls == [21] * 5 + [15]
     torch.testing.assert_close(log_prob, truth.log_prob(many), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 100])
+@pytest.mark.parametrize("network", ["dense", "paper"])
+def test_log_prob_passes_a_bounded_number_through_the_networks(network, samples):
+    vae = KernelVAE((1, 5, 5), network, latent_dim=2, hidden=1024 if network == "dense" else None).eval()
+    kernels = vae.sample(40, seeded())
+    whole = vae.log_prob(kernels, samples, seeded())
+    vae.chunk, seen = (16, []) if network == "paper" else (8, [])
+    for part in (vae.encoder, vae.decoder):
+        part.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    torch.testing.assert_close(vae.log_prob(kernels, samples, seeded()), whole)
+    assert max(seen) == 16 and sum(seen) == 40 + 40 * samples
 
 
 def test_samples_of_the_vae_have_the_covariance_of_its_density():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -22,12 +23,14 @@ class Prior(nn.Module, ABC):
     Attributes:
         family: The name of the family in a prior's ``config.json``.
         exact: Whether :meth:`log_prob` is exact; else it is a lower bound.
-        chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`.
+        has_noise: Whether :meth:`sample` has a last, white step that ``noise=False`` leaves out.
+        chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and a VAE's of :meth:`log_prob`.
         details: What is known of this prior beside its parameters: name, source, metrics. JSON, saved with it.
     """
 
     family: ClassVar[str]
     exact: ClassVar[bool]
+    has_noise: ClassVar[bool] = False
     chunk: int = 4096
 
     def __init__(self, kernel_shape: KernelShape) -> None:
@@ -64,8 +67,7 @@ class Prior(nn.Module, ABC):
             TypeError: ``n`` is no whole number.
             ValueError: ``n`` is negative.
         """
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"the number of kernels must be an int; got {n!r}")
+        n = whole_number(n, "the number of kernels")
         if n < 0:
             raise ValueError(f"the number of kernels must be 0 or more; got {n}")
         kernels = torch.empty(n, self.dim, device=self.device, dtype=self.dtype)
@@ -103,6 +105,16 @@ class Prior(nn.Module, ABC):
             expected = ", ".join(map(str, self.kernel_shape))
             raise ValueError(f"kernels must have shape (n, {expected}); got {tuple(kernels.shape)}")
         return kernels.flatten(1).to(self.dtype)
+
+
+def whole_number(value: object, name: str) -> int:
+    """Returns an int, or what counts as one, such as numpy's; ``TypeError`` for anything else, ``True`` included."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must be an int; got {value!r}")
 
 
 def _checked_shape(kernel_shape: KernelShape) -> KernelShape:

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwp_init.priors.base import MAX_SIZE, KernelShape, Prior
-from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
-
-LOG_2PI = math.log(2 * math.pi)
+from dwp_init.priors.whitening import LOG_2PI, Whitening, standard_normal_log_prob
 
 
 class Normal(NamedTuple):
@@ -50,6 +48,7 @@ class KernelVAE(Prior):
 
     family: ClassVar[str] = "vae"
     exact: ClassVar[bool] = False
+    has_noise: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class KernelVAE(Prior):
         white = self.whitening(self._flatten(kernels))
         parts = []
         for part in white.split(max(65_536 // samples, 1)):
-            posterior = self.encode(part)
+            posterior = Normal(*map(torch.cat, zip(*map(self.encode, part.split(self._batch)), strict=True)))
             standard = Normal(torch.zeros_like(posterior.loc), torch.ones_like(posterior.scale))
             proposals = (posterior, Normal(posterior.loc, 2 * posterior.scale), standard)
             parts.append(self._importance_bound(part, proposals, samples, generator))
@@ -151,10 +150,22 @@ class KernelVAE(Prior):
         z = loc + scale * noise
         shares = torch.bincount(which, minlength=len(proposals)).to(white) / samples
         log_mixture = torch.stack([p.log_prob(z) for p in proposals]) + shares.log().view(-1, 1, 1)
-        decoded = self.decode(z.flatten(0, 1))
-        likelihood = Normal(*(part.view(samples, len(white), self.dim) for part in decoded)).log_prob(white)
-        weights = likelihood + standard_normal_log_prob(z) - log_mixture.logsumexp(0)
+        weights = self._likelihood(z, white) + standard_normal_log_prob(z) - log_mixture.logsumexp(0)
         return weights.logsumexp(0) - math.log(samples) - self.whitening.log_det()
+
+    def _likelihood(self, z: Tensor, white: Tensor) -> Tensor:
+        """Maps latents ``(samples, n, latent_dim)`` and whitened kernels ``(n, d)`` to log p(u|z) ``(samples, n)``."""
+        latents = z.flatten(0, 1).split(self._batch)
+        kernels = torch.arange(len(white), device=z.device).repeat(len(z)).split(self._batch)
+        parts = [self.decode(z).log_prob(white[rows]) for z, rows in zip(latents, kernels, strict=True)]
+        return torch.cat(parts).view(z.shape[:2])
+
+    @property
+    def _batch(self) -> int:
+        """Latents or kernels that pass through a network at a time, which bounds the memory of :meth:`log_prob`."""
+        if self.network == "paper":
+            return self.chunk
+        return max(16 * self.chunk * 128 // max(128, self.hidden, self.dim), 1)
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         options = {"generator": generator, "device": self.device, "dtype": self.dtype}

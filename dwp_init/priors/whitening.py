@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+LOG_2PI = math.log(2 * math.pi)
+
 
 class Whitening(nn.Module):
     """Maps kernels w to u = (w - loc) V / scale, for a covariance V diag(scale²) Vᵀ, and back.
@@ -76,4 +78,4 @@ class Whitening(nn.Module):
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:
     """Returns log N(x; 0, I) summed over the last dimension, in nats."""
-    return -0.5 * (x.square().sum(-1) + x.shape[-1] * math.log(2 * math.pi))
+    return -0.5 * (x.square().sum(-1) + x.shape[-1] * LOG_2PI)
