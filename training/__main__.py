@@ -46,8 +46,10 @@ def _run(options: argparse.Namespace) -> None:
         workers=options.workers,
         smoke=options.smoke,
     )
+    if options.record and (options.smoke or options.settings):
+        raise ValueError("--record keeps what the recipe itself gives; leave out --smoke and stage.field=value")
     folders = run_stages(stages, context)
-    if not (options.smoke or options.settings):
+    if options.record:
         for folder in folders.values():
             for path in publish_records(folder, RESULTS):
                 print(f"recorded {path}")
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="folder for the stages (default: runs/<the recipe's folder>)")
     run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the data sets (default: data)")
     run.add_argument("--download", action="store_true", help="fetch a data set that is missing")
+    run.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
     run.add_argument("--device", default=device)
     run.add_argument("--workers", type=int, default=1, help="networks trained side by side, a process each")
     usage = "%(prog)s --kernels FILE --out DIR [fit.field=value ...] [options]"

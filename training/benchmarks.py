@@ -1,6 +1,5 @@
 """What things cost: drawing a network's kernels, and training source networks one by one or as an ensemble."""
 
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 import dwp_init
-from dwp_init.hub import registry
-from training.evaluate import write_table
+from training.evaluate import bundled_digests, write_table
 from training.networks import CIFARNet, MNISTNet
 from training.stages import Context, Stage
 
@@ -34,7 +32,7 @@ class ApplyCost(Stage):
     filters: tuple[int, int, int] = (128, 256, 256)
 
     def other_inputs(self) -> dict[str, Any]:
-        return {name: registry()[name]["sha256"] for pair in PAIRS for name in pair}
+        return bundled_digests(*(name for pair in PAIRS for name in pair))
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         rows = []
@@ -58,9 +56,7 @@ def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int,
         dwp_init.apply_(model, list(pair))
 
     kaiming()
-    memory = _peak_memory()
-    apply()
-    memory = _peak_memory() - memory
+    memory = _extra_memory(apply)
     ratios, kaiming_times = [], []
     for _ in range(repeats):
         kaiming_times.append(_seconds(kaiming))
@@ -153,5 +149,14 @@ def _seconds(function: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _peak_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _extra_memory(function: Callable[[], None]) -> int:
+    """Returns by how many bytes the process's resident memory grows at its peak during a call; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to what is resident now
+    before = _status("VmRSS")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024

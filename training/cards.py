@@ -1,7 +1,9 @@
 """From finished fits to what users get: the bundled prior, its registry entry, its card, the README's tables."""
 
 import csv
+import dataclasses
 import hashlib
+import json
 import re
 from pathlib import Path
 from string import Template
@@ -10,13 +12,14 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from dwp_init import load_prior, save_prior
+from dwp_init import Prior, load_prior, save_prior
 from dwp_init.files import CONFIG, MODEL, write_bytes, write_json
 from dwp_init.hub import BUNDLED, REGISTRY, registry
 from training import recipes
 from training.figures import plot_kernels
 from training.fit import fitted_prior
 from training.kernels import PARTS, KernelSet
+from training.stages import DONE, Stage, read_config
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
@@ -37,18 +40,16 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         The names.
 
     Raises:
-        ValueError: A prior was made from synthetic data.
+        ValueError: A prior was made from synthetic data, or with other settings than the recipe's.
         FileNotFoundError: A stage is not finished.
     """
     stages = recipe.stages()
-    for name, stage in recipe.PRIORS.items():
-        if not (out / stage / "done.json").exists():
-            raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
-        prior = fitted_prior(out / stage)
-        if prior.details["source"]["synthetic"]:
-            raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; a published prior never is")
+    priors = {name: _finished(name, stage, stages[stage], out) for name, stage in recipe.PRIORS.items()}
+    for name, prior in priors.items():
+        needs = stages[recipe.PRIORS[name]].needs[0]
+        prior.details["source"] |= _provenance(out / needs, out / stages[needs].needs[0])
         folder = save_prior(prior, BUNDLED / name)
-        entry = {
+        registry()[name] = {
             "kernel_shape": list(prior.kernel_shape),
             "family": prior.family,
             "source": prior.details["source"]["dataset"],
@@ -56,12 +57,32 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
             "log_prob": prior.details["metrics"]["log_prob"],
             "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in (CONFIG, MODEL)},
         }
-        registry()[name] = entry
         write_json(REGISTRY, dict(sorted(registry().items())))
-        real = KernelSet.load(out / stages[stage].needs[0]).test
         (CARDS / name).mkdir(parents=True, exist_ok=True)
-        plot_kernels(real, prior, CARDS / name / "kernels.png")
-    return list(recipe.PRIORS)
+        plot_kernels(KernelSet.load(out / needs).test, prior, CARDS / name / "kernels.png")
+    return list(priors)
+
+
+def _finished(name: str, stage: str, asked: Stage, out: Path) -> Prior:
+    if not (out / stage / DONE).exists():
+        raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
+    prior, found = fitted_prior(out / stage), read_config(out / stage)["settings"]
+    if prior.details["source"]["synthetic"]:
+        raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; a published prior never is")
+    wanted = json.loads(json.dumps(dataclasses.asdict(asked)))
+    if found != wanted:
+        other = [
+            f"{key} is {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value
+        ]
+        raise ValueError(f"{out / stage} was made with other settings than the recipe's: {'; '.join(other)}")
+    return prior
+
+
+def _provenance(kernels: Path, sources: Path) -> dict[str, Any]:
+    """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest."""
+    data = read_config(sources)["data"]
+    digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
+    return {"min_norm": read_config(kernels)["settings"]["min_norm"], "data_sha256": digests}
 
 
 def pages() -> dict[Path, str]:
@@ -93,10 +114,10 @@ def card(name: str) -> str:
         metadata=metadata.to_yaml(),
         name=name,
         size=size.replace("x", "×"),
-        bound="exact" if prior.exact else "as a lower bound that tightens with the number of samples",
+        bound="exactly" if prior.exact else "by a lower bound that tightens with the number of samples",
         family=_describe_network(prior),
-        source="\n".join(f"| {key} | {value} |" for key, value in _source_rows(source).items()),
-        kernels=metrics["kernels"],
+        source="\n".join(f"| {key} | {value} |" for key, value in _source_rows(source, details["fit"]).items()),
+        kernels=_counted(density[0]),
         test_networks=source["held_out_networks"]["test"],
         density="\n".join(_density_row(row, name) for row in density),
         samples="\n".join(_sample_row(label, row) for label, row in metrics["samples"].items()),
@@ -109,7 +130,7 @@ def card(name: str) -> str:
 LIMITS = """\
 - It knows single kernels, not how the channels of a layer go together; it was not measured on deep or normalised nets.
 - Its kernels come from two-layer networks on 28×28 grey letters; it was not measured on photographs or at other depths.
-- Networks trained to the end: what was measured is the start of training."""
+- Only the start of training was measured, not networks trained to the end."""
 
 
 def _describe_network(prior: Any) -> str:
@@ -130,7 +151,7 @@ def _parameters(prior: Any) -> int:
     return sum(parameter.numel() for parameter in prior.parameters())
 
 
-def _source_rows(source: dict[str, Any]) -> dict[str, Any]:
+def _source_rows(source: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
     filters = " and ".join(map(str, source["filters"]))
     fitted = source["kernels"]
     return {
@@ -140,15 +161,30 @@ def _source_rows(source: dict[str, Any]) -> dict[str, Any]:
         f"linear decay, l2 {source['l2']:g}, {source['precision']}",
         "their test accuracy": f"{100 * source['test_accuracy_mean']:.1f} %",
         "layer": f"`{source['layer']}`",
-        "kernels kept": f"{100 * source['kept']:.1f} %, those of norm ≥ {source['norm_threshold']}",
+        "kernels kept": f"{100 * source['kept']:.1f} %, of norm ≥ {source['norm_threshold']}, which is "
+        f"{source['min_norm']} times the 95 % quantile of the fitting networks",
         "kernels to fit / validate / test": " / ".join(f"{fitted[part]:,}" for part in PARTS) + ", split by network",
+        "fit": f"{fit['epochs']} epochs (300 in the paper), batches of {fit['batch_size']}, Adam {fit['lr']:g}, linear "
+        f"decay, latents per kernel and step: {fit['importance_samples']}, the best on the validation networks",
         "made with": f"PyTorch {source['made_with']['torch']}, {source['made_with']['processor']}",
     }
 
 
 def _density_row(row: dict[str, str], chosen: str) -> str:
     label = f"**{row['prior']}**" if row["prior"] == chosen else row["prior"]
-    return f"| {label} | {row['log_prob']} ± {row['standard_error']} | {row['elbo']} |"
+    over = (
+        "" if row["prior"].endswith("gaussian") else f"{float(row['over_gaussian']):+} ± {row['over_gaussian_error']}"
+    )
+    return f"| {label} | {row['log_prob']} ± {row['standard_error']} | {over} | {row['elbo']} |"
+
+
+def _over_gaussian(row: dict[str, str]) -> str:
+    return f"{float(row['over_gaussian']):+} ± {row['over_gaussian_error']}"
+
+
+def _counted(row: dict[str, str]) -> str:
+    every = "all" if row["kernels"] == row["of"] else f"{int(row['kernels']):,} evenly spaced ones of"
+    return f"{every} {int(row['of']):,}"
 
 
 def _sample_row(label: str, row: dict[str, Any]) -> str:
@@ -186,14 +222,15 @@ def effect_table(inits: tuple[str, ...]) -> str:
 
 def priors_table() -> str:
     """Renders the bundled priors with their density on held-out networks."""
-    lines = ["| prior | kernels | log p, nats per kernel | full-covariance Gaussian | size |", "|---|---|---|---|---|"]
+    lines = ["| prior | kernels | log p | Gaussian's log p | over the Gaussian | size |", "|---|---|---|---|---|---|"]
     for name in registry():
-        metrics = load_prior(name).details["metrics"]
+        rows = {row["prior"]: row for row in _read(f"density_notmnist_{_size(name)}.csv")}
+        row, gaussian = rows[name], rows[f"notmnist-{_size(name)}-gaussian"]
         size = sum(path.stat().st_size for path in (BUNDLED / name).iterdir())
         link = f"[`{name}`](model_cards/{name}/README.md)"
         lines.append(
-            f"| {link} | {_size(name).replace('x', '×')} | {metrics['log_prob']} ± {metrics['standard_error']} | "
-            f"{metrics['gaussian_log_prob']} | {size / 1e6:.2f} MB |"
+            f"| {link} | {_size(name).replace('x', '×')} | {row['log_prob']} ± {row['standard_error']} | "
+            f"{gaussian['log_prob']} | {_over_gaussian(row)} | {size / 1e6:.2f} MB |"
         )
     return "\n".join(lines)
 

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import dwp_init
-from dwp_init.hub import registry
 from dwp_init.layers import he_rms
-from training.evaluate import write_table
+from training.evaluate import bundled_digests, write_table
 from training.figures import plot_convergence
 from training.kernels import KernelSet
 from training.networks import MNISTNet
 from training.sources import accuracy
-from training.stages import Context, Stage, read_metrics, record_metrics
+from training.stages import Context, Stage, check_counts, read_metrics, record_metrics
 from training.workers import Progress, run_jobs
 
 BASELINE = "Kaiming"
@@ -53,10 +52,13 @@ class Converge(Stage):
         return (self.data,)
 
     def other_inputs(self) -> dict[str, Any]:
-        return {name: registry()[name]["sha256"] for name in (*self.priors, *self.paper_priors)}
+        return bundled_digests(*self.priors, *self.paper_priors)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        done = {(row["init"], row["seed"]) for row in read_metrics(folder)}
+        check_counts(seeds=self.seeds, batch_size=self.batch_size)
+        if self.marks[0] < 1 or list(self.marks) != sorted(set(self.marks)):
+            raise ValueError(f"marks must be steps from 1 up, each once and in order; got {self.marks}")
+        done = {(row["init"], row["seed"]): row for row in read_metrics(folder)}
         runs = [(init, seed) for seed in range(self.seeds) for init in INITS if (init, seed) not in done]
         job = _Job(
             self,
@@ -69,7 +71,8 @@ class Converge(Stage):
             bar.update(len(done) * self.marks[-1])
             for row in run_jobs(job.train, runs, context.workers, bar.update):
                 record_metrics(folder, **row)
-        rows = sorted(read_metrics(folder), key=lambda row: (list(INITS).index(row["init"]), row["seed"]))
+                done[row["init"], row["seed"]] = row
+        rows = [done[init, seed] for init in INITS for seed in range(self.seeds)]
         return self._summarize(folder / "record", rows)
 
     def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -111,6 +114,7 @@ INITS = (
     "Xavier",
     BASELINE,
     "white noise, dwp's RMS",
+    "white noise, prior's scale",
     "Gaussian prior",
     "paper's VAE",
     "dwp",
@@ -156,7 +160,7 @@ class _Job:
         return {"init": init, "seed": seed, "accuracy": found}
 
     def _initialize_(self, network: MNISTNet, init: str, seed: int) -> None:
-        generator = torch.Generator().manual_seed(1000 + seed)
+        generator = torch.Generator().manual_seed((5000 if init.startswith("white noise") else 1000) + seed)
         priors = list(self.stage.priors)
         scale = "prior" if "scale" in init else "fan_in"
         if init.startswith("dwp"):
@@ -165,8 +169,8 @@ class _Job:
             dwp_init.apply_(network, list(self.stage.paper_priors), seed=seed)
         elif init == "Gaussian prior":
             dwp_init.apply_(network, list(self.gaussians), seed=seed)
-        elif init == "white noise, dwp's RMS":
-            dwp_init.apply_(network, priors, seed=seed)
+        elif init.startswith("white noise"):
+            dwp_init.apply_(network, priors, seed=seed, scale=scale)
         for layer in (network.features.conv1, network.features.conv2):
             with torch.no_grad():
                 self._fill_(layer, init, generator)

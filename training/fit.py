@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 import dwp_init
 from dwp_init import Gaussian, KernelVAE, Prior, load_prior, save_prior
-from training.evaluate import SMOKE, log_prob, sample_statistics
+from dwp_init.files import write_bytes
+from training.evaluate import SCORES, SMOKE, sample_statistics, score
 from training.kernels import KernelSet
-from training.stages import Context, Stage, check_counts, read_done, record_metrics, save_checkpoint
+from training.stages import Context, Stage, check_counts, load_checkpoint, read_done, record_metrics, save_checkpoint
 
 FAMILIES = ("vae", "gaussian")
-PRIOR = "prior"
+PRIOR, CHECKPOINT = "prior", "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,14 @@ class Fit(Stage):
         check_counts(epochs=self.epochs, batch_size=self.batch_size, evaluate_every=self.evaluate_every)
         check_counts(importance_samples=self.importance_samples)
         kernels = KernelSet.load(context.out / self.needs[0])
-        prior = self._fit(kernels, folder, context.device).cpu().eval()
+        prior = self._fit(kernels, folder, context.device).eval()
         effort, draws = (SMOKE, 1000) if context.smoke else ({}, 10_000)
-        metrics = log_prob(prior, kernels.test, **effort) | {"samples": sample_statistics(prior, kernels.test, draws)}
+        values, metrics = score(prior, kernels.test, **effort)
+        write_bytes(folder / SCORES, save({"log_prob": values}))
         control = Gaussian(prior.kernel_shape).fit_(kernels.train)
-        metrics["gaussian_log_prob"] = log_prob(control, kernels.test, **effort)["log_prob"]
+        metrics["gaussian_log_prob"] = score(control, kernels.test, **effort)[1]["log_prob"]
+        prior.cpu()
+        metrics["samples"] = sample_statistics(prior, kernels.test, draws)
         made = read_done(context.out / self.needs[0])
         prior.details = {
             "name": self.name,
@@ -82,6 +87,7 @@ class Fit(Stage):
             "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
         }
         save_prior(prior, folder / PRIOR)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         return {"metrics": metrics}
 
     def _fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
@@ -105,9 +111,9 @@ class Fit(Stage):
     def _train(self, vae: KernelVAE, train: Tensor, validation: Tensor, folder: Path) -> KernelVAE:
         optimizer = torch.optim.AdamW(vae.parameters(), lr=self.lr, weight_decay=0)
         state = {"epoch": 0, "best": float("-inf"), "best_state": copy.deepcopy(vae.state_dict())}
-        checkpoint = folder / "checkpoint.pt"
+        checkpoint = folder / CHECKPOINT
         if checkpoint.exists():
-            state = torch.load(checkpoint, map_location=train.device, weights_only=True)
+            state = load_checkpoint(checkpoint)
             vae.load_state_dict(state["vae"])
             optimizer.load_state_dict(state["optimizer"])
         size = {"total": self.epochs * len(train), "initial": state["epoch"] * len(train)}
@@ -117,7 +123,7 @@ class Fit(Stage):
                 bar.update(len(train))
                 if (epoch + 1) % self.evaluate_every and epoch + 1 < self.epochs:
                     continue
-                found = log_prob(vae, validation, samples=32, most=2000)["log_prob"]
+                found = score(vae, validation, samples=32, most=2000)[1]["log_prob"]
                 record_metrics(folder, epoch=epoch + 1, train_bound=round(bound, 3), validation_log_prob=found)
                 bar.set_postfix(validation=f"{found:.2f} nats")
                 if found > state["best"]:

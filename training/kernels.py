@@ -1,7 +1,7 @@
 """Kernel data sets: the kernels of one layer of many source networks, small ones dropped, split by network."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dwp_init.files import write_bytes
 from training.sources import network_file
-from training.stages import Context, Stage, read_config, read_done
+from training.stages import FIXED, Context, Stage, read_config, read_done
 
 KERNELS = "kernels.safetensors"
 PARTS = ("train", "validation", "test")
@@ -137,8 +137,8 @@ class KernelFile(Stage):
         seed: Of the split.
     """
 
-    path: str = ""
-    sha256: str = ""
+    path: str = field(default="", metadata=FIXED)
+    sha256: str = field(default="", metadata=FIXED)
     held_out: float = 0.1
     seed: int = 0
 

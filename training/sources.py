@@ -4,6 +4,7 @@ One process per network proved twice as fast on a CPU as one ``torch.func`` ense
 ``python -m training run source_throughput``.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from dwp_init.files import write_bytes
 from training.networks import MNISTNet
-from training.stages import Context, Stage, check_counts, record_metrics, save_checkpoint
+from training.stages import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
 from training.workers import Progress, run_jobs
 
 
@@ -114,6 +115,10 @@ class _Job:
         for epoch in range(first, stage.epochs):
             order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
             loss = self._epoch(network, optimizer, order.to(self.device), epoch * steps_per_epoch)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"network {seed} diverged in epoch {epoch + 1}: its loss is {loss}; lower lr={stage.lr}"
+                )
             if epoch + 1 < stage.epochs:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
                 save_checkpoint(checkpoint, state)
@@ -146,7 +151,7 @@ class _Job:
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_checkpoint(path)
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return state["epoch"]

@@ -4,15 +4,16 @@ A finished stage is reused, an interrupted one resumed, and one whose settings c
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
 import platform
-import shutil
 import time
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ import torch
 from dwp_init.files import write_bytes, write_json
 from training.data import Images, load_images
 
-CONFIG, METRICS, DONE = "config.json", "metrics.jsonl", "done.json"
+CONFIG, METRICS, DONE, LOCK = "config.json", "metrics.jsonl", "done.json", ".lock"
+
+
+FIXED = {"fixed": True}  # metadata of a field that the command line cannot override
 
 
 @dataclass
@@ -89,6 +93,18 @@ def run_stages(stages: Mapping[str, Stage], context: Context) -> dict[str, Path]
     return folders
 
 
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Loads a state to resume from, on the CPU.
+
+    Raises:
+        ValueError: The file is broken.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is no whole checkpoint; remove it to start that part again") from error
+
+
 def record_metrics(folder: Path, **metrics: Any) -> None:
     """Appends one line to the stage's ``metrics.jsonl``."""
     path = folder / METRICS
@@ -141,7 +157,7 @@ def override(stages: Mapping[str, Stage], settings: list[str]) -> dict[str, Stag
         if name not in changed:
             raise ValueError(f"no stage {name!r} in this recipe; it has {', '.join(changed)}")
         hints = typing.get_type_hints(type(changed[name]))
-        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs"]
+        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and not f.metadata]
         if key not in names:
             raise ValueError(f"stage {name!r} has no field {key!r}; its fields are {', '.join(names)}")
         changed[name] = dataclasses.replace(changed[name], **{key: _parse(text, hints[key], setting)})
@@ -180,6 +196,8 @@ def _config(name: str, stage: Stage, done: Mapping[str, dict[str, Any]], context
         "needs": {need: done[need]["fingerprint"] for need in stage.needs},
         "data": {data: _describe(data, context) for data in stage.data_sets()} | stage.other_inputs(),
     }
+    if context.smoke:
+        config["data"]["smoke"] = True
     config = json.loads(json.dumps(config))
     text = json.dumps(config, sort_keys=True)
     return config | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
@@ -190,10 +208,14 @@ def _describe(data: str, context: Context) -> dict[str, Any]:
 
 
 def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
-    path = folder / CONFIG
-    if not path.exists() or {file.name for file in folder.iterdir()} == {CONFIG}:
+    there = {file.name for file in folder.iterdir()} - {LOCK} if folder.exists() else set()
+    if there <= {CONFIG}:
         return  # nothing was made yet, for instance because a setting was refused
-    found = json.loads(path.read_text())
+    if CONFIG not in there:
+        raise StageChangedError(
+            f"{folder} holds {', '.join(sorted(there))} but no {CONFIG}, so no stage made it; choose another --out"
+        )
+    found = json.loads((folder / CONFIG).read_text())
     if found.get("fingerprint") == config["fingerprint"]:
         return
     parts = [
@@ -201,7 +223,7 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
         for part in ("settings", "needs", "data")
         for key in sorted(set(found.get(part, {})) | set(config[part]))
         if found.get(part, {}).get(key) != config[part].get(key)
-    ]
+    ] or ["it is of another kind"]
     raise StageChangedError(
         f"{folder} was made with other settings: {'; '.join(parts)}. Choose another --out, or remove that folder"
     )
@@ -213,7 +235,12 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
         return
     print(f"{name}: running ({folder})", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, config)
+    with _locked(folder):
+        write_json(folder / CONFIG, config)
+        _fill(stage, folder, context)
+
+
+def _fill(stage: Stage, folder: Path, context: Context) -> None:
     start = time.perf_counter()
     summary = stage.run(folder, context)
     made_with = {
@@ -225,6 +252,17 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
         "seconds_of_last_run": round(time.perf_counter() - start, 1),
     }
     write_json(folder / DONE, summary | {"made_with": made_with})
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of a stage's folder; the lock goes with the process, however it ends."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"another process is at work in {folder}; wait for it, or choose another --out") from error
+        yield
 
 
 def _processor(device: torch.device) -> str:
@@ -240,10 +278,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def publish_records(folder: Path, results: Path) -> list[Path]:
     """Copies what a stage left under ``record/`` to the results of record, each file replaced whole."""
+    results.mkdir(parents=True, exist_ok=True)
     copied = []
     for source in sorted((folder / "record").glob("*")):
-        results.mkdir(parents=True, exist_ok=True)
-        temporary = results / f".{source.name}.tmp"
-        shutil.copyfile(source, temporary)
-        copied.append(temporary.replace(results / source.name))
+        write_bytes(results / source.name, source.read_bytes())
+        copied.append(results / source.name)
     return copied

@@ -1,7 +1,9 @@
 """Independent jobs on several processes, with progress reported as it is made."""
 
 import concurrent.futures
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -24,7 +26,9 @@ def run_jobs(job: Job, items: Sequence[Item], workers: int, progress: Progress) 
         workers: Processes; 1 runs everything in this one. Each gets an equal share of the cores.
         progress: Called with what the jobs report, in this process.
     """
-    if workers <= 1 or len(items) <= 1:
+    if workers < 1:
+        raise ValueError(f"workers must be 1 or more; got {workers}")
+    if workers == 1 or len(items) <= 1:
         for item in items:
             yield job(item, progress)
         return
@@ -55,8 +59,15 @@ _state: tuple[Job, Any, Any] | None = None
 
 def _start(job: Job, reports: Any, stop: Any, threads: int) -> None:
     global _state
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _state = (job, reports, stop)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it was killed, lest it train on for nobody."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _run(item: Any) -> Any:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import dwp_init
 from training import cards, recipes
 from training.__main__ import main
 
@@ -40,3 +41,21 @@ def test_a_missing_result_names_its_recipe_list(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(cards, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="python -m training list"):
         cards.pages()
+
+
+def test_a_prior_made_with_other_settings_is_never_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "BUNDLED", tmp_path / "bundled")
+    recipe = recipes.load("prior_notmnist_7x7")
+    small = recipe.stages(smoke=True)
+    monkeypatch.setattr(cards, "fitted_prior", lambda folder: _prior_of_real_data())
+    assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
+    with pytest.raises(ValueError, match=r"other settings than the recipe's: epochs is 5, not 600"):
+        cards.bundle(recipe, tmp_path / "runs")
+    assert small["vae_7x7"].epochs == 5
+    assert not (tmp_path / "bundled").exists()
+
+
+def _prior_of_real_data() -> dwp_init.Prior:
+    prior = dwp_init.Gaussian((1, 7, 7))
+    prior.details = {"source": {"synthetic": False}}
+    return prior

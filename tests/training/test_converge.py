@@ -7,6 +7,7 @@ from dwp_init import Gaussian, save_prior
 from dwp_init.layers import he_rms
 from training.converge import BASELINE, INITS, Converge, _Job
 from training.networks import MNISTNet
+from training.stages import Context, run_stages
 
 
 @pytest.fixture
@@ -74,3 +75,20 @@ def test_the_summary_pairs_seeds(job: _Job, tmp_path: Path) -> None:
     assert table[BASELINE, 1]["over_kaiming"] == 0
     assert table["dwp", 3]["seeds_ahead"] == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"converge_mnist.csv", "converge_mnist_runs.csv"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": 0}, "seeds must be 1 or more; got 0"),
+        ({"marks": (4, 2)}, r"marks must be steps from 1 up, each once and in order; got \(4, 2\)"),
+        ({"marks": (0, 2)}, "marks must be steps from 1 up"),
+        ({"priors": ("notmnist-7x7", "notmnist-5")}, "no prior and no folder is called 'notmnist-5'"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_trained(
+    settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    stage = Converge(needs=(), **settings)
+    with pytest.raises(ValueError, match=message):
+        run_stages({"converge": stage}, Context(out=tmp_path, smoke=True))

@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from dwp_init import Gaussian, KernelVAE
-from training.evaluate import describe_kernels, frechet_distance, log_prob, sample_statistics, write_table
+from training.evaluate import (
+    clustered_error,
+    describe_kernels,
+    frechet_distance,
+    sample_statistics,
+    score,
+    write_table,
+)
 
 
 def kernels(n: int, size: int = 3, seed: int = 0) -> Tensor:
@@ -77,9 +84,9 @@ def test_log_prob_of_a_gaussian_is_exact(gaussian: Callable[..., Gaussian]) -> N
     covariance = (white.basis * white.scale.square()) @ white.basis.T
     values = prior.sample(500, torch.Generator().manual_seed(0))
     exact = MultivariateNormal(white.loc.double(), covariance.double()).log_prob(values.flatten(1).double())
-    found = log_prob(prior, values)
+    scores, found = score(prior, values)
+    torch.testing.assert_close(scores.double(), exact, rtol=0, atol=1e-3)
     assert found["log_prob"] == pytest.approx(exact.mean().item(), abs=2e-3)
-    assert found["standard_error"] == pytest.approx(exact.std().item() / 500**0.5, abs=2e-3)
     assert found["kernels"] == 500 and "elbo" not in found
 
 
@@ -88,7 +95,8 @@ def test_of_many_kernels_evenly_spaced_ones_are_scored(
     n: int, most: int, picked: list[int], gaussian: Callable[..., Gaussian]
 ) -> None:
     prior, values = gaussian(3), kernels(n).float()
-    found = log_prob(prior, values, most=most)
+    scores, found = score(prior, values, most=most)
+    assert len(scores) == len(picked)
     assert found["kernels"] == len(picked)
     assert found["log_prob"] == pytest.approx(prior.log_prob(values[list(picked)]).mean().item(), abs=1e-3)
 
@@ -97,10 +105,21 @@ def test_log_prob_of_a_vae_is_repeatable_and_above_its_elbo() -> None:
     torch.manual_seed(0)
     prior, values = KernelVAE((1, 3, 3), latent_dim=2, hidden=8, dropout=0.5).train(), kernels(200).float()
     state = torch.get_rng_state()
-    found = log_prob(prior, values, samples=100)
+    scores, found = score(prior, values, samples=100)
     assert torch.equal(state, torch.get_rng_state()) and not prior.training
-    assert log_prob(prior, values, samples=100) == found
+    again = score(prior, values, samples=100)
+    assert torch.equal(again[0], scores) and again[1] == found
     assert found["log_prob"] > found["elbo"] and found["latents_per_kernel"] == 100
+
+
+def test_clustered_error_against_known_answers() -> None:
+    values = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    alone = torch.arange(4000)
+    plain = values.std().item() / 4000**0.5
+    assert clustered_error(values, alone) == pytest.approx(plain, rel=1e-4)
+    assert clustered_error(values, torch.zeros(4000)) == pytest.approx(plain, rel=1e-4)
+    repeated, network = values[:50].repeat_interleave(80), alone // 80
+    assert clustered_error(repeated, network) == pytest.approx(values[:50].std().item() / 50**0.5, rel=1e-4)
 
 
 def test_sample_statistics_set_draws_beside_kernels(gaussian: Callable[..., Gaussian]) -> None:

@@ -109,15 +109,15 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(
     """Interrupted at a look at the validation kernels or, at last, the test kernels."""
     stage, calls = replace(QUICK, dropout=0.5, evaluate_every=evaluate_every), []
 
-    def interrupted(*arguments: Any, **options: Any) -> dict[str, float]:
+    def interrupted(*arguments: Any, **options: Any) -> tuple[Tensor, dict[str, float]]:
         calls.append(arguments)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return evaluate.log_prob(*arguments, **options)
+        return evaluate.score(*arguments, **options)
 
     expected = prior_bytes(run(tmp_path / "whole", stage))
     with monkeypatch.context() as patch:
-        patch.setattr("training.fit.log_prob", interrupted)
+        patch.setattr("training.fit.score", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "part", stage)
     folder = run(tmp_path / "part", stage)
@@ -125,14 +125,14 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(
     assert [row["epoch"] for row in read_metrics(folder)] == ([1, 2, 3, 4] if evaluate_every == 1 else [3, 4])
 
 
-def looks(values: list[float], seen: list[dict[str, Tensor]]) -> Callable[..., dict[str, float]]:
+def looks(values: list[float], seen: list[dict[str, Tensor]]) -> Callable[..., tuple[Tensor, dict[str, float]]]:
     """Puts made-up values in place of log p of the validation kernels."""
 
-    def look(prior: KernelVAE, kernels: Tensor, samples: int = 1000, **options: int) -> dict[str, float]:
+    def look(prior: KernelVAE, kernels: Tensor, samples: int = 1000, **options: int) -> tuple[Tensor, dict[str, float]]:
         if samples == 1000:
-            return evaluate.log_prob(prior, kernels, samples=10)
+            return evaluate.score(prior, kernels, samples=10)
         seen.append(copy.deepcopy(prior.state_dict()))
-        return {"log_prob": values[len(seen) - 1]}
+        return torch.empty(0), {"log_prob": values[len(seen) - 1]}
 
     return look
 
@@ -142,7 +142,7 @@ def test_the_best_state_on_validation_kernels_is_kept(
     values: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Tensor]] = []
-    monkeypatch.setattr("training.fit.log_prob", looks(values, seen))
+    monkeypatch.setattr("training.fit.score", looks(values, seen))
     found = fitted_prior(run(tmp_path, QUICK)).state_dict()
     best = max(range(4), key=lambda epoch: (-math.inf if math.isnan(values[epoch]) else values[epoch], -epoch))
     same = [all(torch.equal(found[name], state[name]) for name in found) for state in seen]
@@ -150,7 +150,7 @@ def test_the_best_state_on_validation_kernels_is_kept(
 
 
 def test_a_fit_that_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.fit.log_prob", looks([float("nan")] * 4, []))
+    monkeypatch.setattr("training.fit.score", looks([float("nan")] * 4, []))
     with pytest.raises(ValueError, match=r"the fit of 'quick' diverged: .*; lower lr=0\.001"):
         run(tmp_path, QUICK)
 

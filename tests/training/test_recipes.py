@@ -90,7 +90,9 @@ def test_the_two_priors_share_their_sources(out: Path) -> None:
     assert density[0]["elbo"] == "" and density[1]["elbo"] < density[1]["log_prob"]
 
 
-def test_only_a_full_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_full_run_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     recipe = recipes.load("source_throughput")
     small = recipe.stages(smoke=True)
     monkeypatch.setattr(recipe, "stages", lambda smoke: small)
@@ -100,6 +102,10 @@ def test_only_a_full_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main([*run, str(tmp_path / "b"), "--smoke"]) == 0
     assert not (tmp_path / "results").exists()
     assert main([*run, str(tmp_path / "c")]) == 0
+    assert not (tmp_path / "results").exists()
+    assert main([*run, str(tmp_path / "b"), "--smoke", "--record"]) == 1
+    assert "leave out --smoke" in capsys.readouterr().err
+    assert main([*run, str(tmp_path / "c"), "--record"]) == 0
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["source_throughput.csv"]
 
 

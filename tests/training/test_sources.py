@@ -1,4 +1,3 @@
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,10 +169,12 @@ def test_workers_change_nothing(tmp_path: Path, finished: Path, monkeypatch: pyt
     assert bar.n == bar.total
 
 
-def test_a_worker_that_fails_is_heard(tmp_path: Path) -> None:
-    (tmp_path / "sources").mkdir()
+def test_a_worker_that_fails_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Sources, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(SMALL, tmp_path)
     (tmp_path / "sources" / "network-001.checkpoint").write_bytes(b"no checkpoint")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match=r"network-001.checkpoint is no whole checkpoint; remove it"):
         run(SMALL, tmp_path, workers=2)
     assert not (tmp_path / "sources" / "done.json").exists()
 

@@ -8,12 +8,14 @@ from training.stages import (
     Context,
     Stage,
     StageChangedError,
+    load_checkpoint,
     override,
     publish_records,
     read_done,
     read_metrics,
     record_metrics,
     run_stages,
+    save_checkpoint,
 )
 
 
@@ -127,3 +129,39 @@ def test_publish_records_copies_the_record_only(tmp_path: Path) -> None:
     copied = publish_records(tmp_path / "stage", tmp_path / "results")
     assert copied == [tmp_path / "results" / "table.csv"]
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["table.csv"]
+
+
+def test_a_folder_that_no_stage_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "count").mkdir()
+    (tmp_path / "count" / "mine.txt").write_text("dear")
+    with pytest.raises(StageChangedError, match=r"holds mine\.txt but no config\.json.*choose another --out"):
+        run_stages({"count": Count()}, Context(out=tmp_path))
+    assert [path.name for path in (tmp_path / "count").iterdir()] == ["mine.txt"]
+
+
+def test_smoke_is_part_of_the_identity(tmp_path: Path) -> None:
+    run_stages({"count": Count()}, Context(out=tmp_path, smoke=True))
+    with pytest.raises(StageChangedError, match=r"data\.smoke is True there, None now"):
+        run_stages({"count": Count()}, Context(out=tmp_path))
+
+
+@dataclass(frozen=True)
+class Twice(Stage):
+    """Runs itself while it runs."""
+
+    def run(self, folder: Path, context: Context) -> dict:
+        run_stages({"twice": Twice()}, context)
+        return {}
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"another process is at work in .*twice; wait for it, or choose another --out"):
+        run_stages({"twice": Twice()}, Context(out=tmp_path))
+
+
+def test_a_broken_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", {"epoch": 3})
+    assert load_checkpoint(tmp_path / "a.pt") == {"epoch": 3}
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:50])
+    with pytest.raises(ValueError, match="is no whole checkpoint; remove it to start that part again"):
+        load_checkpoint(tmp_path / "a.pt")

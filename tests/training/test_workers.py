@@ -1,4 +1,7 @@
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +36,7 @@ def fail(item: Path | None, progress: Callable[[int], object]) -> None:
     item.touch()
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_results_and_progress_are_complete(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     reports: list[int] = []
@@ -41,6 +44,11 @@ def test_results_and_progress_are_complete(workers: int, monkeypatch: pytest.Mon
     threads = 3 if workers == 2 else torch.get_num_threads()
     assert sorted(found) == [(10 ** (2 * power), threads) for power in range(5)]
     assert sum(reports) == 5 * 2000 + 11_111
+
+
+def test_there_is_a_worker() -> None:
+    with pytest.raises(ValueError, match="workers must be 1 or more; got 0"):
+        list(run_jobs(burst, [1], 0, lambda _: None))
 
 
 def test_no_more_workers_than_items() -> None:
@@ -53,3 +61,42 @@ def test_an_error_is_raised_and_the_other_jobs_stop(tmp_path: Path, workers: int
     with pytest.raises(ValueError, match="no item"):
         list(run_jobs(fail, [None, tmp_path / "finished"], workers, lambda _: None))
     assert not (tmp_path / "finished").exists() and not multiprocessing.active_children()
+
+
+def _sleep(seconds: int, progress: object) -> None:
+    time.sleep(seconds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from training.workers import run_jobs\nfrom tests.training.test_workers import _sleep\n"
+        "if __name__ == '__main__':\n    list(run_jobs(_sleep, [60, 60], 2, print))\n"
+    )
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(root)})
+    try:
+        children = _await(lambda: [c for c in _children(parent.pid) if "spawn_main" in _command(c)], 2)
+        time.sleep(3)  # past the workers' imports
+    finally:
+        parent.kill()
+        parent.wait()
+    _await(lambda: [0] * (2 - sum("spawn_main" in _command(child) for child in children)), 2)
+
+
+def _await(find: Callable[[], list[int]], count: int) -> list[int]:
+    for _ in range(300):
+        if len(found := find()) >= count:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"waited in vain for {count}; there are {found}")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> str:
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_text() if path.exists() else ""

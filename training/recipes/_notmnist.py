@@ -46,5 +46,5 @@ def stages(size: str, layer: str, dense: Fit, paper: Fit, smoke: bool) -> dict[s
         "sources": sources(smoke),
         f"kernels_{size}": kernels(layer, smoke),
         **fits,
-        f"density_{size}": Density(tuple(fits), name=f"density_notmnist_{size}"),
+        f"density_{size}": Density((f"kernels_{size}", *fits), name=f"density_notmnist_{size}"),
     }
