@@ -1,6 +1,13 @@
 """Fig. 4(b): convergence of the paper's ConvNet on MNIST from the bundled priors, their controls and learned kernels.
 
-python -m training run converge_mnist --download
+    python -m training run converge_mnist --data-root DATA --workers 2 --record
+
+Expected, read off Fig. 4(b): against Xavier, draws from the prior need 2.3 times fewer steps to 92 % test accuracy,
+2.0 times fewer to 96 % and 1.5 times fewer to 98 %; learned kernels a little fewer still.
+Found: ``training/results/converge_mnist.csv``, each seed in ``converge_mnist_runs.csv``, the figure in
+``converge_mnist.png``.
+Departures: constant learning rate and batches of 128; Kaiming, a Gaussian prior and white noise of the draws' scale
+as controls, which the paper lacks; the source networks of ``_notmnist.sources``.
 """
 
 from training.converge import Converge
