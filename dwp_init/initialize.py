@@ -43,7 +43,8 @@ def apply_(
     independently (Eq. 5), on the device of its weight and in float32, then cast to the weight's dtype. Biases and all
     other parameters stay as they are. If anything fails, no weight has changed. A weight that is made from others is
     written through them: what ``weight_norm`` then gives is the draw, while ``spectral_norm`` and others without an
-    exact inverse rescale it; the report tells the scale that results.
+    exact inverse rescale it; the report tells the scale that results, under ``spectral_norm`` until its estimate is
+    updated by the first forward passes in training.
 
     Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` crosses dots. A single layer
     may be the model; its name is ``""``.

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from types import ModuleType
@@ -44,7 +45,7 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         FileNotFoundError: A stage is not finished.
     """
     stages = recipe.stages()
-    priors = {name: _finished(name, stage, stages[stage], out) for name, stage in recipe.PRIORS.items()}
+    priors = {name: _finished(name, stage, stages, out) for name, stage in recipe.PRIORS.items()}
     for name, prior in priors.items():
         needs = stages[recipe.PRIORS[name]].needs[0]
         prior.details["source"] |= _provenance(out / needs, out / stages[needs].needs[0])
@@ -63,19 +64,27 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
     return list(priors)
 
 
-def _finished(name: str, stage: str, asked: Stage, out: Path) -> Prior:
+def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> Prior:
     if not (out / stage / DONE).exists():
         raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
-    prior, found = fitted_prior(out / stage), read_config(out / stage)["settings"]
+    prior = fitted_prior(out / stage)
     if prior.details["source"]["synthetic"]:
         raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; a published prior never is")
-    wanted = json.loads(json.dumps(dataclasses.asdict(asked)))
-    if found != wanted:
-        other = [
-            f"{key} is {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value
-        ]
-        raise ValueError(f"{out / stage} was made with other settings than the recipe's: {'; '.join(other)}")
+    _check_settings(stage, stages, out)
     return prior
+
+
+def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
+    """Raises ValueError where a stage, or one that it was made from, has other settings than the recipe's."""
+    config, wanted = read_config(out / name), json.loads(json.dumps(dataclasses.asdict(stages[name])))
+    found = config["settings"]
+    if found != wanted:
+        other = [f"{key} is {found.get(key)!r}, not {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]]
+        raise ValueError(f"{out / name} was made with other settings than the recipe's: {'; '.join(other)}")
+    for need, fingerprint in config["needs"].items():
+        if read_config(out / need)["fingerprint"] != fingerprint:
+            raise ValueError(f"{out / name} was made from another {need} than the one in {out}; run the recipe anew")
+        _check_settings(need, stages, out)
 
 
 def _provenance(kernels: Path, sources: Path) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def _effect(name: str) -> str:
     table = effect_table(("paper's VAE" if name.endswith("-h1") else "dwp", "Gaussian prior", LEARNED))
     return (
         "The paper's network on MNIST (60,000 images, Adam 1e-3, batches of 128), 7×7 and 5×5 priors together, test "
-        f"accuracy in %, mean of paired seeds:\n\n{table}"
+        f"accuracy in %, mean of paired seeds ± standard deviation of the paired difference:\n\n{table}"
     )
 
 

@@ -236,6 +236,7 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
     print(f"{name}: running ({folder})", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
+        _check_unchanged(folder, config)  # another process may have been here since the first look
         write_json(folder / CONFIG, config)
         _fill(stage, folder, context)
 

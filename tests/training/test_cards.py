@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,9 @@ def test_a_prior_made_with_other_settings_is_never_bundled(tmp_path: Path, monke
     with pytest.raises(ValueError, match=r"other settings than the recipe's: epochs is 5, not 600"):
         cards.bundle(recipe, tmp_path / "runs")
     assert small["vae_7x7"].epochs == 5
+    monkeypatch.setattr(recipe, "stages", lambda: small | {"sources": dataclasses.replace(small["sources"], epochs=9)})
+    with pytest.raises(ValueError, match=r"sources was made with other settings than the recipe's: epochs is 1, not 9"):
+        cards.bundle(recipe, tmp_path / "runs")
     assert not (tmp_path / "bundled").exists()
 
 
