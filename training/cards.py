@@ -181,9 +181,7 @@ def _source_rows(source: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
 
 def _density_row(row: dict[str, str], chosen: str) -> str:
     label = f"**{row['prior']}**" if row["prior"] == chosen else row["prior"]
-    over = (
-        "" if row["prior"].endswith("gaussian") else f"{float(row['over_gaussian']):+} ± {row['over_gaussian_error']}"
-    )
+    over = "" if row["prior"].endswith("gaussian") else _over_gaussian(row)
     return f"| {label} | {row['log_prob']} ± {row['standard_error']} | {over} | {row['elbo']} |"
 
 
