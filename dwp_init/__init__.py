@@ -5,7 +5,12 @@ from dwp_init.hub import list_priors as list_priors
 from dwp_init.hub import load_prior as load_prior
 from dwp_init.initialize import Report as Report
 from dwp_init.initialize import apply_ as apply_
+from dwp_init.priors import Autoregressive as Autoregressive
+from dwp_init.priors import Flow as Flow
 from dwp_init.priors import Gaussian as Gaussian
+from dwp_init.priors import GaussianMixture as GaussianMixture
+from dwp_init.priors import KernelChain as KernelChain
+from dwp_init.priors import KernelDensity as KernelDensity
 from dwp_init.priors import KernelVAE as KernelVAE
 from dwp_init.priors import Prior as Prior
 from dwp_init.version import __version__ as __version__

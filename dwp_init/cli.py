@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-n", type=_whole(1, 10_000), default=64, metavar="N", help="how many kernels (%(default)s)")
     command.add_argument("-o", dest="output", default="kernels.png", metavar="FILE.png", help="default: %(default)s")
     command.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="default: %(default)s")
-    command.add_argument("--mean", action="store_true", help="draw a VAE's decoder means, without their noise")
+    command.add_argument("--mean", action="store_true", help="leave out the noise: decoder means, learned kernels")
     command.add_argument("--colors", choices=COLORS, default=COLORS[0], help="default: %(default)s")
     command.set_defaults(run=_draw)
 
@@ -113,7 +113,7 @@ def _show(options: argparse.Namespace) -> None:
         "family": prior.family,
         "kernel": size_text(prior.kernel_shape),
         **prior.arguments(),
-        "parameters": f"{sum(p.numel() for p in prior.parameters()):,}",
+        "parameters": f"{prior.parameter_count:,}",
         "log_prob": "exact" if prior.exact else "a lower bound",
     }
     first = {key: details.pop(key) for key in ("metrics", "source", "license") if key in details}
@@ -123,7 +123,7 @@ def _show(options: argparse.Namespace) -> None:
 def _draw(options: argparse.Namespace) -> None:
     prior = load_prior(options.prior)
     if options.mean and not prior.has_noise:
-        raise ValueError(f"--mean has no effect: a {prior.family} prior has no decoder; leave it out")
+        raise ValueError(f"--mean has no effect: a {prior.family} prior has no noise step; leave it out")
     generator = torch.Generator().manual_seed(options.seed)
     kernels = prior.sample(options.n, generator, noise=not options.mean)
     pixels = kernel_sheet(kernels, colors=options.colors)

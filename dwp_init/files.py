@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from dwp_init.priors import FAMILIES, Prior
-from dwp_init.priors.whitening import Whitening
+from dwp_init.priors.whitening import RasterWhitening, Whitening
 
 FORMAT_VERSION = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
@@ -241,7 +241,7 @@ def _check_parameters(prior: Prior, owner: object) -> None:
     for name, tensor in prior.state_dict().items():
         if tensor.is_meta:
             raise ValueError(f"{name} of {owner} is on the meta device; give it values first")
-        if tensor.dtype != torch.float32:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ValueError(f"{name} of {owner} is {tensor.dtype}, expected torch.float32; call .float() on the prior")
         wrong = (~tensor.isfinite()).sum().item()
         if wrong:
@@ -249,11 +249,12 @@ def _check_parameters(prior: Prior, owner: object) -> None:
                 f"{name} of {owner} has {wrong} NaN or infinite values of {tensor.numel()}; all must be finite"
             )
     for name, module in prior.named_modules():
-        if isinstance(module, Whitening):
+        if isinstance(module, (Prior, Whitening, RasterWhitening)):
             try:
                 module.check()
             except ValueError as error:
-                raise ValueError(f"{name} of {owner} is no whitening: {error}; fit it anew") from error
+                what = f"{name} of {owner} is no whitening" if name else f"{owner} is no density"
+                raise ValueError(f"{what}: {error}; fit it anew") from error
 
 
 def _check_fit(tensors: dict[str, Tensor], prior: Prior, folder: Path) -> None:
@@ -270,4 +271,9 @@ def _check_fit(tensors: dict[str, Tensor], prior: Prior, folder: Path) -> None:
             raise ValueError(
                 f"{folder / MODEL} does not fit {CONFIG}: {name} is {found.dtype} {tuple(found.shape)}, "
                 f"expected {tensor.dtype} {tuple(tensor.shape)}; get both files from one place"
+            )
+        if not tensor.is_floating_point() and not torch.equal(found, tensor):  # masks, orders: the architecture
+            raise ValueError(
+                f"{folder / MODEL} does not fit {CONFIG}: {name}, which its arguments fix, has "
+                f"{(found != tensor).sum()} other values of {tensor.numel()}; get both files from one place"
             )

@@ -133,7 +133,7 @@ def test_show(run):
 def test_show_a_folder_of_a_gaussian(run, workplace):
     save_prior(Gaussian((2, 3, 3)), workplace / "mine")
     out = run("show", workplace / "mine")
-    assert out.splitlines() == ["name: mine", "family: gaussian", "kernel: 2×3×3", "parameters: 0", "log_prob: exact"]
+    assert out.splitlines() == ["name: mine", "family: gaussian", "kernel: 2×3×3", "parameters: 360", "log_prob: exact"]
 
 
 @pytest.mark.parametrize("command", [["show"], ["draw"], ["apply", "torch.nn:Identity", "--prior"]])
@@ -169,7 +169,7 @@ def test_draw_options(run, workplace):
 
 
 def test_draw_errors(run, workplace):
-    assert "--mean has no effect: a gaussian prior has no decoder; leave" in run(
+    assert "--mean has no effect: a gaussian prior has no noise step; leave" in run(
         "draw", "gauss-3x3", "--mean", status=1
     )
     assert "must end in .png; got 'a.jpg'" in run("draw", "gauss-3x3", "-o", "a.jpg", status=1)

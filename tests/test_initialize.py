@@ -146,7 +146,7 @@ BAD = [
     (TypeError, {"seed": 1.5}, "seed must be an int; got 1.5"),
     (TypeError, {"seed": True}, "seed must be an int; got True"),
     (TypeError, {"generator": 3}, "generator must be a torch.Generator; got int"),
-    (ValueError, {"noise": False}, "noise=False has no effect: Gaussian has no decoder whose noise could be left out"),
+    (ValueError, {"noise": False}, "noise=False has no effect: Gaussian has no noise step that could be left out"),
     (ValueError, {"noise": False, "dry_run": True}, "noise=False has no effect"),
     (
         ValueError,
@@ -388,7 +388,7 @@ def test_without_noise_a_vae_gives_its_decoders_mean() -> None:
 def test_noise_may_be_left_out_where_one_of_the_priors_has_some(gaussian: Fit) -> None:
     priors = [KernelVAE((1, 5, 5), hidden=8, latent_dim=2), gaussian(3)]
     assert apply_(network(), priors, noise=False).initialized == ["0.0", "1.0", "1.2"]
-    with pytest.raises(ValueError, match="noise=False has no effect: Gaussian has no decoder"):
+    with pytest.raises(ValueError, match="noise=False has no effect: Gaussian has no noise step"):
         apply_(network(), priors, noise=False, layers="1.*")
 
 

@@ -4,10 +4,20 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import MultivariateNormal
 
-from dwp_init.priors import FAMILIES, Gaussian, KernelVAE
-from dwp_init.priors.vae import Normal
+from dwp_init import apply_
+from dwp_init.priors import (
+    FAMILIES,
+    Autoregressive,
+    Flow,
+    Gaussian,
+    GaussianMixture,
+    KernelChain,
+    KernelDensity,
+    KernelVAE,
+)
 from dwp_init.priors.whitening import Whitening
 
 PRIORS = {
@@ -15,6 +25,16 @@ PRIORS = {
     "gaussian-channels": lambda: Gaussian((2, 3, 2)),
     "dense": lambda: KernelVAE((1, 3, 3), latent_dim=2, hidden=8),
     "dense-channels": lambda: KernelVAE((2, 3, 2), latent_dim=2, hidden=8),
+    "mixture": lambda: GaussianMixture((1, 3, 3), components=3, scales=(0.5, 1.0)),
+    "mixture-channels": lambda: GaussianMixture((2, 3, 2), components=2),
+    "kde": lambda: KernelDensity((1, 3, 3), count=200),
+    "kde-channels": lambda: KernelDensity((2, 3, 2), count=200),
+    "flow": lambda: Flow((1, 3, 3), transforms=2, hidden=8),
+    "flow-coupling": lambda: Flow((1, 3, 3), network="nsf", transforms=2, hidden=8, coupling=True),
+    "autoregressive": lambda: Autoregressive((1, 3, 3), hidden=8, mixtures=2),
+    "autoregressive-channels": lambda: Autoregressive((2, 3, 2), hidden=8, mixtures=2),
+    "chain": lambda: KernelChain((1, 3, 3), transitions=2, latent_dim=2, hidden=8),
+    "chain-0": lambda: KernelChain((1, 3, 3), transitions=0, latent_dim=2, hidden=8),
     "paper-7x7": lambda: KernelVAE((1, 7, 7), network="paper", latent_dim=2),
     "paper-5x5": lambda: KernelVAE((1, 5, 5), network="paper", latent_dim=4),
 }
@@ -24,8 +44,15 @@ PRIORS = {
 def prior(request):
     torch.manual_seed(0)
     prior = PRIORS[request.param]()
-    prior.whitening.fit_(correlated(200, prior.dim))
-    return prior.eval()
+    return fitted(prior).eval()
+
+
+def fitted(prior, kernels=None):
+    kernels = correlated(200, prior.dim).view(-1, *prior.kernel_shape) if kernels is None else kernels
+    if hasattr(prior, "fit_"):
+        return prior.fit_(kernels)
+    prior.whitening.fit_(kernels.flatten(1))
+    return prior
 
 
 def correlated(n, dim):
@@ -118,16 +145,88 @@ def test_arguments_rebuild_it_and_default_dtype_does_not_matter(prior):
     assert f"kernel_shape={prior.kernel_shape}" in repr(again)
 
 
-def test_noise_is_the_white_step_of_a_vae_only(prior):
-    assert prior.has_noise == isinstance(prior, KernelVAE)
-    drawn, mean = prior.sample(2000, seeded()), prior.sample(2000, seeded(), noise=False)
+def test_noise_is_the_white_step_of_those_that_have_one(prior):
+    assert prior.has_noise == isinstance(prior, (KernelVAE, KernelDensity))
+    drawn, bare = prior.sample(2000, seeded()), prior.sample(2000, seeded(), noise=False)
     if not prior.has_noise:
-        assert torch.equal(drawn, mean)
-    else:
-        z = torch.randn(5, prior.latent_dim, generator=seeded())
+        assert torch.equal(drawn, bare)
+        return
+    assert drawn.var(0).sum() > bare.var(0).sum()
+    if isinstance(prior, KernelVAE):
+        generator = seeded()
+        z = torch.randn(5, prior.latent_dim, generator=generator)
+        for _ in range(getattr(prior, "transitions", 0)):  # before it is fitted, each is z/√2 and noise
+            z = z / math.sqrt(2) + math.sqrt(0.5 + 1e-4) * torch.randn(5, prior.latent_dim, generator=generator)
         expected = prior.whitening.inverse(prior.decode(z).loc).view(5, *prior.kernel_shape)
         torch.testing.assert_close(prior.sample(5, seeded(), noise=False), expected)
-        assert drawn.var(0).sum() > mean.var(0).sum()
+    else:
+        learned = {tuple(kernel.tolist()) for kernel in correlated(200, prior.dim)}
+        found = {tuple(kernel.tolist()) for kernel in bare.flatten(1)}
+        assert found <= learned and len(found) > 190  # of 200, 2000 draws leave out one in e¹⁰
+
+
+def test_log_prob_has_the_gradient_of_its_finite_differences(prior):
+    prior.double().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in prior.parameters():  # away from networks that start at zero
+            parameter += 0.05 * torch.randn(parameter.shape, generator=seeded(), dtype=torch.float64)
+    kernels = prior.sample(2, seeded()).requires_grad_()
+
+    def log_prob(kernels):
+        return prior.log_prob(kernels) if prior.exact else prior.log_prob(kernels, 6, seeded(1))
+
+    assert torch.autograd.gradcheck(log_prob, kernels, eps=1e-7, atol=1e-4, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(log_prob(kernels).sum(), kernels)
+    assert gradient.isfinite().all() and (gradient.flatten(1).norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_apply_draws_layers_from_it(prior, groups):
+    channels, *size = prior.kernel_shape
+
+    def draw(seed, **options):
+        torch.manual_seed(seed)  # of what is overwritten
+        layer = nn.Conv2d(4, 8, size, groups=groups)
+        assert apply_(layer, prior, scale="prior", seed=seed, **options).initialized == [""]
+        return layer.weight.detach()
+
+    if 4 // groups % channels:
+        with pytest.raises(ValueError, match=f"no prior given fits {size[0]}×{size[1]} kernels here"):
+            draw(0)
+        return
+    weight = draw(0)
+    assert torch.equal(weight, draw(0)) and not torch.equal(weight, draw(1))
+    own = prior.sample(2000, seeded()).square().mean().sqrt()
+    assert weight.square().mean().sqrt().item() == pytest.approx(own.item(), rel=0.5)
+    if prior.has_noise:
+        assert not torch.equal(weight, draw(0, noise=False))
+    else:
+        with pytest.raises(ValueError, match=f"noise=False has no effect: {type(prior).__name__} has no"):
+            draw(0, noise=False)
+
+
+RGB = {
+    "gaussian": lambda: Gaussian((3, 3, 3)),
+    "mixture": lambda: GaussianMixture((3, 3, 3), components=2, scales=(0.5, 2.0)),
+    "kde": lambda: KernelDensity((3, 3, 3), count=400),
+    "flow": lambda: Flow((3, 3, 3), transforms=1, hidden=8, coupling=True),
+    "autoregressive": lambda: Autoregressive((3, 3, 3), hidden=8),
+    "vae": lambda: KernelVAE((3, 3, 3), latent_dim=2, hidden=8),
+    "chain": lambda: KernelChain((3, 3, 3), latent_dim=2, hidden=8),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kernels_of_three_channels_are_drawn_jointly(family):
+    grey = correlated(400, 9).view(-1, 1, 3, 3)
+    torch.manual_seed(0)
+    prior = fitted(RGB[family](), grey.expand(-1, 3, -1, -1)).eval()
+    stem = nn.Conv2d(3, 500, 3)
+    apply_(stem, prior, seed=0)
+    red, green, blue = stem.weight.detach().transpose(0, 1).flatten(1)
+    assert torch.corrcoef(torch.stack([red, green, blue])).min() > 0.99
+    apply_(stem, fitted(Gaussian((1, 3, 3)), grey), seed=0)  # one channel at a time
+    assert torch.corrcoef(stem.weight.detach().transpose(0, 1).flatten(1)).triu(1).max() < 0.5
 
 
 @pytest.mark.parametrize("family", FAMILIES.values())
@@ -211,53 +310,6 @@ def test_parameter_counts_of_table_2(size, latent_dim, encoder, decoder):
     assert found == [encoder, decoder]
 
 
-def linear_gaussian(fidelity=1.0):
-    """Returns a VAE with u = A z + b + s ε, its kernels' exact distribution, and 40 kernels.
-
-    ReLUs are shifted so far up that the dense networks are linear. The columns of A are orthogonal, so the encoder
-    can be the exact posterior; below 1, ``fidelity`` shrinks its mean and its scale.
-    """
-    vae = KernelVAE((1, 2, 2), latent_dim=2, hidden=4, min_scale=0.1).double()
-    vae.whitening.fit_(correlated(300, 4).double())
-    directions = torch.linalg.qr(torch.randn(4, 2, generator=seeded(5)).double()).Q
-    a, b, s = directions * torch.tensor([1.5, 0.7]), torch.tensor([0.3, -0.2, 0.1, 0.0]).double(), 0.4
-    variance = 1 / (1 + (a / s).square().sum(0))
-    set_linear(vae.decoder, a, b, torch.full((4,), s**2 - 0.1**2).double())
-    recognize = fidelity * variance[:, None] * a.T / s**2
-    set_linear(vae.encoder, recognize, -recognize @ b, fidelity**2 * variance)
-    back = vae.whitening.basis * vae.whitening.scale
-    covariance = back @ (a @ a.T + s**2 * torch.eye(4)) @ back.T
-    truth = MultivariateNormal(vae.whitening.loc + back @ b, covariance)
-    return vae, truth, truth.mean + torch.randn(40, 4, generator=seeded(6)).double() @ truth.scale_tril.T
-
-
-@torch.no_grad()
-def set_linear(network, matrix, offset, variance, shift=100.0):
-    """Makes a dense network return ``matrix x + offset`` and a raw head whose softplus is ``variance``."""
-    first, second, heads = (layer for layer in network.modules() if isinstance(layer, torch.nn.Linear))
-    inputs = first.in_features
-    for layer in (first, second, heads):
-        layer.weight.zero_()
-        layer.bias.zero_()
-    first.weight[:inputs] = torch.eye(inputs)
-    first.bias.fill_(shift)
-    second.weight.copy_(torch.eye(len(second.weight)))
-    outputs = len(matrix)
-    heads.weight[:outputs, :inputs] = matrix
-    heads.bias[:outputs] = offset - matrix.sum(1) * shift
-    heads.bias[outputs:] = variance.expm1().log()
-
-
-def test_elbo_and_log_prob_are_exact_with_the_exact_posterior():
-    vae, truth, x = linear_gaussian()
-    kernels, exact = x.view(-1, 1, 2, 2), truth.log_prob(x)
-    elbo = torch.stack([vae.elbo(kernels, seeded(i)) for i in range(500)]).detach()
-    error = (elbo.mean(0) - exact).abs() / (elbo.std(0) / math.sqrt(500))
-    assert error.max() < 4.5
-    torch.testing.assert_close(vae.log_prob(kernels, 1), exact, rtol=0, atol=1e-5)  # one sample comes from the encoder
-    torch.testing.assert_close(vae.log_prob(kernels, 3000, seeded()), exact, rtol=0, atol=0.05)
-
-
 def test_dropout_is_for_the_dense_encoder_while_fitting():
     vae = KernelVAE((1, 3, 3), latent_dim=2, hidden=8, dropout=0.5)
     x, z = torch.randn(4, 9), torch.randn(4, 2)
@@ -265,64 +317,6 @@ def test_dropout_is_for_the_dense_encoder_while_fitting():
     assert torch.equal(vae.decode(z).loc, vae.decode(z).loc)
     vae.eval()
     assert torch.equal(vae.encode(x).loc, vae.encode(x).loc)
-
-
-def test_log_prob_rises_to_the_truth_and_elbo_stays_below():
-    vae, truth, x = linear_gaussian(fidelity=0.5)
-    kernels, exact = x.view(-1, 1, 2, 2), truth.log_prob(x)
-    elbo = torch.stack([vae.elbo(kernels, seeded(i)) for i in range(200)]).mean().item()
-    bounds = [vae.log_prob(kernels.repeat(6, 1, 1, 1), samples, seeded()).mean().item() for samples in (1, 6, 36, 3000)]
-    assert elbo < bounds[1] < bounds[2] < bounds[3] < exact.mean() + 0.01
-    assert bounds[0] < exact.mean() - 0.3 and bounds[3] > exact.mean() - 0.02
-    assert not torch.equal(vae.log_prob(kernels, 36, seeded(1)), vae.log_prob(kernels, 36, seeded(2)))
-    assert torch.equal(vae.log_prob(kernels, 36, seeded(1)), vae.log_prob(kernels, 36, seeded(1)))
-
-
-def test_log_prob_in_several_parts_is_as_good(monkeypatch):
-    vae, truth, x = linear_gaussian()
-    many = x.repeat(3, 1)  # 120 kernels of 3000 samples: parts of 21
-    calls = []
-    whole = vae._importance_bound
-    monkeypatch.setattr(vae, "_importance_bound", lambda flat, *rest: calls.append(len(flat)) or whole(flat, *rest))
-    log_prob = vae.log_prob(many.view(-1, 1, 2, 2), 3000, seeded())
-    assert calls == [21] * 5 + [15]
-    torch.testing.assert_close(log_prob, truth.log_prob(many), rtol=0, atol=0.05)
-
-
-@pytest.mark.parametrize("samples", [1, 5, 100])
-@pytest.mark.parametrize("network", ["dense", "paper"])
-def test_log_prob_passes_a_bounded_number_through_the_networks(network, samples):
-    vae = KernelVAE((1, 5, 5), network, latent_dim=2, hidden=1024 if network == "dense" else None).eval()
-    kernels = vae.sample(40, seeded())
-    whole = vae.log_prob(kernels, samples, seeded())
-    vae.chunk, seen = (16, []) if network == "paper" else (8, [])
-    for part in (vae.encoder, vae.decoder):
-        part.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    torch.testing.assert_close(vae.log_prob(kernels, samples, seeded()), whole)
-    assert max(seen) == 16 and sum(seen) == 40 + 40 * samples
-
-
-def test_samples_of_the_vae_have_the_covariance_of_its_density():
-    vae, truth, _ = linear_gaussian()
-    drawn = vae.sample(200_000, seeded()).flatten(1)
-    largest = truth.covariance_matrix.diagonal().max()
-    torch.testing.assert_close(drawn.mean(0), truth.mean, rtol=0, atol=0.01 * largest.sqrt().item())
-    torch.testing.assert_close(torch.cov(drawn.T), truth.covariance_matrix, rtol=0, atol=0.015 * largest.item())
-
-
-def test_importance_bound_lies_between_the_elbo_and_the_truth():
-    vae, truth, x = linear_gaussian(fidelity=0.8)
-    kernels, generator = x.view(-1, 1, 2, 2), seeded()
-    elbo, one, many = (
-        torch.stack([bound(kernels) for _ in range(400)]).mean().item()
-        for bound in (
-            lambda k: vae.elbo(k, generator),
-            lambda k: vae.importance_bound(k, 1, generator),
-            lambda k: vae.importance_bound(k, 20, generator),
-        )
-    )
-    assert one == pytest.approx(elbo, abs=0.05)
-    assert elbo + 0.05 < many < truth.log_prob(x).mean().item() + 0.02
 
 
 @pytest.mark.parametrize("bound", [KernelVAE.elbo, lambda vae, kernels: vae.importance_bound(kernels, 4)])
@@ -340,14 +334,6 @@ def test_variance_floor(network):
         raw.bias[-1 if network == "paper" else 25 :].fill_(-1e4)
     scale = vae.decode(torch.randn(6, 2)).scale
     torch.testing.assert_close(scale, torch.full((6, 25), 0.25))
-
-
-def test_normal_against_torch():
-    loc, scale, x = torch.randn(3, 5, 4, generator=seeded()).double()
-    normal, truth = Normal(loc, scale.exp()), torch.distributions.Normal(loc, scale.exp())
-    torch.testing.assert_close(normal.log_prob(x), truth.log_prob(x).sum(-1))
-    standard = torch.distributions.Normal(torch.zeros(4).double(), 1.0)
-    torch.testing.assert_close(normal.kl_standard(), torch.distributions.kl_divergence(truth, standard).sum(-1))
 
 
 @pytest.mark.parametrize(
@@ -370,9 +356,3 @@ def test_normal_against_torch():
 def test_vae_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         KernelVAE((1, 3, 3), **arguments)
-
-
-@pytest.mark.parametrize("samples", [0, -1, 2.5, True])
-def test_samples_must_be_a_count(samples):
-    with pytest.raises(ValueError, match=f"samples must be a whole number from 1 to 1048576; got {samples}"):
-        KernelVAE((1, 3, 3), hidden=4).log_prob(torch.zeros(1, 1, 3, 3), samples=samples)

@@ -92,6 +92,14 @@ class Prior(nn.Module, ABC):
         """The dtype of the prior's parameters."""
         return self._any_tensor().dtype
 
+    @property
+    def parameter_count(self) -> int:
+        """Numbers trained by gradient or, in a family that is fitted otherwise, all that are kept."""
+        return sum(tensor.numel() for tensor in list(self.parameters()) or self.buffers())
+
+    def check(self) -> None:
+        """Raises ``ValueError`` where the parameters, though finite, describe no density."""
+
     def extra_repr(self) -> str:
         return f"kernel_shape={self.kernel_shape}"
 
@@ -115,6 +123,26 @@ def whole_number(value: object, name: str) -> int:
     except TypeError:
         pass
     raise TypeError(f"{name} must be an int; got {value!r}")
+
+
+def check_count(**counts: int) -> None:
+    """Raises ``ValueError`` where one of a prior's arguments is no whole number from 1 up."""
+    for name, count in counts.items():
+        if type(count) is not int or not 1 <= count <= MAX_SIZE:
+            raise ValueError(f"{name} must be a whole number from 1 to {MAX_SIZE}; got {count!r}")
+
+
+def check_positive(**numbers: float) -> None:
+    """Raises ``ValueError`` where one of a prior's arguments is no number above 0 and below 1,000,000."""
+    for name, number in numbers.items():
+        if type(number) not in (int, float) or not 0 < number < 1e6:
+            raise ValueError(f"{name} must be a number above 0 and below 1,000,000; got {number!r}")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raises ``ValueError`` where a share of units to drop is no number from 0 to below 1."""
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a number from 0 to below 1; got {dropout!r}")
 
 
 def _checked_shape(kernel_shape: KernelShape) -> KernelShape:

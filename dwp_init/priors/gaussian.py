@@ -1,16 +1,19 @@
-"""A full-covariance Gaussian: the control that every other prior must beat."""
+"""Gaussian densities: one of full covariance, the control that every other prior must beat, and mixtures of them."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dwp_init.priors.base import KernelShape, Prior
-from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
+from dwp_init.priors.base import KernelShape, Prior, check_count, check_positive
+from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril, standard_normal_log_prob
 
 
 class Gaussian(Prior):
-    """Describes kernels by N(loc, Σ) with a full covariance Σ.
+    """Describes kernels by N(loc, Σ) with a full covariance Σ (Appendix C).
 
     Args:
         kernel_shape: ``(c, k, k)``.
@@ -38,3 +41,181 @@ class Gaussian(Prior):
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         white = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
         return self.whitening.inverse(white)
+
+
+class GaussianMixture(Prior):
+    """Describes kernels by a mixture of Gaussians, Σₖₛ πₖₛ N(locₖ, s² Σₖ), with full covariances Σₖ.
+
+    With several ``scales`` each component is a Gaussian scale mixture (Andrews & Mallows 1974): its kernels share a
+    shape but not a strength, as trained kernels do. With the one scale 1 this is the usual Gaussian mixture.
+
+    Args:
+        kernel_shape: ``(c, k, k)``.
+        components: Number of pairs of mean and covariance.
+        scales: The strengths s of every component.
+    """
+
+    family: ClassVar[str] = "mixture"
+    exact: ClassVar[bool] = True
+    weight: Tensor
+    loc: Tensor
+    scale_tril: Tensor
+
+    def __init__(self, kernel_shape: KernelShape, components: int = 8, scales: Sequence[float] = (1.0,)) -> None:
+        super().__init__(kernel_shape)
+        check_count(components=components)
+        if not isinstance(scales, (tuple, list)) or not scales:
+            raise ValueError(f"scales must be one or more positive numbers; got {scales!r}")
+        for scale in scales:
+            check_positive(scales=scale)
+        self.components, self.scales = components, tuple(map(float, scales))
+        self.whitening = Whitening(self.dim)
+        self.register_buffer("weight", torch.full((components, len(scales)), 1 / (components * len(scales))))
+        self.register_buffer("loc", torch.zeros(components, self.dim))
+        self.register_buffer("scale_tril", torch.eye(self.dim).repeat(components, 1, 1))
+        self.chunk = max(2**22 // self.dim, 1)  # few large parts, for each goes through all components
+
+    def arguments(self) -> dict[str, Any]:
+        return {"components": self.components, "scales": list(self.scales)}
+
+    def check(self) -> None:
+        """Raises ``ValueError`` unless the weights are a distribution and every covariance has an inverse."""
+        total = self.weight.sum().item()
+        if (self.weight < 0).any() or not abs(total - 1) < 1e-3:
+            raise ValueError(
+                f"weight must be 0 or more and sum to 1; its least is {self.weight.min():.4g}, its sum {total:.4g}"
+            )
+        check_tril(scale_tril=self.scale_tril)
+
+    @torch.no_grad()
+    def fit_(
+        self,
+        kernels: Tensor,
+        shrinkage: float = 30.0,
+        steps: int = 200,
+        tolerance: float = 1e-3,
+        generator: torch.Generator | None = None,
+    ) -> "GaussianMixture":
+        """Fits by expectation-maximisation from a k-means start, in float64 on whitened kernels.
+
+        Args:
+            kernels: ``(n, c, k, k)``.
+            shrinkage: Kernels' worth of the covariance of all kernels that is added to that of each component (a
+                conjugate prior, so the fit is a maximum a posteriori one): what makes few kernels enough.
+            steps: At the most.
+            tolerance: Stops when a step gains less, in nats per kernel.
+            generator: Of the start, on the CPU; PyTorch's global one by default.
+
+        Raises:
+            ValueError: There are fewer kernels than components, or what :meth:`Whitening.fit_` raises.
+        """
+        flat = self._flatten(kernels)
+        if len(flat) < self.components:
+            raise ValueError(f"{self.components} components need at least as many kernels; got {len(flat)}")
+        check_positive(shrinkage=shrinkage)
+        self.whitening.fit_(flat)
+        white = self.whitening(flat).double()
+        share = _k_means(white, self.components, generator)[:, :, None].expand(-1, -1, len(self.scales))
+        share, last = share / len(self.scales), -math.inf
+        for _ in range(steps):
+            weight, loc, tril = self._maximize(white, share, shrinkage)
+            joint = _joint(white, weight, loc, tril, self.scales)
+            total = joint.flatten(1).logsumexp(1)
+            share, before, last = (joint - total[:, None, None]).exp(), last, total.mean().item()
+            if last - before < tolerance:
+                break
+        self.weight.copy_(weight)
+        self.loc.copy_(loc)
+        self.scale_tril.copy_(tril)
+        return self
+
+    @classmethod
+    def average(cls, parts: Sequence["GaussianMixture"]) -> "GaussianMixture":
+        """Averages the densities of mixtures fitted to the same kernels, which is a mixture of all their components.
+
+        Averaging over starts smooths away what a single fit has learned by chance (Ormoneit & Tresp 1996).
+
+        Raises:
+            ValueError: There are none, or they differ in kernel shape, scales or whitening.
+        """
+        if not parts:
+            raise ValueError("an average needs at least one mixture; got none")
+        first = parts[0]
+        for part in parts:
+            if (part.kernel_shape, part.scales) != (first.kernel_shape, first.scales):
+                raise ValueError(
+                    f"an average needs mixtures of one kernel shape and scales; got {first.kernel_shape} with "
+                    f"{first.scales} and {part.kernel_shape} with {part.scales}"
+                )
+            if not all(map(torch.equal, part.whitening.buffers(), first.whitening.buffers())):
+                raise ValueError("an average needs mixtures fitted to the same kernels; their whitenings differ")
+        average = cls(first.kernel_shape, sum(part.components for part in parts), first.scales)
+        average.whitening.load_state_dict(first.whitening.state_dict())
+        average.weight = torch.cat([part.weight for part in parts]) / len(parts)
+        average.loc = torch.cat([part.loc for part in parts])
+        average.scale_tril = torch.cat([part.scale_tril for part in parts])
+        return average
+
+    def _maximize(self, white: Tensor, share: Tensor, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns weights, means and Cholesky factors for responsibilities ``(n, components, scales)``."""
+        count = share.sum((0, 2))
+        precision = (share / white.new_tensor(self.scales).square()).sum(2)
+        loc = (precision.T @ white) / precision.sum(0).clamp_min(1e-12)[:, None]
+        eye = torch.eye(white.shape[1], dtype=white.dtype, device=white.device)
+        trils = []
+        for k in range(self.components):
+            centred = white - loc[k]
+            scatter = (centred * precision[:, k, None]).T @ centred
+            trils.append(torch.linalg.cholesky((scatter + shrinkage * eye) / (count[k] + shrinkage)))
+        weight = share.sum(0) + 0.1
+        return weight / weight.sum(), loc, torch.stack(trils)
+
+    def log_prob(self, kernels: Tensor) -> Tensor:
+        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        white = self.whitening(self._flatten(kernels))
+        parts = [
+            _joint(part, self.weight, self.loc, self.scale_tril, self.scales).flatten(1).logsumexp(1)
+            for part in white.split(max(2**23 // self.weight.numel(), 1))
+        ]
+        return torch.cat(parts) - self.whitening.log_det()
+
+    def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
+        """Draws how many kernels come from each component, then these in the components' order, then shuffles them."""
+        uniform = torch.rand(n, generator=generator, device=self.device, dtype=self.dtype)
+        total = self.weight.flatten().cumsum(0)
+        picked = torch.searchsorted(total, uniform, right=True).clamp_max(len(total) - 1)
+        counts = picked.bincount(minlength=len(total))
+        white = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
+        white *= white.new_tensor(self.scales).repeat(self.components).repeat_interleave(counts)[:, None]
+        sizes = counts.view(self.components, -1).sum(1).tolist()
+        loc, factor = self.whitening.inverse(self.loc), self.whitening.basis * self.whitening.scale @ self.scale_tril
+        parts = zip(loc, factor, white.split(sizes), strict=True)
+        kernels = torch.cat([torch.addmm(mean, part, half.T) for mean, half, part in parts])
+        return kernels[torch.randperm(n, generator=generator, device=self.device)]
+
+
+def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tuple[float, ...]) -> Tensor:
+    """Maps whitened kernels ``(n, d)`` to log πₖₛ N(u; locₖ, s² Σₖ), ``(n, components, scales)``."""
+    scale, dim = white.new_tensor(scales), white.shape[1]
+    white = white.to(loc.dtype)
+    distance = torch.stack(
+        [
+            torch.linalg.solve_triangular(factor, (white - mean).T, upper=False).square().sum(0)
+            for mean, factor in zip(loc, tril, strict=True)
+        ],
+        1,
+    )
+    constant = -0.5 * dim * LOG_2PI - tril.diagonal(dim1=1, dim2=2).log().sum(1)[:, None] - dim * scale.log()
+    return weight.log() + constant - 0.5 * distance[:, :, None] / scale.square()
+
+
+def _k_means(white: Tensor, components: int, generator: torch.Generator | None, steps: int = 20) -> Tensor:
+    """Returns one-hot memberships ``(n, components)`` of k-means on the kernels' directions."""
+    points = F.normalize(white)
+    order = torch.randperm(len(points), generator=generator).to(points.device)
+    centres = points[order[:components]]
+    for _ in range(steps):
+        member = F.one_hot(torch.cdist(points, centres).argmin(1), components).to(points)
+        sizes = member.sum(0)[:, None]
+        centres = torch.where(sizes > 0, member.T @ points / sizes.clamp_min(1), centres)
+    return member

@@ -38,20 +38,10 @@ class Whitening(nn.Module):
         Raises:
             ValueError: Fewer than two kernels, kernels without any spread, or NaN or infinite values.
         """
-        if len(kernels) < 2:
-            raise ValueError(f"a covariance needs at least 2 kernels; got {len(kernels)}")
-        broken = (~kernels.isfinite()).any(1).sum().item()
-        if broken:
-            raise ValueError(f"{broken} of {len(kernels)} kernels hold NaN or infinity; drop them")
-        exact = kernels.double()
-        covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], exact.shape[1])
-        variances, basis = torch.linalg.eigh(covariance)
-        largest = variances[-1].clamp_min(0).sqrt().item()
-        if largest == 0:
-            raise ValueError(f"the {len(kernels)} kernels are all the same; a covariance needs some spread")
-        self.loc.copy_(exact.mean(0))
+        loc, basis, scale = _moments(kernels, min_scale)
+        self.loc.copy_(loc)
         self.basis.copy_(basis)
-        self.scale.copy_(variances.clamp_min(0).sqrt().clamp_min(min_scale * largest))
+        self.scale.copy_(scale)
         return self
 
     def check(self) -> None:
@@ -74,6 +64,77 @@ class Whitening(nn.Module):
     def log_det(self) -> Tensor:
         """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
         return self.scale.log().sum()
+
+
+class RasterWhitening(nn.Module):
+    """Maps kernels w to u = L⁻¹ (w - loc), for a covariance L Lᵀ with L lower triangular, and back.
+
+    Each number of u depends on those of w up to its own place in raster order: it is what a linear prediction from the
+    ones before leaves over, in units of its standard deviation. Starts as the identity.
+
+    Args:
+        dim: Numbers in a kernel.
+    """
+
+    loc: Tensor
+    tril: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(dim))
+        self.register_buffer("tril", torch.eye(dim))
+
+    @torch.no_grad()
+    def fit_(self, kernels: Tensor, min_scale: float = 1e-3) -> "RasterWhitening":
+        """Sets mean and covariance to those of kernels ``(n, dim)``, as :meth:`Whitening.fit_` does."""
+        loc, basis, scale = _moments(kernels, min_scale)
+        half = basis * scale
+        self.loc.copy_(loc)
+        self.tril.copy_(torch.linalg.cholesky(half @ half.T))
+        return self
+
+    def check(self) -> None:
+        """Raises ``ValueError`` unless ``tril`` is lower triangular with a positive diagonal, as densities need."""
+        check_tril(tril=self.tril)
+
+    def forward(self, kernels: Tensor) -> Tensor:
+        """Whitens kernels ``(n, dim)``."""
+        return torch.linalg.solve_triangular(self.tril, (kernels - self.loc).T, upper=False).T
+
+    def inverse(self, white: Tensor) -> Tensor:
+        """Returns whitened vectors ``(n, dim)`` to kernels."""
+        return torch.addmm(self.loc, white, self.tril.T)
+
+    def log_det(self) -> Tensor:
+        """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
+        return self.tril.diagonal().log().sum()
+
+
+def check_tril(**factors: Tensor) -> None:
+    """Raises ``ValueError`` where Cholesky factors ``(..., d, d)`` are not lower triangular or have no inverse."""
+    for name, factor in factors.items():
+        least = factor.diagonal(dim1=-2, dim2=-1).min().item()
+        if not least > 0:
+            raise ValueError(f"the diagonal of {name} must be above 0; its least is {least:.4g}")
+        above = factor.triu(1).count_nonzero().item()
+        if above:
+            raise ValueError(f"{name} must be lower triangular; {above} numbers above its diagonal are not 0")
+
+
+def _moments(kernels: Tensor, min_scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns mean ``(d,)``, orthogonal basis ``(d, d)`` and standard deviations ``(d,)`` of kernels, in float64."""
+    if len(kernels) < 2:
+        raise ValueError(f"a covariance needs at least 2 kernels; got {len(kernels)}")
+    broken = (~kernels.isfinite()).any(1).sum().item()
+    if broken:
+        raise ValueError(f"{broken} of {len(kernels)} kernels hold NaN or infinity; drop them")
+    exact = kernels.double()
+    covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], exact.shape[1])
+    variances, basis = torch.linalg.eigh(covariance)
+    largest = variances[-1].clamp_min(0).sqrt().item()
+    if largest == 0:
+        raise ValueError(f"the {len(kernels)} kernels are all the same; a covariance needs some spread")
+    return exact.mean(0), basis, variances.clamp_min(0).sqrt().clamp_min(min_scale * largest)
 
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:

@@ -1,0 +1,107 @@
+"""Normalizing flows, by the library zuko."""
+
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dwp_init.priors.base import KernelShape, Prior, check_count
+from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
+
+FLOWS = ("maf", "nsf")
+MAX_WEIGHTS = 2**27
+
+
+class Flow(Prior):
+    """Describes kernels by an invertible map of whitened kernels to N(0, I), a flow of the library ``zuko``.
+
+    Needs the extra ``flow``: ``pip install 'dwp_init[flow]'``.
+
+    Args:
+        kernel_shape: ``(c, k, k)``.
+        network: ``maf``, affine autoregressive transforms (Papamakarios et al. 2017), or ``nsf``, rational-quadratic
+            splines (Durkan et al. 2019).
+        transforms: How many follow each other, the order of the numbers reversed from one to the next.
+        hidden: Width of the two hidden layers in each.
+        coupling: Whether a transform changes one half of the numbers given the other, which draws in 2 passes, instead
+            of each given those before, which draws in ``c·k·k``.
+
+    Raises:
+        ImportError: ``zuko`` is not installed.
+
+    References:
+        Papamakarios et al., Masked Autoregressive Flow for Density Estimation, NeurIPS 2017; Durkan et al., Neural
+        Spline Flows, NeurIPS 2019; Rozet et al., Zuko: Normalizing Flows in PyTorch, 2022.
+    """
+
+    family: ClassVar[str] = "flow"
+    exact: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        kernel_shape: KernelShape,
+        network: str = "maf",
+        transforms: int = 3,
+        hidden: int = 64,
+        coupling: bool = False,
+    ) -> None:
+        super().__init__(kernel_shape)
+        check_count(transforms=transforms, hidden=hidden)
+        if network not in FLOWS:
+            raise ValueError(f"network must be one of {', '.join(map(repr, FLOWS))}; got {network!r}")
+        if not isinstance(coupling, bool):
+            raise ValueError(f"coupling must be True or False; got {coupling!r}")
+        if self.dim < 2:
+            raise ValueError(f"a flow needs kernels of 2 numbers or more; got kernel_shape {kernel_shape}")
+        _check_size(self.dim, transforms, hidden)
+        self.network, self.transforms, self.hidden, self.coupling = network, transforms, hidden, coupling
+        self.whitening = Whitening(self.dim)
+        flow = {"maf": _zuko().flows.MAF, "nsf": _zuko().flows.NSF}[network]
+        passes = 2 if coupling else None
+        meta = torch.empty(0).is_meta
+        # zuko reads its masks as it builds them, which the meta device cannot; what it draws there counts for nothing
+        with torch.device("cpu"), torch.random.fork_rng(devices=[], enabled=meta):
+            self.flow = flow(self.dim, transforms=transforms, hidden_features=(hidden, hidden), passes=passes).transform
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "transforms": self.transforms,
+            "hidden": self.hidden,
+            "coupling": self.coupling,
+        }
+
+    def log_prob(self, kernels: Tensor) -> Tensor:
+        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        white = self.whitening(self._flatten(kernels))
+        if not len(white):
+            return white.new_zeros(0)
+        base, log_det = self.flow().call_and_ladj(white)
+        return standard_normal_log_prob(base) + log_det - self.whitening.log_det()
+
+    def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
+        base = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
+        return self.whitening.inverse(self.flow().inv(base))
+
+
+def _check_size(dim: int, transforms: int, hidden: int) -> None:
+    """Raises ``ValueError`` for flows too large to be built, which happens in memory even where a file is only read."""
+    if transforms > 100:
+        raise ValueError(f"transforms must be a whole number from 1 to 100; got {transforms}")
+    weights = transforms * (hidden + dim) * (hidden + 24 * dim)  # a spline has 23 numbers
+    if weights > MAX_WEIGHTS:
+        raise ValueError(
+            f"a flow of transforms={transforms} and hidden={hidden} over kernels of {dim} numbers has up to {weights} "
+            f"weights; at most {MAX_WEIGHTS} are built: lower hidden or transforms"
+        )
+
+
+def _zuko() -> ModuleType:
+    try:
+        import zuko
+    except ImportError as error:
+        raise ImportError(
+            f"a flow prior needs the library zuko ({error}); install it with: pip install 'dwp_init[flow]'"
+        ) from error
+    return zuko
