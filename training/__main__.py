@@ -1,14 +1,18 @@
-"""Command line of the pipeline: ``python -m training list | run | fit | bundle | cards``."""
+"""Pipeline: ``python -m training list | run | fit | evaluate | import-authors | bundle | cards``."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
 import torch
 
+from dwp_init import load_prior
 from training import cards, recipes
-from training.fit import FAMILIES, PRIOR, Fit
-from training.kernels import KernelFile
+from training.authors import UNSTATED, import_authors
+from training.evaluate import PRIOR, SAMPLES, SMOKE, evaluate_priors, print_table, transposed, write_table
+from training.fit import FITS
+from training.kernels import KernelFile, read_reference
 from training.stages import Context, StageChangedError, override, publish_records, read_done, run_stages
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.settings = settings
     try:
         options.command(options)
-    except (ValueError, TypeError, OSError, StageChangedError) as error:
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError, StageChangedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -56,11 +60,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    fit = Fit(
-        name=options.name or options.out.resolve().name,
-        family=options.family,
-        epochs=2 if options.smoke else Fit.epochs,
-    )
+    fit = FITS[options.family](name=options.name or options.out.resolve().name)
+    if options.smoke and hasattr(fit, "epochs"):
+        fit = dataclasses.replace(fit, epochs=2)
     stages = override({"kernels": KernelFile.of(options.kernels), "fit": fit}, options.settings)
     context = Context(out=options.out, device=_device(options.device), smoke=options.smoke)
     folder = run_stages(stages, context)["fit"]
@@ -69,11 +71,27 @@ def _fit(options: argparse.Namespace) -> None:
     print(f"the prior is in {folder / PRIOR}; dwp_init.apply_(model, prior={str(folder / PRIOR)!r})")
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    priors = {name: load_prior(name) for name in options.prior}
+    rows = evaluate_priors(
+        priors, *read_reference(options.kernels), samples=SMOKE["samples"] if options.smoke else SAMPLES
+    )
+    print_table(transposed(rows))
+    if options.out:
+        write_table(options.out, rows)
+        print(f"wrote {options.out}")
+
+
 def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu") from error
+
+
+def _import_authors(options: argparse.Namespace) -> None:
+    folder = import_authors(options.checkpoint, options.kernel_size, options.out, options.name, options.license)
+    print(f"the prior is in {folder}; dwp_init.apply_(model, prior={str(folder)!r})")
 
 
 def _bundle(options: argparse.Namespace) -> None:
@@ -108,11 +126,25 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", usage=usage, help="fit a prior to kernels of your own")
     fit.set_defaults(command=_fit)
     fit.add_argument("--kernels", type=Path, required=True, help=".npy or .safetensors, (n, k, k) or (n, c, k, k)")
-    fit.add_argument("--family", choices=FAMILIES, default="vae")
+    fit.add_argument("--family", choices=FITS, default="mixture", help="default: %(default)s")
     fit.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     fit.add_argument("--name", help="what the prior is called (default: the folder's name)")
     fit.add_argument("--smoke", action="store_true", help="two epochs")
     fit.add_argument("--device", default=device)
+    evaluate = commands.add_parser("evaluate", help="compare priors on kernels: log p and what their samples are like")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("--prior", nargs="+", required=True, metavar="NAME|FOLDER")
+    kernels = "a kernels stage's kernels.safetensors, of which the test kernels count; or a file of kernels (n, k, k)"
+    evaluate.add_argument("--kernels", type=Path, required=True, help=kernels)
+    evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table, a row per prior")
+    evaluate.add_argument("--smoke", action="store_true", help="30 latents per kernel instead of 1,000")
+    authors = commands.add_parser("import-authors", help="turn a VAE of the paper's released code into a prior")
+    authors.set_defaults(command=_import_authors)
+    authors.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the vae_params.torch of train-vae.py")
+    authors.add_argument("--kernel-size", type=int, required=True, help="7 or 5")
+    authors.add_argument("--out", type=Path, required=True, help="folder for the prior")
+    authors.add_argument("--name", help="what the prior is called (default: the folder's name)")
+    authors.add_argument("--license", default=UNSTATED, help="of the checkpoint (default: %(default)s)")
     bundle = commands.add_parser("bundle", help="put a recipe's finished priors into the package")
     bundle.set_defaults(command=_bundle)
     bundle.add_argument("recipe", metavar="RECIPE")

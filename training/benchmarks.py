@@ -1,5 +1,6 @@
 """What things cost: drawing a network's kernels, and training source networks one by one or as an ensemble."""
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 import dwp_init
-from training.evaluate import bundled_digests, write_table
+from dwp_init import Prior
+from training.evaluate import bundled_digests, print_table, write_table
+from training.fit import fitted_prior
 from training.networks import CIFARNet, MNISTNet
-from training.stages import Context, Stage
+from training.stages import Context, Stage, check_counts
 
-PAIRS = (("notmnist-7x7", "notmnist-5x5"), ("notmnist-7x7-h1", "notmnist-5x5-h1"))
+PAIRS = tuple((f"notmnist-7x7{suffix}", f"notmnist-5x5{suffix}") for suffix in ("", "-vae", "-h1"))
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,74 @@ def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int,
         "extra_memory_mb": round(memory / 1e6, 1),
         "threads": torch.get_num_threads(),
     }
+
+
+@dataclass(frozen=True)
+class Decoding(Stage):
+    """Times drawing kernels from each of several fits, beside ``kaiming_normal_`` and the machine's matrix products.
+
+    The three are measured in turn, ``repeats`` times; the table has medians, and shares of the best matrix product.
+
+    Args:
+        needs: The fits.
+        kernels: Kernels drawn; 98,304 are those of the two 5×5 layers of the paper's CIFAR network.
+        repeats: Rounds.
+        size: Of the square float32 matrices whose product is the peak.
+    """
+
+    kernels: int = 98_304
+    repeats: int = 7
+    size: int = 2048
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        check_counts(kernels=self.kernels, repeats=self.repeats, size=self.size)
+        fits = [fitted_prior(context.out / need) for need in self.needs]
+        priors = {prior.details["name"]: prior for prior in fits}
+        weight = torch.empty(self.kernels, *next(iter(priors.values())).kernel_shape)
+        left, right = torch.rand(2, self.size, self.size).unbind()
+        times: dict[str, list[float]] = {name: [] for name in ("kaiming", "product", *priors)}
+        for _ in tqdm(range(self.repeats), desc="decoding", unit="round"):
+            times["kaiming"].append(_seconds(lambda: nn.init.kaiming_normal_(weight)))
+            times["product"].append(_seconds(lambda: left @ right))
+            for name, prior in priors.items():
+                times[name].append(_seconds(lambda prior=prior: prior.sample(self.kernels)))
+                times["product"].append(_seconds(lambda: left @ right))
+        peak = 2 * self.size**3 / min(times["product"])
+        kaiming = statistics.median(times["kaiming"])
+        rows = [
+            self._row(name, prior.family, _decoding_flops(prior, self.kernels), times[name], kaiming, peak)
+            for name, prior in priors.items()
+        ]
+        write_table(folder / "record" / "decoding.csv", rows)
+        print_table(rows)
+        return {"rows": rows}
+
+    def _row(
+        self, name: str, family: str, flops: int, times: list[float], kaiming: float, peak: float
+    ) -> dict[str, Any]:
+        seconds = statistics.median(times)
+        return {
+            "prior": name,
+            "family": family,
+            "kernels": self.kernels,
+            "seconds": round(seconds, 4),
+            "seconds_min": round(min(times), 4),
+            "seconds_max": round(max(times), 4),
+            "over_kaiming": round(seconds / kaiming, 2),
+            "gflop": round(flops / 1e9, 3),
+            "share_of_peak": round(flops / seconds / peak, 4),
+            "best_share_of_peak": round(flops / min(times) / peak, 4),
+            "peak_gflop_per_second": round(peak / 1e9, 1),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def _decoding_flops(prior: Prior, kernels: int) -> int:
+    """Returns the floating-point operations of the matrix products and convolutions that draw kernels."""
+    count = min(kernels, 4 * prior.chunk)
+    with FlopCounterMode(display=False) as counter:
+        prior.sample(count)
+    return counter.get_total_flops() * kernels // count
 
 
 @dataclass(frozen=True)

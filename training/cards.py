@@ -1,6 +1,5 @@
 """From finished fits to what users get: the bundled prior, its registry entry, its card, the README's tables."""
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -13,21 +12,30 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from dwp_init import Prior, load_prior, save_prior
+from dwp_init import GaussianMixture, KernelVAE, Prior, load_prior, save_prior
 from dwp_init.files import CONFIG, MODEL, write_bytes, write_json
 from dwp_init.hub import BUNDLED, REGISTRY, registry
 from training import recipes
-from training.figures import plot_kernels
+from training.converge import LEARNED
+from training.figures import plot_kernels, plot_latent_space
 from training.fit import fitted_prior
 from training.kernels import PARTS, KernelSet
 from training.stages import DONE, Stage, read_config
+from training.tables import (
+    cost_line,
+    density_table,
+    effect_table,
+    families_table,
+    joint_table,
+    kernel_size,
+    priors_table,
+    read,
+)
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
-RESULTS = ROOT / "training" / "results"
-EFFECT_STEPS = ("25", "120")
-LEARNED = "learned kernels, He's RMS"
-README_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "Gaussian prior", LEARNED)
+README_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "dense VAE", "Gaussian prior", LEARNED)
+CALLED = {"": "dwp", "-vae": "dense VAE", "-h1": "paper's VAE"}  # in the effect table, by the end of a prior's name
 
 
 def bundle(recipe: ModuleType, out: Path) -> list[str]:
@@ -60,8 +68,15 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         }
         write_json(REGISTRY, dict(sorted(registry().items())))
         (CARDS / name).mkdir(parents=True, exist_ok=True)
-        plot_kernels(KernelSet.load(out / needs).test, prior, CARDS / name / "kernels.png")
+        kernels = KernelSet.load(out / needs)
+        plot_kernels(kernels.test, prior, CARDS / name / "kernels.png")
+        if _has_a_plane(prior):
+            plot_latent_space(prior, kernels.train, CARDS / name / "latent.png")
     return list(priors)
+
+
+def _has_a_plane(prior: Prior) -> bool:
+    return isinstance(prior, KernelVAE) and prior.latent_dim == 2
 
 
 def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> Prior:
@@ -95,8 +110,14 @@ def _provenance(kernels: Path, sources: Path) -> dict[str, Any]:
 
 
 def pages() -> dict[Path, str]:
-    """Returns every page that is written from results, with its text: a card per bundled prior, and the README."""
+    """Returns every page that is written from results, with its text: the cards, the families' page, the README."""
     written = {CARDS / name / "README.md": card(name) for name in registry()}
+    written[CARDS / "families.md"] = Template((CARDS / "families_template.md").read_text()).substitute(
+        families=families_table(),
+        density_7x7=density_table("7x7"),
+        density_5x5=density_table("5x5"),
+        joint=joint_table(),
+    )
     return written | {ROOT / "README.md": _fill_readme((ROOT / "README.md").read_text())}
 
 
@@ -111,9 +132,8 @@ def write_pages() -> list[Path]:
 def card(name: str) -> str:
     """Renders the card of a bundled prior from its configuration and the results of record."""
     prior = load_prior(name)
-    details, size = prior.details, _size(name)
+    details, size = prior.details, kernel_size(name)
     metrics, source = details["metrics"], details["source"]
-    density = _read(f"density_notmnist_{size}.csv")
     metadata = ModelCardData(
         library_name="dwp_init",
         license=details["license"].lower(),
@@ -124,11 +144,13 @@ def card(name: str) -> str:
         name=name,
         size=size.replace("x", "×"),
         bound="exactly" if prior.exact else "by a lower bound that tightens with the number of samples",
-        family=_describe_network(prior),
-        source="\n".join(f"| {key} | {value} |" for key, value in _source_rows(source, details["fit"]).items()),
-        kernels=_counted(density[0]),
+        family=_describe_family(prior),
+        latent=LATENT if _has_a_plane(prior) else "",
+        source="\n".join(f"| {key} | {value} |" for key, value in _source_rows(source).items()),
+        fit=_describe_fit(prior),
+        kernels=_counted(read(f"density_notmnist_{size}.csv")[0]),
         test_networks=source["held_out_networks"]["test"],
-        density="\n".join(_density_row(row, name) for row in density),
+        density=density_table(size, name),
         samples="\n".join(_sample_row(label, row) for label, row in metrics["samples"].items()),
         effect=_effect(name),
         limits=LIMITS,
@@ -142,25 +164,49 @@ LIMITS = """\
 - Only the start of training was measured, not networks trained to the end."""
 
 
-def _describe_network(prior: Any) -> str:
+LATENT = """
+
+![Where learned kernels lie in the two latent dimensions, and what the decoder makes of these](latent.png)
+"""
+
+
+def _describe_family(prior: Prior) -> str:
     arguments = prior.arguments()
+    if isinstance(prior, GaussianMixture):
+        restarts = prior.details["fit"]["restarts"]
+        scales = ", ".join(f"{scale:g}" for scale in prior.scales)
+        return (
+            f"A mixture of {prior.components} Gaussian scale mixtures with full covariances: the average of {restarts} "
+            f"fits of {prior.components // restarts} components, each component at {len(prior.scales)} strengths "
+            f"({scales}); {prior.parameter_count:,} numbers."
+        )
     if arguments["network"] == "paper":
         return (
             f"A variational auto-encoder with the convolutional networks of the paper's Appendix H.1 and "
-            f"{arguments['latent_dim']} latent dimensions, on raw kernels; {_parameters(prior):,} parameters."
+            f"{arguments['latent_dim']} latent dimensions, on raw kernels; {prior.parameter_count:,} parameters."
         )
     return (
         f"A variational auto-encoder with two dense layers each way ({arguments['hidden']} wide in the decoder) and "
         f"{arguments['latent_dim']} latent dimensions, on kernels whitened by their own covariance; "
-        f"{_parameters(prior):,} parameters."
+        f"{prior.parameter_count:,} parameters."
     )
 
 
-def _parameters(prior: Any) -> int:
-    return sum(parameter.numel() for parameter in prior.parameters())
+def _describe_fit(prior: Prior) -> str:
+    fit = prior.details["fit"]
+    if isinstance(prior, GaussianMixture):
+        choices = [" or ".join(f"{value:g}" for value in fit[key]) for key in ("components", "shrinkages")]
+        return (
+            f"expectation-maximisation with {choices[0]} components and a shrinkage of {choices[1]} kernels, the best "
+            f"on the validation networks; at most {fit['most']:,} kernels"
+        )
+    return (
+        f"{fit['epochs']} epochs (300 in the paper), batches of {fit['batch_size']}, Adam {fit['lr']:g}, linear "
+        f"decay, latents per kernel and step: {fit['importance_samples']}, the best on the validation networks"
+    )
 
 
-def _source_rows(source: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
+def _source_rows(source: dict[str, Any]) -> dict[str, Any]:
     filters = " and ".join(map(str, source["filters"]))
     fitted = source["kernels"]
     return {
@@ -173,20 +219,8 @@ def _source_rows(source: dict[str, Any], fit: dict[str, Any]) -> dict[str, Any]:
         "kernels kept": f"{100 * source['kept']:.1f} %, of norm ≥ {source['norm_threshold']}, which is "
         f"{source['min_norm']} times the 95 % quantile of the fitting networks",
         "kernels to fit / validate / test": " / ".join(f"{fitted[part]:,}" for part in PARTS) + ", split by network",
-        "fit": f"{fit['epochs']} epochs (300 in the paper), batches of {fit['batch_size']}, Adam {fit['lr']:g}, linear "
-        f"decay, latents per kernel and step: {fit['importance_samples']}, the best on the validation networks",
         "made with": f"PyTorch {source['made_with']['torch']}, {source['made_with']['processor']}",
     }
-
-
-def _density_row(row: dict[str, str], chosen: str) -> str:
-    label = f"**{row['prior']}**" if row["prior"] == chosen else row["prior"]
-    over = "" if row["prior"].endswith("gaussian") else _over_gaussian(row)
-    return f"| {label} | {row['log_prob']} ± {row['standard_error']} | {over} | {row['elbo']} |"
-
-
-def _over_gaussian(row: dict[str, str]) -> str:
-    return f"{float(row['over_gaussian']):+} ± {row['over_gaussian_error']}"
 
 
 def _counted(row: dict[str, str]) -> str:
@@ -201,72 +235,19 @@ def _sample_row(label: str, row: dict[str, Any]) -> str:
 
 
 def _effect(name: str) -> str:
-    table = effect_table(("paper's VAE" if name.endswith("-h1") else "dwp", "Gaussian prior", LEARNED))
+    called = CALLED[name.removeprefix(f"notmnist-{kernel_size(name)}")]
+    table = effect_table((called, "Gaussian prior", LEARNED))
     return (
         "The paper's network on MNIST (60,000 images, Adam 1e-3, batches of 128), 7×7 and 5×5 priors together, test "
         f"accuracy in %, mean of paired seeds ± standard deviation of the paired difference:\n\n{table}"
     )
 
 
-def effect_table(inits: tuple[str, ...]) -> str:
-    """Renders rows of ``converge_mnist.csv``, Kaiming first, at the steps of record."""
-    rows = _read("converge_mnist.csv")
-    found = {(row["init"], row["step"]): row for row in rows}
-    lines = ["| init | " + " | ".join(f"{s} steps | over Kaiming | seeds ahead" for s in EFFECT_STEPS) + " |"]
-    lines.append("|---" * (1 + 3 * len(EFFECT_STEPS)) + "|")
-    for init in ("Kaiming", *inits):
-        cells = []
-        for step in EFFECT_STEPS:
-            row = found[init, step]
-            ahead = "" if init == "Kaiming" else f"{row['seeds_ahead']} of {row['seeds']}"
-            over = (
-                "" if init == "Kaiming" else f"{float(row['over_kaiming']):+.2f} ± {float(row['over_kaiming_sd']):.2f}"
-            )
-            cells.append(f"{float(row['accuracy']):.2f} | {over} | {ahead}")
-        lines.append(f"| {init} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def priors_table() -> str:
-    """Renders the bundled priors with their density on held-out networks."""
-    lines = ["| prior | kernels | log p | Gaussian's log p | over the Gaussian | size |", "|---|---|---|---|---|---|"]
-    for name in registry():
-        rows = {row["prior"]: row for row in _read(f"density_notmnist_{_size(name)}.csv")}
-        row, gaussian = rows[name], rows[f"notmnist-{_size(name)}-gaussian"]
-        size = sum(path.stat().st_size for path in (BUNDLED / name).iterdir())
-        link = f"[`{name}`](model_cards/{name}/README.md)"
-        lines.append(
-            f"| {link} | {_size(name).replace('x', '×')} | {row['log_prob']} ± {row['standard_error']} | "
-            f"{gaussian['log_prob']} | {_over_gaussian(row)} | {size / 1e6:.2f} MB |"
-        )
-    return "\n".join(lines)
-
-
 def _fill_readme(text: str) -> str:
-    tables = {"priors": priors_table(), "effect": effect_table(README_INITS), "cost": _cost_line()}
+    tables = {"priors": priors_table(), "effect": effect_table(README_INITS), "cost": cost_line()}
     for name, table in tables.items():
         block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not block.search(text):
             raise ValueError(f"README.md has no block <!-- {name} --> … <!-- /{name} --> to fill")
         text = block.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
     return text
-
-
-def _cost_line() -> str:
-    dense, paper = _read("apply_cost.csv")
-    return (
-        f"Drawing the {int(dense['kernels']):,} kernels of the paper's CIFAR network on a CPU takes "
-        f"{dense['ratio_median']} times as long as `kaiming_normal_` (median; {paper['ratio_median']} times with the "
-        f"paper's VAE) and {dense['extra_memory_mb']} MB of extra memory ({paper['extra_memory_mb']} MB)."
-    )
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    path = RESULTS / name
-    if not path.exists():
-        raise FileNotFoundError(f"no {path}; run the recipe that records it, see python -m training list")
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def _size(name: str) -> str:
-    return next(part for part in name.split("-") if re.fullmatch(r"\d+x\d+", part))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import dwp_init
 from dwp_init.layers import he_rms
-from training.evaluate import bundled_digests, write_table
+from training.evaluate import PRIOR, bundled_digests, print_table, write_table
 from training.figures import plot_convergence
 from training.kernels import KernelSet
 from training.networks import MNISTNet
@@ -19,7 +19,16 @@ from training.sources import accuracy
 from training.stages import Context, Stage, check_counts, read_metrics, record_metrics
 from training.workers import Progress, run_jobs
 
-BASELINE = "Kaiming"
+BASELINE, LEARNED, DWP = "Kaiming", "learned kernels, He's RMS", "dwp"
+CONTROLS = (
+    "PyTorch default",
+    "Xavier",
+    BASELINE,
+    "white noise, dwp's RMS",
+    LEARNED,
+    "learned kernels, own scale",
+)
+BUNDLED = (DWP, "dwp, prior's scale")
 
 
 @dataclass(frozen=True)
@@ -27,103 +36,102 @@ class Converge(Stage):
     """Trains the paper's MNIST network from each initialisation, with the same data order, biases and classifier.
 
     Args:
-        needs: The stages with the learned kernels of both layers.
+        needs: The stages with the learned kernels of both layers, then the fits of each of ``families``, a pair each.
+        families: What the initialisations from these fits are called; ``…, decoder mean`` draws without noise.
+        name: Of the record.
         data: Name of the data set.
-        priors: The priors of the two layers.
-        paper_priors: The same with the paper's VAE.
+        priors: The bundled priors of the two layers, called dwp; none by default.
         filters: Channels of the two convolutions.
         seeds: Number of paired runs.
+        first_seed: Seed of the first.
+        hold_out: Training images, the last ones, that are kept from training and on which accuracy is measured: for
+            choices. By default the test images are, for the figures that are reported.
         batch_size: Images per step.
         lr: Learning rate of Adam, constant.
-        marks: Steps at which the test accuracy is measured; training ends at the last.
+        marks: Steps at which accuracy is measured; training ends at the last.
     """
 
-    needs: tuple[str, ...] = ("kernels_7x7", "kernels_5x5", "gaussian_7x7", "gaussian_5x5")
+    needs: tuple[str, ...] = ("kernels_7x7", "kernels_5x5")
+    families: tuple[str, ...] = ()
+    name: str = "converge_mnist"
     data: str = "mnist"
-    priors: tuple[str, str] = ("notmnist-7x7", "notmnist-5x5")
-    paper_priors: tuple[str, str] = ("notmnist-7x7-h1", "notmnist-5x5-h1")
+    priors: tuple[str, ...] = ()
     filters: tuple[int, int] = (32, 128)
     seeds: int = 8
+    first_seed: int = 0
+    hold_out: int = 0
     batch_size: int = 128
     lr: float = 1e-3
-    marks: tuple[int, ...] = (10, 25, 50, 80, 120, 200, 300)
+    marks: tuple[int, ...] = (10, 25, 50, 80, 120, 200)
 
     def data_sets(self) -> tuple[str, ...]:
         return (self.data,)
 
     def other_inputs(self) -> dict[str, Any]:
-        return bundled_digests(*self.priors, *self.paper_priors)
+        return bundled_digests(*self.priors)
+
+    @property
+    def inits(self) -> tuple[str, ...]:
+        """Every initialisation."""
+        return CONTROLS + (BUNDLED if self.priors else ()) + self.families
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(seeds=self.seeds, batch_size=self.batch_size)
         if self.marks[0] < 1 or list(self.marks) != sorted(set(self.marks)):
             raise ValueError(f"marks must be steps from 1 up, each once and in order; got {self.marks}")
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
         done = {(row["init"], row["seed"]): row for row in read_metrics(folder)}
-        runs = [(init, seed) for seed in range(self.seeds) for init in INITS if (init, seed) not in done]
-        job = _Job(
-            self,
-            context.images(self.data, "train").to(context.device),
-            context.images(self.data, "test").to(context.device),
-            {k: KernelSet.load(context.out / need).train for k, need in zip((7, 5), self.needs, strict=False)},
-            tuple(context.out / need / "prior" for need in self.needs[2:]),
-        )
-        with tqdm(total=len(INITS) * self.seeds * self.marks[-1], unit="step", desc="converge") as bar:
+        runs = [(init, seed) for seed in seeds for init in self.inits if (init, seed) not in done]
+        job = self._job(context)
+        with tqdm(total=len(self.inits) * self.seeds * self.marks[-1], unit="step", desc=self.name) as bar:
             bar.update(len(done) * self.marks[-1])
             for row in run_jobs(job.train, runs, context.workers, bar.update):
                 record_metrics(folder, **row)
                 done[row["init"], row["seed"]] = row
-        rows = [done[init, seed] for init in INITS for seed in range(self.seeds)]
-        return self._summarize(folder / "record", rows)
+        return self._summarize(folder / "record", [done[init, seed] for init in self.inits for seed in seeds])
+
+    def _job(self, context: Context) -> "_Job":
+        train = context.images(self.data, "train").to(context.device)
+        test = context.images(self.data, "test").to(context.device)
+        if self.hold_out:
+            if not 0 < self.hold_out < len(train[0]):
+                raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {self.hold_out}")
+            test = tuple(part[-self.hold_out :] for part in train)
+            train = tuple(part[: -self.hold_out] for part in train)
+        folders = [context.out / need / PRIOR for need in self.needs[2:]]
+        if len(self.needs) < 2 or len(folders) != 2 * len(self.families):
+            raise ValueError(
+                f"needs names {len(self.needs[:2])} kernels stages and {len(folders)} fits; there are 2 layers, and "
+                f"{len(self.families)} families with a pair each"
+            )
+        pairs = dict(zip(self.families, zip(folders[::2], folders[1::2], strict=True), strict=True))
+        kernels = {k: KernelSet.load(context.out / need).train for k, need in zip((7, 5), self.needs[:2], strict=True)}
+        return _Job(self, train, test, kernels, pairs)
 
     def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        found = {init: torch.tensor([row["accuracy"] for row in rows if row["init"] == init]) for init in INITS}
-        table, base = [], found[BASELINE]
-        for init, values in found.items():
-            for column, step in enumerate(self.marks):
-                over = (values - base)[:, column]
-                table.append(
-                    {
-                        "init": init,
-                        "step": step,
-                        "accuracy": round(values[:, column].mean().item(), 3),
-                        "sd": round(values[:, column].std().item(), 3) if self.seeds > 1 else "",
-                        "over_kaiming": round(over.mean().item(), 3),
-                        "over_kaiming_sd": round(over.std().item(), 3) if self.seeds > 1 else "",
-                        "seeds_ahead": int((over > 0).sum()),
-                        "seeds": self.seeds,
-                    }
-                )
+        found = {init: torch.tensor([row["accuracy"] for row in rows if row["init"] == init]) for init in self.inits}
+        table = [self._table_row(init, column, found) for init in self.inits for column in range(len(self.marks))]
         flat = [
             {"init": row["init"], "seed": row["seed"], "step": step, "accuracy": value}
             for row in rows
             for step, value in zip(self.marks, row["accuracy"], strict=True)
         ]
-        write_table(record / "converge_mnist.csv", table)
-        write_table(record / "converge_mnist_runs.csv", flat)
-        plot_convergence(found, self.marks, record / "converge_mnist.png")
-        for row in table:
-            print(
-                f"  {row['init']:32} step {row['step']:4}  {row['accuracy']:6.2f} %  {row['over_kaiming']:+.2f}", end=""
-            )
-            print(f"  ahead in {row['seeds_ahead']} of {row['seeds']}")
+        write_table(record / f"{self.name}.csv", table)
+        write_table(record / f"{self.name}_runs.csv", flat)
+        plot_convergence(found, self.marks, record / f"{self.name}.png")
+        print_table([row for row in table if row["step"] in (25, 120, self.marks[-1])])
         return {"table": table}
 
-
-INITS = (
-    "PyTorch default",
-    "Xavier",
-    BASELINE,
-    "white noise, dwp's RMS",
-    "white noise, prior's scale",
-    "Gaussian prior",
-    "paper's VAE",
-    "dwp",
-    "dwp, decoder mean",
-    "dwp, prior's scale",
-    "dwp, decoder mean, prior's scale",
-    "learned kernels, He's RMS",
-    "learned kernels, own scale",
-)
+    def _table_row(self, init: str, column: int, found: dict[str, Tensor]) -> dict[str, Any]:
+        values = found[init][:, column]
+        row: dict[str, Any] = {"init": init, "step": self.marks[column], "accuracy": round(values.mean().item(), 3)}
+        row["sd"] = round(values.std().item(), 3) if self.seeds > 1 else ""
+        for label, baseline in (("kaiming", BASELINE), ("learned", LEARNED)):
+            over = values - found[baseline][:, column]
+            row[f"over_{label}"] = round(over.mean().item(), 3)
+            row[f"over_{label}_sd"] = round(over.std().item(), 3) if self.seeds > 1 else ""
+            row[f"ahead_of_{label}"] = int((over > 0).sum())
+        return row | {"seeds": self.seeds}
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ class _Job:
     train_data: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     kernels: dict[int, Tensor]
-    gaussians: tuple[Path, Path]
+    pairs: dict[str, tuple[Path, Path]]
 
     def train(self, run: tuple[str, int], progress: Progress) -> dict[str, Any]:
         """Trains one network; returns its accuracies in %."""
@@ -161,16 +169,11 @@ class _Job:
 
     def _initialize_(self, network: MNISTNet, init: str, seed: int) -> None:
         generator = torch.Generator().manual_seed((5000 if init.startswith("white noise") else 1000) + seed)
-        priors = list(self.stage.priors)
-        scale = "prior" if "scale" in init else "fan_in"
-        if init.startswith("dwp"):
-            dwp_init.apply_(network, priors, seed=seed, scale=scale, noise="mean" not in init)
-        elif init == "paper's VAE":
-            dwp_init.apply_(network, list(self.stage.paper_priors), seed=seed)
-        elif init == "Gaussian prior":
-            dwp_init.apply_(network, list(self.gaussians), seed=seed)
-        elif init.startswith("white noise"):
-            dwp_init.apply_(network, priors, seed=seed, scale=scale)
+        scale = "prior" if init.endswith("prior's scale") else "fan_in"
+        if init in self.pairs:
+            dwp_init.apply_(network, list(self.pairs[init]), seed=seed, noise=not init.endswith("decoder mean"))
+        elif init.startswith(DWP):
+            dwp_init.apply_(network, list(self.stage.priors), seed=seed, scale=scale)
         for layer in (network.features.conv1, network.features.conv2):
             with torch.no_grad():
                 self._fill_(layer, init, generator)
@@ -182,7 +185,7 @@ class _Job:
         elif init == BASELINE:
             nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
         elif init.startswith("white noise"):
-            weight.copy_(torch.randn(weight.shape, generator=generator) * weight.square().mean().sqrt())
+            weight.copy_(torch.randn(weight.shape, generator=generator) * he_rms(layer))
         elif init.startswith("learned kernels"):
             kernels = self.kernels[layer.kernel_size[0]]
             picked = torch.randint(len(kernels), (weight[:, :, 0, 0].numel(),), generator=generator)

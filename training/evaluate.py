@@ -1,7 +1,8 @@
-"""How good a prior is: log p of held-out kernels, and how its samples differ from them."""
+"""How good priors are: log p of held-out kernels, and tables of it beside what their samples are like."""
 
 import csv
 import io
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dwp_init import KernelVAE, Prior, load_prior
+from dwp_init import Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.hub import registry
+from training.figures import plot_families
 from training.kernels import KernelSet
 from training.stages import Context, Stage, read_config, read_done
+from training.statistics import sample_statistics
 
-SCORES = "scores.safetensors"
+PRIOR, SCORES = "prior", "scores.safetensors"
 SAMPLES = 1000
 MOST = 3000
 SMOKE = {"samples": 30, "most": 200}
@@ -45,17 +48,23 @@ def score(prior: Prior, kernels: Tensor, samples: int = SAMPLES, most: int = MOS
         most: How many kernels at the most.
 
     Returns:
-        log p of each kernel used, on the CPU; and their mean ``log_prob``, how many, and for a VAE the ``elbo``.
+        log p of each kernel used, on the CPU; and their mean ``log_prob``, its ``kind`` (exact or bound) and the number
+        of kernels. For a bound also the Monte Carlo standard error of that mean, the ``elbo`` and the latents used.
     """
     prior.eval()
     kernels = thin(kernels, most).to(prior.device)
     generator = torch.Generator(prior.device).manual_seed(0)
-    if isinstance(prior, KernelVAE):
-        values = prior.log_prob(kernels, samples, generator)
-        elbo = torch.stack([prior.elbo(kernels, generator) for _ in range(20)]).mean()
-        extra = {"elbo": round(elbo.item(), 3), "latents_per_kernel": samples}
+    if prior.exact:
+        values, extra = torch.cat([prior.log_prob(part) for part in kernels.split(500)]), {"kind": "exact"}
     else:
-        values, extra = prior.log_prob(kernels), {}
+        values, error = prior.estimate(kernels, samples, generator)
+        elbo = torch.stack([prior.elbo(kernels, generator) for _ in range(20)]).mean()
+        extra = {
+            "kind": "bound",
+            "monte_carlo_error": round((error.square().sum().sqrt() / len(error)).item(), 4),
+            "elbo": round(elbo.item(), 3),
+            "latents_per_kernel": samples,
+        }
     return values.cpu(), {"log_prob": round(values.mean().item(), 3), "kernels": len(values), **extra}
 
 
@@ -77,54 +86,16 @@ def clustered_error(values: Tensor, cluster: Tensor) -> float:
     return (count / max(count - 1, 1) * sums.square().sum()).sqrt().item() / len(values)
 
 
-def sample_statistics(prior: Prior, kernels: Tensor, n: int = 10_000) -> dict[str, dict[str, Any]]:
-    """Describes held-out kernels, draws from the prior, and draws without the decoder's noise, side by side."""
-    sets = {"real": kernels}
-    for label, noise in (("drawn", True), ("mean", False)):
-        sets[label] = prior.sample(n, torch.Generator(prior.device).manual_seed(0), noise=noise).cpu()
-    return {
-        label: describe_kernels(part) | {"frechet": round(frechet_distance(part, kernels), 5)}
-        for label, part in sets.items()
-        if label != "mean" or isinstance(prior, KernelVAE)
-    }
-
-
-def describe_kernels(kernels: Tensor) -> dict[str, Any]:
-    """Returns root mean square, quantiles of the norm and roughness of kernels ``(n, c, k, k)``.
-
-    Roughness is the mean squared difference of neighbours over twice the mean square: 1 for white noise, 0 for flat.
-    """
-    norms = kernels.flatten(1).norm(dim=1)
-    quantiles = torch.quantile(norms[:: -(-len(norms) // 100_000)], torch.tensor([0.05, 0.5, 0.95]))
-    steps = (kernels.diff(dim=2).square().mean() + kernels.diff(dim=3).square().mean()) / 2
-    return {
-        "rms": round(kernels.square().mean().sqrt().item(), 5),
-        "norm_5_50_95": [round(value, 4) for value in quantiles.tolist()],
-        "roughness": round((steps / (2 * kernels.square().mean())).item(), 4),
-    }
-
-
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Returns the squared 2-Wasserstein distance of the Gaussians fitted to two sets of kernels."""
-    (mean_a, cov_a), (mean_b, cov_b) = (_moments(part.flatten(1).double()) for part in (a, b))
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    return ((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross).item()
-
-
-def _moments(kernels: Tensor) -> tuple[Tensor, Tensor]:
-    return kernels.mean(0), torch.cov(kernels.T)
-
-
 @dataclass(frozen=True)
 class Density(Stage):
-    """Puts the held-out log p of several fits side by side, paired by kernel; records ``<name>.csv``.
+    """Puts the held-out log p of several fits side by side, paired by kernel, and draws from them.
+
+    Records ``<name>.csv`` and ``<name>.png``.
 
     Standard errors are over networks, for kernels of one network are not independent.
 
     Args:
-        needs: The kernels, then the fits to them, a Gaussian among them.
+        needs: The kernels, then the fits to them, a Gaussian and a mixture among them.
         name: Name of the record.
     """
 
@@ -132,29 +103,130 @@ class Density(Stage):
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         kernels = KernelSet.load(context.out / self.needs[0])
-        fits = [context.out / need for need in self.needs[1:]]
-        scores = [load_file(fit / SCORES)["log_prob"] for fit in fits]
-        settings = [read_config(fit)["settings"] for fit in fits]
+        fits = {read_config(context.out / need)["settings"]["name"]: context.out / need for need in self.needs[1:]}
+        scores = {name: load_file(fit / SCORES)["log_prob"] for name, fit in fits.items()}
         network = thin(kernels.test_network, SMOKE["most"] if context.smoke else MOST)
-        control = next(score for score, fit in zip(scores, settings, strict=True) if fit["family"] == "gaussian")
-        table = [
-            {
-                "prior": fit["name"],
-                "log_prob": round(values.mean().item(), 3),
-                "standard_error": round(clustered_error(values, network), 3),
-                "over_gaussian": round((values - control).mean().item(), 3),
-                "over_gaussian_error": round(clustered_error(values - control, network), 3),
-                "elbo": read_done(folder.parent / need)["metrics"].get("elbo", ""),
-                "kernels": len(values),
-                "of": len(kernels.test),
-            }
-            for values, fit, need in zip(scores, settings, self.needs[1:], strict=True)
-        ]
+        controls = {}
+        for name, fit in fits.items():
+            controls.setdefault(read_done(fit)["family"], scores[name])
+        missing = [control for control in ("gaussian", "mixture") if control not in controls]
+        if missing or len(fits) < len(self.needs) - 1:
+            raise ValueError(
+                f"needs must name a Gaussian, a mixture and other fits of different names; of {len(self.needs) - 1} "
+                f"fits the names are {', '.join(fits) or 'none'}, the families {', '.join(controls) or 'none'}"
+            )
+        table = []
+        for name, values in scores.items():
+            done, size = read_done(fits[name]), prior_bytes(fits[name] / PRIOR)
+            row = {"prior": name, "family": done["family"], "log_prob": round(values.mean().item(), 3)}
+            row["standard_error"] = round(clustered_error(values, network), 3)
+            row |= {key: done["metrics"].get(key, "") for key in ("kind", "monte_carlo_error", "elbo")}
+            for control in ("gaussian", "mixture"):
+                over = values - controls[control]
+                row[f"over_{control}"] = round(over.mean().item(), 3)
+                row[f"over_{control}_error"] = round(clustered_error(over, network), 3)
+            drawn = done["metrics"]["samples"]["drawn"]
+            row |= {key: drawn[key] for key in ("frechet", "fidelity", "coverage", "recall_real", "recall_samples")}
+            table.append(row | {"megabytes": round(size / 1e6, 3), "kernels": len(values), "of": len(kernels.test)})
         write_table(folder / "record" / f"{self.name}.csv", table)
-        for row in table:
-            over = f"{row['over_gaussian']:+.2f} ± {row['over_gaussian_error']:.2f} over the Gaussian"
-            print(f"  {row['prior']:24} {row['log_prob']:8.2f} ± {row['standard_error']:.2f} nats, {over}")
+        priors = {name: load_prior(fit / PRIOR) for name, fit in fits.items()}
+        plot_families(kernels.test, priors, folder / "record" / f"{self.name}.png", count=36, columns=5)
+        print_table([{key: row[key] for key in _SHOWN} for row in table])
         return {"density": table}
+
+
+_SHOWN = (
+    "prior",
+    "log_prob",
+    "standard_error",
+    "kind",
+    "over_gaussian",
+    "over_mixture",
+    "recall_real",
+    "recall_samples",
+)
+
+
+def evaluate_priors(
+    priors: dict[str, Prior], train: Tensor, held_out: Tensor, samples: int = SAMPLES
+) -> list[dict[str, Any]]:
+    """Compares priors on kernels, a row each.
+
+    Args:
+        priors: By name.
+        train: Kernels ``(n, c, k, k)`` of the same law, such as those a prior was fitted to, to which distances of
+            samples are measured.
+        held_out: The kernels whose log p counts.
+        samples: Latents per kernel where log p is a lower bound.
+
+    Returns:
+        For the kernels themselves, each prior, and its draws without noise where it has any: log p in nats per kernel,
+        its kind and Monte Carlo error, the ELBO, seconds per 100,000 samples, bytes of the parameters, and all of
+        :mod:`training.statistics`; empty where there is none.
+
+    Raises:
+        ValueError: A prior is for kernels of another shape.
+    """
+    for name, prior in priors.items():
+        if prior.kernel_shape != tuple(held_out.shape[1:]):
+            raise ValueError(
+                f"{name!r} is a prior over {prior.kernel_shape} kernels, the file holds {tuple(held_out.shape[1:])}"
+            )
+    rows: list[dict[str, Any]] = []
+    for name, prior in priors.items():
+        statistics = sample_statistics(prior, train, held_out)
+        if not rows:
+            rows.append({"prior": "(the kernels)"} | dict.fromkeys(_MEASURED, "") | _flat(statistics["real"]))
+        for label in ("drawn", "mean") if prior.has_noise else ("drawn",):
+            found = score(prior, held_out, samples)[1] if label == "drawn" else {}
+            found["seconds_per_100000"] = _sampling_seconds(prior, noise=label == "drawn")
+            found["bytes"] = sum(tensor.nbytes for tensor in prior.state_dict().values())
+            row = {"prior": name if label == "drawn" else f"{name}, noise=False"}
+            rows.append(row | {key: found.get(key, "") for key in _MEASURED} | _flat(statistics[label]))
+    return rows
+
+
+_MEASURED = ("log_prob", "kind", "monte_carlo_error", "elbo", "kernels", "seconds_per_100000", "bytes")
+
+
+def _flat(statistics: dict[str, Any]) -> dict[str, Any]:
+    """Writes statistics of several numbers as one text each."""
+    flat = {}
+    for key, value in statistics.items():
+        values = list(value.values()) if isinstance(value, dict) else value
+        name = f"{key} {' '.join(f'({lag})' for lag in value)}" if isinstance(value, dict) else key
+        flat[name] = " ".join(map(str, values)) if isinstance(values, list) else values
+    return flat
+
+
+def transposed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Turns a table with a row per prior into one with a row per figure, which fits a screen."""
+    first, *figures = rows[0]
+    return [{first: figure} | {row[first]: row[figure] for row in rows} for figure in figures]
+
+
+def _sampling_seconds(prior: Prior, noise: bool, n: int = 100_000, repeats: int = 3) -> float:
+    """Returns the least time of a few to draw ``n`` kernels, in seconds."""
+    prior.sample(min(n, prior.chunk), noise=noise)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        prior.sample(n, noise=noise)
+        times.append(time.perf_counter() - start)
+    return float(f"{min(times):.3g}")
+
+
+def prior_bytes(folder: Path) -> int:
+    """Returns the size of a prior's folder, in bytes."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Prints rows of equal keys as an aligned table."""
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.utils import make_grid
 
-from dwp_init import Prior
+from dwp_init import KernelVAE, Prior
 from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet
 
 COLOURS = {
     "dwp": "#c0392b",
     "learned kernels, He's RMS": "#2471a3",
+    "dense VAE": "#8e44ad",
     "Gaussian prior": "#d68910",
     "Kaiming": "#1e8449",
     "white noise, dwp's RMS": "#7f8c8d",
@@ -23,7 +25,7 @@ COLOURS = {
 
 
 def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Path) -> None:
-    """Draws test accuracy over steps, mean and standard deviation over seeds, in the manner of Fig. 4(b).
+    """Draws accuracy over steps, mean and standard deviation over seeds, in the manner of Fig. 4(b).
 
     Args:
         found: Accuracies in %, ``(seeds, marks)``, by initialisation.
@@ -32,11 +34,11 @@ def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Pa
     """
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
-    for init, colour in COLOURS.items():
+    for init in [init for init in COLOURS if init in found]:
         mean, sd = found[init].mean(0), found[init].std(0, correction=0)
-        axes.plot(marks, mean, marker="o", markersize=3, color=colour, label=init)
-        axes.fill_between(marks, mean - sd, mean + sd, color=colour, alpha=0.12, linewidth=0)
-    axes.set(xlabel="steps", ylabel="test accuracy, %", title="MNIST: the paper's ConvNet from six initialisations")
+        axes.plot(marks, mean, marker="o", markersize=3, color=COLOURS[init], label=init)
+        axes.fill_between(marks, mean - sd, mean + sd, color=COLOURS[init], alpha=0.12, linewidth=0)
+    axes.set(xlabel="steps", ylabel="accuracy, %", title="MNIST: the paper's ConvNet, by initialisation")
     axes.set_xscale("log")
     axes.set_xticks(marks, [str(mark) for mark in marks], minor=False)
     axes.minorticks_off()
@@ -54,15 +56,86 @@ def plot_kernels(real: Tensor, prior: Prior, path: Path, count: int = 64) -> Non
         path: Where the PNG goes.
         count: Kernels in each panel.
     """
+    plot_families(real, {"draws from the prior": prior}, path, count)
+
+
+def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: int = 64, columns: int = 2) -> None:
+    """Draws held-out kernels and draws from several priors, a panel each, in the manner of Fig. 1.
+
+    Args:
+        real: ``(n, c, k, k)``.
+        priors: By title.
+        path: Where the PNG goes.
+        count: Kernels in each panel.
+        columns: Panels in a row.
+    """
     generator = torch.Generator().manual_seed(0)
     picked = real[torch.randperm(len(real), generator=generator)[:count]]
-    panels = {"kernels of held-out networks": picked, "draws from the prior": prior.sample(count, generator)}
-    figure = Figure(figsize=(9, 4.8))
-    axes = figure.subplots(1, len(panels))
-    for axis, (title, kernels) in zip(axes, panels.items(), strict=True):
+    panels = {"kernels of held-out networks": picked}
+    panels |= {title: prior.sample(count, generator) for title, prior in priors.items()}
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.5 * columns, 4.8 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (title, kernels) in zip(axes, panels.items(), strict=False):
         axis.imshow(kernel_sheet(kernels).numpy(), interpolation="nearest")
         axis.set_title(title)
+    save_figure(figure, path)
+
+
+def plot_colour_kernels(draws: Mapping[str, Tensor], path: Path, count: int = 64) -> None:
+    """Draws kernels of three channels in colour, a panel per set, grey where a weight is 0.
+
+    Args:
+        draws: Kernels ``(n, 3, k, k)`` by title; each is scaled by its own largest weight.
+        path: Where the PNG goes.
+        count: Kernels in each panel.
+    """
+    figure = Figure(figsize=(4.2 * len(draws), 4.6))
+    axes = figure.subplots(1, len(draws), squeeze=False).flatten()
+    for axis, (title, kernels) in zip(axes, draws.items(), strict=True):
+        shown = kernels[:: max(len(kernels) // count, 1)][:count]
+        colours = 0.5 + 0.5 * shown / shown.flatten(1).abs().amax(1).clamp_min(1e-12)[:, None, None, None]
+        grid = make_grid(colours, nrow=8, padding=1, pad_value=1.0).permute(1, 2, 0)
+        axis.imshow(grid.numpy(), interpolation="nearest")
+        axis.set_title(title)
         axis.set_axis_off()
+    save_figure(figure, path)
+
+
+def plot_latent_space(vae: KernelVAE, kernels: Tensor, path: Path, count: int = 400, grid: int = 15) -> None:
+    """Draws where kernels lie in a VAE's two latent dimensions, and what the decoder makes of them, as in Fig. 6.
+
+    Args:
+        vae: A VAE of two latents.
+        kernels: ``(n, c, k, k)``; evenly spaced ones are drawn as pictures at the means of r(z|w).
+        path: Where the PNG goes.
+        count: How many.
+        grid: Decoder means along each side of the second panel, evenly spaced over [-3, 3].
+
+    Raises:
+        ValueError: The VAE has other than two latents.
+    """
+    if vae.latent_dim != 2:
+        raise ValueError(f"a latent space is drawn for 2 latents; this VAE has {vae.latent_dim}")
+    shown = kernels[:: max(-(-len(kernels) // count), 1)]
+    with torch.no_grad():
+        means = vae.encode(vae.whitening(shown.flatten(1))).loc
+        axis = torch.linspace(-3, 3, grid)
+        z = torch.cartesian_prod(-axis, axis).flip(1)
+        decoded = vae.whitening.inverse(vae.decode(z).loc).view(-1, *vae.kernel_shape)
+    figure = Figure(figsize=(12, 6))
+    left, right = figure.subplots(1, 2)
+    tile = 0.5 * float(means.abs().amax()) / 12
+    for mean, kernel in zip(means.tolist(), shown, strict=True):
+        picture = kernel_sheet(kernel[None], zoom=1)[1:-1, 1:-1].numpy()
+        extent = (mean[0] - tile, mean[0] + tile, mean[1] - tile, mean[1] + tile)
+        left.imshow(picture, extent=extent, interpolation="nearest")
+    limit = 1.1 * float(means.abs().amax())
+    left.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel="$z_1$", ylabel="$z_2$", title="means of r(z|w)")
+    right.imshow(kernel_sheet(decoded, columns=grid).numpy(), interpolation="nearest", extent=(-3, 3, -3, 3))
+    right.set(xlabel="$z_1$", ylabel="$z_2$", title="means of p(w|z)")
     save_figure(figure, path)
 
 

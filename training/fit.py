@@ -1,9 +1,11 @@
-"""Fitting: kernels → prior, by maximum likelihood or the evidence lower bound; the best on held-out kernels wins."""
+"""Fitting: kernels → prior, a stage per family; the best on held-out kernels wins."""
 
 import copy
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save
@@ -11,28 +13,246 @@ from torch import Tensor
 from tqdm import tqdm
 
 import dwp_init
-from dwp_init import Gaussian, KernelVAE, Prior, load_prior, save_prior
+from dwp_init import (
+    Autoregressive,
+    Flow,
+    Gaussian,
+    GaussianMixture,
+    KernelChain,
+    KernelDensity,
+    KernelVAE,
+    Prior,
+    load_prior,
+    save_prior,
+)
 from dwp_init.files import write_bytes
-from training.evaluate import SCORES, SMOKE, sample_statistics, score
+from training.evaluate import PRIOR, SCORES, SMOKE, score, thin
 from training.kernels import KernelSet
 from training.stages import Context, Stage, check_counts, load_checkpoint, read_done, record_metrics, save_checkpoint
+from training.statistics import sample_statistics
 
-FAMILIES = ("vae", "gaussian")
-PRIOR, CHECKPOINT = "prior", "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
+SCALES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)
+_NOT_SHOWN = ("needs", "name", "evaluate_every")
 
 
 @dataclass(frozen=True)
 class Fit(Stage):
     """Fits one prior to a kernel data set and saves it under ``prior/``.
 
-    A VAE is trained by AdamW on the evidence lower bound (Eq. 4) or, with several ``importance_samples``, the
-    importance-weighted one; mean over the batch, learning rate decaying linearly to 0 at every step. Every
-    ``evaluate_every`` epochs log p of the validation kernels is estimated, and the best state is kept.
-
     Args:
         needs: The stage with the kernels.
         name: What the prior will be called.
-        family: ``vae`` or ``gaussian``.
+        seed: Of initialisation, order and noise.
+    """
+
+    needs: tuple[str, ...] = ("kernels",)
+    name: str = "my-prior"
+    seed: int = 0
+    family: ClassVar[str]
+
+    def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        """Returns the prior fitted to ``kernels.train``, with what must be chosen chosen on ``kernels.validation``."""
+        raise NotImplementedError
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        kernels = KernelSet.load(context.out / self.needs[0])
+        torch.manual_seed(self.seed)
+        prior = self.fit(kernels, folder, context.device).eval()
+        effort, draws = (SMOKE, 1000) if context.smoke else ({}, 10_000)
+        values, metrics = score(prior, kernels.test, **effort)
+        write_bytes(folder / SCORES, save({"log_prob": values}))
+        control = Gaussian(prior.kernel_shape).fit_(kernels.train)
+        metrics["gaussian_log_prob"] = score(control, kernels.test, **effort)[1]["log_prob"]
+        prior.cpu()
+        metrics["samples"] = sample_statistics(prior, kernels.train, kernels.test, draws)
+        made = read_done(context.out / self.needs[0])
+        settings = {key: value for key, value in vars(self).items() if key not in _NOT_SHOWN}
+        prior.details = {
+            "name": self.name,
+            "license": "MIT",
+            "source": made["source"] | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made},
+            "fit": settings,
+            "metrics": metrics,
+            "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
+        }
+        save_prior(prior, folder / PRIOR)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return {"family": self.family, "metrics": metrics}
+
+
+@dataclass(frozen=True)
+class FitGaussian(Fit):
+    """Fits the full-covariance Gaussian by maximum likelihood."""
+
+    family: ClassVar[str] = "gaussian"
+
+    def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        return Gaussian(tuple(kernels.train.shape[1:])).fit_(kernels.train)
+
+
+@dataclass(frozen=True)
+class FitMixture(Fit):
+    """Fits Gaussian scale mixtures and keeps the one under which the validation kernels are likeliest.
+
+    Args:
+        components: Numbers of components to try; those above the number of kernels are left out.
+        shrinkages: Strengths of the pull to the covariance of all kernels to try, in kernels.
+        scales: Strengths of each component; 1 alone is the usual mixture.
+        restarts: Fits from different starts whose densities are averaged; the average is a mixture again, of
+            ``restarts`` times as many components.
+        most: Fitting kernels used, evenly spaced ones.
+    """
+
+    components: tuple[int, ...] = (6, 8, 10)
+    shrinkages: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
+    scales: tuple[float, ...] = SCALES
+    restarts: int = 8
+    most: int = 20_000
+    family: ClassVar[str] = "mixture"
+
+    def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        check_counts(restarts=self.restarts, most=self.most)
+        train = thin(kernels.train, self.most)
+        grid = [(count, pull) for count in self.components if count <= len(train) for pull in self.shrinkages]
+        if not grid:
+            raise ValueError(
+                f"{min(self.components)} components need as many kernels to fit; there are {len(train)}: "
+                f"lower components={self.components}"
+            )
+        best, best_value = None, -math.inf
+        with tqdm(total=len(grid) * self.restarts, desc=self.name, unit="fit") as bar:
+            for components, shrinkage in grid:
+                mixture = self._average(train, components, shrinkage, bar)
+                value = score(mixture, kernels.validation)[1]["log_prob"]
+                record_metrics(folder, components=components, shrinkage=shrinkage, validation_log_prob=value)
+                if value > best_value:
+                    best, best_value = mixture, value
+        return best
+
+    def _average(self, train: Tensor, components: int, shrinkage: float, bar: tqdm) -> GaussianMixture:
+        parts = []
+        for restart in range(self.restarts):
+            generator = torch.Generator().manual_seed(self.seed * 1009 + restart)
+            part = GaussianMixture(tuple(train.shape[1:]), components, self.scales)
+            parts.append(part.fit_(train, shrinkage, generator=generator))
+            bar.update(1)
+        return GaussianMixture.average(parts)
+
+
+@dataclass(frozen=True)
+class FitDensity(Fit):
+    """Keeps learned kernels and picks the bandwidth of their kernel density on the validation kernels.
+
+    Args:
+        most: Kernels kept, evenly spaced ones.
+    """
+
+    most: int = 10_000
+    family: ClassVar[str] = "kde"
+
+    def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        check_counts(most=self.most)
+        kept = thin(kernels.train, self.most)
+        return KernelDensity(tuple(kept.shape[1:]), len(kept)).fit_(kept, kernels.validation)
+
+
+@dataclass(frozen=True)
+class FitByGradient(Fit):
+    """Trains a prior by AdamW on its log p or a bound on it; mean over the batch, learning rate decaying to 0.
+
+    Every ``evaluate_every`` epochs log p of the validation kernels is estimated, and the best state is kept.
+
+    Args:
+        epochs: Passes over the kernels; 300 in the paper.
+        batch_size: Kernels per step.
+        lr: Initial learning rate, decaying linearly at every step.
+        jitter: Standard deviation of the white noise added to whitened kernels, a regulariser.
+        evaluate_every: Epochs between two looks at the validation kernels.
+    """
+
+    epochs: int = 300
+    batch_size: int = 128
+    lr: float = 1e-3
+    jitter: float = 0.0
+    evaluate_every: int = 5
+
+    def build(self, shape: tuple[int, ...]) -> Prior:
+        """Returns the prior before training."""
+        raise NotImplementedError
+
+    def bound(self, prior: Prior, kernels: Tensor) -> Tensor:
+        """Maps kernels to what is maximised, ``(n,)``: log p(w), or a differentiable bound on it."""
+        return prior.log_prob(kernels)
+
+    def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, evaluate_every=self.evaluate_every)
+        prior = self.build(tuple(kernels.train.shape[1:]))
+        if getattr(prior, "whiten", True):
+            prior.whitening.fit_(kernels.train.flatten(1))
+        return self._train(prior.to(device), kernels.train.to(device), kernels.validation.to(device), folder)
+
+    def _train(self, prior: Prior, train: Tensor, validation: Tensor, folder: Path) -> Prior:
+        optimizer = torch.optim.AdamW(prior.parameters(), lr=self.lr, weight_decay=0)
+        state = {"epoch": 0, "best": float("-inf"), "best_state": copy.deepcopy(prior.state_dict())}
+        checkpoint = folder / CHECKPOINT
+        if checkpoint.exists():
+            state = load_checkpoint(checkpoint)
+            prior.load_state_dict(state["prior"])
+            optimizer.load_state_dict(state["optimizer"])
+        size = {"total": self.epochs * len(train), "initial": state["epoch"] * len(train)}
+        with tqdm(**size, unit="kernel", unit_scale=True, desc=self.name) as bar:
+            for epoch in range(state["epoch"], self.epochs):
+                bound = self._epoch(prior, optimizer, train, epoch)
+                bar.update(len(train))
+                if (epoch + 1) % self.evaluate_every and epoch + 1 < self.epochs:
+                    continue
+                found = score(prior, validation, samples=32, most=2000)[1]["log_prob"]
+                record_metrics(folder, epoch=epoch + 1, train_bound=round(bound, 3), validation_log_prob=found)
+                bar.set_postfix(validation=f"{found:.2f} nats")
+                if found > state["best"]:
+                    state |= {"best": found, "best_state": copy.deepcopy(prior.state_dict())}
+                state |= {"epoch": epoch + 1, "prior": prior.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(checkpoint, state)
+        if state["best"] == float("-inf"):
+            raise ValueError(
+                f"the fit of {self.name!r} diverged: no finite log p on held-out kernels; lower lr={self.lr}"
+            )
+        prior.load_state_dict(state["best_state"])
+        return prior
+
+    def _epoch(self, prior: Prior, optimizer: torch.optim.Optimizer, train: Tensor, epoch: int) -> float:
+        """One pass; its randomness depends on seed and epoch only, so that a resumed fit ends where it would have."""
+        prior.train()
+        torch.manual_seed(self.seed * 100_003 + epoch)
+        batches = torch.randperm(len(train)).to(train.device).split(self.batch_size)
+        batches = batches[: max(len(train) // self.batch_size, 1)]
+        total, bound_sum = self.epochs * len(batches), torch.zeros((), device=train.device)
+        for step, batch in enumerate(self._jittered(prior, train, batches), start=epoch * len(batches)):
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * (1 - step / total)
+            bound = self.bound(prior, batch).mean()
+            optimizer.zero_grad()
+            (-bound).backward()
+            optimizer.step()
+            bound_sum += bound.detach()
+        return (bound_sum / len(batches)).item()
+
+    def _jittered(self, prior: Prior, train: Tensor, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        for batch in batches:
+            kernels = train[batch]
+            if self.jitter:
+                white = torch.randn(len(batch), prior.dim, device=train.device)
+                noise = prior.whitening.inverse(self.jitter * white) - prior.whitening.loc
+                kernels = kernels + noise.view_as(kernels)
+            yield kernels
+
+
+@dataclass(frozen=True)
+class FitVAE(FitByGradient):
+    """Trains a kernel VAE on the evidence lower bound (Eq. 4) or the importance-weighted one.
+
+    Args:
         network: ``dense``, or ``paper`` for the networks of Appendix H.1.
         latent_dim: Dimensions of z.
         hidden: Width of the dense decoder; 128 by default.
@@ -40,16 +260,8 @@ class Fit(Stage):
         min_scale: Floor of the decoder's standard deviation.
         whiten: Whether the networks see whitened kernels.
         importance_samples: Latents per kernel and step; 1, the evidence lower bound, in the paper.
-        epochs: Passes over the kernels; 300 in the paper.
-        batch_size: Kernels per step.
-        lr: Initial learning rate.
-        evaluate_every: Epochs between two looks at the validation kernels.
-        seed: Of initialisation, order and noise.
     """
 
-    needs: tuple[str, ...] = ("kernels",)
-    name: str = "my-prior"
-    family: str = "vae"
     network: str = "dense"
     latent_dim: int = 16
     hidden: int | None = None
@@ -57,107 +269,88 @@ class Fit(Stage):
     min_scale: float = 0.05
     whiten: bool = True
     importance_samples: int = 1
-    epochs: int = 300
-    batch_size: int = 128
-    lr: float = 1e-3
-    evaluate_every: int = 5
-    seed: int = 0
+    family: ClassVar[str] = "vae"
 
-    def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family is one of {', '.join(FAMILIES)}; got {self.family!r}")
-        check_counts(epochs=self.epochs, batch_size=self.batch_size, evaluate_every=self.evaluate_every)
+    def build(self, shape: tuple[int, ...]) -> KernelVAE:
+        return KernelVAE(shape, **self._arguments())
+
+    def bound(self, prior: KernelVAE, kernels: Tensor) -> Tensor:
         check_counts(importance_samples=self.importance_samples)
-        kernels = KernelSet.load(context.out / self.needs[0])
-        prior = self._fit(kernels, folder, context.device).eval()
-        effort, draws = (SMOKE, 1000) if context.smoke else ({}, 10_000)
-        values, metrics = score(prior, kernels.test, **effort)
-        write_bytes(folder / SCORES, save({"log_prob": values}))
-        control = Gaussian(prior.kernel_shape).fit_(kernels.train)
-        metrics["gaussian_log_prob"] = score(control, kernels.test, **effort)[1]["log_prob"]
-        prior.cpu()
-        metrics["samples"] = sample_statistics(prior, kernels.test, draws)
-        made = read_done(context.out / self.needs[0])
-        prior.details = {
-            "name": self.name,
-            "license": "MIT",
-            "source": made["source"] | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made},
-            "fit": {key: getattr(self, key) for key in ("importance_samples", "epochs", "batch_size", "lr", "seed")},
-            "metrics": metrics,
-            "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
-        }
-        save_prior(prior, folder / PRIOR)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        return {"metrics": metrics}
-
-    def _fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
-        shape = tuple(kernels.train.shape[1:])
-        if self.family == "gaussian":
-            return Gaussian(shape).fit_(kernels.train)
-        torch.manual_seed(self.seed)
-        vae = KernelVAE(
-            shape,
-            network=self.network,
-            latent_dim=self.latent_dim,
-            hidden=self.hidden,
-            dropout=self.dropout,
-            min_scale=self.min_scale,
-            whiten=self.whiten,
-        )
-        if self.whiten:
-            vae.whitening.fit_(kernels.train.flatten(1))
-        return self._train(vae.to(device), kernels.train.to(device), kernels.validation.to(device), folder)
-
-    def _train(self, vae: KernelVAE, train: Tensor, validation: Tensor, folder: Path) -> KernelVAE:
-        optimizer = torch.optim.AdamW(vae.parameters(), lr=self.lr, weight_decay=0)
-        state = {"epoch": 0, "best": float("-inf"), "best_state": copy.deepcopy(vae.state_dict())}
-        checkpoint = folder / CHECKPOINT
-        if checkpoint.exists():
-            state = load_checkpoint(checkpoint)
-            vae.load_state_dict(state["vae"])
-            optimizer.load_state_dict(state["optimizer"])
-        size = {"total": self.epochs * len(train), "initial": state["epoch"] * len(train)}
-        with tqdm(**size, unit="kernel", unit_scale=True, desc=self.name) as bar:
-            for epoch in range(state["epoch"], self.epochs):
-                bound = self._epoch(vae, optimizer, train, epoch)
-                bar.update(len(train))
-                if (epoch + 1) % self.evaluate_every and epoch + 1 < self.epochs:
-                    continue
-                found = score(vae, validation, samples=32, most=2000)[1]["log_prob"]
-                record_metrics(folder, epoch=epoch + 1, train_bound=round(bound, 3), validation_log_prob=found)
-                bar.set_postfix(validation=f"{found:.2f} nats")
-                if found > state["best"]:
-                    state |= {"best": found, "best_state": copy.deepcopy(vae.state_dict())}
-                state |= {"epoch": epoch + 1, "vae": vae.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(checkpoint, state)
-        if state["best"] == float("-inf"):
-            raise ValueError(
-                f"the fit of {self.name!r} diverged: no finite log p on held-out kernels; lower lr={self.lr}"
-            )
-        vae.load_state_dict(state["best_state"])
-        return vae
-
-    def _bound(self, vae: KernelVAE, kernels: Tensor) -> Tensor:
         if self.importance_samples == 1:
-            return vae.elbo(kernels)
-        return vae.importance_bound(kernels, self.importance_samples)
+            return prior.elbo(kernels)
+        return prior.importance_bound(kernels, self.importance_samples)
 
-    def _epoch(self, vae: KernelVAE, optimizer: torch.optim.Optimizer, train: Tensor, epoch: int) -> float:
-        """One pass; its randomness depends on seed and epoch only, so that a resumed fit ends where it would have."""
-        vae.train()
-        torch.manual_seed(self.seed * 100_003 + epoch)
-        batches = torch.randperm(len(train)).to(train.device).split(self.batch_size)
-        batches = batches[: max(len(train) // self.batch_size, 1)]
-        total, bound_sum = self.epochs * len(batches), torch.zeros((), device=train.device)
-        for step, batch in enumerate(batches, start=epoch * len(batches)):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 - step / total)
-            bound = self._bound(vae, train[batch]).mean()
-            optimizer.zero_grad()
-            (-bound).backward()
-            optimizer.step()
-            bound_sum += bound.detach()
-        return (bound_sum / len(batches)).item()
+    def _arguments(self) -> dict[str, Any]:
+        names = ("network", "latent_dim", "hidden", "dropout", "min_scale", "whiten")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class FitChain(FitVAE):
+    """Trains a Markov-chain prior (Eq. 9) as a kernel VAE is trained.
+
+    For the first half of the epochs the transitions stay as they start, where they change nothing: that trains the
+    VAE. Trained from the beginning, they kept the decoder from ever using its latents.
+
+    Args:
+        transitions: T.
+    """
+
+    transitions: int = 1
+    family: ClassVar[str] = "chain"
+
+    def build(self, shape: tuple[int, ...]) -> KernelChain:
+        return KernelChain(shape, self.transitions, **self._arguments())
+
+    def _epoch(self, prior: KernelChain, optimizer: torch.optim.Optimizer, train: Tensor, epoch: int) -> float:
+        for networks in (prior.forward_steps, prior.reverse_steps):
+            networks.requires_grad_(epoch >= self.epochs // 2)
+        return super()._epoch(prior, optimizer, train, epoch)
+
+
+@dataclass(frozen=True)
+class FitFlow(FitByGradient):
+    """Trains a normalizing flow by maximum likelihood.
+
+    Args:
+        network: ``maf`` or ``nsf``.
+        transforms: How many follow each other.
+        hidden: Width of their hidden layers.
+        coupling: Whether they are coupling transforms.
+    """
+
+    network: str = "maf"
+    transforms: int = 3
+    hidden: int = 64
+    coupling: bool = False
+    family: ClassVar[str] = "flow"
+
+    def build(self, shape: tuple[int, ...]) -> Flow:
+        return Flow(shape, self.network, self.transforms, self.hidden, self.coupling)
+
+
+@dataclass(frozen=True)
+class FitAutoregressive(FitByGradient):
+    """Trains an autoregressive density by maximum likelihood.
+
+    Args:
+        hidden: Width of the first layer.
+        mixtures: Normals in each factor.
+        dropout: In both layers, while fitting.
+    """
+
+    hidden: int = 128
+    mixtures: int = 4
+    dropout: float = 0.0
+    family: ClassVar[str] = "autoregressive"
+
+    def build(self, shape: tuple[int, ...]) -> Autoregressive:
+        return Autoregressive(shape, self.hidden, self.mixtures, self.dropout)
+
+
+FITS: dict[str, type[Fit]] = {
+    fit.family: fit for fit in (FitGaussian, FitMixture, FitDensity, FitFlow, FitAutoregressive, FitVAE, FitChain)
+}
 
 
 def fitted_prior(folder: Path) -> Prior:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dwp_init.files import write_bytes
 from training.sources import network_file
-from training.stages import FIXED, Context, Stage, read_config, read_done
+from training.stages import DONE, FIXED, Context, Stage, read_config, read_done
 
 KERNELS = "kernels.safetensors"
 PARTS = ("train", "validation", "test")
@@ -78,7 +78,7 @@ class Kernels(Stage):
         layers = [self._read_layer(network_file(source_folder, seed)) for seed in seeds]
         first_test, first_validation = len(seeds) - self.test_networks, len(seeds) - held_out
         threshold = self._threshold(layers[:first_validation])
-        kept = [layer[layer.flatten(1).norm(dim=1) >= threshold][:, None] for layer in layers]
+        kept = [layer[layer.flatten(1).norm(dim=1) >= threshold] for layer in layers]
         network = [torch.full((len(layer),), seed) for seed, layer in zip(seeds, kept, strict=True)]
         kernels = KernelSet(
             torch.cat(kept[:first_validation]),
@@ -116,11 +116,23 @@ class Kernels(Stage):
         weight = weights[f"{self.layer}.weight"]
         if not weight.isfinite().all():
             raise ValueError(f"{self.layer} of {path} holds NaN or infinite values; train it anew with a lower lr")
-        return weight.flatten(0, 1)
+        return self._cut(weight)
+
+    def _cut(self, weight: Tensor) -> Tensor:
+        """Cuts a weight ``(out, in, k, k)`` into kernels ``(n, c, k, k)``: one per pair of channels (Eq. 5)."""
+        return weight.flatten(0, 1)[:, None]
 
     def _threshold(self, layers: list[Tensor]) -> float:
         norms = torch.cat([layer.flatten(1).norm(dim=1) for layer in layers])
         return self.min_norm * float(np.quantile(norms.numpy(), 0.95))
+
+
+@dataclass(frozen=True)
+class JointKernels(Kernels):
+    """Collects kernels of all input channels together, ``(in, k, k)``, as those of a colour stem belong."""
+
+    def _cut(self, weight: Tensor) -> Tensor:
+        return weight
 
 
 _RECIPE_KEYS = ("filters", "networks", "epochs", "batch_size", "lr", "l2", "precision", "first_seed")
@@ -160,6 +172,27 @@ class KernelFile(Stage):
         split.save(folder)
         source = {"file": Path(self.path).name, "sha256": self.sha256, "split": "by kernel, at random"}
         return {"kernels": split.counts(), "kept": 1.0, "source": source}
+
+
+def read_reference(path: Path) -> tuple[Tensor, Tensor]:
+    """Reads kernels to judge priors by: those to compare samples with, and those whose log p counts.
+
+    Args:
+        path: ``kernels.safetensors`` of a kernels stage, which has both parts, or what :func:`read_kernels` takes,
+            which is split in two halves at random.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: What :func:`read_kernels` raises.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
+    if path.name == KERNELS and (path.parent / DONE).exists():
+        kernels = KernelSet.load(path.parent)
+        return kernels.train, kernels.test
+    kernels = read_kernels(path)
+    order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(0))
+    return kernels[order[::2]], kernels[order[1::2]]
 
 
 def read_kernels(path: Path) -> Tensor:

@@ -60,17 +60,13 @@ class Sources(Stage):
             raise ValueError(f"precision is 'float32' or 'bfloat16'; got {self.precision!r}")
         check_counts(networks=self.networks, epochs=self.epochs, batch_size=self.batch_size)
         images, labels = context.images(self.data, "train").to(context.device)
-        if images.shape[1:] != (1, 28, 28):
-            raise ValueError(
-                f"the networks take images (1, 28, 28); those of {self.data} are {tuple(images.shape[1:])}"
-            )
         test = context.images(self.data, "test").to(context.device)
         seeds = range(self.first_seed, self.first_seed + self.networks)
         missing = [seed for seed in seeds if not network_file(folder, seed).exists()]
         each = self.epochs * len(images)
         size = {"total": self.networks * each, "initial": (self.networks - len(missing)) * each}
+        job = _Job(self, folder, context.device, images, labels, test)
         with tqdm(**size, unit="image", unit_scale=True, desc="sources") as bar:
-            job = _Job(self, folder, context.device, images, labels, test)
             for metrics in run_jobs(job.train, missing, context.workers, bar.update):
                 record_metrics(folder, **metrics)
         for left in folder.glob("*.checkpoint"):
@@ -78,7 +74,7 @@ class Sources(Stage):
         found = torch.tensor([_recorded_accuracy(network_file(folder, seed)) for seed in seeds])
         return {
             "networks": self.networks,
-            "parameters": sum(p.numel() for p in MNISTNet(self.filters).parameters()),
+            "parameters": sum(p.numel() for p in job.network().parameters()),
             "test_accuracy_mean": round(found.mean().item(), 4),
             "test_accuracy_min": round(found.min().item(), 4),
         }
@@ -98,12 +94,17 @@ class _Job:
     labels: Tensor
     test: tuple[Tensor, Tensor]
 
+    def network(self) -> MNISTNet:
+        """Returns an untrained network for the images."""
+        classes = int(self.labels.max()) + 1
+        return MNISTNet(self.stage.filters, classes, tuple(self.images.shape[1:]))
+
     def train(self, seed: int, progress: Progress) -> dict[str, Any]:
         """Trains one network to the end, from its checkpoint if it has one."""
         stage, n = self.stage, len(self.images)
         steps_per_epoch = max(n // stage.batch_size, 1)
         torch.manual_seed(seed)
-        network = MNISTNet(stage.filters).to(self.device, memory_format=torch.channels_last)
+        network = self.network().to(self.device, memory_format=torch.channels_last)
         groups = [
             {"params": list(network.features.parameters()), "weight_decay": 2 * stage.l2},
             {"params": list(network.classifier.parameters())},

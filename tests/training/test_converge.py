@@ -1,23 +1,71 @@
+import csv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from dwp_init import Gaussian, save_prior
+from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
 from dwp_init.layers import he_rms
-from training.converge import BASELINE, INITS, Converge, _Job
+from training.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
+from training.data import Images
+from training.kernels import KernelSet
 from training.networks import MNISTNet
-from training.stages import Context, run_stages
+from training.stages import Context, read_metrics, run_stages
+
+BUNDLED_PRIORS = ("notmnist-7x7", "notmnist-5x5")
+FAMILIES = ("Gaussian prior", "dense VAE, decoder mean")
+INITS = CONTROLS + BUNDLED + FAMILIES
+
+
+def _kernels(k: int, n: int = 50) -> Tensor:
+    return torch.randn(n, 1, k, k, generator=torch.Generator().manual_seed(k))
+
+
+def _density(*patterns: Tensor) -> KernelDensity:
+    """A density whose draws without noise are one of these kernels."""
+    k = patterns[0].shape[-1]
+    prior = KernelDensity((1, k, k), len(patterns)).fit_(torch.stack(patterns)[:, None])
+    prior.bandwidth.fill_(0.5)
+    return prior
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> _Job:
-    generator = torch.Generator().manual_seed(0)
-    kernels = {k: torch.randn(50, 1, k, k, generator=generator) for k in (7, 5)}
-    gaussians = tuple(save_prior(Gaussian((1, k, k)).fit_(kernels[k]), tmp_path / str(k)) for k in (7, 5))
-    images, labels = torch.rand(40, 1, 28, 28, generator=generator), torch.arange(40) % 10
-    stage = Converge(filters=(3, 4), batch_size=16, marks=(1, 3))
-    return _Job(stage, (images, labels), (images, labels), kernels, gaussians)
+def out(tmp_path: Path) -> Path:
+    """A run with the learned kernels of both layers, and two pairs of fits."""
+    for k in (7, 5):
+        (tmp_path / f"kernels_{k}x{k}").mkdir()
+        KernelSet(_kernels(k), _kernels(k), _kernels(k), torch.zeros(50)).save(tmp_path / f"kernels_{k}x{k}")
+        fits: dict[str, Prior] = {"gaussian": Gaussian((1, k, k)).fit_(_kernels(k)), "kde": _density(*PATTERNS[k])}
+        for family, prior in fits.items():
+            save_prior(prior, tmp_path / f"{family}_{k}x{k}" / "prior")
+    return tmp_path
+
+
+PATTERNS = {k: (torch.eye(k), -torch.eye(k)) for k in (7, 5)}
+NEEDS = ("kernels_7x7", "kernels_5x5", "gaussian_7x7", "gaussian_5x5", "kde_7x7", "kde_5x5")
+SMALL = Converge(NEEDS, FAMILIES, priors=BUNDLED_PRIORS, filters=(3, 4), batch_size=16, marks=(1, 3))
+
+
+def _images(n: int, seed: int) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    return Images(images, torch.randint(10, (n,), generator=generator), {"name": "mnist", "seed": seed})
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Images]:
+    """40 images to train with and 30 for the test, in place of MNIST; may be replaced."""
+    data = {"train": _images(40, 0), "test": _images(30, 1)}
+    monkeypatch.setattr(Context, "images", lambda context, name, split: data[split])
+    return data
+
+
+@pytest.fixture
+def job(out: Path, data: dict[str, Images]) -> _Job:
+    return SMALL._job(Context(out=out))
 
 
 def _network(job: _Job, init: str, seed: int = 0) -> MNISTNet:
@@ -36,6 +84,27 @@ def test_runs_are_paired(job: _Job, init: str) -> None:
         assert same == (init == "PyTorch default" or not name.endswith(("conv1.weight", "conv2.weight")))
     again = _network(job, init)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
+def _same_direction(weight: Tensor, pattern: Tensor) -> bool:
+    """Whether every k×k slice is the pattern times a number."""
+    flat, pattern = weight.detach().reshape(-1, pattern.numel()), pattern.flatten() / pattern.norm()
+    return torch.allclose(flat, (flat @ pattern)[:, None] * pattern, atol=1e-6)
+
+
+def test_a_family_takes_its_pair_of_fits(job: _Job, out: Path) -> None:
+    """The first of a pair for the 7×7 layer and the second for the 5×5 one; «decoder mean» is without noise."""
+    mean = _network(job, "dense VAE, decoder mean").features
+    assert _same_direction(mean.conv1.weight, torch.eye(7)) and _same_direction(mean.conv2.weight, torch.eye(5))
+    noisy = replace(SMALL, families=("Gaussian prior", "kernel density"))._job(Context(out=out))
+    noise = _network(noisy, "kernel density").features
+    assert not _same_direction(noise.conv1.weight, torch.eye(7))
+    for family, fits in {"Gaussian prior": "gaussian", "kernel density": "kde"}.items():
+        torch.manual_seed(4)
+        expected = MNISTNet((3, 4))
+        apply_(expected, [out / f"{fits}_{k}x{k}" / "prior" for k in (7, 5)], seed=4)
+        found = _network(noisy, family, seed=4)
+        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
 
 
 def test_white_noise_has_the_scale_of_the_priors_draws(job: _Job) -> None:
@@ -62,19 +131,106 @@ def test_a_run_reports_each_mark_and_is_reproducible(job: _Job) -> None:
     assert row == job.train((BASELINE, 3), steps.append)
 
 
-def test_the_summary_pairs_seeds(job: _Job, tmp_path: Path) -> None:
-    rows = [
-        {"init": init, "seed": seed, "accuracy": [10.0 * seed + (init == "dwp"), 50.0]}
-        for init in INITS
-        for seed in (0, 1)
-    ]
-    stage = Converge(seeds=2, marks=(1, 3))
+def test_accuracy_is_measured_on_test_images(job: _Job, data: dict[str, Images]) -> None:
+    for found, part in ((job.train_data, "train"), (job.test, "test")):
+        assert torch.equal(found[0], data[part].images / 255) and torch.equal(found[1], data[part].labels)
+
+
+def test_accuracy_is_measured_on_training_images_that_are_held_out(out: Path, data: dict[str, Images]) -> None:
+    job = replace(SMALL, hold_out=12)._job(Context(out=out))
+    images, labels = data["train"].images / 255, data["train"].labels
+    assert torch.equal(job.train_data[0], images[:28]) and torch.equal(job.train_data[1], labels[:28])
+    assert torch.equal(job.test[0], images[28:]) and torch.equal(job.test[1], labels[28:])
+
+
+@pytest.mark.parametrize("hold_out", [0, 12])
+def test_held_out_accuracies_never_depend_on_test_images(out: Path, data: dict[str, Images], hold_out: int) -> None:
+    tables = []
+    for seed in (1, 2):
+        data["test"] = _images(30, seed)
+        folder = out / f"run-{seed}"
+        folder.mkdir()
+        stage = replace(SMALL, hold_out=hold_out, seeds=1)
+        tables.append(stage.run(folder, Context(out=out))["table"])
+    assert (tables[0] == tables[1]) == bool(hold_out)
+
+
+def _accuracy(init: str, seed: int) -> list[float]:
+    """Seeds differ by 10, dwp is 1 over all others but the learned kernels, which lead by 3 in one seed of two."""
+    lead = {"dwp": 1.0, LEARNED: 3.0 * (seed == 7)}
+    return [10.0 * seed + lead.get(init, 0), 50.0]
+
+
+def test_the_summary_pairs_seeds(tmp_path: Path) -> None:
+    rows = [{"init": init, "seed": seed, "accuracy": _accuracy(init, seed)} for init in INITS for seed in (6, 7)]
+    stage = replace(SMALL, seeds=2, name="made_up")
     table = {(row["init"], row["step"]): row for row in stage._summarize(tmp_path, rows)["table"]}
-    dwp = table["dwp", 1]
-    assert (dwp["accuracy"], dwp["over_kaiming"], dwp["over_kaiming_sd"], dwp["seeds_ahead"]) == (6.0, 1.0, 0.0, 2)
-    assert table[BASELINE, 1]["over_kaiming"] == 0
-    assert table["dwp", 3]["seeds_ahead"] == 0
-    assert {path.name for path in tmp_path.iterdir()} >= {"converge_mnist.csv", "converge_mnist_runs.csv"}
+    assert list(table) == [(init, step) for init in INITS for step in (1, 3)]
+    dwp, learned = table["dwp", 1], table[LEARNED, 1]
+    assert (dwp["accuracy"], dwp["sd"], dwp["seeds"]) == (66.0, round(50**0.5, 3), 2)
+    assert (dwp["over_kaiming"], dwp["over_kaiming_sd"], dwp["ahead_of_kaiming"]) == (1.0, 0.0, 2)
+    assert (dwp["over_learned"], dwp["over_learned_sd"], dwp["ahead_of_learned"]) == (-0.5, round(4.5**0.5, 3), 1)
+    assert (learned["over_kaiming"], learned["ahead_of_kaiming"]) == (1.5, 1)
+    assert table[BASELINE, 1]["over_kaiming"] == learned["over_learned"] == learned["ahead_of_learned"] == 0
+    assert table["dwp", 3]["ahead_of_kaiming"] == table["dwp", 3]["ahead_of_learned"] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"made_up.csv", "made_up_runs.csv", "made_up.png"}
+    with (tmp_path / "made_up_runs.csv").open(newline="") as file:
+        flat = {
+            (row["init"], int(row["seed"]), int(row["step"])): float(row["accuracy"]) for row in csv.DictReader(file)
+        }
+    expected = {(row["init"], row["seed"]): row["accuracy"] for row in rows}
+    assert flat == {
+        (*run, step): value for run, found in expected.items() for step, value in zip((1, 3), found, strict=True)
+    }
+
+
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+    rows = [{"init": init, "seed": 0, "accuracy": _accuracy(init, 0)} for init in INITS]
+    for row in replace(SMALL, seeds=1)._summarize(tmp_path, rows)["table"]:
+        assert row["sd"] == row["over_kaiming_sd"] == row["over_learned_sd"] == ""
+
+
+def test_an_interrupted_stage_trains_what_is_missing(
+    out: Path, data: dict[str, Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, folder, trained = replace(SMALL, seeds=2, first_seed=100), out / "converge", []
+    train = _Job.train
+    monkeypatch.setattr(_Job, "train", lambda job, run, progress: trained.append(run) or train(job, run, progress))
+    folder.mkdir()
+    table = stage.run(folder, Context(out=out))["table"]
+    assert trained == [(init, seed) for seed in (100, 101) for init in INITS]
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:-3]) + lines[-3][:20])
+    trained.clear()
+    assert stage.run(folder, Context(out=out))["table"] == table
+    assert trained == [(init, 101) for init in INITS[-3:]]
+    assert {row["seed"] for row in read_metrics(folder)} == {100, 101}
+
+
+def test_without_priors_nothing_is_called_dwp() -> None:
+    stage = Converge(families=("mixture",))
+    assert stage.inits == (*CONTROLS, "mixture") and "dwp" not in stage.inits
+    assert replace(stage, priors=BUNDLED_PRIORS).inits == (*CONTROLS, "dwp", "dwp, prior's scale", "mixture")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"needs": NEEDS[:-1]}, "2 kernels stages and 3 fits; there are 2 layers, and 2 families with a pair each"),
+        ({"families": ("mixture",)}, "2 kernels stages and 4 fits; .*1 families with a pair each"),
+        ({"needs": NEEDS[:2]}, "2 kernels stages and 0 fits; .*2 families"),
+        ({"needs": NEEDS[:1], "families": ()}, "1 kernels stages and 0 fits; there are 2 layers"),
+        ({"hold_out": 40}, "hold_out must leave some of 40 training images; got 40"),
+        ({"hold_out": -1}, "hold_out must leave some of 40 training images; got -1"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(
+    settings: dict[str, Any], message: str, out: Path, data: dict[str, Images]
+) -> None:
+    (out / "converge").mkdir()
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **settings).run(out / "converge", Context(out=out))
+    assert not list((out / "converge").iterdir())
 
 
 @pytest.mark.parametrize(

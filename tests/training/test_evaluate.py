@@ -1,81 +1,35 @@
 import csv
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from dwp_init import Gaussian, KernelVAE
+from dwp_init import Gaussian, KernelDensity, KernelVAE, load_prior, save_prior
 from training.evaluate import (
+    Density,
+    bundled_digests,
     clustered_error,
-    describe_kernels,
-    frechet_distance,
-    sample_statistics,
+    evaluate_priors,
+    print_table,
+    prior_bytes,
     score,
+    transposed,
     write_table,
 )
+from training.fit import FitGaussian, FitMixture, FitVAE
+from training.kernels import KernelSet
+from training.stages import Context, Stage, read_done, run_stages
+from training.statistics import sample_statistics
 
 
 def kernels(n: int, size: int = 3, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, 1, size, size, generator=generator, dtype=torch.float64)
-
-
-def exactly(n: int, loc: Tensor, scale: Tensor, seed: int) -> Tensor:
-    """Kernels 2×2 whose mean and covariance are just these."""
-    flat = kernels(n, 2, seed).flatten(1)
-    flat = flat - flat.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(flat.T)), flat.T, upper=False).T
-    return (loc + white * scale).view(n, 1, 2, 2)
-
-
-def test_frechet_distance_of_diagonal_gaussians() -> None:
-    """‖μ - μ'‖² + Σ (σ - σ')²."""
-    loc = torch.tensor([[0, 1, 2, -3], [1, 1, 0, -1]], dtype=torch.float64)
-    scale = torch.tensor([[1, 2, 3, 0.5], [2, 2, 1, 0.1]], dtype=torch.float64)
-    a, b = (exactly(100, loc[part], scale[part], seed=part) for part in (0, 1))
-    expected = (loc[0] - loc[1]).square().sum() + (scale[0] - scale[1]).square().sum()
-    assert frechet_distance(a, b) == pytest.approx(expected.item(), abs=1e-9)
-    assert frechet_distance(b, a) == pytest.approx(expected.item(), abs=1e-9)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_of_gaussians_that_do_not_commute() -> None:
-    """tr (A B)^½ of two positive 2×2 blocks is √(tr AB + 2 √det AB)."""
-    a, b = kernels(50, 2, 1), kernels(80, 2, 2) @ torch.tensor([[1.0, 0.9], [0, 0.2]], dtype=torch.float64)
-    a[:, :, 1], b[:, :, 1] = 0, 0
-    cov_a, cov_b = (torch.cov(part[:, 0, 0].T) for part in (a, b))
-    product = cov_a @ cov_b
-    cross = (product.trace() + 2 * product.det().sqrt()).sqrt()
-    means = (a.mean(0) - b.mean(0)).square().sum()
-    expected = means + cov_a.trace() + cov_b.trace() - 2 * cross
-    assert frechet_distance(a, b) == pytest.approx(expected.item(), abs=1e-6)
-
-
-CHECKERS = (torch.arange(5)[:, None] + torch.arange(5)) % 2 * 2.0 - 1
-
-
-@pytest.mark.parametrize(
-    ("values", "roughness", "tolerance"),
-    [
-        (kernels(20_000, 7).float(), 1, 0.01),
-        (torch.randn(100, 1, 1, 1).expand(100, 2, 5, 5), 0, 0),
-        (CHECKERS.expand(3, 1, 5, 5), 2, 0),
-        (CHECKERS[0].expand(3, 1, 5, 5), 1, 0),
-    ],
-    ids=["white noise", "flat", "checkers", "stripes"],
-)
-def test_roughness(values: Tensor, roughness: float, tolerance: float) -> None:
-    assert describe_kernels(values)["roughness"] == pytest.approx(roughness, abs=tolerance)
-
-
-def test_scale_of_kernels() -> None:
-    values = torch.arange(101.0).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
-    found = describe_kernels(values)
-    assert found["norm_5_50_95"] == [10, 100, 190]
-    assert found["rms"] == round((100 * 201 / 6) ** 0.5, 5)
 
 
 def test_log_prob_of_a_gaussian_is_exact(gaussian: Callable[..., Gaussian]) -> None:
@@ -122,15 +76,134 @@ def test_clustered_error_against_known_answers() -> None:
     assert clustered_error(repeated, network) == pytest.approx(values[:50].std().item() / 50**0.5, rel=1e-4)
 
 
-def test_sample_statistics_set_draws_beside_kernels(gaussian: Callable[..., Gaussian]) -> None:
-    prior = gaussian(3)
-    real = prior.sample(10_000, torch.Generator().manual_seed(0))
-    found = sample_statistics(prior, real)
-    assert list(found) == ["real", "drawn"] and found["real"] == found["drawn"]
-    assert found["real"]["frechet"] == pytest.approx(0, abs=1e-5)
-    vae = KernelVAE((1, 3, 3), latent_dim=2, hidden=8).eval()
-    found = sample_statistics(vae, real, n=500)
-    assert list(found) == ["real", "drawn", "mean"] and found["mean"]["rms"] < found["drawn"]["rms"]
+@pytest.fixture
+def fits(tmp_path: Path) -> dict[str, Stage]:
+    """Kernels of three test networks, of 4, 10 and 6 kernels, and three fits to them."""
+    sets = [kernels(n, seed=seed).float() for seed, n in enumerate((60, 20, 20))]
+    network = torch.tensor([7] * 4 + [8] * 10 + [9] * 6)
+    (tmp_path / "made").mkdir()
+    KernelSet(*sets, network).save(tmp_path / "made")
+    return {
+        "kernels": Copied(path=str(tmp_path / "made" / "kernels.safetensors")),
+        "mixture": FitMixture(name="a mixture", components=(2,), shrinkages=(10.0,), restarts=1),
+        "gaussian": FitGaussian(name="a Gaussian"),
+        "vae": FitVAE(name="a VAE", latent_dim=2, hidden=8, epochs=1),
+        "second": FitMixture(name="another", components=(1,), shrinkages=(10.0,), restarts=1),
+    }
+
+
+@dataclass(frozen=True)
+class Copied(Stage):
+    """A kernels stage from a file."""
+
+    path: str = ""
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        KernelSet.load(Path(self.path).parent).save(folder)
+        return {"source": {}}
+
+
+def test_density_pairs_the_fits_by_kernel(fits: dict[str, Stage], tmp_path: Path) -> None:
+    order = ("vae", "mixture", "gaussian", "second")
+    stages = fits | {"table": Density(("kernels", *order), name="made_up")}
+    folders = run_stages(stages, Context(out=tmp_path / "out"))
+    found = KernelSet.load(folders["kernels"])
+    values = {name: score(load_prior(folders[name] / "prior"), found.test)[0] for name in order}
+    table = dict(zip(order, read_done(folders["table"])["density"], strict=True))
+    assert [row["prior"] for row in table.values()] == ["a VAE", "a mixture", "a Gaussian", "another"]
+    for name, row in table.items():
+        prior = load_prior(folders[name] / "prior")
+        assert row["family"] == prior.family and row["kernels"] == row["of"] == 20
+        assert row["log_prob"] == pytest.approx(values[name].mean().item(), abs=1e-3)
+        assert row["standard_error"] == pytest.approx(clustered_error(values[name], found.test_network), abs=1e-3)
+        for control in ("gaussian", "mixture"):  # the first mixture
+            over = values[name] - values[control]
+            assert row[f"over_{control}"] == pytest.approx(over.mean().item(), abs=1e-3)
+            error = clustered_error(over, found.test_network)
+            assert row[f"over_{control}_error"] == pytest.approx(error, abs=1e-3)
+        drawn = prior.details["metrics"]["samples"]["drawn"]
+        assert (row["frechet"], row["coverage"]) == (drawn["frechet"], drawn["coverage"])
+        assert row["megabytes"] == pytest.approx(prior_bytes(folders[name] / "prior") / 1e6, abs=1e-3)
+    assert table["second"]["over_mixture"] != 0 and table["mixture"]["over_mixture_error"] == 0
+    assert table["gaussian"]["elbo"] == "" and table["vae"]["elbo"] < table["vae"]["log_prob"]
+    record = folders["table"] / "record"
+    with (record / "made_up.csv").open(newline="") as file:
+        assert [row["prior"] for row in csv.DictReader(file)] == [row["prior"] for row in table.values()]
+    assert (record / "made_up.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("needs", "change", "message"),
+    [
+        (
+            ("gaussian", "vae"),
+            {},
+            "a Gaussian, a mixture and .*; of 2 fits .* a Gaussian, a VAE, the families gaussian, ",
+        ),
+        (("mixture", "second"), {}, "the families mixture$"),
+        ((), {}, "of 0 fits the names are none, the families none"),
+        (
+            ("gaussian", "mixture", "second"),
+            {"second": {"name": "a mixture"}},
+            "of different names; of 3 fits the names are a Gaussian, a mixture, the",
+        ),
+    ],
+)
+def test_density_needs_its_controls_and_names(
+    needs: tuple[str, ...],
+    change: dict[str, dict[str, str]],
+    message: str,
+    fits: dict[str, Stage],
+    tmp_path: Path,
+) -> None:
+    stages = {name: fits[name] for name in ("kernels", *needs)}
+    stages |= {name: replace(fits[name], **fields) for name, fields in change.items()}
+    with pytest.raises(ValueError, match=message):
+        run_stages(stages | {"table": Density(("kernels", *needs))}, Context(out=tmp_path / "out"))
+
+
+def test_priors_are_rows_of_what_they_are_like(
+    gaussian: Callable[..., Gaussian], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.evaluate._sampling_seconds", lambda prior, noise: (prior.family, noise))
+    priors = {"g": gaussian(3), "k": KernelDensity((1, 3, 3), 30).fit_(kernels(30).float())}
+    rows = evaluate_priors(priors, kernels(100, seed=1).float(), kernels(50, seed=2).float())
+    assert [row["prior"] for row in rows] == ["(the kernels)", "g", "k", "k, noise=False"]
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    assert [row["kernels"] for row in rows] == ["", 50, 50, ""]
+    assert [row["seconds_per_100000"] for row in rows] == ["", ("gaussian", True), ("kde", True), ("kde", False)]
+    statistics = sample_statistics(priors["k"], kernels(100, seed=1).float(), kernels(50, seed=2).float())
+    for row, label in zip((rows[0], *rows[2:]), ("real", "drawn", "mean"), strict=True):
+        assert row["mmd2"] == statistics[label]["mmd2"]
+        lags = statistics[label]["autocorrelation"]
+        assert row["autocorrelation (0,1) (1,0) (1,1) (0,2) (2,0)"] == " ".join(map(str, lags.values()))
+        assert row["norm_5_50_95"] == " ".join(map(str, statistics[label]["norm_5_50_95"]))
+
+
+def test_priors_of_another_kernel_shape(gaussian: Callable[..., Gaussian]) -> None:
+    sets = [kernels(50).float(), kernels(50).float()]
+    with pytest.raises(ValueError, match=r"'b' is a prior over \(2, 3, 3\) kernels, the file holds \(1, 3, 3\)"):
+        evaluate_priors({"a": gaussian(3), "b": gaussian(3, 2)}, *sets)
+
+
+def test_bundled_priors_alone_have_digests(tmp_path: Path, gaussian: Callable[..., Gaussian]) -> None:
+    found = bundled_digests("notmnist-7x7")
+    assert list(found) == ["notmnist-7x7"] and set(found["notmnist-7x7"]) == {"config.json", "model.safetensors"}
+    folder = str(save_prior(gaussian(3), tmp_path / "mine"))
+    with pytest.raises(ValueError, match="mine' is a folder; this stage takes bundled priors: notmnist-"):
+        bundled_digests("notmnist-7x7", folder)
+    with pytest.raises(ValueError, match="no prior and no folder is called 'none'"):
+        bundled_digests("none")
+
+
+def test_a_transposed_table_has_a_row_per_figure() -> None:
+    rows = [{"prior": "a", "x": 1, "y": 2}, {"prior": "b", "x": 3, "y": ""}]
+    assert transposed(rows) == [{"prior": "x", "a": 1, "b": 3}, {"prior": "y", "a": 2, "b": ""}]
+
+
+def test_a_printed_table_is_aligned(capsys: pytest.CaptureFixture) -> None:
+    print_table([{"prior": "long name", "x": 1}, {"prior": "b", "x": -2.5}])
+    assert capsys.readouterr().out == "  prior      x\n  long name  1\n  b          -2.5\n"
 
 
 def test_a_table_reads_back(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.kernels import KernelFile, Kernels, KernelSet, read_kernels
+from training.kernels import JointKernels, KernelFile, Kernels, KernelSet, read_kernels, read_reference
 from training.sources import network_file
 from training.stages import Context, run_stages
 
@@ -80,6 +80,18 @@ def test_parts_are_whole_networks(out: Path) -> None:
     for part, seeds in (("train", (3, 4)), ("validation", (5, 6)), ("test", (7,))):
         assert torch.equal(getattr(found, part), torch.cat([conv2(seed).view(20, 1, 5, 5) for seed in seeds]))
     assert done["kept"] == 1
+
+
+def test_joint_kernels_keep_their_channels(out: Path) -> None:
+    """The norm that is compared with the threshold is that of all channels together."""
+    weak = conv2(5)
+    weak[1] *= 0.01
+    weak[0, 1:] *= 0.01
+    save_file({"features.conv2.weight": weak}, network_file(out / "sources", 5))
+    found, done = collect(out, JointKernels(layer="features.conv2", validation_networks=1, test_networks=1))
+    assert torch.equal(found.train, torch.cat([conv2(3), conv2(4), weak[:1]]))
+    assert torch.equal(found.validation, conv2(6)) and torch.equal(found.test, conv2(7))
+    assert found.test_network.tolist() == [7, 7] and done["kept"] == 0.9
 
 
 @pytest.mark.parametrize(
@@ -211,3 +223,37 @@ def test_too_much_held_out(tmp_path: Path, held_out: float) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no kernel file .*none\.npy; give a \.npy or \.safetensors file"):
         KernelFile.of(tmp_path / "none.npy")
+
+
+def numbered(n: int) -> Tensor:
+    """Flat kernels of values 0 to n - 1."""
+    return torch.arange(float(n)).view(-1, 1, 1, 1).repeat(1, 1, 3, 3)
+
+
+def test_reference_of_a_kernels_stage(tmp_path: Path) -> None:
+    """Samples are compared with what was fitted, and the test kernels count; those for choices are left out."""
+    KernelSet(numbered(8), numbered(7), numbered(6), torch.zeros(6)).save(tmp_path)
+    with pytest.raises(ValueError, match="holds 4 tensors"):
+        read_reference(tmp_path / "kernels.safetensors")
+    (tmp_path / "done.json").write_text("{}")
+    train, test = read_reference(tmp_path / "kernels.safetensors")
+    assert torch.equal(train, numbered(8)) and torch.equal(test, numbered(6))
+
+
+@pytest.mark.parametrize("name", ["mine.npy", "mine.safetensors", "kernels.safetensors"])
+def test_reference_of_a_file_is_two_halves(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    np.save(path, numbered(21).numpy()) if path.suffix == ".npy" else save_file({"w": numbered(21)}, path)
+    halves = [part[:, 0, 0, 0].tolist() for part in read_reference(path)]
+    assert [len(half) for half in halves] == [11, 10] and sorted(halves[0] + halves[1]) == list(range(21))
+    assert halves[0] != sorted(halves[0])  # at random
+    assert [part[:, 0, 0, 0].tolist() for part in read_reference(path)] == halves
+
+
+def test_no_reference(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "kernels.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"no kernel file .*; give a \.npy or \.safetensors file"):
+            read_reference(path)
+    np.save(tmp_path / "k.npy", numbered(9).numpy())
+    with pytest.raises(ValueError, match="holds 9 kernels"):
+        read_reference(tmp_path / "k.npy")

@@ -1,15 +1,21 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
 
 from dwp_init.hub import registry
 from training import __main__ as command_line
-from training import recipes
+from training import benchmarks, recipes
 from training.__main__ import main
+from training.fit import fitted_prior
+from training.recipes import choose_family
 from training.stages import Stage, read_done
 
-RECIPES = ["apply_cost", "converge_mnist", "prior_notmnist_5x5", "prior_notmnist_7x7", "source_throughput"]
+RECIPES = [
+    *("apply_cost", "choose_family", "converge_mnist", "decoding", "joint_stem"),
+    *("prior_notmnist_5x5", "prior_notmnist_7x7", "source_throughput"),
+]
 
 
 def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
@@ -23,7 +29,7 @@ def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_whole(name: str) -> None:
     recipe = recipes.load(name)
-    assert recipe.FOLDER in ("benchmarks", "notmnist")
+    assert recipe.FOLDER in ("benchmarks", "cifar10", "notmnist")
     assert 20 < len(recipes.summary(name)) <= 120 and f"python -m training run {name}" in recipe.__doc__
     full, small = (recipe.stages(smoke=smoke) for smoke in (False, True))
     assert full.keys() == small.keys() and recipe.stages() == full and full != small
@@ -51,8 +57,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the recipes that share theirs."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the recipes that share theirs, under its name."""
     return tmp_path_factory.mktemp("runs")
 
 
@@ -60,13 +66,16 @@ def smoke(name: str, out: Path, *words: str) -> int:
     return main(["run", name, "--smoke", "--device", "cpu", "--out", str(out), *words])
 
 
-@pytest.mark.parametrize(
-    "name", ["source_throughput", "prior_notmnist_7x7", "prior_notmnist_5x5", "converge_mnist", "apply_cost"]
-)
-def test_smoke(name: str, out: Path, capsys: pytest.CaptureFixture) -> None:
+BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
+
+
+@pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])
+def test_smoke(name: str, runs: Path, capsys: pytest.CaptureFixture) -> None:
     """Runs to the end, reuses what an earlier recipe made, and leaves the results of record alone."""
-    if name in ("converge_mnist", "apply_cost") and "notmnist-7x7" not in registry():
-        pytest.skip("needs the bundled prior notmnist-7x7")
+    missing = set(BUNDLED.get(name, ())) - set(registry())
+    if missing:
+        pytest.skip(f"needs the bundled priors {', '.join(sorted(missing))}")
+    out = runs / recipes.load(name).FOLDER
     results = contents(command_line.RESULTS)
     made = {path.parent.name for path in out.glob("*/done.json")}
     assert smoke(name, out) == 0
@@ -79,15 +88,79 @@ def test_smoke(name: str, out: Path, capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().out.count("reused") == len(recipes.load(name).stages(smoke=True))
 
 
-def test_the_two_priors_share_their_sources(out: Path) -> None:
-    if not (out / "vae_5x5" / "done.json").exists():
-        assert smoke("prior_notmnist_7x7", out) == smoke("prior_notmnist_5x5", out) == 0
-    assert read_done(out / "kernels_7x7")["source"]["synthetic"]
-    density = read_done(out / "density_5x5")["density"]
-    assert [row["prior"] for row in density] == ["notmnist-5x5-gaussian", "notmnist-5x5", "notmnist-5x5-h1"]
-    for row in density:
-        assert row["over_gaussian"] == pytest.approx(row["log_prob"] - density[0]["log_prob"], abs=1e-3)
-    assert density[0]["elbo"] == "" and density[1]["elbo"] < density[1]["log_prob"]
+def finished(name: str, runs: Path) -> Path:
+    """The folder of a recipe's stages, run if that was not done yet."""
+    out = runs / recipes.load(name).FOLDER
+    assert smoke(name, out) == 0
+    return out
+
+
+@pytest.mark.parametrize("size", ["7x7", "5x5"])
+def test_the_priors_of_a_kernel_size_stand_side_by_side(size: str, runs: Path) -> None:
+    out = finished(f"prior_notmnist_{size}", runs)
+    kernels = read_done(out / f"kernels_{size}")
+    assert kernels["source"]["synthetic"] and kernels["source"]["held_out_networks"] == {"validation": 1, "test": 2}
+    density = {
+        row["prior"].removeprefix(f"notmnist-{size}"): row for row in read_done(out / f"density_{size}")["density"]
+    }
+    families = {
+        "-gaussian": "gaussian",
+        "-mixture": "mixture",
+        "": "mixture",
+        "-kde": "kde",
+        "-flow": "flow",
+        "-autoregressive": "autoregressive",
+        "-chain": "chain",
+        "-vae": "vae",
+        "-h1": "vae",
+    }
+    assert {name: row["family"] for name, row in density.items()} == families
+    for row in density.values():
+        for control in ("gaussian", "mixture"):
+            over = row["log_prob"] - density[f"-{control}"]["log_prob"]
+            assert row[f"over_{control}"] == pytest.approx(over, abs=2e-3)
+        if row["kind"] == "exact":
+            assert row["elbo"] == row["monte_carlo_error"] == ""
+        else:
+            assert row["family"] in ("chain", "vae") and row["elbo"] < row["log_prob"]
+        assert row["of"] == kernels["kernels"]["test"] >= row["kernels"] > 0
+
+
+def test_the_scale_mixture_is_the_one_that_is_bundled() -> None:
+    for size in ("7x7", "5x5"):
+        recipe = recipes.load(f"prior_notmnist_{size}")
+        stages = recipe.stages()
+        assert recipe.PRIORS[f"notmnist-{size}"] == f"scale_mixture_{size}"
+        assert len(stages[f"scale_mixture_{size}"].scales) > 1 and stages[f"mixture_{size}"].scales == (1.0,)
+
+
+def test_families_are_chosen_on_held_out_training_images_from_other_seeds() -> None:
+    choice = recipes.load("choose_family").stages()["choose_family"]
+    report = recipes.load("converge_mnist").stages()["converge_mnist"]
+    assert choice.hold_out == 10_000 and report.hold_out == 0
+    seeds = [set(range(stage.first_seed, stage.first_seed + stage.seeds)) for stage in (choice, report)]
+    assert seeds[0].isdisjoint(seeds[1])
+    assert choice.priors == () and report.priors == ("notmnist-7x7", "notmnist-5x5")
+    assert set(choice.families) - set(report.families) == {"scale mixture"}
+
+
+@pytest.mark.parametrize("name", ["choose_family", "converge_mnist"])
+def test_each_family_is_trained_from_its_own_pair_of_fits(name: str) -> None:
+    stage = recipes.load(name).stages()[name]
+    pairs = dict(zip(stage.families, zip(stage.needs[2::2], stage.needs[3::2], strict=True), strict=True))
+    expected = {family: (f"{fit}_7x7", f"{fit}_5x5") for family, fit in choose_family.FAMILIES.items()}
+    assert stage.needs[:2] == ("kernels_7x7", "kernels_5x5")
+    assert pairs.items() <= expected.items()
+
+
+def test_decoding_has_a_row_per_fit(runs: Path) -> None:
+    out = finished("decoding", runs)
+    rows = {row["prior"]: row for row in read_done(out / "decoding")["rows"]}
+    fits = recipes.load("decoding").stages(smoke=True)["decoding"].needs
+    assert len(rows) == len(fits) == 9
+    for fit in fits:
+        prior = fitted_prior(out / fit)
+        assert rows[prior.details["name"]]["family"] == prior.family
 
 
 def test_only_a_full_run_is_recorded(

@@ -1,12 +1,20 @@
-"""What the notMNIST recipes share: the source networks at the size of a CPU, and the stages of one prior."""
+"""What the notMNIST recipes share: the source networks at the size of a CPU, and the stages of one kernel size."""
+
+import dataclasses
 
 from training.evaluate import Density
-from training.fit import Fit
+from training.fit import Fit, FitDensity, FitGaussian, FitMixture, FitVAE
 from training.kernels import Kernels
 from training.sources import Sources
 from training.stages import Stage
 
 FOLDER = "notmnist"
+PLAIN = {  # the control: the best of 5 to 10 full-covariance Gaussians
+    "components": (5, 6, 7, 8, 9, 10),
+    "shrinkages": (3.0, 10.0, 30.0, 100.0),
+    "scales": (1.0,),
+    "restarts": 1,
+}
 
 
 def sources(smoke: bool) -> Sources:
@@ -21,25 +29,26 @@ def sources(smoke: bool) -> Sources:
     return Sources(filters=(32, 64), networks=128, epochs=20, batch_size=16, lr=3e-3, precision="bfloat16")
 
 
-def stages(size: str, layer: str, dense: Fit, latent_dim: int, epochs: int, smoke: bool) -> dict[str, Stage]:
-    """The stages of one prior: sources, kernels, the three fits and their comparison.
+def stages(size: str, layer: str, mixture: FitMixture, trained: dict[str, Fit], smoke: bool) -> dict[str, Stage]:
+    """The stages of one kernel size: sources, kernels, the families fitted to them and their comparison.
 
     Of the 128 networks 16 are held out for the test and 12 for model selection.
 
     Args:
         size: ``7x7`` or ``5x5``.
         layer: The convolution's name.
-        dense: The dense VAE.
-        latent_dim: Dimensions of z in the paper's VAE, which sees raw kernels.
-        epochs: Its passes over the kernels.
+        mixture: The mixture that is bundled.
+        trained: The families that are trained by gradient, by stage.
         smoke: Whether to shrink everything.
     """
     kernels = f"kernels_{size}"
-    paper = {"network": "paper", "latent_dim": latent_dim, "whiten": False, "min_scale": 1e-3}
+    few = {"components": (2,), "shrinkages": (100.0,)} if smoke else {}
     fits = {
-        f"gaussian_{size}": Fit((kernels,), f"notmnist-{size}-gaussian", family="gaussian"),
-        f"vae_{size}": dense,
-        f"h1_{size}": Fit((kernels,), f"notmnist-{size}-h1", epochs=1 if smoke else epochs, **paper),
+        f"gaussian_{size}": FitGaussian((kernels,), f"notmnist-{size}-gaussian"),
+        f"mixture_{size}": FitMixture((kernels,), f"notmnist-{size}-mixture", **PLAIN | few),
+        f"scale_mixture_{size}": dataclasses.replace(mixture, **few, restarts=2) if smoke else mixture,
+        f"kde_{size}": FitDensity((kernels,), f"notmnist-{size}-kde"),
+        **trained,
     }
     validation, test = (1, 2) if smoke else (12, 16)
     return {
@@ -48,3 +57,9 @@ def stages(size: str, layer: str, dense: Fit, latent_dim: int, epochs: int, smok
         **fits,
         f"density_{size}": Density((kernels, *fits), name=f"density_notmnist_{size}"),
     }
+
+
+def paper_vae(size: str, latent_dim: int, epochs: int) -> FitVAE:
+    """The paper's VAE, which sees raw kernels."""
+    settings = {"network": "paper", "latent_dim": latent_dim, "whiten": False, "min_scale": 1e-3}
+    return FitVAE((f"kernels_{size}",), f"notmnist-{size}-h1", epochs=epochs, **settings)

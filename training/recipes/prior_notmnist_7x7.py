@@ -1,4 +1,4 @@
-"""The priors over 7×7 kernels of networks trained on notMNIST: notmnist-7x7 and, with the paper's VAE, notmnist-7x7-h1.
+"""Priors over 7×7 kernels of networks trained on notMNIST, every family; notmnist-7x7 and the paper's -h1 are bundled.
 
     python -m training run prior_notmnist_7x7 --data-root DATA --workers 2 --record
     python -m training bundle prior_notmnist_7x7 && python -m training cards
@@ -11,16 +11,32 @@ Departures: narrower networks on fewer images (see ``_notmnist.sources``), whole
 floor, the best state on validation networks instead of the last.
 """
 
-from training.fit import Fit
+from training.fit import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
 from training.recipes import _notmnist
 from training.stages import Stage
 
 FOLDER = _notmnist.FOLDER
-PRIORS = {"notmnist-7x7": "vae_7x7", "notmnist-7x7-h1": "h1_7x7"}
+PRIORS = {"notmnist-7x7": "scale_mixture_7x7", "notmnist-7x7-vae": "vae_7x7", "notmnist-7x7-h1": "h1_7x7"}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """Sources, kernels, fits and their comparison."""
-    epochs = 5 if smoke else 600
-    dense = Fit(("kernels_7x7",), "notmnist-7x7", dropout=0.2, importance_samples=8, lr=3e-3, epochs=epochs)
-    return _notmnist.stages("7x7", "features.conv1", dense, latent_dim=2, epochs=300, smoke=smoke)
+    kernels = ("kernels_7x7",)
+    mixture = FitMixture(
+        kernels,
+        "notmnist-7x7",
+        components=(6, 8, 10),
+        shrinkages=(3.0, 10.0, 30.0),
+        scales=SCALES,
+        restarts=24,
+    )
+    latent = {"dropout": 0.2, "importance_samples": 8, "lr": 3e-3, "epochs": 5 if smoke else 600}
+    short = {"lr": 3e-3, "dropout": 0.4, "epochs": 2 if smoke else 60}
+    trained = {
+        "flow_7x7": FitFlow(kernels, "notmnist-7x7-flow", jitter=0.1, epochs=2 if smoke else 300),
+        "autoregressive_7x7": FitAutoregressive(kernels, "notmnist-7x7-autoregressive", **short),
+        "chain_7x7": FitChain(kernels, "notmnist-7x7-chain", **latent),
+        "vae_7x7": FitVAE(kernels, "notmnist-7x7-vae", **latent),
+        "h1_7x7": _notmnist.paper_vae("7x7", latent_dim=2, epochs=1 if smoke else 300),
+    }
+    return _notmnist.stages("7x7", "features.conv1", mixture, trained, smoke)

@@ -1,0 +1,71 @@
+"""Kernels of several channels: is a colour stem better described jointly, or channel by channel as in Eq. 5?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dwp_init import Prior, load_prior
+from training.evaluate import PRIOR, clustered_error, print_table, score, write_table
+from training.figures import plot_colour_kernels
+from training.kernels import KernelSet
+from training.stages import Context, Stage, read_done
+
+
+@dataclass(frozen=True)
+class JointDensity(Stage):
+    """Compares priors over ``(c, k, k)`` kernels with ones over single channels, on the same held-out kernels.
+
+    Drawn channel by channel, a kernel has log p(w) = Σ log p(w_c). Records ``<name>.csv`` and ``<name>.png``.
+
+    Args:
+        needs: The joint kernels, then pairs of fits of one family, the joint one first.
+        name: Of the record.
+    """
+
+    name: str = "joint_stem"
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        kernels = KernelSet.load(context.out / self.needs[0])
+        table = [{"prior": "(the kernels)", "channel_correlation": channel_correlation(kernels.test)}]
+        draws = {"stems of held-out networks": kernels.test}
+        for joint, single in zip(self.needs[1::2], self.needs[2::2], strict=True):
+            family = read_done(context.out / joint)["family"]
+            priors = [load_prior(context.out / need / PRIOR) for need in (joint, single)]
+            together, apart = score(priors[0], kernels.test)[0], channelwise_log_prob(priors[1], kernels.test)
+            samples = [draw_stems(prior, 2000, kernels.test.shape[1]) for prior in priors]
+            draws |= {f"{family}, jointly": samples[0], f"{family}, by channel": samples[1]}
+            for label, values, drawn in (("jointly", together, samples[0]), ("by channel", apart, samples[1])):
+                row = {"prior": f"{family}, {label}", "channel_correlation": channel_correlation(drawn)}
+                row |= {"log_prob": round(values.mean().item(), 3), "over_by_channel": ""}
+                row |= {"over_by_channel_error": "", "kernels": len(values)}
+                if label == "jointly":
+                    row["over_by_channel"] = round((together - apart).mean().item(), 3)
+                    row["over_by_channel_error"] = round(clustered_error(together - apart, kernels.test_network), 3)
+                table.append(row)
+        table[0] |= {key: "" for key in table[1] if key not in table[0]}
+        write_table(folder / "record" / f"{self.name}.csv", table)
+        plot_colour_kernels(draws, folder / "record" / f"{self.name}.png")
+        print_table(table)
+        return {"density": table}
+
+
+@torch.no_grad()
+def channelwise_log_prob(prior: Prior, kernels: Tensor) -> Tensor:
+    """Maps kernels ``(n, c, k, k)`` to Σ log p(w_c) ``(n,)`` under a prior over single channels, in nats."""
+    return prior.log_prob(kernels.flatten(0, 1)[:, None]).view(len(kernels), -1).sum(1)
+
+
+def draw_stems(prior: Prior, n: int, channels: int) -> Tensor:
+    """Draws ``n`` kernels of ``channels`` channels, together or, from a prior over single ones, one by one."""
+    count = n * channels // prior.kernel_shape[0]
+    return prior.sample(count, torch.Generator().manual_seed(0)).view(n, channels, *prior.kernel_shape[1:])
+
+
+def channel_correlation(kernels: Tensor) -> float:
+    """Returns the mean correlation between two channels of kernels ``(n, c, k, k)``: 1 where all are grey."""
+    channels = kernels.transpose(0, 1).flatten(1)
+    pairs = torch.corrcoef(channels)[torch.triu_indices(len(channels), len(channels), 1).unbind()]
+    return round(pairs.mean().item(), 4)

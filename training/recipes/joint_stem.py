@@ -1,0 +1,35 @@
+"""The colour stems of networks on CIFAR-10, drawn jointly or channel by channel as in the paper.
+
+    python -m training run joint_stem --data-root DATA --workers 2 --record
+
+Expected: the paper draws the three channels of a colour kernel independently (Eq. 5), so their colours cannot agree.
+Found: ``training/results/joint_stem.csv``, and the stems in ``joint_stem.png``.
+Departures: two-layer networks of the notMNIST kind, 2 epochs each; a demonstration, whose priors are not bundled.
+"""
+
+from training.fit import FitGaussian, FitMixture
+from training.joint import JointDensity
+from training.kernels import JointKernels, Kernels
+from training.sources import Sources
+from training.stages import Stage
+
+FOLDER = "cifar10"
+
+
+def stages(smoke: bool = False) -> dict[str, Stage]:
+    """Sources, kernels both ways, fits both ways and their comparison."""
+    size = {"filters": (16, 4), "networks": 10, "epochs": 1} if smoke else {"filters": (64, 16), "networks": 32}
+    held_out = {"layer": "features.conv1", "validation_networks": 2 if smoke else 4, "test_networks": 2 if smoke else 5}
+    grid = {"components": (2,), "shrinkages": (100.0,)} if smoke else {"components": (1, 2, 4, 8, 16)}
+    scales = {"scales": (0.5, 0.7, 1.0, 1.4)}
+    made = {
+        "sources": Sources(data="cifar10", batch_size=32, lr=3e-3, precision="bfloat16", **{"epochs": 2} | size),
+        "kernels_joint": JointKernels(**held_out),
+        "kernels_single": Kernels(**held_out),
+        "gaussian_joint": FitGaussian(("kernels_joint",), "stem-gaussian"),
+        "gaussian_single": FitGaussian(("kernels_single",), "channel-gaussian"),
+        "mixture_joint": FitMixture(("kernels_joint",), "stem-mixture", **scales, **grid),
+        "mixture_single": FitMixture(("kernels_single",), "channel-mixture", **scales, **grid),
+    }
+    fits = ("gaussian_joint", "gaussian_single", "mixture_joint", "mixture_single")
+    return made | {"joint_stem": JointDensity(("kernels_joint", *fits))}

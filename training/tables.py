@@ -1,0 +1,133 @@
+"""Tables of the README, the cards and the families' page, rendered from the results of record."""
+
+import csv
+import re
+from pathlib import Path
+
+from dwp_init.hub import BUNDLED, registry
+from training.converge import BASELINE, LEARNED
+
+RESULTS = Path(__file__).parent / "results"
+EFFECT_STEPS = ("25", "120")
+FAMILIES = {  # by the end of the prior's name: title, and what the effect table calls it
+    "": ("**scale mixture**, bundled", "dwp"),
+    "-mixture": ("mixture of Gaussians", "mixture"),
+    "-gaussian": ("Gaussian", "Gaussian prior"),
+    "-kde": ("kernel density", "kernel density"),
+    "-flow": ("flow", "flow"),
+    "-autoregressive": ("autoregressive", "autoregressive"),
+    "-vae": ("dense VAE", "dense VAE"),
+    "-chain": ("Markov chain", "Markov chain"),
+    "-h1": ("the paper's VAE", "paper's VAE"),
+}
+
+
+def effect_table(inits: tuple[str, ...]) -> str:
+    """Renders rows of ``converge_mnist.csv``, Kaiming first, at the steps of record."""
+    rows = read("converge_mnist.csv")
+    found = {(row["init"], row["step"]): row for row in rows}
+    lines = ["| init | " + " | ".join(f"{s} steps | over Kaiming | seeds ahead" for s in EFFECT_STEPS) + " |"]
+    lines.append("|---" * (1 + 3 * len(EFFECT_STEPS)) + "|")
+    for init in (BASELINE, *inits):
+        cells = []
+        for step in EFFECT_STEPS:
+            row = found[init, step]
+            ahead = "" if init == BASELINE else f"{row['ahead_of_kaiming']} of {row['seeds']}"
+            over = (
+                "" if init == BASELINE else f"{float(row['over_kaiming']):+.2f} ± {float(row['over_kaiming_sd']):.2f}"
+            )
+            cells.append(f"{float(row['accuracy']):.2f} | {over} | {ahead}")
+        lines.append(f"| {init} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def priors_table() -> str:
+    """Renders the bundled priors with their density on held-out networks."""
+    lines = ["| prior | kernels | log p | Gaussian's log p | over the Gaussian | size |", "|---|---|---|---|---|---|"]
+    for name in registry():
+        rows = {row["prior"]: row for row in read(f"density_notmnist_{kernel_size(name)}.csv")}
+        row, gaussian = rows[name], rows[f"notmnist-{kernel_size(name)}-gaussian"]
+        size = sum(path.stat().st_size for path in (BUNDLED / name).iterdir())
+        link = f"[`{name}`](model_cards/{name}/README.md)"
+        lines.append(
+            f"| {link} | {kernel_size(name).replace('x', '×')} | {row['log_prob']} ± {row['standard_error']} | "
+            f"{gaussian['log_prob']} | {margin(row, 'gaussian')} | {size / 1e6:.2f} MB |"
+        )
+    return "\n".join(lines)
+
+
+def families_table() -> str:
+    """Renders every family: density at both sizes, effect on training, cost of drawing."""
+    effect = {(row["init"], row["step"]): row for row in read("converge_mnist.csv")}
+    cost = {row["prior"].removeprefix("notmnist-5x5"): row for row in read("decoding.csv")}
+    densities = {
+        size: {row["prior"].removeprefix(f"notmnist-{size}"): row for row in read(f"density_notmnist_{size}.csv")}
+        for size in ("7x7", "5x5")
+    }
+    steps = " | ".join(f"{step} steps, over Kaiming | over learned kernels" for step in EFFECT_STEPS)
+    lines = [f"| family | log p, 7×7 | log p, 5×5 | | {steps} | draws, of `kaiming_normal_`'s time |", "|---" * 9 + "|"]
+    for suffix, (title, init) in FAMILIES.items():
+        rows = [densities[size][suffix] for size in ("7x7", "5x5")]
+        cells = [title, *(f"{row['log_prob']} ± {row['standard_error']}" for row in rows), rows[0]["kind"]]
+        cells += [_paired(effect[init, step], other) for step in EFFECT_STEPS for other in ("kaiming", "learned")]
+        lines.append(f"| {' | '.join(cells)} | {cost[suffix]['over_kaiming']}× |")
+    learned = [_paired(effect[LEARNED, step], "kaiming") for step in EFFECT_STEPS]
+    return "\n".join([*lines, f"| learned kernels at random | | | | {learned[0]} | | {learned[1]} | | |"])
+
+
+def _paired(row: dict[str, str], other: str) -> str:
+    return f"{float(row[f'over_{other}']):+.2f} ± {float(row[f'over_{other}_sd']):.2f}"
+
+
+def density_table(size: str, chosen: str = "") -> str:
+    """Renders the densities of one kernel size, the chosen prior in bold."""
+    lines = [
+        "| prior | log p | | over the Gaussian | over a mixture of 5 to 10 | ELBO | 1-NN recalls |",
+        "|---" * 7 + "|",
+    ]
+    for row in read(f"density_notmnist_{size}.csv"):
+        label = f"**{row['prior']}**" if row["prior"] == chosen else row["prior"]
+        cells = [label, f"{row['log_prob']} ± {row['standard_error']}", row["kind"], margin(row, "gaussian")]
+        cells += [margin(row, "mixture"), row["elbo"], f"{row['recall_real']} / {row['recall_samples']}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def joint_table() -> str:
+    """Renders colour stems drawn jointly and by channel."""
+    lines = ["| draws | correlation of two channels | log p | jointly, over by channel |", "|---|---|---|---|"]
+    for row in read("joint_stem.csv"):
+        over = row["over_by_channel"] and f"{float(row['over_by_channel']):+} ± {row['over_by_channel_error']}"
+        lines.append(f"| {row['prior']} | {row['channel_correlation']} | {row['log_prob']} | {over} |")
+    return "\n".join(lines)
+
+
+def cost_line() -> str:
+    """Says what drawing a network's kernels costs."""
+    bundled, dense, paper = read("apply_cost.csv")
+    return (
+        f"Drawing the {int(bundled['kernels']):,} kernels of the paper's CIFAR network on a CPU takes "
+        f"{bundled['ratio_median']} times as long as `kaiming_normal_` (median; {dense['ratio_median']} times with the "
+        f"dense VAE, {paper['ratio_median']} times with the paper's) and {bundled['extra_memory_mb']} MB of extra "
+        f"memory ({dense['extra_memory_mb']} MB, {paper['extra_memory_mb']} MB)."
+    )
+
+
+def margin(row: dict[str, str], control: str) -> str:
+    """Renders how far a row of a density table is above a control, in nats; empty for the control itself."""
+    if row["prior"].endswith(f"-{control}"):
+        return ""
+    return f"{float(row[f'over_{control}']):+} ± {row[f'over_{control}_error']}"
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """Reads a table of record; ``FileNotFoundError`` where it is missing."""
+    path = RESULTS / name
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}; run the recipe that records it, see python -m training list")
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def kernel_size(name: str) -> str:
+    """Returns the kernel size in a prior's name, such as ``7x7``."""
+    return next(part for part in name.split("-") if re.fullmatch(r"\d+x\d+", part))
