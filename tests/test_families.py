@@ -331,9 +331,11 @@ def test_kernel_density_is_the_sum_over_learned_kernels():
 
 
 def test_kernel_density_in_several_parts_is_the_same():
-    prior = KernelDensity((1, 2, 2), count=2**18).fit_(normal(2**18, 4).view(-1, 1, 2, 2), most=20)
-    kernels = prior.sample(40, seeded())  # 16 kernels at a time
-    torch.testing.assert_close(prior.log_prob(kernels), torch.cat([prior.log_prob(k[None]) for k in kernels]))
+    prior = KernelDensity((1, 2, 2), count=2**16)  # 64 kernels at a time
+    prior.learned.copy_(normal(2**16, 4))
+    kernels = prior.sample(130, seeded())
+    parts = [prior.log_prob(part) for part in kernels.split(13)]
+    torch.testing.assert_close(prior.log_prob(kernels), torch.cat(parts))
 
 
 def test_a_small_bandwidth_finds_the_nearest_learned_kernel():
@@ -363,15 +365,15 @@ def test_bandwidth_is_the_likeliest_for_kernels_left_out():
 
 @pytest.mark.parametrize("dim", [1, 2])
 def test_bandwidth_is_near_silvermans_for_a_normal_distribution(dim):
-    n = 800
+    n = 400
     best = (4 / (dim + 2) / n) ** (1 / (dim + 4))
     found = torch.empty(8, 2)
     for seed in range(len(found)):
         kernels = 0.3 * normal(n, 1, 1, dim, seed=seed)
-        for column, most in enumerate((2000, 400)):
+        for column, most in enumerate((2000, 130)):
             found[seed, column] = KernelDensity((1, 1, dim), count=n).fit_(kernels, most=most).bandwidth
-    assert ((found[:, 0] / best - 1).abs() < 0.3).all()  # judged by all 800
-    assert ((found.mean(0) / best - 1).abs() < 0.15).all()  # by 400 it is less certain, but not biased
+    assert ((found[:, 0] / best - 1).abs() < 0.3).all()  # judged by all 400
+    assert ((found.mean(0) / best - 1).abs() < 0.25).all()  # by 100 it is less certain
 
 
 def test_bandwidth_by_validation():
@@ -505,3 +507,41 @@ dwp_init.apply_(dwp_init.initialize.nn.Conv2d(1, 2, 3), dwp_init.Autoregressive(
 def test_flow_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         Flow(**{"kernel_shape": (1, 3, 3), **arguments})
+
+
+# Bad input
+
+
+def test_arguments_that_give_no_density():
+    kernels = bent(60)
+    with pytest.raises(ValueError, match=r"scales must be 0.0001 or more; got 1e-30"):
+        GaussianMixture((1, 1, 2), 2, (1e-30,))
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 to 1048576; got 0"):
+        GaussianMixture((1, 1, 2), 2).fit_(kernels.float(), steps=0)
+    density = KernelDensity((1, 1, 2), count=60)
+    with pytest.raises(ValueError, match="most must be a whole number from 1 to 1048576; got 0"):
+        density.fit_(kernels, most=0)
+    for validation in (kernels[:0], kernels * torch.nan):
+        with pytest.raises(ValueError, match=f"without NaN or infinity; got {len(validation)} kernels"):
+            density.fit_(kernels, validation)
+    vae = KernelVAE((1, 1, 2), latent_dim=1, hidden=4)
+    with pytest.raises(ValueError, match="points must be 2 or more for a grid; got 1"):
+        vae.log_prob_by_quadrature(kernels, points=1)
+    with pytest.raises(ValueError, match="width must be a number above 0 and below 1,000,000; got -1"):
+        vae.log_prob_by_quadrature(kernels, width=-1)
+
+
+def test_average_keeps_the_dtype():
+    parts = [GaussianMixture((1, 1, 2), 2).double().fit_(bent(60), generator=seeded(seed)) for seed in (0, 1)]
+    average = GaussianMixture.average(parts)
+    assert average.dtype == torch.float64 and average.sample(3).dtype == torch.float64
+    expected = torch.stack([part.log_prob(bent(5, 1)) for part in parts]).logsumexp(0) - math.log(2)
+    torch.testing.assert_close(average.log_prob(bent(5, 1)), expected)
+
+
+def test_many_kernels_are_as_good_as_few():
+    """log p is found in parts, which bound the memory."""
+    prior = perturbed(Autoregressive((1, 1, 2), hidden=4, mixtures=1), bent(60).float(), 0.5)
+    prior.hidden = 2**22  # as if it were so wide that 2 kernels make a part
+    kernels = bent(5).float()
+    torch.testing.assert_close(prior.log_prob(kernels), torch.cat([prior.log_prob(kernel[None]) for kernel in kernels]))

@@ -11,13 +11,30 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
-from dwp_init.files import CONFIG, MODEL, read_prior, safetensors_bytes, write_bytes, write_json
+from dwp_init import (
+    Autoregressive,
+    Flow,
+    Gaussian,
+    GaussianMixture,
+    KernelChain,
+    KernelDensity,
+    KernelVAE,
+    load_prior,
+    save_prior,
+)
+from dwp_init.files import CONFIG, MODEL, read_prior, safetensors_bytes, tensor_bytes, write_bytes, write_json
+from dwp_init.priors import FAMILIES
 
 PRIORS = {
     "gaussian": lambda: Gaussian((2, 3, 3)),
     "dense": lambda: KernelVAE((1, 3, 3), latent_dim=2, hidden=4, dropout=0.2, min_scale=0.1, whiten=False),
     "paper": lambda: KernelVAE((1, 7, 7), network="paper", latent_dim=2),
+    "mixture": lambda: GaussianMixture((1, 3, 3), components=3, scales=(0.5, 1.0)),
+    "kde": lambda: KernelDensity((2, 3, 3), count=100),
+    "flow": lambda: Flow((1, 3, 3), transforms=2, hidden=8),
+    "flow-coupling": lambda: Flow((1, 3, 3), network="nsf", transforms=2, hidden=8, coupling=True),
+    "autoregressive": lambda: Autoregressive((1, 3, 3), hidden=8, mixtures=2, dropout=0.1),
+    "chain": lambda: KernelChain((1, 3, 3), transitions=2, latent_dim=2, hidden=8),
 }
 DETAILS = {"name": "tést-3x3", "source": {"networks": 8}, "metrics": {"log_prob": 1.5, "none": None}, "list": [1, "a"]}
 
@@ -25,7 +42,14 @@ DETAILS = {"name": "tést-3x3", "source": {"networks": 8}, "metrics": {"log_prob
 def make(kind="dense"):
     torch.manual_seed(0)
     prior = PRIORS[kind]()
-    prior.whitening.fit_(torch.randn(100, prior.dim))
+    kernels = torch.randn(100, prior.dim)
+    if hasattr(prior, "fit_"):
+        prior.fit_(kernels.view(-1, *prior.kernel_shape))
+    else:
+        prior.whitening.fit_(kernels)
+    with torch.no_grad():
+        for parameter in prior.parameters():  # away from networks that start at zero
+            parameter += 0.05 * torch.randn_like(parameter)
     prior.details = dict(DETAILS)
     return prior.eval()
 
@@ -59,6 +83,10 @@ def change_tensors(folder, **changes):
 # There and back
 
 
+def test_every_family_is_asked():
+    assert {type(make()) for make in PRIORS.values()} == set(FAMILIES.values())
+
+
 def test_round_trip_is_bit_for_bit(prior, tmp_path):
     folder = save_prior(prior, tmp_path / "deep" / "folder")
     state = torch.get_rng_state()
@@ -69,9 +97,12 @@ def test_round_trip_is_bit_for_bit(prior, tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters())
     expected, found = prior.state_dict(), loaded.state_dict()
     assert list(found) == list(expected)
-    assert all(torch.equal(found[name].view(torch.int32), expected[name].view(torch.int32)) for name in expected)
+    assert all(found[name].dtype == expected[name].dtype for name in expected)
+    assert all(tensor_bytes(found[name]) == tensor_bytes(expected[name]) for name in expected)
     first, second = (p.sample(20, torch.Generator().manual_seed(7)) for p in (prior, loaded))
     assert torch.equal(first, second)
+    options = [{} if prior.exact else {"generator": torch.Generator().manual_seed(8)} for _ in range(2)]
+    assert torch.equal(prior.log_prob(first, **options[0]), loaded.log_prob(first, **options[1]))
     assert files(save_prior(loaded, tmp_path / "again")) == files(folder)
 
 
@@ -228,6 +259,89 @@ def test_load_refuses_spoiled_tensors(folder, change, message):
     assert str(folder / MODEL) in str(error.value)
 
 
+def put(name, place, value):
+    def do(prior):
+        prior.state_dict()[name].view(-1)[place] = value
+
+    return do
+
+
+SPOILED_FAMILIES = [
+    ("mixture", put("weight", 1, -0.5), "is no density: weight must be 0 or more and sum to 1; its least is -0.5, its"),
+    (
+        "mixture",
+        lambda p: p.weight[0].add_(torch.tensor([-1.0, 1.0])),
+        "more and sum to 1; its least is -0.*, its sum 1;",
+    ),
+    ("mixture", put("weight", slice(None), 0.5), "weight must be 0 or more and sum to 1; its least is 0.5, its sum 3;"),
+    (
+        "mixture",
+        put("scale_tril", 81 + 1, 0.1),
+        "scale_tril must be lower triangular; 1 numbers above its diagonal are",
+    ),
+    (
+        "mixture",
+        put("scale_tril", 81, 0.0),
+        "no density: the diagonal of scale_tril must be above 1e-12; its least is 0;",
+    ),
+    (
+        "mixture",
+        put("scale_tril", 81, -0.3),
+        "the diagonal of scale_tril must be above 1e-12; its least is -0.3; fit it",
+    ),
+    ("mixture", put("whitening.scale", 2, 0.0), "is no whitening: every scale must be above 0; the smallest is 0; fit"),
+    ("mixture", put("loc", 2, torch.nan), "loc of .* has 1 NaN or infinite values of 27; all must be finite"),
+    ("kde", put("bandwidth", 0, 0.0), "is no density: bandwidth must be above 0.0001; it is 0; fit it anew"),
+    ("kde", put("bandwidth", 0, -0.1), "is no density: bandwidth must be above 0.0001; it is -0.1; fit it anew"),
+    ("kde", put("learned", 5, torch.inf), "learned of .* has 1 NaN or infinite values of 1800; all must be finite"),
+    (
+        "autoregressive",
+        put("whitening.tril", 0, 0.0),
+        "whitening: the diagonal of tril must be above 1e-12; its least is 0;",
+    ),
+    ("autoregressive", put("whitening.tril", 3, 0.1), "whitening: tril must be lower triangular; 1 numbers above its"),
+    ("flow", put("whitening.basis", 1, 3.0), "is no whitening: basis must be orthogonal; basisᵀ basis is up to"),
+    ("chain", put("reverse_steps.1.heads.bias", 0, torch.nan), "reverse_steps.1.heads.bias of .* has 1 NaN"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "message"), SPOILED_FAMILIES)
+def test_parameters_that_are_no_density_are_neither_saved_nor_loaded(tmp_path, kind, change, message):
+    prior = make(kind)
+    folder = save_prior(prior, tmp_path)
+    old = files(folder)
+    change(prior)
+    with pytest.raises(ValueError, match=message):
+        save_prior(prior, folder)
+    assert files(folder) == old
+    (folder / MODEL).write_bytes(safetensors_bytes(prior.state_dict()))
+    with pytest.raises(ValueError, match=message):
+        load_prior(folder)
+
+
+def test_the_architecture_of_a_flow_is_fixed_by_its_arguments(tmp_path):
+    folder = save_prior(make("flow"), tmp_path)
+    tensors = load((folder / MODEL).read_bytes())
+    order, mask = tensors["flow.transforms.1.order"], tensors["flow.transforms.0.hyper.0.mask"]
+    changes = [
+        (
+            "flow.transforms.1.order",
+            order.flip(0),
+            r"order, which its arguments fix, has 8 other values of 9; get both",
+        ),
+        ("flow.transforms.1.order", order.float(), r"order is torch.float32 \(9,\), expected torch.int64 \(9,\)"),
+        (
+            "flow.transforms.0.hyper.0.mask",
+            mask.logical_not(),
+            "mask, which its arguments fix, has 72 other values of 72",
+        ),
+    ]
+    for name, value, message in changes:
+        (folder / MODEL).write_bytes(safetensors_bytes(tensors | {name: value}))
+        with pytest.raises(ValueError, match=message):
+            load_prior(folder)
+
+
 # Corrupt model.safetensors
 
 
@@ -361,6 +475,51 @@ def test_bad_config_fails_fast_and_without_memory(folder, changes, message):
         load_prior(folder)
     assert time.perf_counter() - start < 2
     assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (
+            "kde",
+            {"count": 7},
+            r"learned is torch.float32 \(100, 18\), expected torch.float32 \(7, 18\); get both files",
+        ),
+        ("kde", {"count": "7"}, "not describe a kde prior: count must be a whole number from 1 to 1048576; got '7'"),
+        ("mixture", {"components": 2}, r"is torch.float32 \(3, .*\), expected torch.float32 \(2, .*\); get both files"),
+        ("mixture", {"scales": [1.0]}, r"weight is torch.float32 \(3, 2\), expected torch.float32 \(3, 1\)"),
+        ("mixture", {"scales": [0.5, -1]}, "not describe a mixture prior: scales must be a number above 0 .*; got -1"),
+        ("mixture", {"scales": {}}, "scales must be one or more positive numbers; got {}"),
+        (
+            "flow",
+            {"network": "glow"},
+            "does not describe a flow prior: network must be one of 'maf', 'nsf'; got 'glow'",
+        ),
+        (
+            "flow",
+            {"transforms": 3},
+            "tensors missing: flow.transforms.2.*; unknown: none; get both files from one place",
+        ),
+        ("flow", {"transforms": 2**20}, "transforms must be a whole number from 1 to 100; got 1048576"),
+        ("flow", {"hidden": 2**20}, "transforms=2 and hidden=1048576 over kernels of 9 numbers has up to .* weights"),
+        ("autoregressive", {"mixtures": 0}, "mixtures must be a whole number from 1 to 1048576; got 0"),
+        (
+            "autoregressive",
+            {"hidden": 2**20},
+            r"context is torch.float32 \(9, 8\), expected torch.float32 \(9, 1048576",
+        ),
+        ("chain", {"transitions": 1}, "tensors missing: none; unknown: forward_steps.1.*, reverse_steps.1"),
+        ("chain", {"transitions": 1001}, "transitions must be a whole number from 0 to 1000; got 1001"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_tensors(tmp_path, kind, arguments, message):
+    prior = make(kind)
+    folder = save_prior(prior, tmp_path)
+    change_config(folder, arguments=prior.arguments() | arguments)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=message):
+        load_prior(folder)
+    assert time.perf_counter() - start < 2
 
 
 def test_arguments_of_another_family(tmp_path):

@@ -55,7 +55,7 @@ def set_transition(chain, step, mean, variance):
     after, variance_after = g * mean + o, g**2 * variance + v
     back = g * variance / variance_after
     left = variance - back**2 * variance_after
-    half = math.log(math.expm1(0.5))  # the offset at which a network of zeros gives the variance ½
+    half = math.log(math.expm1(0.5 - 1e-4))  # the offset at which a network of zeros gives the variance ½
     for network, gain, offset, noise in (
         (chain.forward_steps[step], g, o, v),
         (chain.reverse_steps[step], back, mean - back * after, left),
@@ -386,3 +386,17 @@ def test_bounds_of_a_chain_are_differentiable_in_every_parameter():
 def test_transitions_must_be_a_whole_number(transitions):
     with pytest.raises(ValueError, match=f"transitions must be a whole number from 0 to 1000; got {transitions!r}"):
         KernelChain((1, 3, 3), transitions)
+
+
+def test_a_chain_weighs_the_paths_that_it_draws_while_it_is_fitted_too():
+    """With dropout between the two passes the bound would have no upper limit."""
+    torch.manual_seed(0)
+    chain = KernelChain((1, 3, 3), transitions=2, latent_dim=2, hidden=16, dropout=0.5).train()
+    with torch.no_grad():
+        for parameter in chain.reverse_steps.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    white, noise = torch.randn(5, 9), torch.randn(7, 5, 6)
+    reverse = chain._reverse(white)
+    path = reverse.transform(noise)
+    assert torch.equal(reverse.log_prob(path), reverse.log_prob(path))
+    assert torch.equal(reverse.transform(noise), path)

@@ -156,7 +156,7 @@ def test_noise_is_the_white_step_of_those_that_have_one(prior):
         generator = seeded()
         z = torch.randn(5, prior.latent_dim, generator=generator)
         for _ in range(getattr(prior, "transitions", 0)):  # before it is fitted, each is z/√2 and noise
-            z = z / math.sqrt(2) + math.sqrt(0.5 + 1e-4) * torch.randn(5, prior.latent_dim, generator=generator)
+            z = z / math.sqrt(2) + math.sqrt(0.5) * torch.randn(5, prior.latent_dim, generator=generator)
         expected = prior.whitening.inverse(prior.decode(z).loc).view(5, *prior.kernel_shape)
         torch.testing.assert_close(prior.sample(5, seeded(), noise=False), expected)
     else:

@@ -10,7 +10,7 @@ import torch
 from dwp_init import load_prior
 from training import cards, recipes
 from training.authors import UNSTATED, import_authors
-from training.evaluate import PRIOR, SAMPLES, SMOKE, evaluate_priors, print_table, transposed, write_table
+from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
 from training.kernels import KernelFile, read_reference
 from training.stages import Context, StageChangedError, override, publish_records, read_done, run_stages
@@ -61,8 +61,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     fit = FITS[options.family](name=options.name or options.out.resolve().name)
-    if options.smoke and hasattr(fit, "epochs"):
-        fit = dataclasses.replace(fit, epochs=2)
+    if options.smoke:
+        small = {"epochs": 2, "restarts": 1}
+        fit = dataclasses.replace(fit, **{key: value for key, value in small.items() if hasattr(fit, key)})
     stages = override({"kernels": KernelFile.of(options.kernels), "fit": fit}, options.settings)
     context = Context(out=options.out, device=_device(options.device), smoke=options.smoke)
     folder = run_stages(stages, context)["fit"]
@@ -73,6 +74,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     priors = {name: load_prior(name) for name in options.prior}
+    check_unseen(options.kernels, priors)
     rows = evaluate_priors(
         priors, *read_reference(options.kernels), samples=SMOKE["samples"] if options.smoke else SAMPLES
     )
@@ -129,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--family", choices=FITS, default="mixture", help="default: %(default)s")
     fit.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     fit.add_argument("--name", help="what the prior is called (default: the folder's name)")
-    fit.add_argument("--smoke", action="store_true", help="two epochs")
+    fit.add_argument("--smoke", action="store_true", help="two epochs, one start")
     fit.add_argument("--device", default=device)
     evaluate = commands.add_parser("evaluate", help="compare priors on kernels: log p and what their samples are like")
     evaluate.set_defaults(command=_evaluate)

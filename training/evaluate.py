@@ -1,6 +1,7 @@
 """How good priors are: log p of held-out kernels, and tables of it beside what their samples are like."""
 
 import csv
+import hashlib
 import io
 import time
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dwp_init import Prior, load_prior
+from dwp_init import KernelVAE, Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.hub import registry
 from training.figures import plot_families
@@ -147,6 +148,18 @@ _SHOWN = (
 )
 
 
+def check_unseen(path: Path, priors: dict[str, Prior]) -> None:
+    """Raises ``ValueError`` where a prior was fitted to the kernels of a file that it is to be judged by."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    for name, prior in priors.items():
+        source = prior.details.get("source")
+        if isinstance(source, dict) and digest and source.get("sha256") == digest:
+            raise ValueError(
+                f"{name!r} was fitted to {path}, so it cannot be judged by it; give the kernels that the fit held out, "
+                "kernels/kernels.safetensors in the fit's folder"
+            )
+
+
 def evaluate_priors(
     priors: dict[str, Prior], train: Tensor, held_out: Tensor, samples: int = SAMPLES
 ) -> list[dict[str, Any]]:
@@ -161,8 +174,8 @@ def evaluate_priors(
 
     Returns:
         For the kernels themselves, each prior, and its draws without noise where it has any: log p in nats per kernel,
-        its kind and Monte Carlo error, the ELBO, seconds per 100,000 samples, bytes of the parameters, and all of
-        :mod:`training.statistics`; empty where there is none.
+        its kind and Monte Carlo error, log p by quadrature for VAEs of up to two latents, the ELBO, seconds per 100,000
+        samples, bytes of the parameters, and all of :mod:`training.statistics`; empty where there is none.
 
     Raises:
         ValueError: A prior is for kernels of another shape.
@@ -181,12 +194,19 @@ def evaluate_priors(
             found = score(prior, held_out, samples)[1] if label == "drawn" else {}
             found["seconds_per_100000"] = _sampling_seconds(prior, noise=label == "drawn")
             found["bytes"] = sum(tensor.nbytes for tensor in prior.state_dict().values())
+            if label == "drawn" and _has_quadrature(prior):
+                exact = prior.log_prob_by_quadrature(thin(held_out, MOST).to(prior.device), width=8.0).mean()
+                found["by_quadrature"] = round(exact.item(), 3)
             row = {"prior": name if label == "drawn" else f"{name}, noise=False"}
             rows.append(row | {key: found.get(key, "") for key in _MEASURED} | _flat(statistics[label]))
     return rows
 
 
-_MEASURED = ("log_prob", "kind", "monte_carlo_error", "elbo", "kernels", "seconds_per_100000", "bytes")
+_MEASURED = ("log_prob", "kind", "monte_carlo_error", "by_quadrature", "elbo", "kernels", "seconds_per_100000", "bytes")
+
+
+def _has_quadrature(prior: Prior) -> bool:
+    return isinstance(prior, KernelVAE) and prior.latent_dim <= 2 and not getattr(prior, "transitions", 0)
 
 
 def _flat(statistics: dict[str, Any]) -> dict[str, Any]:

@@ -289,9 +289,6 @@ class FitVAE(FitByGradient):
 class FitChain(FitVAE):
     """Trains a Markov-chain prior (Eq. 9) as a kernel VAE is trained.
 
-    For the first half of the epochs the transitions stay as they start, where they change nothing: that trains the
-    VAE. Trained from the beginning, they kept the decoder from ever using its latents.
-
     Args:
         transitions: T.
     """
@@ -301,11 +298,6 @@ class FitChain(FitVAE):
 
     def build(self, shape: tuple[int, ...]) -> KernelChain:
         return KernelChain(shape, self.transitions, **self._arguments())
-
-    def _epoch(self, prior: KernelChain, optimizer: torch.optim.Optimizer, train: Tensor, epoch: int) -> float:
-        for networks in (prior.forward_steps, prior.reverse_steps):
-            networks.requires_grad_(epoch >= self.epochs // 2)
-        return super()._epoch(prior, optimizer, train, epoch)
 
 
 @dataclass(frozen=True)

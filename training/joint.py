@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Prior, load_prior
-from training.evaluate import PRIOR, clustered_error, print_table, score, write_table
+from training.evaluate import MOST, PRIOR, clustered_error, print_table, score, thin, write_table
 from training.figures import plot_colour_kernels
 from training.kernels import KernelSet
 from training.stages import Context, Stage, read_done
@@ -29,13 +29,14 @@ class JointDensity(Stage):
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         kernels = KernelSet.load(context.out / self.needs[0])
-        table = [{"prior": "(the kernels)", "channel_correlation": channel_correlation(kernels.test)}]
-        draws = {"stems of held-out networks": kernels.test}
+        test, network = thin(kernels.test, MOST), thin(kernels.test_network, MOST)
+        table = [{"prior": "(the kernels)", "channel_correlation": channel_correlation(test)}]
+        draws = {"stems of held-out networks": test}
         for joint, single in zip(self.needs[1::2], self.needs[2::2], strict=True):
             family = read_done(context.out / joint)["family"]
             priors = [load_prior(context.out / need / PRIOR) for need in (joint, single)]
-            together, apart = score(priors[0], kernels.test)[0], channelwise_log_prob(priors[1], kernels.test)
-            samples = [draw_stems(prior, 2000, kernels.test.shape[1]) for prior in priors]
+            together, apart = score(priors[0], test)[0], channelwise_log_prob(priors[1], test)
+            samples = [draw_stems(prior, 2000, test.shape[1]) for prior in priors]
             draws |= {f"{family}, jointly": samples[0], f"{family}, by channel": samples[1]}
             for label, values, drawn in (("jointly", together, samples[0]), ("by channel", apart, samples[1])):
                 row = {"prior": f"{family}, {label}", "channel_correlation": channel_correlation(drawn)}
@@ -43,7 +44,7 @@ class JointDensity(Stage):
                 row |= {"over_by_channel_error": "", "kernels": len(values)}
                 if label == "jointly":
                     row["over_by_channel"] = round((together - apart).mean().item(), 3)
-                    row["over_by_channel_error"] = round(clustered_error(together - apart, kernels.test_network), 3)
+                    row["over_by_channel_error"] = round(clustered_error(together - apart, network), 3)
                 table.append(row)
         table[0] |= {key: "" for key in table[1] if key not in table[0]}
         write_table(folder / "record" / f"{self.name}.csv", table)

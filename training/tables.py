@@ -9,6 +9,7 @@ from training.converge import BASELINE, LEARNED
 
 RESULTS = Path(__file__).parent / "results"
 EFFECT_STEPS = ("25", "120")
+FAMILY_STEPS = ("25", "120", "200")
 FAMILIES = {  # by the end of the prior's name: title, and what the effect table calls it
     "": ("**scale mixture**, bundled", "dwp"),
     "-mixture": ("mixture of Gaussians", "mixture"),
@@ -64,15 +65,24 @@ def families_table() -> str:
         size: {row["prior"].removeprefix(f"notmnist-{size}"): row for row in read(f"density_notmnist_{size}.csv")}
         for size in ("7x7", "5x5")
     }
-    steps = " | ".join(f"{step} steps, over Kaiming | over learned kernels" for step in EFFECT_STEPS)
-    lines = [f"| family | log p, 7×7 | log p, 5×5 | | {steps} | draws, of `kaiming_normal_`'s time |", "|---" * 9 + "|"]
+    steps = " | ".join(f"{step} steps, over Kaiming | over learned kernels" for step in FAMILY_STEPS)
+    lines = [f"| family | log p, 7×7 | log p, 5×5 | | {steps} | draws, of `kaiming_normal_`'s time |"]
+    lines.append("|---" * (5 + 2 * len(FAMILY_STEPS)) + "|")
     for suffix, (title, init) in FAMILIES.items():
         rows = [densities[size][suffix] for size in ("7x7", "5x5")]
         cells = [title, *(f"{row['log_prob']} ± {row['standard_error']}" for row in rows), rows[0]["kind"]]
-        cells += [_paired(effect[init, step], other) for step in EFFECT_STEPS for other in ("kaiming", "learned")]
-        lines.append(f"| {' | '.join(cells)} | {cost[suffix]['over_kaiming']}× |")
-    learned = [_paired(effect[LEARNED, step], "kaiming") for step in EFFECT_STEPS]
-    return "\n".join([*lines, f"| learned kernels at random | | | | {learned[0]} | | {learned[1]} | | |"])
+        lines.append(f"| {' | '.join([*cells, *_effects(effect, init)])} | {cost[suffix]['over_kaiming']}× |")
+    others = {"dense VAE, decoder means": "dense VAE, decoder mean", "learned kernels at random": LEARNED}
+    for title, init in others.items():
+        lines.append(f"| {' | '.join([title, '', '', '', *_effects(effect, init)])} | |")
+    return "\n".join(lines)
+
+
+def _effects(effect: dict[tuple[str, str], dict[str, str]], init: str) -> list[str]:
+    """Renders paired differences of one initialisation, at each step over Kaiming and over learned kernels."""
+    others = ("kaiming", "learned")
+    cells = [(_paired(effect[init, step], other), other) for step in FAMILY_STEPS for other in others]
+    return ["" if init == LEARNED and other == "learned" else cell for cell, other in cells]
 
 
 def _paired(row: dict[str, str], other: str) -> str:

@@ -54,13 +54,20 @@ class Autoregressive(Prior):
 
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
-        innovations = self.whitening(self._flatten(kernels))
+        white = self.whitening(self._flatten(kernels))
+        if not len(white):
+            return white.new_zeros(0)
+        parts = white.split(max(2**24 // (self.dim * self.hidden), 1))
+        return torch.cat([self._log_prob(part) for part in parts]) - self.whitening.log_det()
+
+    def _log_prob(self, innovations: Tensor) -> Tensor:
+        """Maps innovations ``(n, d)`` to their log density ``(n,)``, in nats."""
         contexts = (innovations[:, :, None] * self.context).cumsum(1)
         before = torch.cat([torch.zeros_like(contexts[:, :1]), contexts[:, :-1]], 1)
         logits, loc, scale = self._factor(before, slice(None))
         z = (innovations[..., None] - loc) / scale
         parts = logits.log_softmax(-1) - 0.5 * (z.square() + LOG_2PI) - scale.log()
-        return parts.logsumexp(-1).sum(1) - self.whitening.log_det()
+        return parts.logsumexp(-1).sum(1)
 
     def _factor(self, before: Tensor, positions: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Maps summed contexts ``(n, positions, hidden)`` to logits, means and scales, ``(n, positions, mixtures)``."""

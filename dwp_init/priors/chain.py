@@ -12,7 +12,8 @@ from dwp_init.priors.base import KernelShape
 from dwp_init.priors.latent import Normal, Path, Proposal
 from dwp_init.priors.vae import DenseNetwork, KernelVAE
 
-_HALF = math.log(math.expm1(0.5))  # where softplus is ½
+_FLOOR = 1e-4  # of a step's variance
+_HALF = math.log(math.expm1(0.5 - _FLOOR))  # where a step's variance is ½
 
 
 class KernelChain(KernelVAE):
@@ -40,9 +41,8 @@ class KernelChain(KernelVAE):
         self.transitions = transitions
         size, width = self.latent_dim, self.hidden // 2 or 1
         self.forward_steps = nn.ModuleList(DenseNetwork(size, width, size) for _ in range(transitions))
-        self.reverse_steps = nn.ModuleList(
-            DenseNetwork(size + self.dim, width, size, self.dropout) for _ in range(transitions)
-        )
+        # no dropout: a path is drawn and weighed by two passes, which must agree
+        self.reverse_steps = nn.ModuleList(DenseNetwork(size + self.dim, width, size) for _ in range(transitions))
         for network in (*self.forward_steps, *self.reverse_steps):
             nn.init.zeros_(network.heads.weight)
             nn.init.zeros_(network.heads.bias)
@@ -85,6 +85,6 @@ def _step(network: nn.Module, white: Tensor | None = None) -> Callable[[Tensor],
     def step(z: Tensor) -> Normal:
         inputs = z if white is None else torch.cat([z, white.expand(*z.shape[:-1], -1)], -1)
         shift, raw = network(inputs)
-        return Normal(z / math.sqrt(2) + shift, (F.softplus(raw + _HALF) + 1e-4).sqrt())
+        return Normal(z / math.sqrt(2) + shift, (F.softplus(raw + _HALF) + _FLOOR).sqrt())
 
     return step

@@ -11,6 +11,8 @@ from torch import Tensor
 from dwp_init.priors.base import KernelShape, Prior, check_count, check_positive
 from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril, standard_normal_log_prob
 
+MIN_SCALE = 1e-4
+
 
 class Gaussian(Prior):
     """Describes kernels by N(loc, Σ) with a full covariance Σ (Appendix C).
@@ -68,6 +70,8 @@ class GaussianMixture(Prior):
             raise ValueError(f"scales must be one or more positive numbers; got {scales!r}")
         for scale in scales:
             check_positive(scales=scale)
+            if scale < MIN_SCALE:
+                raise ValueError(f"scales must be {MIN_SCALE} or more; got {scale!r}")
         self.components, self.scales = components, tuple(map(float, scales))
         self.whitening = Whitening(self.dim)
         self.register_buffer("weight", torch.full((components, len(scales)), 1 / (components * len(scales))))
@@ -98,12 +102,14 @@ class GaussianMixture(Prior):
     ) -> "GaussianMixture":
         """Fits by expectation-maximisation from a k-means start, in float64 on whitened kernels.
 
+        The fit is a maximum a posteriori one: beside ``shrinkage``, every weight has a tenth of a kernel more.
+
         Args:
             kernels: ``(n, c, k, k)``.
-            shrinkage: Kernels' worth of the covariance of all kernels that is added to that of each component (a
-                conjugate prior, so the fit is a maximum a posteriori one): what makes few kernels enough.
+            shrinkage: Kernels' worth of the covariance of all kernels that is added to that of each component, a
+                conjugate prior: what makes few kernels enough.
             steps: At the most.
-            tolerance: Stops when a step gains less, in nats per kernel.
+            tolerance: Stops when a step gains less log-likelihood, in nats per kernel.
             generator: Of the start, on the CPU; PyTorch's global one by default.
 
         Raises:
@@ -113,6 +119,7 @@ class GaussianMixture(Prior):
         if len(flat) < self.components:
             raise ValueError(f"{self.components} components need at least as many kernels; got {len(flat)}")
         check_positive(shrinkage=shrinkage)
+        check_count(steps=steps)
         self.whitening.fit_(flat)
         white = self.whitening(flat).double()
         share = _k_means(white, self.components, generator)[:, :, None].expand(-1, -1, len(self.scales))
@@ -150,6 +157,7 @@ class GaussianMixture(Prior):
             if not all(map(torch.equal, part.whitening.buffers(), first.whitening.buffers())):
                 raise ValueError("an average needs mixtures fitted to the same kernels; their whitenings differ")
         average = cls(first.kernel_shape, sum(part.components for part in parts), first.scales)
+        average.to(first.device, first.dtype)
         average.whitening.load_state_dict(first.whitening.state_dict())
         average.weight = torch.cat([part.weight for part in parts]) / len(parts)
         average.loc = torch.cat([part.loc for part in parts])

@@ -9,6 +9,8 @@ from torch import Tensor
 from dwp_init.priors.base import KernelShape, Prior, check_count
 from dwp_init.priors.whitening import LOG_2PI, Whitening
 
+MIN_BANDWIDTH = 1e-4
+
 
 class KernelDensity(Prior):
     """Describes kernels by p(w) = 1/N Σᵢ N(w; wᵢ, h² Σ) over N learned kernels wᵢ of covariance Σ.
@@ -38,9 +40,9 @@ class KernelDensity(Prior):
         return {"count": self.count}
 
     def check(self) -> None:
-        """Raises ``ValueError`` unless the bandwidth is positive."""
-        if not self.bandwidth > 0:
-            raise ValueError(f"bandwidth must be above 0; it is {self.bandwidth:.4g}")
+        """Raises ``ValueError`` unless the bandwidth is positive, and not so small that densities overflow."""
+        if not self.bandwidth > MIN_BANDWIDTH:
+            raise ValueError(f"bandwidth must be above {MIN_BANDWIDTH}; it is {self.bandwidth:.4g}")
 
     @torch.no_grad()
     def fit_(self, kernels: Tensor, validation: Tensor | None = None, most: int = 2000) -> "KernelDensity":
@@ -53,14 +55,18 @@ class KernelDensity(Prior):
             most: How many kernels it is picked by, evenly spaced ones.
 
         Raises:
-            ValueError: There are not ``count`` kernels, or what :meth:`Whitening.fit_` raises.
+            ValueError: There are not ``count`` kernels, ``validation`` is empty or not finite, or what
+                :meth:`Whitening.fit_` raises.
         """
         flat = self._flatten(kernels)
         if len(flat) != self.count:
             raise ValueError(f"this density keeps count={self.count} kernels; got {len(flat)}")
         self.whitening.fit_(flat)
         self.learned.copy_(flat)
+        check_count(most=most)
         judges = flat if validation is None else self._flatten(validation)
+        if not len(judges) or not judges.isfinite().all():
+            raise ValueError(f"validation must hold kernels without NaN or infinity; got {len(judges)} kernels")
         every = max(-(-len(judges) // most), 1)
         squares = self._squares(self.whitening(judges[::every])).double()
         if validation is None:

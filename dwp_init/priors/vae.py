@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dwp_init.priors.base import KernelShape, Prior, check_count, check_dropout, check_positive
 from dwp_init.priors.latent import Estimate, Normal, Proposal, average, importance_weights
 from dwp_init.priors.paper_networks import paper_networks
-from dwp_init.priors.whitening import Whitening
+from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
 
 class KernelVAE(Prior):
@@ -151,6 +151,9 @@ class KernelVAE(Prior):
             ValueError: There are more than two latents.
         """
         check_count(points=points)
+        check_positive(width=width)
+        if points < 2:
+            raise ValueError(f"points must be 2 or more for a grid; got {points}")
         if self.latent_dim > 2:
             raise ValueError(f"quadrature takes at most 2 latents; this prior has {self.latent_dim}: use estimate()")
         white = self.whitening(self._flatten(kernels))
@@ -158,7 +161,8 @@ class KernelVAE(Prior):
         grid = torch.cartesian_prod(*[axis] * self.latent_dim).view(-1, self.latent_dim)
         total = white.new_full((len(white),), -math.inf)
         for z in grid.split(max(2**22 // (max(len(white), 1) * self.dim), 1)):
-            joint = self._joint(z[:, None].expand(-1, len(white), -1), white)
+            likelihood = Normal(*(part[:, None] for part in self.decode(z)))
+            joint = likelihood.log_prob(white) + standard_normal_log_prob(z)[:, None]
             total = torch.logaddexp(total, joint.logsumexp(0))
         return total + self.latent_dim * (axis[1] - axis[0]).log() - self.whitening.log_det()
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
+MIN_DIAGONAL = 1e-12  # its square is still a float32
 
 
 class Whitening(nn.Module):
@@ -114,8 +115,8 @@ def check_tril(**factors: Tensor) -> None:
     """Raises ``ValueError`` where Cholesky factors ``(..., d, d)`` are not lower triangular or have no inverse."""
     for name, factor in factors.items():
         least = factor.diagonal(dim1=-2, dim2=-1).min().item()
-        if not least > 0:
-            raise ValueError(f"the diagonal of {name} must be above 0; its least is {least:.4g}")
+        if not least > MIN_DIAGONAL:
+            raise ValueError(f"the diagonal of {name} must be above {MIN_DIAGONAL}; its least is {least:.4g}")
         above = factor.triu(1).count_nonzero().item()
         if above:
             raise ValueError(f"{name} must be lower triangular; {above} numbers above its diagonal are not 0")

@@ -211,6 +211,17 @@ def test_priors_are_compared_on_a_plain_file(
     assert not list(tmp_path.glob("*.csv"))
 
 
+def test_a_prior_is_not_judged_by_the_kernels_that_it_was_fitted_to(
+    kernel_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file, out = kernel_file, tmp_path / "out"
+    assert fit(file, out, "--family", "gaussian") == 0
+    mine = str(out / "fit" / "prior")
+    assert main(["evaluate", "--prior", mine, "--kernels", str(file)]) == 1
+    assert f"{mine!r} was fitted to {file}, so it cannot be judged by it" in capsys.readouterr().err
+    assert main(["evaluate", "--prior", mine, "--kernels", str(out / "kernels" / "kernels.safetensors")]) == 0
+
+
 def test_a_vae_has_a_thousand_latents_per_kernel(
     priors: dict[str, str], stage: Path, capsys: pytest.CaptureFixture
 ) -> None:
