@@ -545,3 +545,11 @@ def test_many_kernels_are_as_good_as_few():
     prior.hidden = 2**22  # as if it were so wide that 2 kernels make a part
     kernels = bent(5).float()
     torch.testing.assert_close(prior.log_prob(kernels), torch.cat([prior.log_prob(kernel[None]) for kernel in kernels]))
+
+
+def test_a_covariance_without_an_inverse_names_the_shrinkage():
+    kernels = normal(200, 1, 5, 5).float()
+    with pytest.raises(ValueError, match=r"component \d+ has no covariance with an inverse; raise shrinkage=1e-15"):
+        GaussianMixture((1, 5, 5), 40).fit_(kernels, 1e-15, generator=seeded())
+    with pytest.raises(ValueError, match="min_scale must be 1e-06 or more; got 1e-30"):
+        KernelVAE((1, 3, 3), min_scale=1e-30)

@@ -201,7 +201,7 @@ def _describe_fit(prior: Prior) -> str:
             f"on the validation networks; at most {fit['most']:,} kernels"
         )
     return (
-        f"{fit['epochs']} epochs (300 in the paper), batches of {fit['batch_size']}, Adam {fit['lr']:g}, linear "
+        f"{fit['epochs']} epochs (300 in the paper), batches of {fit['batch_size']}, AdamW {fit['lr']:g}, linear "
         f"decay, latents per kernel and step: {fit['importance_samples']}, the best on the validation networks"
     )
 

@@ -15,6 +15,7 @@ from dwp_init.picture import kernel_sheet
 
 COLOURS = {
     "dwp": "#c0392b",
+    "scale mixture": "#c0392b",
     "learned kernels, He's RMS": "#2471a3",
     "dense VAE": "#8e44ad",
     "Gaussian prior": "#d68910",
@@ -26,6 +27,8 @@ COLOURS = {
 
 def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Path) -> None:
     """Draws accuracy over steps, mean and standard deviation over seeds, in the manner of Fig. 4(b).
+
+    Only the initialisations of ``COLOURS`` are drawn, for more lines would hide each other; the tables have all.
 
     Args:
         found: Accuracies in %, ``(seeds, marks)``, by initialisation.

@@ -128,6 +128,11 @@ class FitMixture(Fit):
                 record_metrics(folder, components=components, shrinkage=shrinkage, validation_log_prob=value)
                 if value > best_value:
                     best, best_value = mixture, value
+        if best is None:
+            raise ValueError(
+                f"no mixture of {self.name!r} gives the validation kernels a finite log p; their norms reach "
+                f"{kernels.validation.flatten(1).norm(dim=1).max():.4g}: remove outliers"
+            )
         return best
 
     def _average(self, train: Tensor, components: int, shrinkage: float, bar: tqdm) -> GaussianMixture:

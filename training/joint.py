@@ -41,10 +41,11 @@ class JointDensity(Stage):
             for label, values, drawn in (("jointly", together, samples[0]), ("by channel", apart, samples[1])):
                 row = {"prior": f"{family}, {label}", "channel_correlation": channel_correlation(drawn)}
                 row |= {"log_prob": round(values.mean().item(), 3), "over_by_channel": ""}
-                row |= {"over_by_channel_error": "", "kernels": len(values)}
+                row |= {"over_by_channel_error": "", "over_by_channel_median": "", "kernels": len(values)}
                 if label == "jointly":
                     row["over_by_channel"] = round((together - apart).mean().item(), 3)
                     row["over_by_channel_error"] = round(clustered_error(together - apart, network), 3)
+                    row["over_by_channel_median"] = round((together - apart).median().item(), 3)
                 table.append(row)
         table[0] |= {key: "" for key in table[1] if key not in table[0]}
         write_table(folder / "record" / f"{self.name}.csv", table)

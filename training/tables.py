@@ -105,10 +105,14 @@ def density_table(size: str, chosen: str = "") -> str:
 
 def joint_table() -> str:
     """Renders colour stems drawn jointly and by channel."""
-    lines = ["| draws | correlation of two channels | log p | jointly, over by channel |", "|---|---|---|---|"]
+    lines = [
+        "| draws | correlation of two channels | log p | jointly, over by channel | median |",
+        "|---|---|---|---|---|",
+    ]
     for row in read("joint_stem.csv"):
         over = row["over_by_channel"] and f"{float(row['over_by_channel']):+} ± {row['over_by_channel_error']}"
-        lines.append(f"| {row['prior']} | {row['channel_correlation']} | {row['log_prob']} | {over} |")
+        cells = [row["prior"], row["channel_correlation"], row["log_prob"], over, row["over_by_channel_median"]]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -174,7 +174,10 @@ class GaussianMixture(Prior):
         for k in range(self.components):
             centred = white - loc[k]
             scatter = (centred * precision[:, k, None]).T @ centred
-            trils.append(torch.linalg.cholesky((scatter + shrinkage * eye) / (count[k] + shrinkage)))
+            tril, failed = torch.linalg.cholesky_ex((scatter + shrinkage * eye) / (count[k] + shrinkage))
+            if failed:
+                raise ValueError(f"component {k} has no covariance with an inverse; raise shrinkage={shrinkage}")
+            trils.append(tril)
         weight = share.sum(0) + 0.1
         return weight / weight.sum(), loc, torch.stack(trils)
 

@@ -53,6 +53,8 @@ class KernelVAE(Prior):
         check_count(latent_dim=latent_dim, hidden=hidden)
         check_dropout(dropout)
         check_positive(min_scale=min_scale)
+        if min_scale < 1e-6:
+            raise ValueError(f"min_scale must be 1e-06 or more; got {min_scale!r}")
         if not isinstance(whiten, bool):
             raise ValueError(f"whiten must be True or False; got {whiten!r}")
         self.network, self.latent_dim, self.hidden = network, latent_dim, hidden
