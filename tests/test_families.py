@@ -524,6 +524,7 @@ def test_arguments_that_give_no_density():
     for validation in (kernels[:0], kernels * torch.nan):
         with pytest.raises(ValueError, match=f"without NaN or infinity; got {len(validation)} kernels"):
             density.fit_(kernels, validation)
+    assert not density.learned.any()  # as it was
     vae = KernelVAE((1, 1, 2), latent_dim=1, hidden=4)
     with pytest.raises(ValueError, match="points must be 2 or more for a grid; got 1"):
         vae.log_prob_by_quadrature(kernels, points=1)

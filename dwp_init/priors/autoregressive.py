@@ -16,8 +16,7 @@ class Autoregressive(Prior):
     The raster order is PixelCNN's (van den Oord et al. 2016). A kernel is smaller than the receptive field of a
     PixelCNN, so the context goes through dense layers whose weights are shared by all positions: the real-valued
     neural autoregressive density estimator (Uria et al. 2013). What it models are the innovations of the kernels'
-    covariance, i.e. each weight less its linear prediction, so before it is fitted it is near the
-    full-covariance Gaussian.
+    covariance, i.e. each weight less its linear prediction: what its networks learn comes on top of that.
 
     Args:
         kernel_shape: ``(c, k, k)``; channels come one after the other.

@@ -208,7 +208,6 @@ class GaussianMixture(Prior):
 def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tuple[float, ...]) -> Tensor:
     """Maps whitened kernels ``(n, d)`` to log πₖₛ N(u; locₖ, s² Σₖ), ``(n, components, scales)``."""
     scale, dim = white.new_tensor(scales), white.shape[1]
-    white = white.to(loc.dtype)
     distance = torch.stack(
         [
             torch.linalg.solve_triangular(factor, (white - mean).T, upper=False).square().sum(0)

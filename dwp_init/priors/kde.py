@@ -61,12 +61,12 @@ class KernelDensity(Prior):
         flat = self._flatten(kernels)
         if len(flat) != self.count:
             raise ValueError(f"this density keeps count={self.count} kernels; got {len(flat)}")
-        self.whitening.fit_(flat)
-        self.learned.copy_(flat)
         check_count(most=most)
         judges = flat if validation is None else self._flatten(validation)
         if not len(judges) or not judges.isfinite().all():
             raise ValueError(f"validation must hold kernels without NaN or infinity; got {len(judges)} kernels")
+        self.whitening.fit_(flat)
+        self.learned.copy_(flat)
         every = max(-(-len(judges) // most), 1)
         squares = self._squares(self.whitening(judges[::every])).double()
         if validation is None:

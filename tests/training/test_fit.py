@@ -360,3 +360,11 @@ def test_settings_that_cannot_be_fitted(stage: Fit, message: str, tmp_path: Path
     with pytest.raises(ValueError, match=message):
         run(tmp_path, stage)
     assert not (tmp_path / "fit" / "prior").exists()
+
+
+def test_a_mixture_without_a_finite_log_prob_names_the_outlier(tmp_path: Path) -> None:
+    outlier = torch.full((2, 1, 3, 3), 1e25)
+    write_kernels(tmp_path, KernelSet(mixture(200, 0), outlier, mixture(60, 2), torch.zeros(60)))
+    stage = FITS["mixture"](components=(2,), shrinkages=(10.0,), restarts=1)
+    with pytest.raises(ValueError, match=r"no mixture of 'my-prior' gives the validation kernels a finite .*inf"):
+        run(tmp_path, stage)
