@@ -1,8 +1,6 @@
 """Initialises convolutions with kernels drawn from a learned prior: the deep weight prior (Atanov et al. 2019)."""
 
 from dwp_init.files import save_prior as save_prior
-from dwp_init.hub import list_priors as list_priors
-from dwp_init.hub import load_prior as load_prior
 from dwp_init.initialize import Report as Report
 from dwp_init.initialize import apply_ as apply_
 from dwp_init.priors import Autoregressive as Autoregressive
@@ -13,4 +11,6 @@ from dwp_init.priors import KernelChain as KernelChain
 from dwp_init.priors import KernelDensity as KernelDensity
 from dwp_init.priors import KernelVAE as KernelVAE
 from dwp_init.priors import Prior as Prior
+from dwp_init.registry import list_priors as list_priors
+from dwp_init.registry import load_prior as load_prior
 from dwp_init.version import __version__ as __version__

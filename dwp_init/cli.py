@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from dwp_init.files import safetensors_bytes, write_bytes
-from dwp_init.hub import list_priors, load_prior, registry
 from dwp_init.initialize import SCALES, apply_
 from dwp_init.picture import COLORS, kernel_sheet, write_png
 from dwp_init.priors import Prior
+from dwp_init.registry import list_priors, load_prior, registry
 from dwp_init.report import size_text
 from dwp_init.version import __version__
 

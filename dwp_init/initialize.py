@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init import layers as conv
-from dwp_init.hub import load_prior
 from dwp_init.priors import Prior
 from dwp_init.priors.base import whole_number
+from dwp_init.registry import load_prior
 from dwp_init.report import Drawn, Report, by_reason, size_text
 
 PriorLike = str | Path | Prior

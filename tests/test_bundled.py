@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dwp_init
-from dwp_init.hub import BUNDLED, registry
+from dwp_init.registry import BUNDLED, registry
 
 NAMES = tuple(f"notmnist-{size}{suffix}" for size in ("5x5", "7x7") for suffix in ("", "-h1", "-vae"))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, load_model
 
-from dwp_init import Gaussian, KernelVAE, apply_, cli, hub, load_prior, save_prior
+from dwp_init import Gaussian, KernelVAE, apply_, cli, load_prior, registry, save_prior
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.version import __version__
 
@@ -36,14 +36,14 @@ def workplace(tmp_path, monkeypatch):
         about = {"kernel_shape": prior.kernel_shape, "family": prior.family, "source": "notMNIST", "license": "MIT"}
         entries[name] = {**about, **more, "sha256": digests}
     (tmp_path / "registry.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(hub, "REGISTRY", tmp_path / "registry.json")
-    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(registry, "REGISTRY", tmp_path / "registry.json")
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path / "bundled")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    hub.registry.cache_clear()
+    registry.registry.cache_clear()
     yield tmp_path / "here"
-    hub.registry.cache_clear()
+    registry.registry.cache_clear()
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_list(run):
 
 def test_list_of_nothing(run, tmp_path):
     (tmp_path / "registry.json").write_text("{}")
-    hub.registry.cache_clear()
+    registry.registry.cache_clear()
     assert "comes without priors; install it anew, or pass a prior's folder" in run("list", status=1)
 
 
@@ -399,7 +399,7 @@ def test_version(capsys):
 
 
 def command_line(*arguments, **options):
-    path = str(Path(hub.__file__).parents[1])
+    path = str(Path(registry.__file__).parents[1])
     command = [sys.executable, "-m", "dwp_init.cli", *arguments]
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, **options)
 

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCardData
 
 from dwp_init import GaussianMixture, KernelVAE, Prior, load_prior, save_prior
 from dwp_init.files import CONFIG, MODEL, write_bytes, write_json
-from dwp_init.hub import BUNDLED, REGISTRY, registry
+from dwp_init.registry import BUNDLED, REGISTRY, registry
 from training import recipes
 from training.converge import LEARNED
 from training.figures import plot_kernels, plot_latent_space

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dwp_init import KernelVAE, Prior, load_prior
 from dwp_init.files import write_bytes
-from dwp_init.hub import registry
+from dwp_init.registry import registry
 from training.figures import plot_families
 from training.kernels import KernelSet
 from training.stages import Context, Stage, read_config, read_done

@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from dwp_init.hub import BUNDLED, registry
+from dwp_init.registry import BUNDLED, registry
 from training.converge import BASELINE, LEARNED
 
 RESULTS = Path(__file__).parent / "results"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dwp_init.hub import registry
+from dwp_init.registry import registry
 from training import __main__ as command_line
 from training import benchmarks, recipes
 from training.__main__ import main

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dwp_init import Gaussian, KernelVAE, hub, list_priors, load_prior, save_prior
+from dwp_init import Gaussian, KernelVAE, list_priors, load_prior, registry, save_prior
 
 
 @pytest.fixture
@@ -19,22 +19,22 @@ def bundled(tmp_path, monkeypatch):
         entries[name] = {"kernel_shape": list(prior.kernel_shape), "family": prior.family, "sha256": digests}
     use_registry(tmp_path, monkeypatch, entries)
     yield tmp_path / "bundled"
-    hub.registry.cache_clear()
+    registry.registry.cache_clear()
 
 
 def use_registry(tmp_path, monkeypatch, entries):
     (tmp_path / "registry.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(hub, "REGISTRY", tmp_path / "registry.json")
-    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "bundled")
-    hub.registry.cache_clear()
+    monkeypatch.setattr(registry, "REGISTRY", tmp_path / "registry.json")
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path / "bundled")
+    registry.registry.cache_clear()
 
 
 def test_the_shipped_registry_is_whole():
     names = list_priors()
-    assert names == sorted(json.loads(hub.REGISTRY.read_text()))
-    assert names == sorted(folder.name for folder in hub.BUNDLED.glob("*/"))
+    assert names == sorted(json.loads(registry.REGISTRY.read_text()))
+    assert names == sorted(folder.name for folder in registry.BUNDLED.glob("*/"))
     for name in names:
-        entry, prior = hub.registry()[name], load_prior(name)
+        entry, prior = registry.registry()[name], load_prior(name)
         assert prior.details["name"] == name and prior.family == entry["family"]
         assert list(prior.kernel_shape) == entry["kernel_shape"]
         assert set(entry["sha256"]) == {"config.json", "model.safetensors"}
