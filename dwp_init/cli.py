@@ -1,4 +1,4 @@
-"""The command line: ``dwp-init list | show | draw | apply``."""
+"""The command line: ``dwp-init list | pull | show | draw | apply``."""
 
 import argparse
 import importlib
@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from dwp_init.files import safetensors_bytes, write_bytes
+from dwp_init.files import parse_prior, safetensors_bytes, write_bytes
+from dwp_init.hub import Access, PriorNotFoundError, search
 from dwp_init.initialize import SCALES, apply_
 from dwp_init.picture import COLORS, kernel_sheet, write_png
 from dwp_init.priors import Prior
-from dwp_init.registry import list_priors, load_prior, registry
+from dwp_init.registry import find, list_priors, load_prior, obtain, registry
 from dwp_init.report import size_text
 from dwp_init.version import __version__
+
+PRIOR = "a name from `dwp-init list`, a folder, or user/repo[@revision] on the Hugging Face Hub"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,15 +54,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="list the priors that come with this version")
+    command = commands.add_parser("list", help="list the priors that come with this version, or those on the Hub")
+    command.add_argument("--remote", action="store_true", help="those that anyone has published on the Hub")
     command.set_defaults(run=_list)
 
+    command = commands.add_parser("pull", help="download a prior into the cache, for use without a network")
+    command.add_argument("prior", metavar="NAME|USER/REPO[@REVISION]", help="a registered name, or a repository")
+    command.add_argument("--cache-dir", metavar="DIR", help="default: HF_HUB_CACHE, as for every Hugging Face library")
+    command.set_defaults(run=_pull)
+
     command = commands.add_parser("show", help="show a prior's config, metrics and provenance")
-    command.add_argument("prior", metavar="NAME|FOLDER", help="a name from `dwp-init list`, or a prior's folder")
+    command.add_argument("prior", metavar="PRIOR", help=PRIOR)
     command.set_defaults(run=_show)
 
     command = commands.add_parser("draw", help="draw kernels from a prior, as a picture")
-    command.add_argument("prior", metavar="NAME|FOLDER", help="a name from `dwp-init list`, or a prior's folder")
+    command.add_argument("prior", metavar="PRIOR", help=PRIOR)
     command.add_argument("-n", type=_whole(1, 10_000), default=64, metavar="N", help="how many kernels (%(default)s)")
     command.add_argument("-o", dest="output", default="kernels.png", metavar="FILE.png", help="default: %(default)s")
     command.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="default: %(default)s")
@@ -69,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("apply", help="say what apply_ would do to a model; with --save, do it")
     command.add_argument("model", metavar="MODULE:FACTORY", help="a function, class or model, such as my.nets:make_net")
-    command.add_argument("--prior", action="append", required=True, metavar="NAME", help="name or folder; repeatable")
+    command.add_argument("--prior", action="append", required=True, metavar="PRIOR", help=f"{PRIOR}; repeatable")
     command.add_argument("--layers", action="extend", nargs="+", metavar="PATTERN", help="only layers with such names")
     command.add_argument("--scale", choices=SCALES, help="He's scale for each layer's fan-in, or the prior's own")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
@@ -90,6 +99,13 @@ def _whole(low: int, high: int) -> Any:
 
 
 def _list(options: argparse.Namespace) -> None:
+    if options.remote:
+        _list_remote()
+    else:
+        _list_registered()
+
+
+def _list_registered() -> None:
     names = list_priors()
     if not names:
         raise ValueError("this dwp_init comes without priors; install it anew, or pass a prior's folder")
@@ -99,10 +115,39 @@ def _list(options: argparse.Namespace) -> None:
         log_prob = entry.get("log_prob")
         shown = "-" if log_prob is None else f"{log_prob:.1f}"
         rows.append((name, size_text(entry["kernel_shape"]), entry["family"], entry["source"], shown))
+    _print_table(rows)
+    print("log p: nats per kernel, on kernels of held-out networks")
+
+
+def _list_remote() -> None:
+    found = search(Access())
+    if not found:
+        raise PriorNotFoundError("the Hub has no repository tagged dwp-prior; `dwp-init list` names those at hand")
+    rows = [("repository", "kernel", "family", "size", "downloads", "updated")]
+    for listing in found:
+        kernel = listing.kernel.replace("x", "×") or "-"
+        size = "-" if listing.size is None else f"{listing.size / 1e6:.2f} MB"
+        rows.append((listing.repo, kernel, listing.family or "-", size, str(listing.downloads), listing.updated or "-"))
+    _print_table([tuple(map(_plain, row)) for row in rows])
+    print("size: of all revisions; downloads: in the last 30 days. Anyone can publish: pin a revision, user/repo@v1")
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("log p: nats per kernel, on kernels of held-out networks")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    place = find(options.prior)
+    if isinstance(place, Path):
+        raise ValueError(f"{options.prior!r} is a folder here, so there is nothing to download")
+    files = obtain(place, Access(cache_dir=options.cache_dir))
+    prior = parse_prior(files.contents, files.owner)
+    size = sum(map(len, files.contents.values())) / 1e6
+    origin = f"commit {files.commit}" if files.commit else "comes with this version, so there is nothing to download"
+    print(f"{options.prior}: {size_text(prior.kernel_shape)}, {prior.family}, {size:.2f} MB, {origin}")
+    print(files.folder)
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -17,7 +17,9 @@ from dwp_init.priors.whitening import RasterWhitening, Whitening
 
 FORMAT_VERSION = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
+LIBRARY = "dwp_init"
 _REQUIRED = ("format_version", "family", "kernel_shape", "arguments")
+_OWN = {"library_name", "model_sha256", *_REQUIRED}
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -37,7 +39,8 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
 
     Both files are first written whole beside the old ones: as long as that fails, as on a full disk, the old ones
     stay. Then ``model.safetensors`` and ``config.json`` are renamed, in this order; if only the second rename fails,
-    the folder holds the new tensors beside the old configuration, which loading refuses where they do not fit.
+    the folder holds the new tensors beside the old configuration, which loading refuses: a configuration holds the
+    digest of its tensors.
 
     Args:
         prior: The prior; its ``details`` are saved with it.
@@ -62,15 +65,17 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         )
     _check_parameters(prior, "this prior")
     _check_name(prior.details, "details")
-    taken = sorted(set(prior.details) & {"library_name", *_REQUIRED})
+    taken = sorted(set(prior.details) & _OWN)
     if taken:
         raise ValueError(f"details uses {', '.join(taken)}, which the configuration keeps for itself; rename them")
+    model = safetensors_bytes(prior.state_dict())
     config = {
-        "library_name": "dwp_init",
+        "library_name": LIBRARY,
         "format_version": FORMAT_VERSION,
         "family": prior.family,
         "kernel_shape": list(prior.kernel_shape),
         "arguments": prior.arguments(),
+        "model_sha256": hashlib.sha256(model).hexdigest(),
         **prior.details,
     }
     try:
@@ -79,30 +84,72 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         raise ValueError(f"details must be JSON, without NaN: {error}; convert or drop that entry") from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_all({folder / MODEL: safetensors_bytes(prior.state_dict()), folder / CONFIG: packed})
+    _write_all({folder / MODEL: model, folder / CONFIG: packed})
     return folder
 
 
-def read_prior(folder: Path, sha256: dict[str, str] | None = None) -> Prior:
-    """Reads a prior from its folder, in evaluation mode on the CPU.
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Reads the two files of a prior, by name; ``FileNotFoundError`` where one is missing."""
+    for name in (CONFIG, MODEL):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} does not exist; a prior's folder holds {CONFIG} and {MODEL}")
+    return {name: (folder / name).read_bytes() for name in (CONFIG, MODEL)}
+
+
+def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
+    """Makes a prior from its two files, in evaluation mode on the CPU.
 
     Args:
-        folder: Where ``config.json`` and ``model.safetensors`` lie.
-        sha256: The digest that each file must have, by file name; not checked by default.
+        contents: What ``config.json`` and ``model.safetensors`` hold, by name.
+        owner: Their folder or repository, for the messages of errors.
 
     Raises:
-        FileNotFoundError: One of the two files is missing.
         ValueError: A file is corrupt, or they do not fit each other or this version.
     """
-    contents = {name: _read(folder / name, None if sha256 is None else sha256[name]) for name in (CONFIG, MODEL)}
-    config = _parse_config(contents[CONFIG], folder / CONFIG)
-    prior = _build(config, folder / CONFIG)
-    tensors = _parse_tensors(contents[MODEL], folder / MODEL)
-    _check_fit(tensors, prior, folder)
+    config = parse_config(contents[CONFIG], f"{owner}/{CONFIG}")
+    prior = _build(config, f"{owner}/{CONFIG}")
+    model = f"{owner}/{MODEL}"
+    tensors = _parse_tensors(contents[MODEL], model)
+    _check_fit(tensors, prior, model)
     prior.load_state_dict(tensors, assign=True)
-    _check_parameters(prior, folder / MODEL)
-    prior.details = {key: value for key, value in config.items() if key not in ("library_name", *_REQUIRED)}
+    _check_parameters(prior, model)
+    _check_digest(config, contents[MODEL], model)
+    prior.details = {key: value for key, value in config.items() if key not in _OWN}
     return prior.eval().requires_grad_(False)
+
+
+def parse_config(content: bytes, path: str) -> dict[str, Any]:
+    """Parses a prior's configuration, and checks that this version reads it.
+
+    Args:
+        content: What ``config.json`` holds.
+        path: The file, for the messages of errors.
+
+    Raises:
+        ValueError: It is not JSON, not of ``dwp_init``, of a newer format, or lacks an entry.
+    """
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); get the prior's folder anew") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__}, expected an object with {', '.join(_REQUIRED)}")
+    if config.get("library_name", LIBRARY) != LIBRARY:
+        raise ValueError(
+            f"{path} is of a model for {config['library_name']!r}, expected one for {LIBRARY!r}; check the prior's name"
+        )
+    missing = [key for key in _REQUIRED if key not in config]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; a prior's config has {', '.join(_REQUIRED)}")
+    version = config["format_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path} has format_version {version!r}, expected a whole number from 1 to {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {version}, this dwp_init reads up to {FORMAT_VERSION}; upgrade dwp_init"
+        )
+    _check_name(config, path)
+    return config
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -177,44 +224,13 @@ def _write_all(contents: dict[Path, bytes]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, sha256: str | None) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a prior's folder holds {CONFIG} and {MODEL}")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise ValueError(f"{path} is corrupt: its sha256 is {found}, expected {sha256}; install dwp_init anew")
-    return content
-
-
-def _parse_config(content: bytes, path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); get the prior's folder anew") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, expected an object with {', '.join(_REQUIRED)}")
-    missing = [key for key in _REQUIRED if key not in config]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; a prior's config has {', '.join(_REQUIRED)}")
-    version = config["format_version"]
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(f"{path} has format_version {version!r}, expected a whole number from 1 to {FORMAT_VERSION}")
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format_version {version}, this dwp_init reads up to {FORMAT_VERSION}; upgrade dwp_init"
-        )
-    _check_name(config, path)
-    return config
-
-
 def _check_name(details: Mapping[str, Any], owner: object) -> None:
     name = details.get("name", "")
     if not isinstance(name, str) or not name.isprintable():
         raise ValueError(f"{owner} has the name {name!r}, expected a string of printable characters")
 
 
-def _build(config: dict[str, Any], path: Path) -> Prior:
+def _build(config: dict[str, Any], path: str) -> Prior:
     family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"{path} names the family {family!r}; this dwp_init knows {', '.join(FAMILIES)}: upgrade it")
@@ -229,7 +245,7 @@ def _build(config: dict[str, Any], path: Path) -> Prior:
         raise ValueError(f"{path} does not describe a {family} prior: {error}") from error
 
 
-def _parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+def _parse_tensors(content: bytes, path: str) -> dict[str, Tensor]:
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -257,23 +273,31 @@ def _check_parameters(prior: Prior, owner: object) -> None:
                 raise ValueError(f"{what}: {error}; fit it anew") from error
 
 
-def _check_fit(tensors: dict[str, Tensor], prior: Prior, folder: Path) -> None:
+def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
     expected = prior.state_dict()
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(
-            f"{folder / MODEL} does not fit {CONFIG}: tensors missing: {', '.join(missing) or 'none'}; "
+            f"{path} does not fit {CONFIG}: tensors missing: {', '.join(missing) or 'none'}; "
             f"unknown: {', '.join(unknown) or 'none'}; get both files from one place"
         )
     for name, tensor in expected.items():
         found = tensors[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise ValueError(
-                f"{folder / MODEL} does not fit {CONFIG}: {name} is {found.dtype} {tuple(found.shape)}, "
+                f"{path} does not fit {CONFIG}: {name} is {found.dtype} {tuple(found.shape)}, "
                 f"expected {tensor.dtype} {tuple(tensor.shape)}; get both files from one place"
             )
         if not tensor.is_floating_point() and not torch.equal(found, tensor):  # masks, orders: the architecture
             raise ValueError(
-                f"{folder / MODEL} does not fit {CONFIG}: {name}, which its arguments fix, has "
+                f"{path} does not fit {CONFIG}: {name}, which its arguments fix, has "
                 f"{(found != tensor).sum()} other values of {tensor.numel()}; get both files from one place"
             )
+
+
+def _check_digest(config: dict[str, Any], content: bytes, path: str) -> None:
+    found, expected = hashlib.sha256(content).hexdigest(), config.get("model_sha256")
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{path} does not fit {CONFIG}: its sha256 is {found}, expected {expected}; get both files from one place"
+        )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ def apply_(
     generator: torch.Generator | None = None,
     strict: bool = False,
     dry_run: bool = False,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    endpoint: str | None = None,
 ) -> Report:
     """Draws the weights of a model's 2-D convolutions from learned priors, in place.
 
@@ -55,8 +60,9 @@ def apply_(
 
     Args:
         model: The model; its mode, its ``Parameter`` objects and their ``requires_grad`` and memory format stay.
-        prior: A prior's name, folder or object; several of them, of which each layer takes the one of its kernel
-            size; or a mapping from patterns of layer names (``"stem.*"``) to those, of which the first match counts.
+        prior: A prior's name, folder, repository on the Hugging Face Hub (``user/name@revision``) or object; several
+            of them, of which each layer takes the one of its kernel size; or a mapping from patterns of layer names
+            (``"stem.*"``) to those, of which the first match counts.
         layers: Narrows the choice: a pattern, several, or a predicate of name and module.
         scale: ``"fan_in"`` rescales each layer's draw, by its own root mean square, to He's √(2 / fan_in), where a
             transposed convolution's fan-in is over the stride²; ``"prior"`` keeps the scale of the source networks.
@@ -68,6 +74,11 @@ def apply_(
         strict: Whether a chosen convolution with a kernel larger than 1×1 that no prior fits, or a prior that no layer
             takes, is an error.
         dry_run: Whether to report only.
+        revision: Of the one prior that is given by name or repository; for several, write ``user/name@revision``.
+        cache_dir: This and the next three are as in :func:`dwp_init.load_prior`.
+        token: See ``cache_dir``.
+        local_files_only: See ``cache_dir``.
+        endpoint: See ``cache_dir``.
 
     Returns:
         A report of the layers drawn and of those left alone, each with its reason.
@@ -78,13 +89,14 @@ def apply_(
             without effect, or a draw has no finite scale.
         RuntimeError: A layer could not be drawn or written; nothing was changed.
         FileNotFoundError: A prior's folder lacks one of its files.
-        NotImplementedError: A prior's name is a Hugging Face Hub repository, which this version cannot fetch.
+        PriorError: A prior could not be had from the Hub; :func:`dwp_init.load_prior` names the kinds.
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
     seed = None if seed is None else whole_number(seed, "seed")
     _check_arguments(model, scale, noise, seed, generator)
-    rules = _load_rules(prior)
+    hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only, "endpoint": endpoint}
+    rules = _load_rules(prior, hub if revision is None else {"revision": revision, **hub})
     plan, left = _choose(model, rules, layers)
     skipped = {name: skip.reason for name, skip in left.items()}
     unused = [rule.name for rule in rules if rule not in {choice.rule for choice in plan}]
@@ -148,15 +160,25 @@ def _check_arguments(
         raise ValueError(f"give seed={seed} or generator=..., not both")
 
 
-def _load_rules(prior: Priors | Mapping[str, Priors]) -> list[_Rule]:
-    by_pattern = prior if isinstance(prior, Mapping) else {"*": prior}
+def _load_rules(prior: Priors | Mapping[str, Priors], hub: Mapping[str, Any]) -> list[_Rule]:
+    """Loads the priors; ``hub`` holds the options of :func:`load_prior`."""
+    by_pattern = {
+        pattern: [likes] if isinstance(likes, (str, Path, Prior)) else _as_list(likes)
+        for pattern, likes in (prior if isinstance(prior, Mapping) else {"*": prior}).items()
+    }
+    given = [like for likes in by_pattern.values() for like in likes]
+    if "revision" in hub and (len(given) != 1 or isinstance(given[0], Prior)):
+        raise ValueError(
+            f"revision={hub['revision']!r} is for one prior given by name; there are {len(given)}, or it is an object: "
+            "write user/name@revision for each"
+        )
     rules: list[_Rule] = []
     for pattern, likes in by_pattern.items():
         if not isinstance(pattern, str):
             raise TypeError(f"prior maps patterns of layer names, each a str, to priors; got the key {pattern!r}")
         taken: dict[tuple[int, ...], str] = {}
-        for like in [likes] if isinstance(likes, (str, Path, Prior)) else _as_list(likes):
-            loaded = like if isinstance(like, Prior) else load_prior(like)
+        for like in likes:
+            loaded = like if isinstance(like, Prior) else load_prior(like, **hub)
             name = str(loaded.details.get("name") or type(loaded).__name__)
             size = loaded.kernel_shape
             if size in taken:

@@ -1,12 +1,42 @@
-"""Small priors and snapshots that several test modules share."""
+"""A Hub on the loopback interface, small priors and snapshots that several test modules share."""
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dwp_init import Gaussian
+from tests.localhub import LocalHub
+
+# Read by huggingface_hub when it is imported: no test reaches the public Hub, or the user's own cache and token.
+_HOME = tempfile.TemporaryDirectory(prefix="dwp-init-tests-")
+os.environ |= {"HF_HOME": _HOME.name, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_ETAG_TIMEOUT"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    """A Hub of one's own on the loopback interface, for the real client."""
+    with LocalHub() as running:
+        yield running
+
+
+@pytest.fixture
+def endpoint(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Makes it the Hub of this process, as ``HF_ENDPOINT`` would before the import, with a cache of its own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    return hub.endpoint
 
 
 @pytest.fixture

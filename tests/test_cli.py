@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, load_model
 
 from dwp_init import Gaussian, KernelVAE, apply_, cli, load_prior, registry, save_prior
+from dwp_init.files import read_files
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.version import __version__
 
@@ -113,6 +115,52 @@ def test_list_of_nothing(run, tmp_path):
     assert "comes without priors; install it anew, or pass a prior's folder" in run("list", status=1)
 
 
+@pytest.fixture
+def at_hub(hub, endpoint, workplace):
+    """A Hub with one prior, as HF_ENDPOINT would name it."""
+    mine = Gaussian((1, 3, 3))
+    files = read_files(save_prior(mine, workplace / "mine"))
+    card = b"---\ntags: [dwp-prior, kernel-3x3, family-gaussian]\n---\n"
+    return hub, hub.add_repo("user/mine", {**files, "README.md": card}, tag="v1")
+
+
+def test_list_remote(run, at_hub):
+    at_hub[0].add_repo("other/untold", {"README.md": b"---\ntags: [dwp-prior]\n---\n"})
+    lines = run("list", "--remote").splitlines()
+    assert lines[0].split() == ["repository", "kernel", "family", "size", "downloads", "updated"]
+    assert lines[1].split()[:3] == ["other/untold", "-", "-"]
+    assert re.fullmatch(r"user/mine +3×3 +gaussian +0\.00 MB +0 +20\d\d-\d\d-\d\d", lines[2])
+    assert "pin a revision, user/repo@v1" in lines[3]
+
+
+def test_list_remote_of_nothing(run, hub, endpoint):
+    assert "the Hub has no repository tagged dwp-prior; `dwp-init list`" in run("list", "--remote", status=1)
+
+
+def test_pull(run, at_hub, tmp_path):
+    (hub, commit), cache = at_hub, tmp_path / "cache"
+    out = run("pull", "user/mine@v1", "--cache-dir", cache)
+    first, folder = out.splitlines()
+    assert first == f"user/mine@v1: 3×3, gaussian, 0.00 MB, commit {commit}"
+    assert load_prior(folder).kernel_shape == (1, 3, 3) and cache in Path(folder).parents
+    hub.clear()
+    run("pull", f"user/mine@{commit}", "--cache-dir", cache)
+    assert hub.requests() == []
+
+
+def test_pull_of_what_is_here(run, workplace):
+    assert "comes with this version, so there is nothing to download" in run("pull", "notmnist-7x7")
+    save_prior(Gaussian((1, 3, 3)), workplace / "mine")
+    assert "'mine' is a folder here, so there is nothing to download" in run("pull", "mine", status=1)
+    assert "did you mean 'notmnist-7x7'?" in run("pull", "notmnist-7x8", status=1)
+
+
+def test_a_repository_is_taken_wherever_a_name_is(run, at_hub):
+    assert "name: user/mine" in run("show", "user/mine@v1")
+    assert "64 kernels of user/mine (3×3): kernels.png" in run("draw", "user/mine")
+    assert "the Hub shows no such repository" in run("show", "user/none", status=1)
+
+
 def test_show(run):
     out = run("show", "notmnist-7x7")
     count = sum(p.numel() for p in load_prior("notmnist-7x7").parameters())
@@ -141,7 +189,7 @@ def test_show_a_folder_of_a_gaussian(run, workplace):
     ("name", "message"),
     [
         ("notmnist-7x8", "did you mean 'notmnist-7x7'?"),
-        ("user/repo", "not supported yet"),
+        ("user/repo@", "lacks the revision, such as user/repo@v1"),
         (".", "config.json does not exist"),
     ],
 )
@@ -368,7 +416,7 @@ def test_apply_saves_the_same_for_a_seed(run, module, workplace, seed):
     [
         ([], "required: COMMAND"),
         (["paint"], "invalid choice: 'paint'"),
-        (["show"], "required: NAME|FOLDER"),
+        (["show"], "required: PRIOR"),
         (["apply", "a:b"], "required: --prior"),
         (["apply", "a:b", "--prior", "c", "--scale", "big"], "invalid choice: 'big'"),
         (["draw", "gauss-3x3", "-n", "0"], "argument -n: expected a whole number from 1 to 10000; got '0'"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dwp_init import Gaussian, KernelVAE, list_priors, load_prior, registry, save_prior
+from dwp_init import Gaussian, KernelVAE, hub, list_priors, load_prior, registry, save_prior
 
 
 @pytest.fixture
@@ -30,15 +30,18 @@ def use_registry(tmp_path, monkeypatch, entries):
 
 
 def test_the_shipped_registry_is_whole():
-    names = list_priors()
-    assert names == sorted(json.loads(registry.REGISTRY.read_text()))
-    assert names == sorted(folder.name for folder in registry.BUNDLED.glob("*/"))
-    for name in names:
-        entry, prior = registry.registry()[name], load_prior(name)
-        assert prior.details["name"] == name and prior.family == entry["family"]
-        assert list(prior.kernel_shape) == entry["kernel_shape"]
+    """Each name can be had: it is bundled, or pinned to a commit on the Hub."""
+    assert list_priors() == sorted(json.loads(registry.REGISTRY.read_text()))
+    assert {folder.name for folder in registry.BUNDLED.glob("*/")} <= set(list_priors())
+    for name, entry in registry.registry().items():
+        assert {"kernel_shape", "family", "source", "license", "log_prob"} <= set(entry)
         assert set(entry["sha256"]) == {"config.json", "model.safetensors"}
-        assert {"source", "license", "log_prob"} <= set(entry)
+        assert ("repo" in entry) == ("revision" in entry)
+        assert (registry.BUNDLED / name).exists() or len(entry["revision"]) == 40
+        if (registry.BUNDLED / name).exists():
+            prior = load_prior(name, local_files_only=True)
+            assert prior.details["name"] == name and prior.family == entry["family"]
+            assert list(prior.kernel_shape) == entry["kernel_shape"]
 
 
 def test_list_and_load_by_name(bundled):
@@ -83,14 +86,18 @@ def test_a_bundled_folder_that_is_gone(bundled):
     [
         ("notmnist-3x4", "no prior and no folder is called 'notmnist-3x4'; did you mean 'notmnist-3x3'"),
         ("NotMNIST_3x3", "did you mean 'notmnist-3x3'"),
-        ("zzz", "'zzz'; there are gauss-5x5, notmnist-3x3$"),
+        ("zzz", "'zzz'; there are gauss-5x5, notmnist-3x3; a repository on the Hub is user/name$"),
         ("../notmnist-3x3", "did you mean 'notmnist-3x3'"),
         ("a/b/c", "no prior and no folder"),
         ("/no/where", "no prior and no folder"),
         ("x" * 5000, "no prior and no folder"),
         ("nul\0", "no prior and no folder"),
-        (Path("gauss-5x5"), "no folder is called 'gauss-5x5', but a bundled prior is: pass the str 'gauss-5x5', not a"),
-        (Path("user/repo"), "no prior and no folder is called 'user/repo'; there are"),
+        (Path("gauss-5x5"), "no folder is called 'gauss-5x5', but a registered prior is: pass the str 'gauss-5x5'"),
+        (
+            Path("user/repo"),
+            "no folder is called 'user/repo'; for a repository on the Hub pass the str 'user/repo', not a",
+        ),
+        ("-user/repo", "no prior and no folder is called '-user/repo'; there are"),
     ],
 )
 def test_unknown_names(bundled, name, message):
@@ -104,15 +111,17 @@ def test_without_any_prior(bundled, tmp_path, monkeypatch):
         load_prior("zzz")
 
 
-@pytest.mark.parametrize("name", ["user/repo", "user/repo@main", "user/repo@refs/pr/1", "u.s-e_r/notmnist-3x3@0123abc"])
-def test_hub_names_are_not_supported_yet(bundled, name):
-    with pytest.raises(NotImplementedError, match=f"'{name}' is no folder here, and .* not supported yet: download"):
-        load_prior(name)
-
-
-def test_hub_names_suggest_bundled_ones(bundled):
-    with pytest.raises(NotImplementedError, match=r"of the bundled priors, did you mean 'notmnist-3x3'\?"):
-        load_prior("user/notmnist-3x3")
+@pytest.mark.parametrize(
+    ("name", "repo", "revision"),
+    [
+        ("user/repo", "user/repo", "main"),
+        ("user/repo@v1", "user/repo", "v1"),
+        ("user/repo@refs/pr/1", "user/repo", "refs/pr/1"),
+        ("u.s-e_r/notmnist-3x3@0123abc", "u.s-e_r/notmnist-3x3", "0123abc"),
+    ],
+)
+def test_repositories(bundled, name, repo, revision):
+    assert registry.find(name) == hub.Address(repo, revision)
 
 
 @pytest.mark.parametrize("wrong", [None, 3, b"notmnist-3x3", ["notmnist-3x3"], Gaussian((1, 3, 3))])
