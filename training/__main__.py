@@ -10,6 +10,7 @@ import torch
 from dwp_init import load_prior
 from training import cards, recipes
 from training.authors import UNSTATED, import_authors
+from training.bundle import bundle
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
 from training.kernels import KernelFile, read_reference
@@ -100,7 +101,7 @@ def _bundle(options: argparse.Namespace) -> None:
     recipe = recipes.load(options.recipe)
     if not hasattr(recipe, "PRIORS"):
         raise ValueError(f"recipe {options.recipe!r} makes no priors; those that do are called prior_…")
-    print(f"bundled {', '.join(cards.bundle(recipe, options.out or Path('runs') / recipe.FOLDER))}")
+    print(f"bundled {', '.join(bundle(recipe, options.out or Path('runs') / recipe.FOLDER))}")
 
 
 def _cards(options: argparse.Namespace) -> None:
@@ -147,10 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     authors.add_argument("--out", type=Path, required=True, help="folder for the prior")
     authors.add_argument("--name", help="what the prior is called (default: the folder's name)")
     authors.add_argument("--license", default=UNSTATED, help="of the checkpoint (default: %(default)s)")
-    bundle = commands.add_parser("bundle", help="put a recipe's finished priors into the package")
-    bundle.set_defaults(command=_bundle)
-    bundle.add_argument("recipe", metavar="RECIPE")
-    bundle.add_argument("--out", type=Path, help="folder with its stages (default: runs/<the recipe's folder>)")
+    bundled = commands.add_parser("bundle", help="put a recipe's finished priors into the package")
+    bundled.set_defaults(command=_bundle)
+    bundled.add_argument("recipe", metavar="RECIPE")
+    bundled.add_argument("--out", type=Path, help="folder with its stages (default: runs/<the recipe's folder>)")
     pages = commands.add_parser("cards", help="write the model cards and the README's tables from the results")
     pages.set_defaults(command=_cards)
     return parser

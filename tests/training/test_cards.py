@@ -1,12 +1,9 @@
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-import dwp_init
-from training import cards, recipes, tables
-from training.__main__ import main
+from training import cards, tables
 
 
 def test_pages_are_those_that_the_results_give() -> None:
@@ -29,47 +26,7 @@ def test_every_bundled_prior_has_a_card_with_a_picture() -> None:
                 assert (path.parent / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_bundling_needs_a_finished_recipe_that_makes_priors(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(FileNotFoundError, match=r"stage scale_mixture_7x7 in .* is not finished"):
-        cards.bundle(recipes.load("prior_notmnist_7x7"), tmp_path)
-    assert main(["bundle", "apply_cost"]) == 1
-    assert "'apply_cost' makes no priors" in capsys.readouterr().err
-
-
-def test_a_prior_from_synthetic_data_is_never_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "BUNDLED", tmp_path / "bundled")
-    assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
-    with pytest.raises(ValueError, match="synthetic data"):
-        cards.bundle(recipes.load("prior_notmnist_7x7"), tmp_path / "runs")
-    assert not (tmp_path / "bundled").exists()
-
-
 def test_a_missing_result_names_its_recipe_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="python -m training list"):
         cards.pages()
-
-
-def test_a_prior_made_with_other_settings_is_never_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "BUNDLED", tmp_path / "bundled")
-    recipe = recipes.load("prior_notmnist_7x7")
-    small = recipe.stages(smoke=True)
-    monkeypatch.setattr(cards, "fitted_prior", lambda folder: _prior_of_real_data())
-    assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
-    with pytest.raises(ValueError, match=r"other settings than the recipe's: components is \[2\], not \[6, 8, 10\]"):
-        cards.bundle(recipe, tmp_path / "runs")
-    monkeypatch.setattr(recipe, "stages", lambda: small | {"sources": dataclasses.replace(small["sources"], epochs=9)})
-    with pytest.raises(ValueError, match=r"sources was made with other settings than the recipe's: epochs is 1, not 9"):
-        cards.bundle(recipe, tmp_path / "runs")
-    monkeypatch.setattr(recipe, "stages", lambda: small)
-    config = tmp_path / "runs" / "sources" / "config.json"
-    config.write_text(config.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
-    with pytest.raises(ValueError, match=r"was made from another sources than the one in .*; run the recipe anew"):
-        cards.bundle(recipe, tmp_path / "runs")
-    assert not (tmp_path / "bundled").exists()
-
-
-def _prior_of_real_data() -> dwp_init.Prior:
-    prior = dwp_init.Gaussian((1, 7, 7))
-    prior.details = {"source": {"synthetic": False}}
-    return prior
