@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -105,8 +106,19 @@ def _bundle(options: argparse.Namespace) -> None:
 
 
 def _cards(options: argparse.Namespace) -> None:
-    for path in cards.write_pages():
+    if options.folder is None and options.address:
+        raise ValueError(f"--address {options.address} is for the card of a prior of your own; name its FOLDER too")
+    written = cards.write_pages() if options.folder is None else _write_card(options.folder, options.address)
+    for path in written:
         print(f"wrote {path}")
+
+
+def _write_card(folder: Path, address: str | None) -> list[Path]:
+    if address is None:
+        name = re.sub(r"[^\w.-]+", "-", load_prior(folder).details["name"], flags=re.ASCII).strip("-") or "prior"
+        address = f"user/{name}"
+        print(f"the card says prior={address!r}; give --address for another repository")
+    return cards.write_card(folder, address)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,8 +164,10 @@ def _parser() -> argparse.ArgumentParser:
     bundled.set_defaults(command=_bundle)
     bundled.add_argument("recipe", metavar="RECIPE")
     bundled.add_argument("--out", type=Path, help="folder with its stages (default: runs/<the recipe's folder>)")
-    pages = commands.add_parser("cards", help="write the model cards and the README's tables from the results")
+    pages = commands.add_parser("cards", help="write the card of a prior; without FOLDER, all pages of this repository")
     pages.set_defaults(command=_cards)
+    pages.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a prior of your own: gets a README.md")
+    pages.add_argument("--address", metavar="USER/REPO", help="where it will be on the Hub (default: user/<its name>)")
     return parser
 
 
