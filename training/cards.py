@@ -105,7 +105,7 @@ def write_card(folder: Path, address: str) -> list[Path]:
     check_card(text, prior, names)
     generator = torch.Generator(prior.device).manual_seed(0)
     channels, _, width = prior.kernel_shape
-    write_png(paths[1], kernel_sheet(prior.sample(64, generator), zoom=max(480 // (8 * channels * width), 1)))
+    write_png(paths[1], kernel_sheet(prior.sample(64, generator), zoom=max(720 // (8 * channels * width), 1)))
     if has_a_plane(prior):
         plot_latent_space(prior, prior.sample(400, generator), paths[2])
     write_bytes(paths[0], text.encode())
@@ -205,7 +205,8 @@ def _unrecorded(prior: Prior) -> dict[str, Any]:
 def _caption(prior: Prior, name: str, bundled: bool) -> str:
     if bundled:
         return f"{wording.size_text(prior)} kernels of held-out networks beside draws from {name}"
-    return f"Draws from {name}, each on its own scale, blue below and red above 0"
+    channels = ", its channels side by side" if prior.kernel_shape[0] > 1 else ""
+    return f"Draws from {name}, each on its own scale{channels}, blue below and red above 0"
 
 
 def _fill_readme(text: str) -> str:

@@ -286,9 +286,10 @@ def limits(prior: Prior) -> list[str]:
     metrics = section(prior.details, "metrics")
     log_prob, gaussian = number(metrics, "log_prob"), number(metrics, "gaussian_log_prob")
     if log_prob is not None and gaussian is not None and log_prob < gaussian:
-        what = "the lower bound on its log p" if is_bound(prior) else "its log p"
         found.append(
-            f"As a density it is no better than a Gaussian: {what} of held-out kernels is below the Gaussian's."
+            "As a density it was not shown to be better than a Gaussian: the lower bound on its log p is below that."
+            if is_bound(prior)
+            else "As a density it is worse than a Gaussian."
         )
     return found
 

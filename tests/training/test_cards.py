@@ -103,7 +103,7 @@ def test_a_bundled_card_says_what_its_config_says(name: str) -> None:
     assert list(parts(text)) == HEADINGS
     assert "ot measured:" not in text
     assert f'report = dwp_init.apply_(model, prior="{name}")' in parts(text)["Use"]
-    assert ("no better than a Gaussian" in text) == (name == "notmnist-7x7-h1")
+    assert ("not shown to be better than a Gaussian" in text) == (name == "notmnist-7x7-h1")
 
 
 def test_tables_of_record_are_only_for_the_bundled_prior_under_its_own_name() -> None:
@@ -155,6 +155,7 @@ def test_channels_are_in_tags_and_text() -> None:
     assert {"kernel-5x7", "kernel-channels-3"} <= set(card_metadata(prior).tags)
     text = cards.render_card(prior, "user/stem")
     assert "A prior over 5×7 convolution kernels of 3 channels" in text
+    assert "each on its own scale, its channels side by side, blue below" in text
     assert "a layer's input channels must be a multiple of that" in text
 
 
@@ -222,6 +223,13 @@ def test_an_imported_prior_gets_a_card(tmp_path: Path, capsys: pytest.CaptureFix
     assert "Not fitted here but imported: the authors' released checkpoint." in text
     assert "on raw kernels" in text
     assert "![Where kernels lie" in text
+
+
+def test_a_density_below_the_gaussian_is_said_to_be_worse() -> None:
+    prior = licensed(Gaussian((1, 3, 3)), metrics={"log_prob": 1.0, "gaussian_log_prob": 2.0})
+    assert "- As a density it is worse than a Gaussian.\n" in cards.render_card(prior, "user/prior")
+    prior.details["metrics"]["log_prob"] = 2.0
+    assert "As a density" not in cards.render_card(prior, "user/prior")
 
 
 @pytest.mark.parametrize(
