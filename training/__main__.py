@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from dwp_init import load_prior
 from training import cards, recipes
 from training.authors import UNSTATED, import_authors
+from training.bundle import bundle
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
 from training.kernels import KernelFile, read_reference
@@ -100,12 +102,23 @@ def _bundle(options: argparse.Namespace) -> None:
     recipe = recipes.load(options.recipe)
     if not hasattr(recipe, "PRIORS"):
         raise ValueError(f"recipe {options.recipe!r} makes no priors; those that do are called prior_…")
-    print(f"bundled {', '.join(cards.bundle(recipe, options.out or Path('runs') / recipe.FOLDER))}")
+    print(f"bundled {', '.join(bundle(recipe, options.out or Path('runs') / recipe.FOLDER))}")
 
 
 def _cards(options: argparse.Namespace) -> None:
-    for path in cards.write_pages():
+    if options.folder is None and options.address:
+        raise ValueError(f"--address {options.address} is for the card of a prior of your own; name its FOLDER too")
+    written = cards.write_pages() if options.folder is None else _write_card(options.folder, options.address)
+    for path in written:
         print(f"wrote {path}")
+
+
+def _write_card(folder: Path, address: str | None) -> list[Path]:
+    if address is None:
+        name = re.sub(r"[^\w.-]+", "-", load_prior(folder).details["name"], flags=re.ASCII).strip("-") or "prior"
+        address = f"user/{name}"
+        print(f"the card says prior={address!r}; give --address for another repository")
+    return cards.write_card(folder, address)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,12 +160,14 @@ def _parser() -> argparse.ArgumentParser:
     authors.add_argument("--out", type=Path, required=True, help="folder for the prior")
     authors.add_argument("--name", help="what the prior is called (default: the folder's name)")
     authors.add_argument("--license", default=UNSTATED, help="of the checkpoint (default: %(default)s)")
-    bundle = commands.add_parser("bundle", help="put a recipe's finished priors into the package")
-    bundle.set_defaults(command=_bundle)
-    bundle.add_argument("recipe", metavar="RECIPE")
-    bundle.add_argument("--out", type=Path, help="folder with its stages (default: runs/<the recipe's folder>)")
-    pages = commands.add_parser("cards", help="write the model cards and the README's tables from the results")
+    bundled = commands.add_parser("bundle", help="put a recipe's finished priors into the package")
+    bundled.set_defaults(command=_bundle)
+    bundled.add_argument("recipe", metavar="RECIPE")
+    bundled.add_argument("--out", type=Path, help="folder with its stages (default: runs/<the recipe's folder>)")
+    pages = commands.add_parser("cards", help="write the card of a prior; without FOLDER, all pages of this repository")
     pages.set_defaults(command=_cards)
+    pages.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a prior of your own: gets a README.md")
+    pages.add_argument("--address", metavar="USER/REPO", help="where it will be on the Hub (default: user/<its name>)")
     return parser
 
 

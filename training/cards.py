@@ -1,29 +1,25 @@
-"""From finished fits to what users get: the bundled prior, its registry entry, its card, the README's tables."""
+"""Cards: what a prior's page on the Hugging Face Hub says, from its configuration; and the pages of this repository."""
 
-import dataclasses
-import hashlib
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from string import Template
-from types import ModuleType
 from typing import Any
 
-from huggingface_hub import ModelCardData
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dwp_init import GaussianMixture, KernelVAE, Prior, load_prior, save_prior
-from dwp_init.files import CONFIG, MODEL, write_bytes, write_json
-from dwp_init.registry import BUNDLED, REGISTRY, registry
-from training import recipes
+from dwp_init import KernelVAE, Prior, load_prior
+from dwp_init.files import write_bytes
+from dwp_init.picture import kernel_sheet, write_png
+from dwp_init.registry import registry
+from training import recipes, wording
 from training.converge import LEARNED
-from training.figures import plot_kernels, plot_latent_space
-from training.fit import fitted_prior
-from training.kernels import PARTS, KernelSet
-from training.stages import DONE, Stage, read_config
+from training.figures import plot_latent_space
+from training.metadata import HUB_ID, card_metadata, check_card
 from training.tables import (
     cost_line,
+    density_line,
     density_table,
+    draws_cost,
     effect_table,
     families_table,
     joint_table,
@@ -34,85 +30,93 @@ from training.tables import (
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
+CARD, KERNELS, LATENT = "README.md", "kernels.png", "latent.png"
 README_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "dense VAE", "Gaussian prior", LEARNED)
 CALLED = {"": "dwp", "-vae": "dense VAE", "-h1": "paper's VAE"}  # in the effect table, by the end of a prior's name
+LIMITS = (
+    "Its kernels come from two-layer networks on 28×28 grey letters; it was not measured on photographs, at other "
+    "depths, or on deep or normalised networks.",
+    "Only the start of training was measured, not networks trained to the end.",
+)
 
 
-def bundle(recipe: ModuleType, out: Path) -> list[str]:
-    """Copies a recipe's finished priors into the package, enters them in the registry and draws their kernels.
+def render_card(prior: Prior, address: str) -> str:
+    """Renders the model card, ``README.md``, of a prior.
+
+    Everything is taken from the prior and its ``details``; for a bundled prior under its own name the tables of record
+    in ``training/results`` are shown too. Where there is no figure, the card says so.
 
     Args:
-        recipe: A recipe with ``PRIORS``, stage by name of the prior.
-        out: The folder with its finished stages.
+        prior: Any prior that :func:`dwp_init.save_prior` can save.
+        address: What users pass as ``prior=``: a name of the registry, or ``user/repo`` on the Hub.
 
     Returns:
-        The names.
+        YAML front matter and Markdown; its only relative links are to ``kernels.png`` and, for a VAE of two latents,
+        ``latent.png``.
 
     Raises:
-        ValueError: A prior was made from synthetic data, or with other settings than the recipe's.
-        FileNotFoundError: A stage is not finished.
+        ValueError: ``details`` names no licence, or the address is of another form.
     """
-    stages = recipe.stages()
-    priors = {name: _finished(name, stage, stages, out) for name, stage in recipe.PRIORS.items()}
-    for name, prior in priors.items():
-        needs = stages[recipe.PRIORS[name]].needs[0]
-        prior.details["source"] |= _provenance(out / needs, out / stages[needs].needs[0])
-        folder = save_prior(prior, BUNDLED / name)
-        registry()[name] = {
-            "kernel_shape": list(prior.kernel_shape),
-            "family": prior.family,
-            "source": prior.details["source"]["dataset"],
-            "license": prior.details["license"],
-            "log_prob": prior.details["metrics"]["log_prob"],
-            "sha256": {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in (CONFIG, MODEL)},
-        }
-        write_json(REGISTRY, dict(sorted(registry().items())))
-        (CARDS / name).mkdir(parents=True, exist_ok=True)
-        kernels = KernelSet.load(out / needs)
-        plot_kernels(kernels.test, prior, CARDS / name / "kernels.png")
-        if _has_a_plane(prior):
-            plot_latent_space(prior, kernels.train, CARDS / name / "latent.png")
-    return list(priors)
+    if not HUB_ID.fullmatch(address):
+        raise ValueError(f"a card's address is a registry name, or user/repo on the Hub; got {address!r}")
+    metadata, bundled = card_metadata(prior), _is_bundled(prior, address)
+    name = wording.one_line(prior.details.get("name", "")) or address
+    return _fill(
+        "template.md.jinja",
+        metadata=metadata.to_yaml(),
+        name=wording.plain(name),
+        address=address,
+        synthetic=wording.is_synthetic(prior),
+        kernels=wording.kernels_text(prior),
+        exactness="exactly" if prior.exact else "by a lower bound that tightens with the number of samples",
+        caption=_caption(prior, wording.plain(name), bundled),
+        plane=has_a_plane(prior),
+        source=wording.source_text(prior),
+        table=wording.source_table(prior),
+        family=wording.family_text(prior),
+        samples=wording.samples_text(prior),
+        license=wording.plain(prior.details["license"]),
+        **(_recorded(prior, address) if bundled else _unrecorded(prior)),
+    )
 
 
-def _has_a_plane(prior: Prior) -> bool:
-    return isinstance(prior, KernelVAE) and prior.latent_dim == 2
+def write_card(folder: Path, address: str) -> list[Path]:
+    """Writes ``README.md`` and its pictures into a prior's folder, for its owner to edit.
 
+    The pictures show draws from the prior with a fixed seed.
 
-def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> Prior:
-    if not (out / stage / DONE).exists():
-        raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
-    prior = fitted_prior(out / stage)
-    if prior.details["source"]["synthetic"]:
-        raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; a published prior never is")
-    _check_settings(stage, stages, out)
-    return prior
+    Args:
+        folder: A prior's folder.
+        address: What users will pass as ``prior=``, such as ``user/repo``.
 
+    Returns:
+        The files written.
 
-def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
-    """Raises ValueError where a stage, or one that it was made from, has other settings than the recipe's."""
-    config, wanted = read_config(out / name), json.loads(json.dumps(dataclasses.asdict(stages[name])))
-    found = config["settings"]
-    if found != wanted:
-        other = [f"{key} is {found.get(key)!r}, not {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]]
-        raise ValueError(f"{out / name} was made with other settings than the recipe's: {'; '.join(other)}")
-    for need, fingerprint in config["needs"].items():
-        if read_config(out / need)["fingerprint"] != fingerprint:
-            raise ValueError(f"{out / name} was made from another {need} than the one in {out}; run the recipe anew")
-        _check_settings(need, stages, out)
-
-
-def _provenance(kernels: Path, sources: Path) -> dict[str, Any]:
-    """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest."""
-    data = read_config(sources)["data"]
-    digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
-    return {"min_norm": read_config(kernels)["settings"]["min_norm"], "data_sha256": digests}
+    Raises:
+        FileExistsError: One of them is there already; nothing is written then.
+        ValueError: What :func:`dwp_init.load_prior` and :func:`render_card` raise.
+    """
+    prior = load_prior(Path(folder))
+    text = render_card(prior, address)
+    names = [CARD, KERNELS, LATENT] if has_a_plane(prior) else [CARD, KERNELS]
+    paths = [Path(folder) / name for name in names]
+    if taken := [path.name for path in paths if path.exists()]:
+        raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; edit what is there, or remove it first")
+    check_card(text, prior, names)
+    generator = torch.Generator(prior.device).manual_seed(0)
+    channels, _, width = prior.kernel_shape
+    write_png(paths[1], kernel_sheet(prior.sample(64, generator), zoom=max(720 // (8 * channels * width), 1)))
+    if has_a_plane(prior):
+        plot_latent_space(prior, prior.sample(400, generator), paths[2])
+    write_bytes(paths[0], text.encode())
+    return paths
 
 
 def pages() -> dict[Path, str]:
     """Returns every page that is written from results, with its text: the cards, the families' page, the README."""
-    written = {CARDS / name / "README.md": card(name) for name in registry()}
-    written[CARDS / "families.md"] = Template((CARDS / "families_template.md").read_text()).substitute(
+    written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in registry()}
+    written[CARDS / "families.md"] = _fill(
+        "families.md.jinja",
         families=families_table(),
         density_7x7=density_table("7x7"),
         density_5x5=density_table("5x5"),
@@ -129,118 +133,80 @@ def write_pages() -> list[Path]:
     return list(pages())
 
 
-def card(name: str) -> str:
-    """Renders the card of a bundled prior from its configuration and the results of record."""
-    prior = load_prior(name)
-    details, size = prior.details, kernel_size(name)
-    metrics, source = details["metrics"], details["source"]
-    metadata = ModelCardData(
-        library_name="dwp_init",
-        license=details["license"].lower(),
-        tags=["dwp-prior", "weight-initialization", "deep-weight-prior", f"kernel-{size}", "pytorch"],
+def has_a_plane(prior: Prior) -> bool:
+    """Whether a prior's latent space can be drawn: a VAE's of two dimensions."""
+    return isinstance(prior, KernelVAE) and prior.latent_dim == 2
+
+
+def _fill(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(CARDS),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return Template((CARDS / "template.md").read_text()).substitute(
-        metadata=metadata.to_yaml(),
-        name=name,
-        size=size.replace("x", "×"),
-        bound="exactly" if prior.exact else "by a lower bound that tightens with the number of samples",
-        family=_describe_family(prior),
-        latent=LATENT if _has_a_plane(prior) else "",
-        source="\n".join(f"| {key} | {value} |" for key, value in _source_rows(source).items()),
-        fit=_describe_fit(prior),
-        kernels=_counted(read(f"density_notmnist_{size}.csv")[0]),
-        test_networks=source["held_out_networks"]["test"],
-        density=density_table(size, name),
-        samples="\n".join(_sample_row(label, row) for label, row in metrics["samples"].items()),
-        effect=_effect(name),
-        limits=LIMITS,
-        recipe=next(recipe for recipe in recipes.names() if name in getattr(recipes.load(recipe), "PRIORS", {})),
-    )
+    return environment.get_template(template).render(values)
 
 
-LIMITS = """\
-- It knows single kernels, not how the channels of a layer go together; it was not measured on deep or normalised nets.
-- Its kernels come from two-layer networks on 28×28 grey letters; it was not measured on photographs or at other depths.
-- Only the start of training was measured, not networks trained to the end."""
-
-
-LATENT = """
-
-![Where learned kernels lie in the two latent dimensions, and what the decoder makes of these](latent.png)
-"""
-
-
-def _describe_family(prior: Prior) -> str:
-    arguments = prior.arguments()
-    if isinstance(prior, GaussianMixture):
-        restarts = prior.details["fit"]["restarts"]
-        scales = ", ".join(f"{scale:g}" for scale in prior.scales)
-        return (
-            f"A mixture of {prior.components} Gaussian scale mixtures with full covariances: the average of {restarts} "
-            f"fits of {prior.components // restarts} components, each component at {len(prior.scales)} strengths "
-            f"({scales}); {prior.parameter_count:,} numbers."
-        )
-    if arguments["network"] == "paper":
-        return (
-            f"A variational auto-encoder with the convolutional networks of the paper's Appendix H.1 and "
-            f"{arguments['latent_dim']} latent dimensions, on raw kernels; {prior.parameter_count:,} parameters."
-        )
+def _is_bundled(prior: Prior, address: str) -> bool:
+    """Whether a prior is the bundled one of this name, tensors and all."""
+    if address not in registry():
+        return False
+    ours = load_prior(address)
+    tensors, found = ours.state_dict(), prior.state_dict()
     return (
-        f"A variational auto-encoder with two dense layers each way ({arguments['hidden']} wide in the decoder) and "
-        f"{arguments['latent_dim']} latent dimensions, on kernels whitened by their own covariance; "
-        f"{prior.parameter_count:,} parameters."
+        prior.details == ours.details
+        and tensors.keys() == found.keys()
+        and all(torch.equal(tensors[key], found[key].cpu()) for key in tensors)
     )
 
 
-def _describe_fit(prior: Prior) -> str:
-    fit = prior.details["fit"]
-    if isinstance(prior, GaussianMixture):
-        choices = [" or ".join(f"{value:g}" for value in fit[key]) for key in ("components", "shrinkages")]
-        return (
-            f"expectation-maximisation with {choices[0]} components and a shrinkage of {choices[1]} kernels, the best "
-            f"on the validation networks; at most {fit['most']:,} kernels"
-        )
-    return (
-        f"{fit['epochs']} epochs (300 in the paper), batches of {fit['batch_size']}, AdamW {fit['lr']:g}, linear "
-        f"decay, latents per kernel and step: {fit['importance_samples']}, the best on the validation networks"
-    )
-
-
-def _source_rows(source: dict[str, Any]) -> dict[str, Any]:
-    filters = " and ".join(map(str, source["filters"]))
-    fitted = source["kernels"]
+def _recorded(prior: Prior, name: str) -> dict[str, Any]:
+    """Returns the parts of a bundled prior's card that are rendered from the results of record."""
+    size = kernel_size(name)
+    held_out = read(f"density_notmnist_{size}.csv")[0]
+    every = "all" if held_out["kernels"] == held_out["of"] else f"{int(held_out['kernels']):,} evenly spaced ones of"
+    recipe = next(recipe for recipe in recipes.names() if name in getattr(recipes.load(recipe), "PRIORS", {}))
+    networks = prior.details["source"]["held_out_networks"]["test"]
+    called = CALLED[name.removeprefix(f"notmnist-{size}")]
     return {
-        "data": f"{source['dataset']}, {source['images']:,} images",
-        "networks": f"{source['networks']} of the paper's Appendix H.2, with {filters} filters (256 and 512 there)",
-        "training": f"{source['epochs']} epochs, batches of {source['batch_size']}, Adam {source['lr']:g}, "
-        f"linear decay, l2 {source['l2']:g}, {source['precision']}",
-        "their test accuracy": f"{100 * source['test_accuracy_mean']:.1f} %",
-        "layer": f"`{source['layer']}`",
-        "kernels kept": f"{100 * source['kept']:.1f} %, of norm ≥ {source['norm_threshold']}, which is "
-        f"{source['min_norm']} times the 95 % quantile of the fitting networks",
-        "kernels to fit / validate / test": " / ".join(f"{fitted[part]:,}" for part in PARTS) + ", split by network",
-        "made with": f"PyTorch {source['made_with']['torch']}, {source['made_with']['processor']}",
+        "density": (
+            f"{density_line(size, name)} It is the mean over {every} {int(held_out['of']):,} kernels of {networks} "
+            "source networks that were held out whole, ± standard error over networks. The other rows are the families "
+            "fitted to the same kernels, most of them not published; a bound is one from below, by importance "
+            "sampling. The recalls are those of a leave-one-out nearest neighbour that tells held-out kernels (first) "
+            f"from draws (second): .5 and .5 where the laws agree.\n\n{density_table(size, name)}"
+        ),
+        "effect": (
+            "The paper's network on MNIST (60,000 images, Adam 1e-3, batches of 128), its 7×7 and 5×5 layers from "
+            "priors of one family: test accuracy in %, mean of paired seeds ± standard deviation of the paired "
+            f"difference. «{called}» is this prior, «Gaussian prior» a full-covariance Gaussian fitted to the same "
+            "kernels; the last row draws the learned kernels themselves, at random.\n\n"
+            f"{effect_table((called, 'Gaussian prior', LEARNED))}"
+        ),
+        "limits": [*wording.limits(prior), *LIMITS],
+        "cost": draws_cost(name),
+        "origin": f" Made by `python -m training run {recipe}` in a clone of `dwp_init`.",
     }
 
 
-def _counted(row: dict[str, str]) -> str:
-    every = "all" if row["kernels"] == row["of"] else f"{int(row['kernels']):,} evenly spaced ones of"
-    return f"{every} {int(row['of']):,}"
+def _unrecorded(prior: Prior) -> dict[str, Any]:
+    """Returns the same parts for any other prior."""
+    return {
+        "density": wording.density_text(prior),
+        "effect": "Not measured: how a network trains from its draws, beside Kaiming's initialisation.",
+        "limits": [*wording.limits(prior), "Whether it helps on your network and data was not measured."],
+        "cost": "Not measured: how long drawing takes, beside `kaiming_normal_`.",
+        "origin": "",
+    }
 
 
-def _sample_row(label: str, row: dict[str, Any]) -> str:
-    words = {"real": "held-out kernels", "drawn": "draws", "mean": "draws without noise"}
-    norms = " / ".join(map(str, row["norm_5_50_95"]))
-    return f"| {words[label]} | {row['rms']} | {norms} | {row['roughness']} | {row['frechet']} |"
-
-
-def _effect(name: str) -> str:
-    called = CALLED[name.removeprefix(f"notmnist-{kernel_size(name)}")]
-    table = effect_table((called, "Gaussian prior", LEARNED))
-    return (
-        "The paper's network on MNIST (60,000 images, Adam 1e-3, batches of 128), 7×7 and 5×5 priors together, test "
-        f"accuracy in %, mean of paired seeds ± standard deviation of the paired difference:\n\n{table}"
-    )
+def _caption(prior: Prior, name: str, bundled: bool) -> str:
+    if bundled:
+        return f"{wording.size_text(prior)} kernels of held-out networks beside draws from {name}"
+    channels = ", its channels side by side" if prior.kernel_shape[0] > 1 else ""
+    return f"Draws from {name}, each on its own scale{channels}, blue below and red above 0"
 
 
 def _fill_readme(text: str) -> str:

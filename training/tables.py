@@ -103,6 +103,16 @@ def density_table(size: str, chosen: str = "") -> str:
     return "\n".join(lines)
 
 
+def density_line(size: str, name: str) -> str:
+    """Says what log p of held-out kernels is under a prior, and how far that is from a Gaussian's and a mixture's."""
+    row = next(row for row in read(f"density_notmnist_{size}.csv") if row["prior"] == name)
+    kind = "is" if row["kind"] == "exact" else "is at least"
+    return (
+        f"Log p of held-out kernels {kind} {row['log_prob']} nats per kernel: {margin(row, 'gaussian')} over a "
+        f"full-covariance Gaussian, {margin(row, 'mixture')} over the best mixture of 5 to 10 Gaussians."
+    )
+
+
 def joint_table() -> str:
     """Renders colour stems drawn jointly and by channel."""
     lines = [
@@ -125,6 +135,24 @@ def cost_line() -> str:
         f"dense VAE, {paper['ratio_median']} times with the paper's) and {bundled['extra_memory_mb']} MB of extra "
         f"memory ({dense['extra_memory_mb']} MB, {paper['extra_memory_mb']} MB)."
     )
+
+
+def draws_cost(name: str) -> str:
+    """Says what drawing from a bundled prior costs, as far as it was measured."""
+    together = [row for row in read("apply_cost.csv") if name in row["priors"].split(" + ")]
+    alone = [row for row in read("decoding.csv") if row["prior"] == name]
+    found = [
+        f"Drawing the {int(row['kernels']):,} kernels of the paper's CIFAR network from {row['priors']} takes "
+        f"{row['ratio_median']} times as long as `kaiming_normal_` (median, a CPU, {row['threads']} threads), and "
+        f"{row['extra_memory_mb']} MB of extra memory."
+        for row in together
+    ]
+    found += [
+        f"Drawing {int(row['kernels']):,} kernels from this prior alone takes {row['seconds']} s, "
+        f"{row['over_kaiming']} times as long as `kaiming_normal_` (a CPU, {row['threads']} threads)."
+        for row in alone
+    ]
+    return "\n".join(found) or "Not measured: how long drawing takes, beside `kaiming_normal_`."
 
 
 def margin(row: dict[str, str], control: str) -> str:

@@ -1,0 +1,95 @@
+"""From finished fits to the package: the bundled prior, its registry entry and its pictures."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dwp_init import Prior, save_prior
+from dwp_init.files import CONFIG, MODEL, write_json
+from dwp_init.registry import BUNDLED, REGISTRY, registry
+from training.cards import CARDS, has_a_plane
+from training.figures import plot_kernels, plot_latent_space
+from training.fit import fitted_prior
+from training.kernels import KernelSet
+from training.stages import DONE, Stage, read_config
+
+
+def bundle(recipe: ModuleType, out: Path) -> list[str]:
+    """Copies a recipe's finished priors into the package, enters them in the registry and draws their kernels.
+
+    An entry's ``repo`` and ``revision``, its pin to the Hub, are kept if neither file changed, and dropped otherwise.
+
+    Args:
+        recipe: A recipe with ``PRIORS``, stage by name of the prior.
+        out: The folder with its finished stages.
+
+    Returns:
+        The names.
+
+    Raises:
+        ValueError: A prior was made from synthetic data, or with other settings than the recipe's.
+        FileNotFoundError: A stage is not finished.
+    """
+    stages = recipe.stages()
+    priors = {name: _finished(name, stage, stages, out) for name, stage in recipe.PRIORS.items()}
+    for name, prior in priors.items():
+        needs = stages[recipe.PRIORS[name]].needs[0]
+        prior.details["source"] |= _provenance(out / needs, out / stages[needs].needs[0])
+        folder = save_prior(prior, BUNDLED / name)
+        registry()[name] = _entry(prior, folder, registry().get(name, {}))
+        write_json(REGISTRY, dict(sorted(registry().items())))
+        (CARDS / name).mkdir(parents=True, exist_ok=True)
+        kernels = KernelSet.load(out / needs)
+        plot_kernels(kernels.test, prior, CARDS / name / "kernels.png")
+        if has_a_plane(prior):
+            plot_latent_space(prior, kernels.train, CARDS / name / "latent.png")
+    return list(priors)
+
+
+def _entry(prior: Prior, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes a bundled prior for the registry; its pin to the Hub stays where the files are those pinned."""
+    sha256 = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in (CONFIG, MODEL)}
+    pin = {key: before[key] for key in ("repo", "revision") if key in before} if before.get("sha256") == sha256 else {}
+    return {
+        "kernel_shape": list(prior.kernel_shape),
+        "family": prior.family,
+        "source": prior.details["source"]["dataset"],
+        "license": prior.details["license"],
+        "log_prob": prior.details["metrics"]["log_prob"],
+        "sha256": sha256,
+        **pin,
+    }
+
+
+def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> Prior:
+    if not (out / stage / DONE).exists():
+        raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
+    prior = fitted_prior(out / stage)
+    if prior.details["source"]["synthetic"]:
+        raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; a published prior never is")
+    _check_settings(stage, stages, out)
+    return prior
+
+
+def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
+    """Raises ValueError where a stage, or one that it was made from, has other settings than the recipe's."""
+    config, wanted = read_config(out / name), json.loads(json.dumps(dataclasses.asdict(stages[name])))
+    found = config["settings"]
+    if found != wanted:
+        other = [f"{key} is {found.get(key)!r}, not {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]]
+        raise ValueError(f"{out / name} was made with other settings than the recipe's: {'; '.join(other)}")
+    for need, fingerprint in config["needs"].items():
+        if read_config(out / need)["fingerprint"] != fingerprint:
+            raise ValueError(f"{out / name} was made from another {need} than the one in {out}; run the recipe anew")
+        _check_settings(need, stages, out)
+
+
+def _provenance(kernels: Path, sources: Path) -> dict[str, Any]:
+    """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest."""
+    data = read_config(sources)["data"]
+    digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
+    return {"min_norm": read_config(kernels)["settings"]["min_norm"], "data_sha256": digests}

@@ -1,0 +1,176 @@
+"""What the Hugging Face Hub reads of a card, front matter and links: made for a prior, and checked against it."""
+
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from dwp_init import Prior
+from training import wording
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+ON_THE_HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+# The SPDX ids of https://huggingface.co/docs/hub/repositories-licenses
+_LICENSES = """
+afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0
+cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 lppl-1.3c mit mpl-2.0
+ms-pl ncsa ofl-1.1 osl-3.0 postgresql unlicense wtfpl zlib
+"""
+LICENSES = frozenset(_LICENSES.split())
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1|(`+)(?!`).+?(?<!`)\2(?!`)", re.DOTALL | re.MULTILINE)
+_LINKS = (
+    re.compile(r"(?<!\\)\]\(\s*(?:<([^>\n]*)>|([^\s)]+))"),
+    re.compile(r"""<[^>]*?\b(?:src|href)\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE),
+    re.compile(r"^ {0,3}\[[^\]\n]+\]:\s*(?:<([^>\n]*)>|(\S+))", re.MULTILINE),
+)
+
+
+def card_metadata(prior: Prior) -> "ModelCardData":
+    """Returns what the Hub reads of a card: licence, tags, data sets and the held-out log p in nats per kernel.
+
+    A licence that the Hub does not list becomes ``license: other`` with its name in ``license_name``; a data set that
+    is not on the Hub is left out.
+
+    Args:
+        prior: The prior; its ``details`` must name a licence.
+
+    Raises:
+        ValueError: They do not.
+    """
+    from huggingface_hub import ModelCardData
+
+    source = wording.section(prior.details, "source")
+    data = None if wording.is_synthetic(prior) else ON_THE_HUB.get(str(source.get("dataset")))
+    results = _eval_results(prior)
+    name = wording.one_line(prior.details.get("name", "")) or f"{prior.family}-{_size(prior)}"
+    return ModelCardData(
+        library_name="dwp_init",
+        **_license(prior),
+        tags=_tags(prior),
+        datasets=[data] if data else None,
+        **({"model_name": name, "eval_results": results} if results else {}),
+    )
+
+
+def check_card(text: str, prior: Prior, files: Collection[str]) -> None:
+    """Raises ``ValueError`` where a card is not fit to be published with its prior; asks no network.
+
+    Args:
+        text: The card, as its owner left it.
+        prior: The prior.
+        files: Names of the files published beside the card, itself included.
+
+    Raises:
+        ValueError: The front matter is missing or unreadable, ``license``, ``library_name``, ``tags``, ``datasets`` or
+            ``model-index`` are not what the Hub or the prior needs, or a relative link leads to no file. One message
+            lists all of it. Or ``details`` of the prior names no licence.
+    """
+    found = [*_metadata_faults(text, prior), *_link_faults(text, files)]
+    if found:
+        raise ValueError(
+            f"README.md cannot be published: {'; '.join(found)}. Edit it, or remove it and write it anew with "
+            "python -m training cards FOLDER"
+        )
+
+
+def _size(prior: Prior) -> str:
+    return "x".join(map(str, prior.kernel_shape[1:]))
+
+
+def _tags(prior: Prior) -> list[str]:
+    channels = prior.kernel_shape[0]
+    return [
+        "dwp-prior",
+        "weight-initialization",
+        "deep-weight-prior",
+        f"kernel-{_size(prior)}",
+        *([f"kernel-channels-{channels}"] if channels > 1 else []),
+        f"family-{prior.family}",
+        "pytorch",
+        *(["synthetic"] if wording.is_synthetic(prior) else []),
+    ]
+
+
+def _license(prior: Prior) -> dict[str, str]:
+    name = prior.details.get("license")
+    if not isinstance(name, str) or not wording.one_line(name):
+        raise ValueError(
+            f'a published prior needs a licence; details has license={name!r}: set details["license"], such as '
+            "'MIT', and save the prior anew"
+        )
+    known = wording.one_line(name).lower()
+    if known in LICENSES:
+        return {"license": known}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.+]+", "-", known).strip("-") or "custom"}
+
+
+def _eval_results(prior: Prior) -> "list[EvalResult]":
+    from huggingface_hub import EvalResult
+
+    log_prob = wording.number(wording.section(prior.details, "metrics"), "log_prob")
+    if log_prob is None:
+        return []
+    bound = " (lower bound)" if wording.is_bound(prior) else ""
+    synthetic = ", from synthetic images" if wording.is_synthetic(prior) else ""
+    return [
+        EvalResult(
+            task_type="density-estimation",
+            task_name="Density of convolution kernels",
+            dataset_type="convolution-kernels",
+            dataset_name=f"{wording.size_text(prior)} kernels held out of the fit{synthetic}",
+            metric_type="log_prob",
+            metric_name=f"log p, nats per kernel{bound}",
+            metric_value=log_prob,
+        )
+    ]
+
+
+def _metadata_faults(text: str, prior: Prior) -> list[str]:
+    """Says what is wrong with a card's front matter."""
+    import yaml
+    from huggingface_hub import ModelCard
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    wanted = card_metadata(prior)
+    block = REGEX_YAML_BLOCK.search(text)
+    if not block:
+        return ["it has no YAML front matter between two lines of ---"]
+    try:
+        data = yaml.safe_load(block[2])
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return [f"its front matter is not YAML ({wording.one_line(str(error))})"]
+    if not isinstance(data, dict):
+        return [f"its front matter is a {type(data).__name__}, expected a mapping such as license: mit"]
+    found = [
+        f"{key} is {data.get(key)!r}, expected {wanted.get(key)!r}"
+        for key in ("license", "license_name", "library_name")
+        if data.get(key) != wanted.get(key)
+    ]
+    tags = data.get("tags") if isinstance(data.get("tags"), list) else []
+    found += [f"tags lacks {tag!r}" for tag in ("dwp-prior", f"kernel-{_size(prior)}") if tag not in tags]
+    ids = data.get("datasets", [])
+    if not isinstance(ids, list) or not all(isinstance(item, str) and HUB_ID.fullmatch(item) for item in ids):
+        found.append(f"datasets is {ids!r}, expected a list of ids on the Hub, user/name or name")
+    try:
+        ModelCard(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        found.append(f"huggingface_hub cannot read its metadata ({wording.one_line(str(error))})")
+    return found
+
+
+def _link_faults(text: str, files: Collection[str]) -> list[str]:
+    """Names the relative links of a card that lead to none of the files."""
+    prose = _CODE.sub("", text)
+    targets = dict.fromkeys(first or second for link in _LINKS for first, second in link.findall(prose))
+    return [f"it links to {target!r}, which is not published with it" for target in targets if _is_lost(target, files)]
+
+
+def _is_lost(target: str, files: Collection[str]) -> bool:
+    if re.match(r"[a-z][a-z0-9+.-]*:|//|#", target, re.IGNORECASE) or not target:
+        return False
+    return unquote(re.split(r"[?#]", target)[0]).removeprefix("./") not in files

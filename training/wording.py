@@ -1,0 +1,306 @@
+"""What a card says of a prior, in Markdown, from the prior itself and its ``details`` alone; nothing there is trusted.
+
+``details`` can be any JSON: what has not the form that the pipeline writes is shown as it is or left out, and a section
+for which there is no figure says so.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dwp_init import (
+    Autoregressive,
+    Flow,
+    Gaussian,
+    GaussianMixture,
+    KernelChain,
+    KernelDensity,
+    KernelVAE,
+    Prior,
+)
+from training.kernels import PARTS
+
+DATA_SETS = {"mnist": "MNIST", "notmnist": "notMNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+LONGEST = 300
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
+_SOURCES = {
+    "dataset": str,
+    "images": int,
+    "layer": str,
+    "filters": list,
+    "networks": int,
+    "epochs": int,
+    "batch_size": int,
+    "lr": float,
+    "l2": float,
+    "precision": str,
+    "test_accuracy_mean": float,
+}
+_SAMPLES = {"rms": float, "norm_5_50_95": list, "frechet": float}
+_BY_EM = {"components": list, "shrinkages": list, "restarts": int, "most": int}
+_BY_GRADIENT = {"epochs": int, "batch_size": int, "lr": float}
+
+
+def plain(value: object) -> str:
+    """Renders any JSON value as one line of text in which nothing is Markdown, HTML or a table's bar."""
+    text = value if isinstance(value, str) else f"{value:g}" if type(value) is float else json.dumps(value)
+    text = one_line(text)
+    return _MARKUP.sub(r"\\\1", text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+def one_line(text: str) -> str:
+    """Replaces line breaks and whatever else is not printable by single spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def section(details: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns one object of ``details``, such as ``metrics``; empty where there is none."""
+    return details[key] if isinstance(details.get(key), dict) else {}
+
+
+def number(mapping: Mapping[str, Any], key: str) -> float | None:
+    """Returns a number, None where there is none."""
+    return mapping[key] if _is(mapping.get(key), float) else None
+
+
+def is_synthetic(prior: Prior) -> bool:
+    """Whether a prior was made under ``--smoke``, from synthetic images."""
+    return bool(section(prior.details, "source").get("synthetic", False))
+
+
+def is_bound(prior: Prior) -> bool:
+    """Whether a prior's held-out log p is a lower bound."""
+    return not prior.exact or section(prior.details, "metrics").get("kind") == "bound"
+
+
+def size_text(prior: Prior) -> str:
+    """Returns a kernel's height and width, such as ``7×7``."""
+    return "×".join(map(str, prior.kernel_shape[1:]))
+
+
+def kernels_text(prior: Prior) -> str:
+    """Returns what the prior draws, such as ``7×7 convolution kernels of 3 channels``."""
+    channels = prior.kernel_shape[0]
+    return f"{size_text(prior)} convolution kernels" + (f" of {channels} channels" if channels > 1 else "")
+
+
+def source_text(prior: Prior) -> str:
+    """Says in a sentence or two what the prior was fitted on."""
+    source = section(prior.details, "source")
+    if _fits(source, _SOURCES):
+        what = "random images of its shape in the place of " if is_synthetic(prior) else ""
+        first = (
+            f"The kernels of one layer of {source['networks']:,} small networks, trained on {what}{data_text(source)} "
+            f"({source['images']:,} images)."
+        )
+    elif isinstance(source.get("checkpoint"), str):
+        first = f"Not fitted here but imported: {plain(source['checkpoint'])}."
+    elif isinstance(source.get("file"), str):
+        first = f"Kernels of its maker's own, from the file {plain(source['file'])}."
+    else:
+        return "What it was fitted on is not recorded."
+    return f"{first} {_kept_text(source)}".rstrip()
+
+
+def data_text(source: Mapping[str, Any]) -> str:
+    """Returns the name by which a data set is known."""
+    return DATA_SETS.get(source["dataset"]) or plain(source["dataset"])
+
+
+def _kept_text(source: Mapping[str, Any]) -> str:
+    counts, kept = section(source, "kernels"), number(source, "kept")
+    if not _fits(counts, dict.fromkeys(PARTS, int)) or kept is None or not 1e-4 <= kept <= 1:
+        return ""
+    total = sum(counts[part] for part in PARTS)
+    if kept == 1:
+        return f"All {total:,} kernels were kept."
+    return f"{total:,} of about {float(f'{total / kept:.3g}'):,.0f} kernels were kept; smaller ones were left out."
+
+
+def source_table(prior: Prior) -> str:
+    """Renders what is recorded of kernels and fit, a row each; empty where nothing is."""
+    source = section(prior.details, "source")
+    rows = _source_rows(source) if _fits(source, _SOURCES) else {plain(key): plain(source[key]) for key in source}
+    counts = section(source, "kernels")
+    if _fits(counts, dict.fromkeys(PARTS, int)):
+        rows.pop("kernels", None)
+        split = ", split by network" if "held_out_networks" in source else ""
+        rows["kernels to fit / validate / test"] = " / ".join(f"{counts[part]:,}" for part in PARTS) + split
+    if fit := section(prior.details, "fit"):
+        rows["fit"] = _fit_text(prior, fit)
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]) if rows else ""
+
+
+def _source_rows(source: Mapping[str, Any]) -> dict[str, str]:
+    rows = {
+        "data": f"{data_text(source)}, {source['images']:,} images",
+        "networks": f"{source['networks']:,} of the paper's Appendix H.2, with "
+        f"{' and '.join(map(plain, source['filters']))} filters (256 and 512 there)",
+        "their training": f"{source['epochs']:,} epochs, batches of {source['batch_size']:,}, Adam {source['lr']:g}, "
+        f"linear decay, l2 {source['l2']:g}, {plain(source['precision'])}",
+        "their test accuracy": f"{100 * source['test_accuracy_mean']:.1f} %",
+        "layer": plain(source["layer"]),
+    }
+    kept, threshold, share = (number(source, key) for key in ("kept", "norm_threshold", "min_norm"))
+    if kept is not None and threshold is not None:
+        rule = "" if share is None else f", {share:g} times the 95 % quantile of the fitting networks"
+        rows["kernels kept"] = f"{100 * kept:.1f} %, of norm ≥ {threshold:g}{rule}"
+    made = section(source, "made_with")
+    if _fits(made, {"torch": str, "processor": str}):
+        rows["made with"] = f"PyTorch {plain(made['torch'])}, {plain(made['processor'])}"
+    return rows
+
+
+def _fit_text(prior: Prior, fit: Mapping[str, Any]) -> str:
+    if isinstance(prior, Gaussian):
+        return "maximum likelihood"
+    if isinstance(prior, GaussianMixture) and _fits(fit, _BY_EM):
+        tried = [" or ".join(map(plain, fit[key])) for key in ("components", "shrinkages")]
+        return (
+            f"expectation-maximisation with {tried[0]} components and a shrinkage of {tried[1]} kernels, the best on "
+            f"the validation kernels; at most {fit['most']:,} kernels"
+        )
+    if isinstance(prior, KernelDensity) and _fits(fit, {"most": int}):
+        return f"the bandwidth that is best on the validation kernels; at most {fit['most']:,} kernels kept"
+    if _fits(fit, _BY_GRADIENT):
+        latents = f", latents per kernel and step: {fit['importance_samples']}" if _is_latent(prior, fit) else ""
+        return (
+            f"{fit['epochs']:,} epochs (300 in the paper), batches of {fit['batch_size']:,}, AdamW {fit['lr']:g}, "
+            f"linear decay{latents}, the best on the validation kernels"
+        )
+    return plain(dict(fit))
+
+
+def _is_latent(prior: Prior, fit: Mapping[str, Any]) -> bool:
+    return isinstance(prior, KernelVAE) and _fits(fit, {"importance_samples": int})
+
+
+def family_text(prior: Prior) -> str:
+    """Says of what family the prior is, and how large."""
+    count, tensors = prior.parameter_count, prior.state_dict().values()
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+    noun = "parameter" if any(True for _ in prior.parameters()) else "number"
+    return f"{_family(prior)} {count:,} {noun}{'s' * (count != 1)}; its tensors take {stored:.3g} MB."
+
+
+def _family(prior: Prior) -> str:
+    if isinstance(prior, KernelVAE):
+        return _latent_family(prior)
+    if isinstance(prior, GaussianMixture):
+        return _mixture(prior)
+    if isinstance(prior, KernelDensity):
+        return f"A kernel density: {prior.count:,} learned kernels, each blurred by the covariance of all."
+    if isinstance(prior, Flow):
+        kind = f"{prior.transforms} {'coupling' if prior.coupling else 'autoregressive'} transforms"
+        return f"A normalizing flow ({prior.network}) of {kind}, {prior.hidden} wide, on whitened kernels."
+    if isinstance(prior, Autoregressive):
+        return (
+            f"An autoregressive density, weight by weight, of {prior.mixtures} normals each, {prior.hidden} wide, on "
+            "whitened kernels."
+        )
+    return "A Gaussian with a full covariance."
+
+
+def _mixture(prior: GaussianMixture) -> str:
+    restarts = section(prior.details, "fit").get("restarts")
+    kind = "Gaussians" if len(prior.scales) == 1 else "Gaussian scale mixtures"
+    text = f"A mixture of {prior.components:,} {kind} with full covariances"
+    if type(restarts) is int and restarts > 1 and prior.components % restarts == 0:
+        text += f": the average of {restarts} fits of {prior.components // restarts} components"
+    if len(prior.scales) > 1:
+        scales = ", ".join(f"{scale:g}" for scale in prior.scales)
+        text += f", each component at {len(prior.scales)} strengths ({scales})"
+    return f"{text}."
+
+
+def _latent_family(prior: KernelVAE) -> str:
+    kind = "A variational auto-encoder"
+    if isinstance(prior, KernelChain):
+        kind = f"A Markov-chain prior (Eq. 9, T = {prior.transitions}): a variational auto-encoder"
+    networks = (
+        "the convolutional networks of the paper's Appendix H.1"
+        if prior.network == "paper"
+        else f"two dense layers each way ({prior.hidden} wide in the decoder)"
+    )
+    seen = "whitened" if prior.whiten else "raw"
+    return f"{kind} with {networks} and {prior.latent_dim} latent dimensions, on {seen} kernels."
+
+
+def density_text(prior: Prior) -> str:
+    """Says how likely held-out kernels are, beside a Gaussian and a mixture; what is missing is not measured."""
+    metrics = section(prior.details, "metrics")
+    found, gaussian = number(metrics, "log_prob"), number(metrics, "gaussian_log_prob")
+    if found is None:
+        return "Not measured: the log p of kernels held out of the fit, and a Gaussian's and a mixture's beside it."
+    count = f"{metrics['kernels']:,} kernels" if _is(metrics.get("kernels"), int) else "kernels"
+    kind = "a lower bound by importance sampling" if is_bound(prior) else "exact"
+    over = "" if gaussian is None else f"{found - gaussian:+.3f}"
+    control = "not measured" if gaussian is None else f"{gaussian:g}"
+    return (
+        f"Mean log p of {count} held out of the fit, in nats per kernel; this prior's is {kind}:\n\n"
+        "| density | log p | over the Gaussian |\n|---|---|---|\n"
+        f"| **this prior** | {found:g} | {over} |\n"
+        f"| Gaussian with a full covariance | {control} | |\n"
+        "| mixture of Gaussians beside it | not measured | |"
+    )
+
+
+def samples_text(prior: Prior) -> str:
+    """Renders what draws are like beside held-out kernels."""
+    samples = section(section(prior.details, "metrics"), "samples")
+    words = {"real": "held-out kernels", "drawn": "draws", "mean": "draws without noise"}
+    rows = [
+        _sample_row(words[key], samples[key])
+        for key in words
+        if key in samples and _fits(section(samples, key), _SAMPLES)
+    ]
+    if not rows:
+        return "Not measured: how draws differ from held-out kernels."
+    return "\n".join(
+        [
+            "| | rms | norm, 5 / 50 / 95 % | roughness | Fréchet distance |",
+            "|---|---|---|---|---|",
+            *rows,
+            "\nRoughness is the mean squared difference of neighbouring weights over twice their mean square (white "
+            "noise has 1); the Fréchet distance is that of the row's mean and covariance from those of the held-out "
+            "kernels, and in the row of these, that of the fit's kernels.",
+        ]
+    )
+
+
+def _sample_row(label: str, row: Mapping[str, Any]) -> str:
+    norms = " / ".join(map(plain, row["norm_5_50_95"]))
+    roughness = number(row, "roughness")
+    return f"| {label} | {row['rms']} | {norms} | {'' if roughness is None else roughness} | {row['frechet']} |"
+
+
+def limits(prior: Prior) -> list[str]:
+    """Returns where a prior of this shape and this log p does not help, a sentence each."""
+    channels = prior.kernel_shape[0]
+    found = [f"It initialises convolutions with {size_text(prior)} kernels, and no other layer."]
+    if channels == 1:
+        found.append("It knows single kernels, not how the channels of a layer go together.")
+    else:
+        found.append(f"It draws {channels} channels together, so a layer's input channels must be a multiple of that.")
+    metrics = section(prior.details, "metrics")
+    log_prob, gaussian = number(metrics, "log_prob"), number(metrics, "gaussian_log_prob")
+    if log_prob is not None and gaussian is not None and log_prob < gaussian:
+        found.append(
+            "As a density it was not shown to be better than a Gaussian: the lower bound on its log p is below that."
+            if is_bound(prior)
+            else "As a density it is worse than a Gaussian."
+        )
+    return found
+
+
+def _fits(mapping: Mapping[str, Any], form: Mapping[str, type]) -> bool:
+    """Whether a mapping has all of a form's keys, with values of their types."""
+    return all(_is(mapping.get(key), kind) for key, kind in form.items())
+
+
+def _is(value: object, kind: type) -> bool:
+    if kind in (int, float):
+        kinds = (int,) if kind is int else (int, float)
+        return type(value) in kinds and -1e15 < value < 1e15
+    return isinstance(value, kind)
