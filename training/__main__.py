@@ -1,15 +1,16 @@
-"""Pipeline: ``python -m training list | run | fit | evaluate | import-authors | bundle | cards``."""
+"""Pipeline: ``python -m training list | run | fit | evaluate | import-authors | bundle | cards | publish``."""
 
 import argparse
 import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
 
 import torch
 
-from dwp_init import load_prior
-from training import cards, recipes
+from dwp_init import PriorError, load_prior
+from training import cards, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.settings = settings
     try:
         options.command(options)
-    except (ValueError, TypeError, OSError, ImportError, NotImplementedError, StageChangedError) as error:
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError, PriorError, StageChangedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -121,6 +122,25 @@ def _write_card(folder: Path, address: str | None) -> list[Path]:
     return cards.write_card(folder, address)
 
 
+def _publish(options: argparse.Namespace) -> None:
+    release = publish.prepare(options.folder, options.repo, options.tag, options.allow_synthetic)
+    state = publish.look_up(release)
+    if options.pin and not (options.push or state.tagged):
+        raise ValueError(f"--pin needs a published release, and {release.repo}@{release.tag} is not there: add --push")
+    print("\n".join(["checked:", *(f"  {check}" for check in release.checks), "to do:"]))
+    print("\n".join(f"  {line}" for line in publish.plan(release, state)))
+    if not (options.push or state.tagged):
+        print("dry run: nothing was sent; --push does it")
+        return
+    commit = publish.push(release, state, private=options.private)
+    print(f"read back into an empty cache, by commit and by tag, and it draws the same: {release.repo}@{commit}")
+    name, entry = release.name, publish.registry_entry(release, commit)
+    print(json.dumps({name: entry}, indent=2, ensure_ascii=False))
+    if options.pin:
+        publish.pin(name, entry)
+        print(f"pinned in {publish.REGISTRY}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,6 +188,19 @@ def _parser() -> argparse.ArgumentParser:
     pages.set_defaults(command=_cards)
     pages.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a prior of your own: gets a README.md")
     pages.add_argument("--address", metavar="USER/REPO", help="where it will be on the Hub (default: user/<its name>)")
+    publishing = commands.add_parser(
+        "publish", help="send a prior's folder to the Hugging Face Hub; a dry run by default"
+    )
+    publishing.set_defaults(command=_publish)
+    publishing.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="config.json, model.safetensors, maybe README.md"
+    )
+    publishing.add_argument("--repo", required=True, metavar="USER/NAME", help="made if need be")
+    publishing.add_argument("--tag", default="v1", help="the version, which never moves (default: %(default)s)")
+    publishing.add_argument("--push", action="store_true", help="do it; without, say what would be done")
+    publishing.add_argument("--pin", action="store_true", help="write the registry entry into this clone")
+    publishing.add_argument("--private", action="store_true", help="of a repository that is made now")
+    publishing.add_argument("--allow-synthetic", action="store_true", help="publish what --smoke made, to try this out")
     return parser
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dwp_init import KernelVAE, Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet, write_png
-from dwp_init.registry import registry
+from dwp_init.registry import BUNDLED, registry
 from training import recipes, wording
 from training.converge import LEARNED
 from training.figures import plot_latent_space
@@ -114,7 +114,8 @@ def write_card(folder: Path, address: str) -> list[Path]:
 
 def pages() -> dict[Path, str]:
     """Returns every page that is written from results, with its text: the cards, the families' page, the README."""
-    written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in registry()}
+    bundled = [name for name in registry() if (BUNDLED / name).exists()]
+    written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
     written[CARDS / "families.md"] = _fill(
         "families.md.jinja",
         families=families_table(),

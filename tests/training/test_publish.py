@@ -1,0 +1,330 @@
+"""Publishing to a Hub on the loopback interface by the real client: checks, one commit, a tag, interruptions, races."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import dwp_init
+from dwp_init import PriorError, load_prior, registry
+from dwp_init.files import CONFIG, MODEL
+from tests.localhub import Call, HubError, LocalHub
+from training import publish
+from training.__main__ import main
+from training.statistics import describe
+
+REPO = "dwp-init/mine"
+# The client hands a large file to httpx in a way that httpx warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+
+
+@pytest.fixture
+def at_hub(hub: LocalHub, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """The Hub of this process, logged in to with the right to write."""
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    return hub
+
+
+@pytest.fixture
+def folder(gaussian: Callable[..., dwp_init.Gaussian], tmp_path: Path) -> Path:
+    """A prior with its statistics recorded."""
+    prior = gaussian(3)
+    drawn = describe(prior.sample(10_000, torch.Generator().manual_seed(7)))
+    prior.details = {
+        "name": "mine",
+        "license": "MIT",
+        "metrics": {"log_prob": 12.5, "samples": {"drawn": drawn}},
+    }
+    return dwp_init.save_prior(prior, tmp_path / "mine")
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty registry, in place of the package's."""
+    path = tmp_path / "registry.json"
+    path.write_text("{}")
+    for module in (registry, publish):
+        monkeypatch.setattr(module, "REGISTRY", path)
+    registry.registry.cache_clear()
+    yield path
+    registry.registry.cache_clear()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+def change(folder: Path, **details: object) -> None:
+    prior = load_prior(folder)
+    prior.details |= details
+    dwp_init.save_prior(prior, folder)
+
+
+def posts(hub: LocalHub) -> list[str]:
+    return [r.path.split("/")[-2] for r in hub.requests() if r.method == "POST" and "/models/" in r.path]
+
+
+def test_a_dry_run_sends_nothing(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["publish", str(folder), "--repo", REPO]) == 0
+    out = capsys.readouterr().out
+    assert f"create the repository {REPO}" in out and "in one commit, the first:" in out
+    for name in ("config.json", "model.safetensors", "README.md", "kernels.png"):
+        assert f"  {name} (" in out
+    assert "set the tag v1, which will never move" in out and "dry run: nothing was sent; --push does it" in out
+    assert "draws have the statistics recorded: rms" in out
+    assert {r.method for r in at_hub.requests()} == {"GET"} and at_hub.repos == {}
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, MODEL]
+
+
+def test_publish_then_load(
+    at_hub: LocalHub, folder: Path, own_registry: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--pin"]) == 0
+    repo = at_hub.repos[REPO]
+    commit = repo.tags["v1"]
+    assert repo.branches["main"] == commit and len(repo.commits) == 2  # the Hub's first one, and ours
+    tree = repo.tree("v1")
+    assert set(tree) == {".gitattributes", CONFIG, MODEL, "README.md", "kernels.png"}
+    assert tree[CONFIG].data == (folder / CONFIG).read_bytes() and tree[MODEL].data == (folder / MODEL).read_bytes()
+    out = capsys.readouterr().out
+    entry = json.loads(own_registry.read_text())["mine"]
+    assert json.dumps({"mine": entry}, indent=2) in out
+    assert entry["repo"] == REPO and entry["revision"] == commit and entry["log_prob"] == 12.5
+    registry.registry.cache_clear()
+    monkeypatch.delenv("HF_TOKEN")
+    same = [load_prior(x).sample(3, torch.Generator().manual_seed(1)) for x in (folder, "mine", f"{REPO}@v1")]
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+    assert {r.token for r in at_hub.requests() if r.host == "files"} == {None}
+
+
+def test_publishing_again_is_a_no_op(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
+    commits, tags = dict(at_hub.repos[REPO].commits), dict(at_hub.repos[REPO].tags)
+    at_hub.clear()
+    for options in ([], ["--push"]):
+        capsys.readouterr()
+        assert main(["publish", str(folder), "--repo", REPO, *options]) == 0
+        assert f"nothing to send: {REPO}@v1 holds exactly these files, at {tags['v1']}" in capsys.readouterr().out
+    assert at_hub.repos[REPO].commits == commits and at_hub.repos[REPO].tags == tags
+    assert not any(r.method in ("POST", "PUT") for r in at_hub.requests())
+
+
+def test_a_tag_never_moves(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
+    commit = at_hub.repos[REPO].tags["v1"]
+    change(folder, note="another")
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    error = capsys.readouterr().err
+    assert f"has the tag 'v1' already, at {commit}, with other config.json" in error and "publish as 'v2'" in error
+    assert at_hub.repos[REPO].tags == {"v1": commit} and at_hub.repos[REPO].branches["main"] == commit
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--tag", "v2"]) == 0
+    assert at_hub.repos[REPO].tags["v1"] == commit != at_hub.repos[REPO].tags["v2"]
+
+
+def test_other_files_stay(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    at_hub.add_repo(REPO, {"notes.txt": b"mine", CONFIG: b"{}"})
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
+    assert "leave as they are: notes.txt" in capsys.readouterr().out
+    assert at_hub.repos[REPO].tree("v1")["notes.txt"].data == b"mine"
+
+
+@pytest.mark.parametrize("action", [500, "drop", "cut"])
+def test_interrupted_between_commit_and_tag(
+    at_hub: LocalHub, folder: Path, action: int | str, impatient: None, capsys: pytest.CaptureFixture
+) -> None:
+    at_hub.fail("POST hub .*/tag/", action, times=20)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert "the same command resumes" in capsys.readouterr().err or action == "cut"
+    commit, count = at_hub.repos[REPO].branches["main"], len(at_hub.repos[REPO].commits)
+    at_hub.faults.clear()
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
+    out = capsys.readouterr().out
+    assert action == "cut" or f"send no files: {commit} holds exactly these already" in out
+    assert at_hub.repos[REPO].tags == {"v1": commit} and len(at_hub.repos[REPO].commits) == count
+
+
+@pytest.mark.parametrize(
+    "pattern", ["POST hub .*/repos/create", "POST hub .*/preupload/", "PUT files", "POST hub .*/commit/"]
+)
+@pytest.mark.parametrize("action", [500, "drop", "cut"])
+def test_interrupted_anywhere(
+    at_hub: LocalHub, folder: Path, pattern: str, action: int | str, impatient: None, capsys: pytest.CaptureFixture
+) -> None:
+    """Whatever fails, no half of a release is seen, and the same command ends with one commit and the tag."""
+    at_hub.fail(pattern, action, times=20)
+    main(["publish", str(folder), "--repo", REPO, "--push"])
+    if REPO in at_hub.repos:
+        assert set(at_hub.repos[REPO].tree("main")) in ({".gitattributes"}, {*_names(), ".gitattributes"})
+    at_hub.faults.clear()
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0, capsys.readouterr().err
+    assert len(at_hub.repos[REPO].commits) == 2
+    assert at_hub.repos[REPO].tags == {"v1": at_hub.repos[REPO].branches["main"]}
+
+
+def _names() -> set[str]:
+    return {CONFIG, MODEL, "README.md", "kernels.png"}
+
+
+def test_two_publishers_at_once(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """The other's commit comes between our look and our commit: ours is refused, theirs stays."""
+    at_hub.add_repo(REPO, {"notes.txt": b"before"})
+    theirs: list[str] = []
+
+    def be_first(call: Call) -> None:
+        theirs.append(at_hub.repos[REPO].commit({CONFIG: b"theirs"}))
+
+    at_hub.fail("POST hub .*/commit/", be_first)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert f"somebody else has changed {REPO} meanwhile: look at it, then publish again" in capsys.readouterr().err
+    assert at_hub.repos[REPO].branches["main"] == theirs[0] and at_hub.repos[REPO].tags == {}
+    assert at_hub.repos[REPO].tree("main")[CONFIG].data == b"theirs"
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
+
+
+def test_two_publishers_of_one_tag(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    def be_first(call: Call) -> None:
+        repo = at_hub.repos[REPO]
+        repo.tags["v1"] = next(iter(repo.commits))
+
+    at_hub.fail("POST hub .*/tag/", be_first)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    error = capsys.readouterr().err
+    assert "somebody else has set the tag 'v1'" in error and "publish them as 'v2', with --tag" in error
+    assert at_hub.repos[REPO].tags["v1"] == next(iter(at_hub.repos[REPO].commits))
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--tag", "v2"]) == 0
+    assert len(at_hub.repos[REPO].commits) == 2
+
+
+def test_what_is_read_back_must_be_what_was_sent(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    at_hub.fail("GET files", "flip", times=9)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert "model.safetensors of dwp-init/mine@" in capsys.readouterr().err
+    release = publish.prepare(folder, REPO)
+    at_hub.faults.clear()
+    with pytest.raises(PriorError, match="is not what was published: commit"):
+        publish.read_back(release, "main")
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [("expired", "the Hub rejects the token: log in with"), ("hf_read", "the token may not write there")],
+)
+def test_a_token_that_may_not_write(
+    at_hub: LocalHub,
+    folder: Path,
+    token: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert message in capsys.readouterr().err and at_hub.repos == {}
+
+
+def test_a_repository_of_somebody_else(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    at_hub.add_repo("other/mine", {"a": b"b"})
+    assert main(["publish", str(folder), "--repo", "other/mine", "--push"]) == 1
+    assert "the token may not write there" in capsys.readouterr().err
+
+
+def test_nobody_there(at_hub: LocalHub, folder: Path, impatient: None, capsys: pytest.CaptureFixture) -> None:
+    at_hub.stop()
+    assert main(["publish", str(folder), "--repo", REPO]) == 1
+    assert "the same command resumes what is left" in capsys.readouterr().err
+
+
+def test_a_private_repository(at_hub: LocalHub, folder: Path) -> None:
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--private"]) == 0
+    assert at_hub.repos[REPO].private
+
+
+def test_an_own_card_is_taken_with_its_pictures(at_hub: LocalHub, folder: Path) -> None:
+    assert main(["cards", str(folder), "--address", REPO]) == 0
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\nWords of my own.\n")
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
+    assert at_hub.repos[REPO].tree("v1")["README.md"].data == card.read_bytes()
+    card.write_text(card.read_text().replace("license: mit", "license: gpl-3.0"))
+    with pytest.raises(ValueError, match=r"README.md cannot be published: .*license"):
+        publish.prepare(folder, REPO)
+
+
+@pytest.mark.parametrize("name", ["notmnist-7x7", "notmnist-5x5-h1"])
+def test_a_bundled_prior_has_its_own_card(name: str) -> None:
+    release = publish.prepare(registry.BUNDLED / name, f"dwp-init/{name}")
+    assert release.files["README.md"] == (publish.CARDS / name / "README.md").read_bytes()
+    assert release.sha256 == registry.registry()[name]["sha256"]
+    assert "that of the bundled prior" in release.checks[-1]
+    assert publish.registry_entry(release, "0" * 40) == {
+        **registry.registry()[name],
+        "repo": f"dwp-init/{name}",
+        "revision": "0" * 40,
+    }
+
+
+def test_a_pin_does_not_put_a_bundled_copy_out_of_use(own_registry: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'notmnist-7x7' is bundled with other files than those published;"):
+        publish.pin("notmnist-7x7", {"sha256": {}})
+    assert own_registry.read_text() == "{}"
+
+
+def test_pin_needs_a_release(at_hub: LocalHub, folder: Path, own_registry: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["publish", str(folder), "--repo", REPO, "--pin"]) == 1
+    assert f"--pin needs a published release, and {REPO}@v1 is not there: add --push" in capsys.readouterr().err
+    assert at_hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("repo", "tag", "message"),
+    [
+        ("mine", "v1", "--repo is user/name; got 'mine'"),
+        ("a/b@v1", "v1", "--repo is user/name; got 'a/b@v1'"),
+        ("a/b", "main", "--tag is a version such as v1, and no branch or commit; got 'main'"),
+        ("a/b", "0" * 40, "and no branch or commit"),
+        ("a/b", "v 1", "got 'v 1'"),
+        ("a/b", "", "got ''"),
+    ],
+)
+def test_malformed_names(folder: Path, repo: str, tag: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        publish.prepare(folder, repo, tag)
+
+
+def test_what_is_not_fit_to_be_published(folder: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "fit"
+    dwp_init.save_prior(load_prior(folder), stage / "prior")
+    with pytest.raises(ValueError, match=r"fit is a stage's folder; the prior is in .*fit/prior"):
+        publish.prepare(stage, REPO)
+    with pytest.raises(FileNotFoundError, match=r"config.json does not exist"):
+        publish.prepare(tmp_path / "nowhere", REPO)
+    change(folder, source={"synthetic": True})
+    with pytest.raises(ValueError, match=r"made from synthetic images, under --smoke, .* add --allow-synthetic"):
+        publish.prepare(folder, REPO)
+
+
+@pytest.mark.parametrize("key", ["rms", "roughness"])
+def test_statistics_that_are_not_those_of_the_draws(folder: Path, key: str) -> None:
+    drawn = load_prior(folder).details["metrics"]["samples"]["drawn"]
+    change(folder, metrics={"samples": {"drawn": drawn | {key: 1.3 * drawn[key]}}})
+    with pytest.raises(ValueError, match=f"draws have {key} .*, the configuration records .*: it is not of"):
+        publish.prepare(folder, REPO)
+    change(folder, metrics={})
+    assert "draws were compared with nothing" in publish.prepare(folder, REPO).checks[1]
+
+
+@pytest.mark.parametrize(("tag", "after"), [("v1", "v2"), ("v1.9", "v1.10"), ("beta", "beta.1")])
+def test_the_next_version(tag: str, after: str) -> None:
+    assert publish._next(tag) == after
+
+
+def test_a_refusal_of_the_hub_is_told(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    def refuse(call: Call) -> None:
+        raise HubError(400, "the Hub does not like it")
+
+    at_hub.fail("POST hub .*/commit/", refuse)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert "like it" in capsys.readouterr().err or at_hub.repos[REPO].tags == {}

@@ -1,0 +1,344 @@
+"""Publishing: a prior's folder → one commit of a repository on the Hugging Face Hub, a tag, a pin.
+
+What is published is decided and checked without a network (:func:`prepare`), compared with what is there
+(:func:`look_up`), and only then sent (:func:`push`): all files in one commit on the head that was seen, then a tag that
+never moves, then read back as users will. Each step is left out where it is done already, so that an interrupted
+publication is resumed by the same command.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from dwp_init import Prior, PriorError
+from dwp_init.files import CONFIG, MODEL, parse_prior, read_files, write_json
+from dwp_init.hub import LIBRARY, Access, Address, fetch
+from dwp_init.registry import BUNDLED, REGISTRY, registry
+from training.cards import CARD, CARDS, write_card
+from training.metadata import check_card
+from training.statistics import describe
+
+DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
+STATISTICS = ("rms", "roughness")
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_TAG = re.compile(r"\w[\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is to be published.
+
+    Args:
+        prior: The prior.
+        repo: ``user/name``.
+        tag: The version, such as ``v1``.
+        files: What each file of the commit holds, by name.
+        checks: What was checked, in words.
+    """
+
+    prior: Prior
+    repo: str
+    tag: str
+    files: dict[str, bytes]
+    checks: list[str]
+
+    @property
+    def name(self) -> str:
+        """What the registry will call the prior."""
+        return self.prior.details.get("name") or self.repo.partition("/")[2]
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The digests that a pin holds."""
+        return {name: hashlib.sha256(self.files[name]).hexdigest() for name in (CONFIG, MODEL)}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a repository holds.
+
+    Args:
+        exists: Whether there is such a repository, and the token shows it.
+        head: The commit of ``main``.
+        tagged: The commit of the release's tag, if it is taken.
+        committed: Whether the tag, or else the head, holds exactly the release's files, beside others.
+        others: Names of files at the head that are not of the release; they stay.
+    """
+
+    exists: bool = False
+    head: str | None = None
+    tagged: str | None = None
+    committed: bool = False
+    others: tuple[str, ...] = ()
+
+
+def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = False) -> Release:
+    """Reads a prior's folder and checks all that can be checked without a network.
+
+    Args:
+        folder: Holds ``config.json`` and ``model.safetensors``. Its ``README.md`` is the card, with the ``.png``
+            beside it; without one, that of the bundled prior is taken, or one is written from the configuration.
+        repo: ``user/name`` on the Hub.
+        tag: The version.
+        allow_synthetic: Whether a prior of ``--smoke`` may be published.
+
+    Raises:
+        FileNotFoundError: The folder lacks one of the two files.
+        ValueError: The files do not fit each other, the card is not fit to be published, draws do not have the
+            statistics recorded, the prior was made from synthetic images, or a name is malformed.
+    """
+    if not _REPO.fullmatch(repo):
+        raise ValueError(f"--repo is user/name; got {repo!r}")
+    if not _TAG.fullmatch(tag) or tag == "main" or _COMMIT.fullmatch(tag):
+        raise ValueError(f"--tag is a version such as v1, and no branch or commit; got {tag!r}")
+    if not (folder / CONFIG).exists() and (folder / "prior" / CONFIG).exists():
+        raise ValueError(f"{folder} is a stage's folder; the prior is in {folder / 'prior'}")
+    files = read_files(folder)
+    prior = parse_prior(files, folder)
+    if prior.details.get("source", {}).get("synthetic") and not allow_synthetic:
+        raise ValueError(
+            f"{folder} was made from synthetic images, under --smoke, and is of no use but to try this out; add "
+            "--allow-synthetic to publish it all the same"
+        )
+    checks = [f"the folder loads: {prior.family}, kernels {'×'.join(map(str, prior.kernel_shape))}"]
+    checks.append(_compare_statistics(prior))
+    card, origin = _card(folder, prior, repo)
+    files |= card
+    check_card(files[CARD].decode(), prior, sorted(files))
+    checks.append(f"the card ({origin}) has the metadata that the Hub and this prior need")
+    return Release(prior, repo, tag, files, checks)
+
+
+def look_up(release: Release, token: str | bool | None = None) -> State:
+    """Asks the Hub what the repository holds.
+
+    Raises:
+        ValueError: The tag is on other files: tags never move.
+        OSError: The Hub cannot be asked, or rejects the token.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api, repo = _api(token), release.repo
+    try:
+        refs = _asked(lambda: api.list_repo_refs(repo))
+    except RepositoryNotFoundError:
+        return State()
+    head = next((branch.target_commit for branch in refs.branches if branch.name == "main"), None)
+    tagged = next((found.target_commit for found in refs.tags if found.name == release.tag), None)
+    if tagged is None and head is None:
+        return State(exists=True)
+    there = _asked(lambda: _digests(api, repo, tagged or head))
+    ours = {name: _digest_as(there.get(name, ""), content) for name, content in release.files.items()}
+    differing = [name for name, digest in ours.items() if there.get(name) != digest]
+    if tagged is not None and differing:
+        raise ValueError(
+            f"{repo} has the tag {release.tag!r} already, at {tagged}, with other {', '.join(differing)}; tags never "
+            f"move: publish as {_next(release.tag)!r}, with --tag"
+        )
+    others = sorted(set(there) - set(release.files) - {".gitattributes"})
+    return State(True, head, tagged, not differing, tuple(others))
+
+
+def plan(release: Release, state: State) -> list[str]:
+    """Says in words what :func:`push` will do, a line each."""
+    repo, size = release.repo, sum(map(len, release.files.values()))
+    if state.tagged:
+        return [f"nothing to send: {repo}@{release.tag} holds exactly these files, at {state.tagged}"]
+    lines = [] if state.exists else [f"create the repository {repo}"]
+    if state.committed:
+        lines.append(f"send no files: {state.head} holds exactly these already")
+    else:
+        after = f"after {state.head}" if state.head else "the first"
+        lines.append(f"send {len(release.files)} files, {size / 1e6:.2f} MB, in one commit, {after}:")
+        lines += [f"  {name} ({len(content):,} bytes)" for name, content in release.files.items()]
+    if state.others:
+        lines.append(f"leave as they are: {', '.join(state.others)}")
+    return [*lines, f"set the tag {release.tag}, which will never move"]
+
+
+def push(release: Release, state: State, token: str | bool | None = None, private: bool = False) -> str:
+    """Does what :func:`plan` says, reads the release back as a user would, and returns the commit.
+
+    Args:
+        release: From :func:`prepare`.
+        state: From :func:`look_up`.
+        token: As in ``huggingface_hub``; it needs the right to write.
+        private: Whether a repository that is created now is private.
+
+    Raises:
+        OSError: The Hub refuses, or cannot be reached; the message says how far it came, and the same command resumes.
+        PriorError: What was read back is not what was sent.
+    """
+    commit = state.tagged or (state.head if state.committed else _commit(release, state, token, private))
+    if state.tagged is None:
+        _tag(release, commit, token)
+    read_back(release, commit, token)
+    return commit
+
+
+def read_back(release: Release, commit: str, token: str | bool | None = None) -> None:
+    """Loads a published release into an empty cache, and checks that it draws what the folder's prior draws.
+
+    Raises:
+        PriorError: It cannot be loaded, or differs.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        for revision in (commit, release.tag):
+            files = fetch(Address(release.repo, revision, release.sha256), Access(cache_dir=cache, token=token))
+            drawn = [p.sample(8, torch.Generator().manual_seed(0)) for p in (_loaded(files), release.prior)]
+            if files.commit != commit or not torch.equal(*drawn):
+                raise PriorError(
+                    f"{release.repo}@{revision} is not what was published: commit {files.commit}, expected {commit}"
+                )
+
+
+def registry_entry(release: Release, commit: str) -> dict[str, Any]:
+    """Returns what the registry says of a published prior."""
+    details = release.prior.details
+    return {
+        "kernel_shape": list(release.prior.kernel_shape),
+        "family": release.prior.family,
+        "source": details.get("source", {}).get("dataset", "unknown"),
+        "license": details["license"],
+        "log_prob": details.get("metrics", {}).get("log_prob"),
+        "sha256": release.sha256,
+        "repo": release.repo,
+        "revision": commit,
+    }
+
+
+def pin(name: str, entry: dict[str, Any]) -> None:
+    """Writes an entry into the package's registry, whole or not at all.
+
+    Raises:
+        ValueError: A prior is bundled under this name with other files, which the pin would put out of use.
+    """
+    copy = BUNDLED / name
+    if copy.exists() and registry().get(name, {}).get("sha256") != entry["sha256"]:
+        raise ValueError(
+            f"{name!r} is bundled with other files than those published; bundle these, or name the prior otherwise"
+        )
+    registry()[name] = entry
+    write_json(REGISTRY, dict(sorted(registry().items())))
+
+
+def _loaded(files: Any) -> Prior:
+    return parse_prior(files.contents, files.owner)
+
+
+def _compare_statistics(prior: Prior) -> str:
+    """Compares draws with what the configuration records of them; raises ValueError beyond five standard errors."""
+    metrics = prior.details.get("metrics") or {}
+    recorded = (metrics.get("samples") or {}).get("drawn") or {}
+    recorded = {key: recorded[key] for key in STATISTICS if isinstance(recorded.get(key), (int, float))}
+    if not recorded:
+        return "draws were compared with nothing: the configuration records no statistics of samples"
+    groups = [describe(part) for part in prior.sample(DRAWS, torch.Generator().manual_seed(0)).chunk(GROUPS)]
+    shown = []
+    for key, expected in recorded.items():
+        values = torch.tensor([group[key] for group in groups], dtype=torch.float64)
+        found, error = values.mean().item(), values.std().item() / GROUPS**0.5
+        allowed = 5 * error * (1 + DRAWS / 1000) ** 0.5 + 1e-3 * abs(expected)  # a record is of 1,000 draws or more
+        if abs(found - expected) > allowed:
+            raise ValueError(
+                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {expected:.4g}: it is not of "
+                "these tensors; fit the prior anew"
+            )
+        shown.append(f"{key} {found:.4g} ({expected:.4g})")
+    return f"draws have the statistics recorded: {', '.join(shown)}"
+
+
+def _card(folder: Path, prior: Prior, repo: str) -> tuple[dict[str, bytes], str]:
+    """Returns the card with its pictures, and where it comes from."""
+    name = prior.details.get("name")
+    if (folder / CARD).exists():
+        return _read_card(folder), f"{folder / CARD}"
+    if name in registry() and (BUNDLED / name).exists() and read_files(BUNDLED / name) == read_files(folder):
+        return _read_card(CARDS / name), "that of the bundled prior"
+    with tempfile.TemporaryDirectory() as scratch:
+        for file, content in read_files(folder).items():
+            (Path(scratch) / file).write_bytes(content)
+        write_card(Path(scratch), repo)
+        return _read_card(Path(scratch)), "written from its configuration"
+
+
+def _read_card(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / CARD, *sorted(folder.glob("*.png")))}
+
+
+def _api(token: str | bool | None) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, **LIBRARY)
+
+
+def _digests(api: Any, repo: str, commit: str) -> dict[str, str]:
+    """Returns the digest of each file at a commit: SHA-256 of large files, git's blob id of others."""
+    tree = api.list_repo_tree(repo, revision=commit, recursive=True)
+    return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in tree if hasattr(file, "blob_id")}
+
+
+def _digest_as(theirs: str, content: bytes) -> str:
+    """Returns a content's digest, of the kind that another one is."""
+    if len(theirs) == 64:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _commit(release: Release, state: State, token: str | bool | None, private: bool) -> str:
+    """Sends all files in one commit on the head that was seen, and returns the commit."""
+    from huggingface_hub import CommitOperationAdd
+
+    api, repo = _api(token), release.repo
+    head = state.head
+    if not state.exists:
+        _asked(lambda: api.create_repo(repo, private=private, exist_ok=True))
+    if head is None:
+        head = _asked(lambda: api.model_info(repo)).sha
+    operations = [CommitOperationAdd(name, content) for name, content in release.files.items()]
+    message = f"Publish {release.tag}"
+    return _asked(
+        lambda: api.create_commit(repo, operations=operations, commit_message=message, parent_commit=head),
+        refused={412: f"somebody else has changed {repo} meanwhile: look at it, then publish again; nothing was sent"},
+    ).oid
+
+
+def _tag(release: Release, commit: str, token: str | bool | None) -> None:
+    taken = (
+        f"somebody else has set the tag {release.tag!r} of {release.repo} meanwhile, and tags never move; the files "
+        f"are there, at {commit}: publish them as {_next(release.tag)!r}, with --tag"
+    )
+    _asked(lambda: _api(token).create_tag(release.repo, tag=release.tag, revision=commit), refused={409: taken})
+
+
+def _asked(call: Callable[[], Result], refused: dict[int, str] | None = None) -> Result:
+    """Calls the Hub; raises OSError with the way out where it refuses, but lets a missing repository through."""
+    from huggingface_hub import errors
+
+    try:
+        return call()
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise
+    except Exception as error:  # transport errors are of httpx or httpx2, which no code of ours should name
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        reasons = {
+            401: "the Hub rejects the token: log in with `hf auth login`, or set HF_TOKEN to one that may write",
+            403: "the token may not write there: use one that may, of the repository's owner",
+        } | (refused or {})
+        lines = str(error).strip().splitlines() or [""]
+        what = reasons.get(status, f"{type(error).__name__}: {lines[0]}; the same command resumes what is left")
+        raise OSError(what) from error
+
+
+def _next(tag: str) -> str:
+    """Returns the version after one: v1 → v2."""
+    number = re.search(r"\d+$", tag)
+    return f"{tag}.1" if number is None else f"{tag[: number.start()]}{int(number[0]) + 1}"
