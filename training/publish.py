@@ -333,8 +333,8 @@ def _asked(call: Callable[[], Result], refused: dict[int, str] | None = None) ->
             401: "the Hub rejects the token: log in with `hf auth login`, or set HF_TOKEN to one that may write",
             403: "the token may not write there: use one that may, of the repository's owner",
         } | (refused or {})
-        lines = str(error).strip().splitlines() or [""]
-        what = reasons.get(status, f"{type(error).__name__}: {lines[0]}; the same command resumes what is left")
+        said = getattr(error, "server_message", None) or next(iter(str(error).strip().splitlines()), "")
+        what = reasons.get(status, f"{type(error).__name__}: {said}; the same command resumes what is left")
         raise OSError(what) from error
 
 
