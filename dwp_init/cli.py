@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except (LookupError, AttributeError) as error:  # of the user's own layers: their text alone says too little
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -269,6 +269,11 @@ def _lines(values: dict[str, Any], indent: str = "") -> list[str]:
 def _plain(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if text.isprintable() else ascii(text)
+
+
+def printable(text: str) -> str:
+    """Escapes what could steer a terminal; lines stay lines."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else ascii(mark)[1:-1] for mark in text)
 
 
 def _name(prior: Prior) -> str:

@@ -107,7 +107,7 @@ def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
         ValueError: A file is corrupt, or they do not fit each other or this version.
     """
     config = parse_config(contents[CONFIG], f"{owner}/{CONFIG}")
-    prior = _build(config, f"{owner}/{CONFIG}")
+    prior = build_prior(config, f"{owner}/{CONFIG}")
     model = f"{owner}/{MODEL}"
     tensors = _parse_tensors(contents[MODEL], model)
     _check_fit(tensors, prior, model)
@@ -230,7 +230,12 @@ def _check_name(details: Mapping[str, Any], owner: object) -> None:
         raise ValueError(f"{owner} has the name {name!r}, expected a string of printable characters")
 
 
-def _build(config: dict[str, Any], path: str) -> Prior:
+def build_prior(config: dict[str, Any], path: str) -> Prior:
+    """Builds the prior that a configuration describes, on the meta device: without values, and without memory.
+
+    Raises:
+        ValueError: It describes none.
+    """
     family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"{path} names the family {family!r}; this dwp_init knows {', '.join(FAMILIES)}: upgrade it")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dwp_init.files import CONFIG, MODEL, parse_config
+from dwp_init.files import CONFIG, MODEL, build_prior, parse_config
 from dwp_init.version import __version__
 
 LIBRARY = {"library_name": "dwp_init", "library_version": __version__}
@@ -70,6 +70,12 @@ class Access:
     local_files_only: bool = False
     endpoint: str | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.token, str) and not re.fullmatch(r"[!-~]+", self.token):
+            raise ValueError(
+                "token is empty, or has characters that no token has, such as white space: was a line's end read too?"
+            )
+
 
 @dataclass(frozen=True)
 class Files:
@@ -114,9 +120,11 @@ class Listing:
 def fetch(address: Address, access: Access) -> Files:
     """Fetches a prior's ``config.json`` and ``model.safetensors``, both of one commit, and nothing else.
 
-    A full commit that the cache holds needs no request; a tag or a branch needs one. The configuration is read first:
-    of a repository that is no prior, no weights are downloaded. Each file is compared with its pin or, where there is
-    none, with the digest under which the Hub filed it; one that differs is fetched once more and otherwise never used.
+    A full commit that the cache holds needs no request; a tag or a branch needs one, and is what the cache last knew it
+    to be where the Hub cannot be asked. The configuration is read first: of a repository that is no prior, no weights
+    are downloaded. Each file is compared with its pin or, where there is none, with the digest under which the Hub
+    filed it. A cache without symbolic links does not keep that one: there the weights alone are compared, with the
+    digest in the configuration. A file that differs is fetched once more, and otherwise never used.
 
     Raises:
         PriorNotFoundError: There is no such repository, revision or file, or it is private or gated.
@@ -124,11 +132,12 @@ def fetch(address: Address, access: Access) -> Files:
         PriorCorruptError: A file stays damaged.
         ValueError: The repository's name is malformed, or its configuration is no prior's.
     """
-    path, content = _checked(CONFIG, address, access, _pinned(address, CONFIG))
+    path, content = _checked(CONFIG, address, access)
     config = parse_config(content, f"{address}/{CONFIG}")
+    build_prior(config, f"{address}/{CONFIG}")
     commit = path.parent.name if _COMMIT.fullmatch(path.parent.name) else address.revision
-    expected = _pinned(address, MODEL) or config.get("model_sha256")
-    _, model = _checked(MODEL, Address(address.repo, commit, address.sha256), access, expected)
+    stated = config.get("model_sha256")
+    _, model = _checked(MODEL, Address(address.repo, commit, address.sha256), access, stated)
     contents = {CONFIG: content, MODEL: model}
     return Files(path.parent, contents, name=address.repo, owner=str(address), commit=commit)
 
@@ -149,52 +158,55 @@ def search(access: Access) -> list[Listing]:
 
     try:
         return _without_a_rejected_token(ask, access.token)
+    except Warning:  # of a rejected token, where warnings are errors
+        raise
     except Exception as error:  # transport errors are of httpx or httpx2, which no code of ours should name
         raise PriorDownloadError(
             f"the Hub could not be searched: {_cause(error)}; list_priors() names the priors known without a network"
         ) from error
 
 
-def _pinned(address: Address, file: str) -> str | None:
-    return None if address.sha256 is None else address.sha256[file]
-
-
-def _checked(file: str, address: Address, access: Access, sha256: str | None) -> tuple[Path, bytes]:
-    """Returns where a file lies and what it holds, which has the digest expected."""
+def _checked(file: str, address: Address, access: Access, stated: object = None) -> tuple[Path, bytes]:
+    """Returns where a file lies and what it holds, which has the digest expected; ``stated`` is the configuration's."""
+    pinned = None if address.sha256 is None else address.sha256[file]
     path = _locate(file, address, access)
     content = path.read_bytes()
-    if damage := _damage(path, content, sha256):
+    if damage := _damage(path, content, pinned, stated):
         try:
+            if not path.is_symlink() and not access.local_files_only:
+                path.unlink()  # in a cache without links the client would not replace it
             path = _locate(file, address, access, again=True)
-        except PriorError as error:
+        except (PriorError, OSError) as error:
             raise PriorCorruptError(
                 f"{file} of {address} in the cache is corrupt ({damage}), and could not be fetched again: {error}"
             ) from error
         content = path.read_bytes()
-        if damage := _damage(path, content, sha256):
+        if damage := _damage(path, content, pinned, stated):
             raise PriorCorruptError(
-                f"{file} of {address} is corrupt ({damage}), and so it is downloaded a second time; it was not used. "
+                f"{file} of {address} is corrupt ({damage}), and was so again when downloaded anew; it was not used. "
                 f"Try another network, and tell the owner of {address.repo} if it stays so"
             )
     return path, content
 
 
-def _damage(path: Path, content: bytes, sha256: str | None) -> str:
+def _damage(path: Path, content: bytes, pinned: str | None, stated: object) -> str:
     """Says how a file differs from what was expected; empty where it does not.
 
     Without a pin the expected digest is the name of the blob that the snapshot's link points to: SHA-256 of a file in
-    large file storage, git's blob id of another (or its plain SHA-1, on mirrors). Other names, and caches without
-    links, tell nothing.
+    large file storage, git's blob id of another (or its plain SHA-1, on mirrors). Other names tell nothing; in a cache
+    without links it is the one stated.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None:
-        return "" if found == sha256 else f"its sha256 is {found}, expected {sha256}"
-    etag = path.resolve().name if path.is_symlink() else ""
+    sha256 = hashlib.sha256(content).hexdigest()
     git_blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    known = {40: (git_blob, hashlib.sha1(content).hexdigest()), 64: (found,)}.get(len(etag), ())
-    if not re.fullmatch(r"[0-9a-f]+", etag) or not known or etag in known:
+    expected, known = pinned, [sha256]
+    if pinned is None and path.is_symlink():
+        expected = path.resolve().name
+        known = {40: [git_blob, hashlib.sha1(content).hexdigest()], 64: [sha256]}.get(len(expected), [])
+    elif pinned is None:
+        expected = stated
+    if not isinstance(expected, str) or not re.fullmatch(r"[0-9a-f]+", expected) or not known or expected in known:
         return ""
-    return f"its digest is {known[0]}, expected {etag}"
+    return f"its digest is {known[0]}, expected {expected}"
 
 
 def _locate(file: str, address: Address, access: Access, again: bool = False) -> Path:
@@ -218,8 +230,10 @@ def _locate(file: str, address: Address, access: Access, again: bool = False) ->
         raise ValueError(f"{address.repo!r} is no name of a repository: {error}") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
         raise _explained(error, file, address, access) from error
+    except Warning:  # of a rejected token, where warnings are errors
+        raise
     except Exception as error:  # transport errors are of httpx or httpx2, which no code of ours should name
-        if again:
+        if again or _is_unwritable(error):
             raise _explained(error, file, address, access) from error
         try:
             path = get(False, local_files_only=True)
@@ -273,20 +287,25 @@ def _explained(error: Exception, file: str, address: Address, access: Access) ->
         )
     away = (
         f"run `dwp-init pull {address}` where there is a network and use the same cache, or `hf download {repo} "
-        f"--revision {address.revision} --local-dir FOLDER` and pass the folder"
+        f"{CONFIG} {MODEL} --revision {address.revision} --local-dir FOLDER` and pass the folder"
     )
     if isinstance(error, errors.LocalEntryNotFoundError) and (access.local_files_only or _offline()):
         return PriorDownloadError(
             f"{file} of {address} is not in the cache, and local_files_only or HF_HUB_OFFLINE is set: {away}"
         )
-    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+    if _is_unwritable(error):
         return PriorDownloadError(
             f"{file} of {address} cannot be kept: {error}; pass cache_dir= or set HF_HUB_CACHE to a folder that can be "
             "written and has room"
         )
+    here = "" if address.sha256 is not None else f"{repo!r} is no folder here, and "
     return PriorDownloadError(
-        f"{file} of {address} could not be downloaded: {_cause(error)}; try again later, or {away}"
+        f"{here}{file} of {address} could not be downloaded: {_cause(error)}; try again later, or {away}"
     )
+
+
+def _is_unwritable(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _UNWRITABLE
 
 
 def _offline() -> bool:
@@ -296,10 +315,10 @@ def _offline() -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """Returns kind and first line of what first went wrong."""
+    """Returns kind and first line of what first went wrong, without a token that may be in it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
+    lines = re.sub(r"Bearer \S+", "Bearer …", str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

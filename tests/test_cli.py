@@ -155,6 +155,14 @@ def test_pull_of_what_is_here(run, workplace):
     assert "did you mean 'notmnist-7x7'?" in run("pull", "notmnist-7x8", status=1)
 
 
+def test_nothing_of_a_repository_steers_the_terminal(run, at_hub):
+    hub, _ = at_hub
+    config = json.loads(hub.repos["user/mine"].tree("v1")["config.json"].data)
+    hub.repos["user/mine"].commit({"config.json": json.dumps(config | {"arguments": {"\x1b[2J": 1}}).encode()})
+    error = run("pull", "user/mine", status=1)
+    assert "\x1b" not in error and "\\x1b[2J" in error
+
+
 def test_a_repository_is_taken_wherever_a_name_is(run, at_hub):
     assert "name: user/mine" in run("show", "user/mine@v1")
     assert "64 kernels of user/mine (3×3): kernels.png" in run("draw", "user/mine")

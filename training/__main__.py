@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dwp_init import PriorError, load_prior
+from dwp_init.cli import printable
 from training import cards, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.command(options)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError, PriorError, StageChangedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -124,11 +125,13 @@ def _write_card(folder: Path, address: str | None) -> list[Path]:
 
 def _publish(options: argparse.Namespace) -> None:
     release = publish.prepare(options.folder, options.repo, options.tag, options.allow_synthetic)
-    state = publish.look_up(release)
+    if options.pin:
+        publish.check_pin(release)
+    state = publish.look_up(release, private=options.private)
     if options.pin and not (options.push or state.tagged):
         raise ValueError(f"--pin needs a published release, and {release.repo}@{release.tag} is not there: add --push")
     print("\n".join(["checked:", *(f"  {check}" for check in release.checks), "to do:"]))
-    print("\n".join(f"  {line}" for line in publish.plan(release, state)))
+    print("\n".join(f"  {line}" for line in publish.plan(release, state, options.private)))
     if not (options.push or state.tagged):
         print("dry run: nothing was sent; --push does it")
         return
@@ -193,13 +196,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     publishing.set_defaults(command=_publish)
     publishing.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="config.json, model.safetensors, maybe README.md"
+        "folder", type=Path, metavar="FOLDER", help="config.json, model.safetensors; maybe README.md, *.png"
     )
     publishing.add_argument("--repo", required=True, metavar="USER/NAME", help="made if need be")
-    publishing.add_argument("--tag", default="v1", help="the version, which never moves (default: %(default)s)")
+    publishing.add_argument("--tag", default="v1", help="the version, which is never moved (default: %(default)s)")
     publishing.add_argument("--push", action="store_true", help="do it; without, say what would be done")
-    publishing.add_argument("--pin", action="store_true", help="write the registry entry into this clone")
-    publishing.add_argument("--private", action="store_true", help="of a repository that is made now")
+    publishing.add_argument(
+        "--pin", action="store_true", help="write the registry entry of what is published into this clone"
+    )
+    publishing.add_argument("--private", action="store_true", help="make the repository a private one")
     publishing.add_argument("--allow-synthetic", action="store_true", help="publish what --smoke made, to try this out")
     return parser
 

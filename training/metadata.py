@@ -157,7 +157,12 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
     if not isinstance(ids, list) or not all(isinstance(item, str) and HUB_ID.fullmatch(item) for item in ids):
         found.append(f"datasets is {ids!r}, expected a list of ids on the Hub, user/name or name")
     try:
-        ModelCard(text)
+        log_prob = wording.number(wording.section(prior.details, "metrics"), "log_prob")
+        found += [
+            f"model-index has log_prob {result.metric_value!r}, the configuration {log_prob!r}"
+            for result in ModelCard(text).data.eval_results or []
+            if result.metric_type == "log_prob" and result.metric_value != log_prob
+        ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         found.append(f"huggingface_hub cannot read its metadata ({wording.one_line(str(error))})")
     return found

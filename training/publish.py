@@ -7,6 +7,7 @@ publication is resumed by the same command.
 """
 
 import hashlib
+import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -17,16 +18,18 @@ from typing import Any, TypeVar
 import torch
 
 from dwp_init import Prior, PriorError
-from dwp_init.files import CONFIG, MODEL, parse_prior, read_files, write_json
+from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files, write_json
 from dwp_init.hub import LIBRARY, Access, Address, fetch
 from dwp_init.registry import BUNDLED, REGISTRY, registry
 from training.cards import CARD, CARDS, write_card
 from training.metadata import check_card
 from training.statistics import describe
+from training.wording import is_synthetic, number, section
 
 DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
 STATISTICS = ("rms", "roughness")
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _TAG = re.compile(r"\w[\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 Result = TypeVar("Result")
@@ -70,6 +73,7 @@ class State:
         head: The commit of ``main``.
         tagged: The commit of the release's tag, if it is taken.
         committed: Whether the tag, or else the head, holds exactly the release's files, beside others.
+        replaced: Names of files at the head that the release replaces.
         others: Names of files at the head that are not of the release; they stay.
     """
 
@@ -77,6 +81,7 @@ class State:
     head: str | None = None
     tagged: str | None = None
     committed: bool = False
+    replaced: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -103,7 +108,7 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
         raise ValueError(f"{folder} is a stage's folder; the prior is in {folder / 'prior'}")
     files = read_files(folder)
     prior = parse_prior(files, folder)
-    if prior.details.get("source", {}).get("synthetic") and not allow_synthetic:
+    if is_synthetic(prior) and not allow_synthetic:
         raise ValueError(
             f"{folder} was made from synthetic images, under --smoke, and is of no use but to try this out; add "
             "--allow-synthetic to publish it all the same"
@@ -117,22 +122,27 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
     return Release(prior, repo, tag, files, checks)
 
 
-def look_up(release: Release, token: str | bool | None = None) -> State:
+def look_up(release: Release, token: str | bool | None = None, private: bool = False) -> State:
     """Asks the Hub what the repository holds.
 
     Raises:
-        ValueError: The tag is on other files: tags never move.
+        ValueError: The tag is on other files, or is a branch; the repository holds another model; or it is public,
+            and ``private`` was asked for.
         OSError: The Hub cannot be asked, or rejects the token.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api, repo = _api(token), release.repo
+    api, repo, tag = _api(token), release.repo, release.tag
     try:
         refs = _asked(lambda: api.list_repo_refs(repo))
     except RepositoryNotFoundError:
         return State()
-    head = next((branch.target_commit for branch in refs.branches if branch.name == "main"), None)
-    tagged = next((found.target_commit for found in refs.tags if found.name == release.tag), None)
+    if private and not _asked(lambda: api.model_info(repo)).private:
+        raise ValueError(f"{repo} is public already, so --private has no effect; nothing was sent")
+    branches = {branch.name: branch.target_commit for branch in refs.branches}
+    head, tagged = branches.get("main"), next((found.target_commit for found in refs.tags if found.name == tag), None)
+    if tag in branches:
+        raise ValueError(f"{repo} has a branch called {tag!r}, which would move: choose another --tag")
     if tagged is None and head is None:
         return State(exists=True)
     there = _asked(lambda: _digests(api, repo, tagged or head))
@@ -140,28 +150,33 @@ def look_up(release: Release, token: str | bool | None = None) -> State:
     differing = [name for name, digest in ours.items() if there.get(name) != digest]
     if tagged is not None and differing:
         raise ValueError(
-            f"{repo} has the tag {release.tag!r} already, at {tagged}, with other {', '.join(differing)}; tags never "
-            f"move: publish as {_next(release.tag)!r}, with --tag"
+            f"{repo} has the tag {tag!r} already, at {tagged}, with other {', '.join(differing)}; tags are never "
+            f"moved: publish as {_next(tag)!r}, with --tag"
         )
+    replaced = tuple(name for name in differing if name in there)
+    if {CONFIG, MODEL} & set(replaced):
+        _check_is_a_prior(api, repo, head)
     others = sorted(set(there) - set(release.files) - {".gitattributes"})
-    return State(True, head, tagged, not differing, tuple(others))
+    return State(True, head, tagged, not differing, replaced, tuple(others))
 
 
-def plan(release: Release, state: State) -> list[str]:
+def plan(release: Release, state: State, private: bool = False) -> list[str]:
     """Says in words what :func:`push` will do, a line each."""
     repo, size = release.repo, sum(map(len, release.files.values()))
     if state.tagged:
         return [f"nothing to send: {repo}@{release.tag} holds exactly these files, at {state.tagged}"]
-    lines = [] if state.exists else [f"create the repository {repo}"]
+    lines = [] if state.exists else [f"create the {'private' if private else 'public'} repository {repo}"]
     if state.committed:
         lines.append(f"send no files: {state.head} holds exactly these already")
     else:
         after = f"after {state.head}" if state.head else "the first"
         lines.append(f"send {len(release.files)} files, {size / 1e6:.2f} MB, in one commit, {after}:")
         lines += [f"  {name} ({len(content):,} bytes)" for name, content in release.files.items()]
+    if state.replaced:
+        lines.append(f"replace, of what is there: {', '.join(state.replaced)}")
     if state.others:
         lines.append(f"leave as they are: {', '.join(state.others)}")
-    return [*lines, f"set the tag {release.tag}, which will never move"]
+    return [*lines, f"set the tag {release.tag}, which is never moved"]
 
 
 def push(release: Release, state: State, token: str | bool | None = None, private: bool = False) -> str:
@@ -203,31 +218,50 @@ def read_back(release: Release, commit: str, token: str | bool | None = None) ->
 def registry_entry(release: Release, commit: str) -> dict[str, Any]:
     """Returns what the registry says of a published prior."""
     details = release.prior.details
+    log_prob = number(section(details, "metrics"), "log_prob")
     return {
         "kernel_shape": list(release.prior.kernel_shape),
         "family": release.prior.family,
-        "source": details.get("source", {}).get("dataset", "unknown"),
+        "source": str(section(details, "source").get("dataset", "unknown")),
         "license": details["license"],
-        "log_prob": details.get("metrics", {}).get("log_prob"),
+        "log_prob": log_prob,
         "sha256": release.sha256,
         "repo": release.repo,
         "revision": commit,
     }
 
 
-def pin(name: str, entry: dict[str, Any]) -> None:
-    """Writes an entry into the package's registry, whole or not at all.
-
-    Raises:
-        ValueError: A prior is bundled under this name with other files, which the pin would put out of use.
-    """
-    copy = BUNDLED / name
-    if copy.exists() and registry().get(name, {}).get("sha256") != entry["sha256"]:
+def check_pin(release: Release) -> None:
+    """Raises ``ValueError`` where a release could not be pinned under its name."""
+    name, known = release.name, registry().get(release.name, {})
+    if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is bundled with other files than those published; bundle these, or name the prior otherwise"
+            f"the prior is called {name!r}, which no registry name may be: letters, digits, -, _ and . alone; save it "
+            "with another details['name']"
         )
+    if known.get("repo", release.repo) != release.repo:
+        raise ValueError(f"{name!r} is pinned to {known['repo']}; save the prior with another details['name']")
+    if (BUNDLED / name).exists() and known.get("sha256") != release.sha256:
+        raise ValueError(
+            f"{name!r} is bundled with other files than those of this release, and the pin would put the copy out of "
+            "use; bundle these, or save the prior with another details['name']"
+        )
+
+
+def pin(name: str, entry: dict[str, Any]) -> None:
+    """Writes an entry into the package's registry, whole or not at all."""
     registry()[name] = entry
     write_json(REGISTRY, dict(sorted(registry().items())))
+
+
+def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
+    """Raises ValueError where a repository holds a model that is no prior, and would be replaced."""
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            path = _asked(lambda: api.hf_hub_download(repo, CONFIG, revision=commit, cache_dir=cache))
+            parse_config(Path(path).read_bytes(), f"{repo}/{CONFIG}")
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{repo} holds something else than a prior, which would be replaced ({error})") from error
 
 
 def _loaded(files: Any) -> Prior:
@@ -236,20 +270,21 @@ def _loaded(files: Any) -> Prior:
 
 def _compare_statistics(prior: Prior) -> str:
     """Compares draws with what the configuration records of them; raises ValueError beyond five standard errors."""
-    metrics = prior.details.get("metrics") or {}
-    recorded = (metrics.get("samples") or {}).get("drawn") or {}
-    recorded = {key: recorded[key] for key in STATISTICS if isinstance(recorded.get(key), (int, float))}
+    drawn = section(section(section(prior.details, "metrics"), "samples"), "drawn")
+    recorded = [key for key in STATISTICS if key in drawn]
     if not recorded:
         return "draws were compared with nothing: the configuration records no statistics of samples"
     groups = [describe(part) for part in prior.sample(DRAWS, torch.Generator().manual_seed(0)).chunk(GROUPS)]
     shown = []
-    for key, expected in recorded.items():
+    for key in recorded:
+        expected = number(drawn, key)
+        expected = math.nan if expected is None else expected  # which no draws have
         values = torch.tensor([group[key] for group in groups], dtype=torch.float64)
         found, error = values.mean().item(), values.std().item() / GROUPS**0.5
         allowed = 5 * error * (1 + DRAWS / 1000) ** 0.5 + 1e-3 * abs(expected)  # a record is of 1,000 draws or more
-        if abs(found - expected) > allowed:
+        if not abs(found - expected) <= allowed:
             raise ValueError(
-                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {expected:.4g}: it is not of "
+                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {drawn[key]!r}: it is not of "
                 "these tensors; fit the prior anew"
             )
         shown.append(f"{key} {found:.4g} ({expected:.4g})")
@@ -300,7 +335,7 @@ def _commit(release: Release, state: State, token: str | bool | None, private: b
     api, repo = _api(token), release.repo
     head = state.head
     if not state.exists:
-        _asked(lambda: api.create_repo(repo, private=private, exist_ok=True))
+        _asked(lambda: api.create_repo(repo, private=private, exist_ok=not private))
     if head is None:
         head = _asked(lambda: api.model_info(repo)).sha
     operations = [CommitOperationAdd(name, content) for name, content in release.files.items()]
@@ -334,6 +369,7 @@ def _asked(call: Callable[[], Result], refused: dict[int, str] | None = None) ->
             403: "the token may not write there: use one that may, of the repository's owner",
         } | (refused or {})
         said = getattr(error, "server_message", None) or next(iter(str(error).strip().splitlines()), "")
+        said = re.sub(r"Bearer \S+", "Bearer …", said)  # the token
         what = reasons.get(status, f"{type(error).__name__}: {said}; the same command resumes what is left")
         raise OSError(what) from error
 

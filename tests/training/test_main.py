@@ -253,8 +253,10 @@ def test_priors_and_kernels_that_cannot_be_compared(
     priors: dict[str, str],
     stage: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # as a client waits for a Hub that is away
     np.save(tmp_path / "bad.npy", np.zeros((20, 9)))
     places = priors | {"stage": str(stage), "tmp": str(tmp_path), "bad": str(tmp_path / "bad.npy")}
     words = ["--prior", priors["gaussian"], prior.format(**places), "--kernels", file.format(**places)]

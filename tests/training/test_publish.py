@@ -70,10 +70,10 @@ def posts(hub: LocalHub) -> list[str]:
 def test_a_dry_run_sends_nothing(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["publish", str(folder), "--repo", REPO]) == 0
     out = capsys.readouterr().out
-    assert f"create the repository {REPO}" in out and "in one commit, the first:" in out
+    assert f"create the public repository {REPO}" in out and "in one commit, the first:" in out
     for name in ("config.json", "model.safetensors", "README.md", "kernels.png"):
         assert f"  {name} (" in out
-    assert "set the tag v1, which will never move" in out and "dry run: nothing was sent; --push does it" in out
+    assert "set the tag v1, which is never moved" in out and "dry run: nothing was sent; --push does it" in out
     assert "draws have the statistics recorded: rms" in out
     assert {r.method for r in at_hub.requests()} == {"GET"} and at_hub.repos == {}
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, MODEL]
@@ -125,9 +125,10 @@ def test_a_tag_never_moves(at_hub: LocalHub, folder: Path, capsys: pytest.Captur
 
 
 def test_other_files_stay(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
-    at_hub.add_repo(REPO, {"notes.txt": b"mine", CONFIG: b"{}"})
+    at_hub.add_repo(REPO, {"notes.txt": b"mine", "README.md": b"old"})
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
-    assert "leave as they are: notes.txt" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "replace, of what is there: README.md\n" in out and "leave as they are: notes.txt\n" in out
     assert at_hub.repos[REPO].tree("v1")["notes.txt"].data == b"mine"
 
 
@@ -137,13 +138,16 @@ def test_interrupted_between_commit_and_tag(
 ) -> None:
     at_hub.fail("POST hub .*/tag/", action, times=20)
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
-    assert "the same command resumes" in capsys.readouterr().err or action == "cut"
-    commit, count = at_hub.repos[REPO].branches["main"], len(at_hub.repos[REPO].commits)
+    said, repo = capsys.readouterr().err, at_hub.repos[REPO]
+    commit, count = repo.branches["main"], len(repo.commits)
+    lost = action == "cut"  # the tag was set, and the answer lost
+    assert repo.tags == ({"v1": commit} if lost else {})
+    assert ("somebody else has set the tag" if lost and "meanwhile" in said else "; the same command resumes") in said
     at_hub.faults.clear()
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
-    out = capsys.readouterr().out
-    assert action == "cut" or f"send no files: {commit} holds exactly these already" in out
-    assert at_hub.repos[REPO].tags == {"v1": commit} and len(at_hub.repos[REPO].commits) == count
+    done = "nothing to send: " if lost else f"send no files: {commit} holds exactly these already"
+    assert done in capsys.readouterr().out
+    assert repo.tags == {"v1": commit} and len(repo.commits) == count
 
 
 @pytest.mark.parametrize(
@@ -174,13 +178,13 @@ def test_two_publishers_at_once(at_hub: LocalHub, folder: Path, capsys: pytest.C
     theirs: list[str] = []
 
     def be_first(call: Call) -> None:
-        theirs.append(at_hub.repos[REPO].commit({CONFIG: b"theirs"}))
+        theirs.append(at_hub.repos[REPO].commit({"theirs.txt": b"theirs"}))
 
     at_hub.fail("POST hub .*/commit/", be_first)
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
     assert f"somebody else has changed {REPO} meanwhile: look at it, then publish again" in capsys.readouterr().err
     assert at_hub.repos[REPO].branches["main"] == theirs[0] and at_hub.repos[REPO].tags == {}
-    assert at_hub.repos[REPO].tree("main")[CONFIG].data == b"theirs"
+    assert at_hub.repos[REPO].tree("main")["theirs.txt"].data == b"theirs"
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
 
 
@@ -266,10 +270,68 @@ def test_a_bundled_prior_has_its_own_card(name: str) -> None:
     }
 
 
-def test_a_pin_does_not_put_a_bundled_copy_out_of_use(own_registry: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'notmnist-7x7' is bundled with other files than those published;"):
-        publish.pin("notmnist-7x7", {"sha256": {}})
-    assert own_registry.read_text() == "{}"
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("notmnist-7x7", "'notmnist-7x7' is bundled with other files than those of this release"),
+        ("taken", "'taken' is pinned to other/taken; save the prior with another details"),
+        ("my@prior", "the prior is called 'my@prior', which no registry name may be"),
+        ("good/prior", "which no registry name may be"),
+        ("./x", "which no registry name may be"),
+        ("/etc", "which no registry name may be"),
+    ],
+)
+def test_a_name_that_cannot_be_pinned(
+    at_hub: LocalHub, folder: Path, own_registry: Path, name: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    own_registry.write_text(json.dumps({"taken": {"repo": "other/taken"}}))
+    registry.registry.cache_clear()
+    change(folder, name=name)
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--pin"]) == 1
+    assert message in capsys.readouterr().err and at_hub.repos == {}
+
+
+def test_another_model_is_never_replaced(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    files = {CONFIG: b'{"architectures": ["Bert"]}', MODEL: b"weights", "README.md": b"bert"}
+    commit = at_hub.add_repo(REPO, files)
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert f"{REPO} holds something else than a prior, which would be replaced" in capsys.readouterr().err
+    assert at_hub.repos[REPO].branches == {"main": commit}
+
+
+def test_a_public_repository_is_not_made_private(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    commit = at_hub.add_repo(REPO, {"x": b"1"})
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--private"]) == 1
+    assert f"{REPO} is public already, so --private has no effect; nothing was sent" in capsys.readouterr().err
+    assert at_hub.repos[REPO].branches == {"main": commit}
+
+
+def test_a_branch_is_no_tag(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    commit = at_hub.add_repo(REPO, {"x": b"1"})
+    at_hub.repos[REPO].branches["v1"] = commit
+    assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
+    assert f"{REPO} has a branch called 'v1', which would move" in capsys.readouterr().err
+    assert at_hub.repos[REPO].branches["main"] == commit
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{"source": "my kernels"}, {"source": None}, {"metrics": [1]}, {"metrics": None}, {"metrics": {"log_prob": "abc"}}],
+)
+def test_odd_details(at_hub: LocalHub, folder: Path, own_registry: Path, details: dict) -> None:
+    change(folder, **details)
+    assert main(["publish", str(folder), "--repo", REPO, "--push", "--pin"]) == 0
+    entry = json.loads(own_registry.read_text())["mine"]
+    assert entry["source"] == "unknown" and entry["log_prob"] == (12.5 if "source" in details else None)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1e400])
+def test_a_record_that_is_no_number(folder: Path, value: object) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    config["metrics"]["samples"]["drawn"]["rms"] = value
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"draws have rms .*, the configuration records"):
+        publish.prepare(folder, REPO)
 
 
 def test_pin_needs_a_release(at_hub: LocalHub, folder: Path, own_registry: Path, capsys: pytest.CaptureFixture) -> None:
