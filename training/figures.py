@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -22,6 +23,16 @@ COLOURS = {
     "Kaiming": "#1e8449",
     "white noise, dwp's RMS": "#7f8c8d",
     "Xavier": "#17202a",
+}
+PRIOR_COLOURS = {
+    "dwp": "#c0392b",
+    "scale mixture": "#8e44ad",
+    "Gaussian": "#d68910",
+    "log-uniform": "#1e8449",
+    "log-uniform, α ≤ 1": "#52be80",
+    "N(0, 1)": "#2471a3",
+    "N(0, s²)": "#5dade2",
+    "deterministic": "#17202a",
 }
 
 
@@ -47,6 +58,39 @@ def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Pa
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
+    save_figure(figure, path)
+
+
+def plot_few_labels(table: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draws accuracy over the number of labels, in the manner of Fig. 2: a line per prior, a panel per initialisation.
+
+    Args:
+        table: Rows with ``size``, ``prior``, ``init``, ``accuracy`` and ``accuracy_sd`` in %.
+        path: Where the PNG goes.
+        title: Of the figure.
+    """
+    inits = list(dict.fromkeys(row["init"] for row in table))
+    priors = list(dict.fromkeys(row["prior"] for row in table))
+    sizes = sorted({row["size"] for row in table})
+    figure = Figure(figsize=(5.4 * len(inits), 4.4))
+    panels = figure.subplots(1, len(inits), sharey=True, squeeze=False).flatten()
+    for axes, init in zip(panels, inits, strict=True):
+        for prior in priors:
+            rows = [row for row in table if (row["prior"], row["init"]) == (prior, init)]
+            mean = [row["accuracy"] for row in rows]
+            error = [row["accuracy_sd"] or 0.0 for row in rows]
+            style = {"color": PRIOR_COLOURS.get(prior), "linestyle": "--" if prior == "deterministic" else "-"}
+            axes.errorbar(
+                [row["size"] for row in rows], mean, error, marker="o", markersize=3, capsize=2, **style, label=prior
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes], minor=False)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.set(xlabel="labelled images", title=f"from {init}")
+    panels[0].set_ylabel("test accuracy, %")
+    panels[-1].legend(loc="lower right", fontsize=8)
+    figure.suptitle(title)
     save_figure(figure, path)
 
 

@@ -11,7 +11,7 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Progress = Callable[[int], Any]
+Progress = Callable[..., Any]  # of an amount and, where a job has one, a note
 Job = Callable[[Item, Progress], Result]
 
 
@@ -46,7 +46,7 @@ def run_jobs(job: Job, items: Sequence[Item], workers: int, progress: Progress) 
                 yield future.result()
     finally:
         stop.set()
-        _drain(reports, lambda _: None)
+        _drain(reports, lambda *_: None)
         pool.shutdown(cancel_futures=True)
 
 
@@ -73,14 +73,14 @@ def _end_with_parent() -> None:
 def _run(item: Any) -> Any:
     job, reports, stop = _state
 
-    def report(amount: int) -> None:
+    def report(*words: Any) -> None:
         if stop.is_set():
             raise _StoppedError
-        reports.put(amount)
+        reports.put(words)
 
     return job(item, report)
 
 
 def _drain(reports: Any, progress: Progress) -> None:
     while not reports.empty():
-        progress(reports.get())
+        progress(*reports.get())

@@ -184,11 +184,8 @@ class GaussianMixture(Prior):
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         white = self.whitening(self._flatten(kernels))
-        parts = [
-            _joint(part, self.weight, self.loc, self.scale_tril, self.scales).flatten(1).logsumexp(1)
-            for part in white.split(max(2**23 // self.weight.numel(), 1))
-        ]
-        return torch.cat(parts) - self.whitening.log_det()
+        joint = _joint(white, self.weight, self.loc, self.scale_tril, self.scales)
+        return joint.flatten(1).logsumexp(1) - self.whitening.log_det()
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         """Draws how many kernels come from each component, then these in the components' order, then shuffles them."""
@@ -208,13 +205,9 @@ class GaussianMixture(Prior):
 def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tuple[float, ...]) -> Tensor:
     """Maps whitened kernels ``(n, d)`` to log πₖₛ N(u; locₖ, s² Σₖ), ``(n, components, scales)``."""
     scale, dim = white.new_tensor(scales), white.shape[1]
-    distance = torch.stack(
-        [
-            torch.linalg.solve_triangular(factor, (white - mean).T, upper=False).square().sum(0)
-            for mean, factor in zip(loc, tril, strict=True)
-        ],
-        1,
-    )
+    inverse = torch.linalg.solve_triangular(tril, torch.eye(dim, dtype=tril.dtype, device=tril.device), upper=False)
+    parts = white.split(max(2**22 // loc.numel(), 1))  # bounds the memory of what is (components, n, d)
+    distance = torch.cat([((part - loc[:, None]) @ inverse.mT).square().sum(2).T for part in parts])
     constant = -0.5 * dim * LOG_2PI - tril.diagonal(dim1=1, dim2=2).log().sum(1)[:, None] - dim * scale.log()
     return weight.log() + constant - 0.5 * distance[:, :, None] / scale.square()
 

@@ -1,0 +1,314 @@
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dwp_init import Gaussian, GaussianMixture, KernelVAE
+from dwp_init.priors.latent import Normal
+from training.bayes import (
+    KL,
+    AuxiliaryKL,
+    BayesConv2d,
+    GaussianKL,
+    NormalKL,
+    Objective,
+    RelativeBayesConv2d,
+    Schedule,
+    Trainer,
+    TruncatedLogUniformKL,
+    bayesianize_,
+    kl_from,
+)
+
+
+def network(seed: int = 0, norm: bool = False, bayesian: bool = True, channels: int = 3) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, channels, 3), nn.BatchNorm2d(channels) if norm else nn.Identity(), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Conv2d(channels, 4, 5), nn.Flatten(), nn.Linear(16, 2))
+    if bayesian:
+        bayesianize_(model, scale=0.05)
+    return model
+
+
+def images(networks: int = 1, n: int = 12) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    labels = torch.arange(n).remainder(2).expand(networks, -1).contiguous()
+    pictures = torch.rand(networks, n, 1, 8, 8, generator=generator) * 0.5
+    pictures[..., :4] += 0.5 * labels[..., None, None, None]
+    return pictures, labels
+
+
+def gaussian(k: int) -> Gaussian:
+    return Gaussian((1, k, k)).fit_(0.2 * torch.randn(200, 1, k, k, generator=torch.Generator().manual_seed(k)))
+
+
+def vae(k: int) -> KernelVAE:
+    torch.manual_seed(k)
+    return KernelVAE((1, k, k), latent_dim=2, hidden=8)
+
+
+def objective(terms: KL | list[KL], kernels: int | None = None, **options: object) -> Objective:
+    return Objective(network(**options), terms, kernels)
+
+
+def trainer(objectives: list[Objective], schedule: Schedule, seed: int = 0, n: int = 12) -> Trainer:
+    return Trainer(objectives, *images(len(objectives), n), schedule, seed)
+
+
+def test_the_parts_of_the_bound() -> None:
+    """The minibatch is scaled up to the data, the divergence is summed over all kernels, once."""
+    model = objective([GaussianKL(gaussian(3)), GaussianKL(gaussian(5))]).eval()
+    pictures, labels = (part[0] for part in images())
+    terms = model(pictures[:4], labels[:4], 12)
+    loss = nn.functional.cross_entropy(model.network(pictures[:4]), labels[:4], reduction="sum")
+    torch.testing.assert_close(terms.nll, loss * 3)
+    for layer, kl, k in zip((model.network[0], model.network[3]), terms.kl, (3, 5), strict=True):
+        each = [GaussianKL(gaussian(k))(Normal(*(part[o, i][None, None] for part in layer.q)))
+                for o in range(layer.out_channels) for i in range(layer.in_channels)]  # fmt: skip
+        torch.testing.assert_close(kl, torch.cat(each).sum())
+
+
+@pytest.mark.parametrize("kernels", [1, 5, 11])
+def test_a_random_subset_of_kernels_is_unbiased(kernels: int) -> None:
+    whole, part = (objective([NormalKL(0.3)], kernels=count) for count in (None, kernels))
+    torch.manual_seed(0)
+    draws = torch.stack([part.kl().detach() for _ in range(3000)])
+    error = draws.std(0) / math.sqrt(3000)
+    assert (error[1] > 0) and ((draws.mean(0) - whole.kl()).abs() < 4 * error + 1e-3).all()
+
+
+def test_gradients_of_a_subset_are_unbiased() -> None:
+    whole, part = (objective([NormalKL(0.3)], kernels=count) for count in (None, 3))
+    whole.kl().sum().backward()
+    torch.manual_seed(0)
+    for _ in range(2000):
+        (part.kl().sum() / 2000).backward()
+    for ours, theirs in zip(part.network.parameters(), whole.network.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=0.2, atol=0.1 * theirs.grad.abs().max().item())
+
+
+def test_kernels_of_several_channels() -> None:
+    prior = Gaussian((3, 5, 5)).fit_(torch.randn(300, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
+    model = objective([NormalKL(kernel_shape=(1, 3, 3)), GaussianKL(prior)])
+    layer = model.network[3]
+    torch.testing.assert_close(model.kl()[1], GaussianKL(prior)(Normal(*layer.q)).sum())
+
+
+def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:
+    with pytest.raises(
+        ValueError, match=r"layer '3', a BayesConv2d of 4×3×5×5, has no divergence .*1×3×3.*KL would be 0"
+    ):
+        objective([GaussianKL(gaussian(3))])
+    with pytest.raises(ValueError, match=r"layer '0'.*fits \(none\)"):
+        objective([])
+    with pytest.raises(
+        ValueError, match=r"no Bayesian layer takes GaussianKL of 1×7×7 kernels; the network has 0 3×1×3×3"
+    ):
+        objective([NormalKL(), GaussianKL(gaussian(7))])
+    with pytest.raises(ValueError, match="no Bayesian layer takes NormalKL; the network has none"):
+        Objective(network(bayesian=False), NormalKL())
+    with pytest.raises(ValueError, match="layer '0'.*TruncatedLogUniformKL"):
+        objective(TruncatedLogUniformKL())
+    with pytest.raises(ValueError, match="kernels must be a whole number from 1"):
+        objective(NormalKL(), kernels=0)
+    relative = network(bayesian=False)
+    bayesianize_(relative, kind=RelativeBayesConv2d)
+    assert Objective(relative, TruncatedLogUniformKL()).kl().shape == (2,)
+
+
+def test_each_layer_has_a_reverse_model_of_its_own() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    bayesianize_(model)
+    first, second = Objective(model, kl_from(vae(3))).terms
+    assert first is not second and first.prior.encoder is not second.prior.encoder
+
+
+FAMILIES: dict[str, Callable[[int], KL]] = {
+    "gaussian": lambda k: kl_from(gaussian(k)),
+    "mixture": lambda k: kl_from(GaussianMixture((1, k, k), 2)),
+    "vae": lambda k: kl_from(vae(k)),
+    "paper's networks": lambda k: kl_from(KernelVAE((1, k, k), network="paper", latent_dim=2)),
+}
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training_raises_the_bound(name: str, networks: int) -> None:
+    sizes = (5, 7) if name.startswith("paper") else (3, 5)
+    made = []
+    for seed in range(networks):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 2, sizes[0], padding=2), nn.Conv2d(2, 2, sizes[1]), nn.Flatten())
+        model.append(nn.LazyLinear(2))(torch.zeros(1, 1, 8, 8))
+        bayesianize_(model)
+        made.append(Objective(model, [FAMILIES[name](k) for k in sizes], kernels=3))
+    run = trainer(made, Schedule(60, 6, 1e-2))
+    before = run.run(1)
+    after = run.run()
+    assert run.step == 60 and after.nll.shape == (networks,) and after.kl.shape == (networks, 2)
+    assert (after.kl.sum(1) < before.kl.sum(1)).all()
+
+
+def test_only_what_is_free_moves() -> None:
+    terms = [kl_from(vae(3)), kl_from(vae(5), train_reverse=False)]
+    start = objective(terms)
+    (end,) = (run := trainer([start], Schedule(3, 6))).trained()
+    run.run()
+    (end,) = run.trained()
+    moved = {
+        name
+        for (name, a), b in zip(start.state_dict().items(), end.state_dict().values(), strict=True)
+        if not torch.equal(a, b)
+    }
+    first, second = (f"terms.{i}.prior" for i in (0, 1))
+    assert all(f"network.{name}" in moved for name in ("0.weight", "0.log_variance", "0.bias", "5.weight"))
+    assert any(name.startswith(f"{first}.encoder") for name in moved)
+    assert not any(name.startswith((f"{first}.decoder", f"{first}.whitening", second)) for name in moved)
+
+
+def test_side_by_side_is_as_alone() -> None:
+    """Without noise to tell them apart, two networks in one pass are the two trained alone; each has its own data."""
+    schedule = Schedule(20, 12, 1e-2)
+    pair = [objective(NormalKL(0.3), seed=seed) for seed in (0, 1)]
+    for model in pair:
+        for layer in (model.network[0], model.network[3]):
+            layer.log_variance.data.fill_(-60)
+            layer.log_variance.requires_grad_(False)
+    pictures, labels = images(2)
+    together = Trainer(pair, pictures, labels, schedule)
+    together.run()
+    for i, model in enumerate(together.trained()):
+        alone = Trainer([pair[i]], pictures[i : i + 1], labels[i : i + 1], schedule)
+        alone.run()
+        for ours, theirs in zip(model.parameters(), alone.trained()[0].parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_batch_norm_keeps_its_statistics_by_network() -> None:
+    run = trainer([objective(NormalKL(), norm=True, seed=seed) for seed in (0, 1)], Schedule(5, 6))
+    run.run()
+    first, second = (model.network[1] for model in run.trained())
+    assert first.num_batches_tracked == 5 and not torch.equal(first.running_mean, second.running_mean)
+
+
+def test_deterministic_networks_train_too() -> None:
+    run = trainer([Objective(network(bayesian=False))], Schedule(80, 12, 1e-2))
+    before = run.run(1).nll
+    terms = run.run()
+    assert (terms.nll < 0.5 * before).all() and terms.kl.shape == (1, 0)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 19])
+def test_going_on_from_a_state_is_exact(stop: int) -> None:
+    def fresh() -> Trainer:
+        models = [objective([kl_from(vae(3)), kl_from(vae(5))], kernels=2, seed=seed, norm=True) for seed in (0, 1)]
+        return trainer(models, Schedule(20, 5, 1e-2, 3e-2, warm_up=4), seed=3)
+
+    whole, first, second = fresh(), fresh(), fresh()
+    whole.run()
+    first.run(stop)
+    state = copy.deepcopy(first.state_dict())
+    torch.rand(3)  # the global random state counts for nothing
+    second.load_state_dict(state)
+    second.run()
+    assert second.step == 20 and all(map(torch.equal, whole.terms, second.terms))
+    for ours, theirs in zip(whole.trained(), second.trained(), strict=True):
+        assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+
+
+def test_the_global_random_state_stays() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    run = trainer([objective(NormalKL())], Schedule(2, 6))
+    run.run()
+    expected = torch.Generator().manual_seed(0)
+    assert not torch.equal(torch.get_rng_state(), expected.get_state())
+    torch.set_rng_state(before)
+    again = trainer([objective(NormalKL())], Schedule(2, 6))
+    again.run()
+    assert all(map(torch.equal, run.terms, again.terms))
+
+
+def test_training_the_reverse_model_never_ends_with_a_worse_bound() -> None:
+    """Same seeds, same priors: with ψ fixed the bound can only be reached by moving the posterior."""
+    for seed in range(3):
+        ends = {}
+        for train in (True, False):
+            terms = [kl_from(vae(k), train_reverse=train) for k in (3, 5)]
+            run = trainer([objective(terms, seed=seed)], Schedule(300, 12, 1e-2), seed=seed)
+            run.run()
+            (model,) = run.trained()
+            torch.manual_seed(0)
+            with torch.no_grad():
+                ends[train] = torch.stack([model.kl().sum() for _ in range(200)])
+        difference = ends[True] - ends[False]
+        assert difference.mean() < 2 * difference.std() / math.sqrt(200)
+
+
+def test_schedule() -> None:
+    assert [Schedule(10, warm_up=3, temperature=0.5).kl_weight(step) for step in (0, 1, 3, 9)] == [
+        0.125,
+        0.25,
+        0.5,
+        0.5,
+    ]
+    assert Schedule(10).kl_weight(0) == 1
+    run = trainer([objective(NormalKL())], Schedule(4, 6, lr=0.8, scale_lr=0.4))
+    rates = []
+    for _ in range(4):
+        run.run(1)
+        rates.append([group["lr"] for group in run._optimizer.param_groups])
+    assert torch.tensor(rates).T.allclose(torch.tensor([[0.8, 0.6, 0.4, 0.2], [0.4, 0.3, 0.2, 0.1]]))
+
+
+def test_minibatches_are_drawn_without_replacement() -> None:
+    run = trainer([objective(NormalKL()) for _ in range(2)], Schedule(1, 7))
+    run.images = torch.arange(12.0).expand(2, -1)[..., None, None, None]
+    pictures, labels = run._batch()
+    places = pictures.flatten(1)
+    assert all(len(row.unique()) == 7 for row in places) and not torch.equal(*places)
+    assert torch.equal(labels, run.labels[0][places.long()])
+
+
+def test_progress_says_what_the_bound_is_made_of() -> None:
+    said: list[tuple[object, ...]] = []
+    trainer([objective(NormalKL())], Schedule(20, 6)).run(progress=lambda *words: said.append(words))
+    assert [words[0] for words in said] == [1] * 20 and [len(words) for words in said] == ([1] * 9 + [2]) * 2
+    assert said[9][1].startswith("nll ") and "KL 0 " in said[9][1] and "KL 3 " in said[9][1]
+
+
+def test_helpful_errors() -> None:
+    model = objective(NormalKL())
+    with pytest.raises(ValueError, match=r"for 2 networks, 1 or more; got \(1, 12, 1, 8, 8\) and \(1, 12\)"):
+        Trainer([model, model], *images(1), Schedule())
+    run = trainer([model], Schedule(1, 6))
+    run.run()
+    with pytest.raises(ValueError, match="all 1 steps of the schedule are done"):
+        run.run()
+    with pytest.raises(ValueError, match="the state is of other networks"):
+        trainer([objective(NormalKL(), channels=2)], Schedule(1)).load_state_dict(run.state_dict())
+    with pytest.raises(ValueError, match=r"network 0 diverged by step 40: .*lower lr=1000.0"):
+        trainer([objective(NormalKL())], Schedule(40, 6, lr=1e3, scale_lr=1e5)).run()
+    for wrong in (
+        {"steps": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"temperature": 0.0},
+        {"warm_up": -1},
+        {"scale_lr": -1.0},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Schedule(**wrong)
+
+
+def test_layers_in_training_mode_draw_and_reverse_models_do_not_drop() -> None:
+    prior = KernelVAE((1, 3, 3), latent_dim=2, hidden=8, dropout=0.5)
+    bayes_net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+    bayesianize_(bayes_net)
+    run = trainer([Objective(bayes_net.eval(), AuxiliaryKL(prior))], Schedule(1, 6))
+    assert run._base.network.training and isinstance(run._base.network[0], BayesConv2d)
+    assert not any(module.training for module in run._base.terms.modules())

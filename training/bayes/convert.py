@@ -1,0 +1,115 @@
+"""From an ordinary network to a Bayesian one, in place, and back."""
+
+import copy
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from training.bayes.layers import BayesConv2d
+
+
+def bayesianize_(
+    model: nn.Module,
+    layers: str | Iterable[str] = "*",
+    *,
+    kind: type[BayesConv2d] = BayesConv2d,
+    scale: float | None = None,
+) -> list[str]:
+    """Replaces a model's convolutions by Bayesian ones, in place, each posterior centred at the weight that is there.
+
+    To start from a prior, draw the weights first: ``dwp_init.apply_(model, priors, scale="prior")``. Parameters, hooks
+    of other modules, buffers, modes and everything that is no chosen ``nn.Conv2d`` stay as they are; an optimiser needs
+    the new ``log_variance`` parameters too, so make it afterwards.
+
+    Args:
+        model: The model; a single convolution cannot be replaced in itself.
+        layers: Shell patterns of layer names (``"features.*"``), case-sensitive; all convolutions by default.
+        kind: :class:`BayesConv2d`, or :class:`RelativeBayesConv2d`.
+        scale: Standard deviation at the start; ``kind``'s default if none is given.
+
+    Returns:
+        The names of the layers replaced.
+
+    Raises:
+        TypeError: ``model`` is no module, or itself a convolution.
+        ValueError: A pattern matches no convolution, a chosen layer is of a subclass, parametrized, lazy or has hooks, or
+            ``scale`` is wrong. Nothing was changed.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, nn.Conv2d):
+        raise TypeError(f"model must be a module that holds convolutions; got {type(model).__name__}: wrap it in one")
+    named = dict(model.named_modules())
+    there = {name: module for name, module in named.items() if isinstance(module, nn.Conv2d)}
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in there):
+            raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {', '.join(there) or 'none'}")
+    chosen = {name: conv for name, conv in there.items() if any(fnmatchcase(name, p) for p in patterns)}
+    for name, conv in chosen.items():
+        if reason := _reason_against(conv):
+            raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
+    options = {} if scale is None else {"scale": scale}
+    _replace(model, {conv: kind.of(conv, **options) for conv in chosen.values()})
+    return list(chosen)
+
+
+def posterior_mean_(model: nn.Module) -> nn.Module:
+    """Turns a model's Bayesian convolutions back into ordinary ones with the posterior's mean, in place; returns it.
+
+    Raises:
+        ValueError: It has none.
+    """
+    return _made_plain_(model, lambda layer: layer.weight)
+
+
+def sample_network(model: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
+    """Returns a copy of a model, in evaluation mode, with ordinary convolutions whose weights are drawn from q(w).
+
+    Args:
+        model: The model; stays as it is.
+        generator: Source of randomness on the device of the weights; PyTorch's global one by default.
+
+    Raises:
+        ValueError: It has no Bayesian convolution.
+    """
+    return _made_plain_(copy.deepcopy(model), lambda layer: layer.draw_weight(generator)).eval()
+
+
+def bayesian_layers(model: nn.Module) -> dict[str, BayesConv2d]:
+    """Returns a model's Bayesian convolutions by name.
+
+    Raises:
+        ValueError: It has none.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, BayesConv2d)}
+    if not found:
+        raise ValueError("the model has no Bayesian convolution; call bayesianize_(model) first")
+    return found
+
+
+@torch.no_grad()
+def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], torch.Tensor]) -> nn.Module:
+    found = bayesian_layers(model)
+    if "" in found:
+        return model.plain(weight(model))
+    _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
+    return model
+
+
+def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Puts new modules in the place of old ones, wherever these are registered."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in new:
+                setattr(parent, name, new[child])
+
+
+def _reason_against(conv: nn.Conv2d) -> str | None:
+    if type(conv) is not nn.Conv2d:
+        return f"it is a {type(conv).__name__}, not a plain Conv2d"
+    if parametrize.is_parametrized(conv) or "weight" not in conv._parameters:
+        return "its weight is made from others (a parametrization)"
+    hooks = (conv._forward_hooks, conv._forward_pre_hooks, conv._backward_hooks, conv._backward_pre_hooks)
+    return "it has hooks, which would be lost" if any(hooks) else None

@@ -1,0 +1,190 @@
+"""KL(q(w) ‖ p(w)) of kernels under every kind of prior, in nats per kernel, differentiable in q.
+
+Each term maps q, whose parts are ``(n, c, k, k)``, to values ``(n,)``: exact where the class says so, else an unbiased
+estimate of the divergence or, for a prior that is known through latents alone, of an upper bound on it (Eq. 7).
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dwp_init import Gaussian, KernelVAE, Prior
+from dwp_init.priors.base import KernelShape, check_count, check_positive
+from dwp_init.priors.latent import Normal
+from dwp_init.priors.whitening import LOG_2PI
+from training.bayes.layers import BayesConv2d, RelativeBayesConv2d
+
+
+class KL(nn.Module, ABC):
+    """A divergence from a prior; what all terms share.
+
+    Attributes:
+        kernel_shape: ``(c, k, k)`` of the kernels that the prior is of; ``None`` where it takes any.
+    """
+
+    kernel_shape: KernelShape | None = None
+
+    @abstractmethod
+    def forward(self, q: Normal) -> Tensor:
+        """Maps q, each part ``(n, c, k, k)``, to nats per kernel ``(n,)``."""
+
+    def fits(self, layer: BayesConv2d) -> bool:
+        """Whether the prior is of a layer's kernels, and the estimate good for its posterior."""
+        if self.kernel_shape is None:
+            return True
+        channels, *size = self.kernel_shape
+        return tuple(size) == layer.kernel_size and layer.weight.shape[1] % channels == 0
+
+
+class NormalKL(KL):
+    """KL from N(0, scale² I), in closed form; ``scale=1`` is the standard normal prior.
+
+    Args:
+        scale: Standard deviation of the prior, of every weight.
+        learn: Whether it is fitted to the posterior as this is trained, a maximum of the bound (empirical Bayes).
+        kernel_shape: ``(c, k, k)`` of the layers that it is for; all by default.
+    """
+
+    def __init__(self, scale: float = 1.0, learn: bool = False, kernel_shape: KernelShape | None = None) -> None:
+        super().__init__()
+        check_positive(scale=scale)
+        self.kernel_shape = kernel_shape
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn)
+
+    def forward(self, q: Normal) -> Tensor:
+        loc, scale = (part.flatten(1) / self.log_scale.exp() for part in q)
+        return Normal(loc, scale).kl_standard()
+
+
+class LogUniformKL(KL):
+    """KL from p(log |w|) ∝ const by the sigmoid fit of Molchanov et al. (2017, Eq. 14), which vanishes as σ/|μ| grows.
+
+    Within 0.02 nats per weight of the integral, up to the constant that makes it vanish: the prior is improper.
+    """
+
+    def forward(self, q: Normal) -> Tensor:
+        log_alpha = 2 * (q.scale.flatten(1).log() - (q.loc.flatten(1).abs() + 1e-10).log())
+        gain = 0.63576 * (1.87320 + 1.48695 * log_alpha).sigmoid()
+        return (0.63576 - gain + 0.5 * F.softplus(-log_alpha)).sum(1)
+
+
+class TruncatedLogUniformKL(KL):
+    """KL from p(log |w|) ∝ const by the cubic fit of Kingma et al. (2015), good for α = σ²/μ² ≤ 1.
+
+    Within 0.04 nats per weight of the integral, up to a constant that is left out: the prior is improper. For :class:`training.bayes.RelativeBayesConv2d`, the posterior that keeps
+    α ≤ 1.
+    """
+
+    def fits(self, layer: BayesConv2d) -> bool:
+        return isinstance(layer, RelativeBayesConv2d)
+
+    def forward(self, q: Normal) -> Tensor:
+        alpha = q.scale.flatten(1).square() / (q.loc.flatten(1).square() + 1e-20)
+        cubic = 1.16145124 * alpha - 1.50204118 * alpha.square() + 0.58629921 * alpha**3
+        return -(0.5 * alpha.log() + cubic).sum(1)
+
+
+class PriorKL(KL):
+    """What the terms of a learned prior share.
+
+    Args:
+        prior: The prior; a copy in evaluation mode is kept, and its parameters stay fixed.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.kernel_shape = prior.kernel_shape
+        self.prior = copy.deepcopy(prior).eval().requires_grad_(False)
+
+
+class GaussianKL(PriorKL):
+    """KL from a :class:`dwp_init.Gaussian` of full covariance, in closed form (Appendix C)."""
+
+    def __init__(self, prior: Gaussian) -> None:
+        if not isinstance(prior, Gaussian):
+            raise TypeError(f"GaussianKL is of a Gaussian prior; got {type(prior).__name__}: see kl_from")
+        super().__init__(prior)
+
+    def forward(self, q: Normal) -> Tensor:
+        whitening = self.prior.whitening
+        distance = whitening(q.loc.flatten(1)).square().sum(1)
+        spread = q.scale.flatten(1).square() @ (whitening.basis / whitening.scale).square().sum(1)
+        return 0.5 * (distance + spread + self.prior.dim * LOG_2PI) + whitening.log_det() - entropy(q)
+
+
+class MonteCarloKL(PriorKL):
+    """KL from any prior with an exact log p(w), estimated without bias from draws of q.
+
+    Args:
+        prior: The prior.
+        samples: Draws per kernel.
+    """
+
+    def __init__(self, prior: Prior, samples: int = 1) -> None:
+        if not (isinstance(prior, Prior) and prior.exact):
+            raise TypeError(f"MonteCarloKL needs a prior with an exact log p; got {type(prior).__name__}: see kl_from")
+        check_count(samples=samples)
+        super().__init__(prior)
+        self.samples = samples
+
+    def forward(self, q: Normal) -> Tensor:
+        cross = sum(self.prior.log_prob(q.draw()) for _ in range(self.samples)) / self.samples
+        return -entropy(q) - cross
+
+
+class AuxiliaryKL(PriorKL):
+    """The bound on KL from an implicit prior, by a reverse model r(z|w; ψ) of its latents (Eq. 7, Appendix A).
+
+    -H(q) + E_q [KL(r(z|w) ‖ p(z)) - E_r log p(w|z)] for a :class:`dwp_init.KernelVAE`, with H(q) and KL(r ‖ p(z)) in
+    closed form; for a :class:`dwp_init.KernelChain` with the whole path drawn. It exceeds the divergence by
+    E_q KL(r(z|w) ‖ p(z|w)), so it is the better the nearer r is to the true posterior of the latents.
+
+    Args:
+        prior: The prior; its decoder (and forward transitions) stay fixed, and r starts at its encoder.
+        samples: Draws of w, each with one of z, per kernel.
+        train_reverse: Whether r is trained with q, as in Algorithm 1; else it stays the encoder, as in the authors'
+            code.
+    """
+
+    def __init__(self, prior: KernelVAE, samples: int = 1, train_reverse: bool = True) -> None:
+        if not isinstance(prior, KernelVAE):
+            raise TypeError(f"AuxiliaryKL is of a prior with latents; got {type(prior).__name__}: see kl_from")
+        check_count(samples=samples)
+        super().__init__(prior)
+        self.samples = samples
+        for part in self.reverse:
+            part.requires_grad_(train_reverse)
+
+    @property
+    def reverse(self) -> list[nn.Module]:
+        """The networks of r(z|w; ψ)."""
+        return [self.prior.encoder, *getattr(self.prior, "reverse_steps", ())]
+
+    def forward(self, q: Normal) -> Tensor:
+        bound = sum(self.prior.elbo(q.draw()) for _ in range(self.samples)) / self.samples
+        return -entropy(q) - bound
+
+
+def kl_from(prior: Prior, samples: int = 1, train_reverse: bool = True) -> PriorKL:
+    """Returns the best term for a prior: closed form, Monte Carlo where log p is exact, else the auxiliary bound.
+
+    Args:
+        prior: The prior.
+        samples: Draws per kernel where there is no closed form.
+        train_reverse: As in :class:`AuxiliaryKL`.
+    """
+    if isinstance(prior, Gaussian):
+        return GaussianKL(prior)
+    if isinstance(prior, KernelVAE):
+        return AuxiliaryKL(prior, samples, train_reverse)
+    return MonteCarloKL(prior, samples)
+
+
+def entropy(q: Normal) -> Tensor:
+    """Returns H(q) of kernels, each part ``(n, c, k, k)``, in nats per kernel ``(n,)``."""
+    scale = q.scale.flatten(1)
+    return scale.log().sum(1) + 0.5 * scale.shape[1] * (1 + LOG_2PI)

@@ -1,0 +1,115 @@
+"""Convolutions whose weights have a distribution: the factorised normal posterior of Eq. 3 and Eq. 5."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dwp_init.priors.latent import Normal
+
+SCALE = math.exp(-5)  # of the posterior at the start, in the authors' experiments
+TINY = 1e-12  # variance added under the root, whose gradient at 0 is infinite
+
+
+class BayesConv2d(nn.Conv2d):
+    """Convolves with weights drawn from q(w) = N(weight, diag exp(log_variance)), a factorised normal.
+
+    In training the outputs are drawn, not the weights: given the input each output is normal, with the mean and the
+    variance that the weights' imply, and independent of the others (local reparametrisation, Kingma et al. 2015). The
+    places of one output channel share weights, so their true noise is correlated: to predict, draw networks with
+    :func:`training.bayes.sample_network`. In evaluation mode the layer convolves with the mean.
+
+    ``weight`` is the mean of q, so whatever initialises a convolution initialises the posterior's mean. The bias has
+    no distribution.
+
+    Args:
+        *arguments: Those of ``nn.Conv2d``: any stride, padding, padding mode, dilation, groups.
+        scale: Standard deviation of every weight at the start.
+        **named: As ``arguments``.
+
+    Attributes:
+        log_variance: Log variance of q, of ``weight``'s shape.
+    """
+
+    def __init__(self, *arguments: object, scale: float = SCALE, **named: object) -> None:
+        if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
+            raise ValueError(f"the scale of a posterior must be a number above 0; got {scale!r}")
+        super().__init__(*arguments, **named)
+        self.log_variance = nn.Parameter(torch.full_like(self.weight, self._start(scale)))
+
+    def _start(self, scale: float) -> float:
+        return 2 * math.log(scale)
+
+    @property
+    def q(self) -> Normal:
+        """The posterior, each part of ``weight``'s shape ``(out, in/groups, k, k)``."""
+        return Normal(self.weight, (0.5 * self.log_variance).exp())
+
+    def draw_weight(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws a weight from q, differentiably."""
+        return self.q.draw(generator)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps images ``(n, in, h, w)`` to outputs drawn from their distribution; in evaluation to those of the mean."""
+        mean = self._conv_forward(input, self.weight, self.bias)
+        if not self.training:
+            return mean
+        variance = self._conv_forward(input.square(), self.q.scale.square(), None)
+        return mean + (variance + TINY).sqrt() * torch.randn_like(mean)
+
+    def plain(self, weight: Tensor) -> nn.Conv2d:
+        """Returns an ordinary convolution with a copy of a weight and of this layer's bias, and its settings."""
+        conv = nn.Conv2d(**_settings(self), device=weight.device, dtype=weight.dtype)
+        with torch.no_grad():
+            conv.weight.copy_(weight)
+            if self.bias is not None:
+                conv.bias.copy_(self.bias)
+        return conv.to(memory_format=_format(self.weight)).train(self.training)
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, scale: float = SCALE) -> "BayesConv2d":
+        """Returns a layer whose posterior is centred at a convolution's weight, of which it keeps the parameters."""
+        layer = cls(**_settings(conv), scale=scale, device=conv.weight.device, dtype=conv.weight.dtype)
+        layer.weight, layer.bias = conv.weight, conv.bias
+        layer.log_variance.data = layer.log_variance.data.to(memory_format=_format(conv.weight))
+        return layer.train(conv.training)
+
+
+class RelativeBayesConv2d(BayesConv2d):
+    """As :class:`BayesConv2d`, with the variance α · weight², where α = sigmoid(log_variance) is at most 1.
+
+    The posterior under which the authors ran the log-uniform prior: noise in proportion to each weight (Kingma et al.
+    2015), started at α = .119.
+
+    Args:
+        *arguments: Those of ``nn.Conv2d``.
+        scale: √α of every weight at the start, below 1: its standard deviation as a part of its mean.
+        **named: As ``arguments``.
+    """
+
+    def __init__(self, *arguments: object, scale: float = 0.345, **named: object) -> None:
+        super().__init__(*arguments, scale=scale, **named)
+
+    def _start(self, scale: float) -> float:
+        if scale >= 1:
+            raise ValueError(f"the scale of a relative posterior must be below 1; got {scale!r}")
+        return math.log(scale**2 / (1 - scale**2))
+
+    @property
+    def q(self) -> Normal:
+        """The posterior, each part of ``weight``'s shape ``(out, in/groups, k, k)``."""
+        return Normal(self.weight, (self.log_variance.sigmoid() * self.weight.square() + TINY).sqrt())
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, scale: float = 0.345) -> "BayesConv2d":
+        return super().of(conv, scale)
+
+
+def _settings(conv: nn.Conv2d) -> dict[str, object]:
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    return {name: getattr(conv, name) for name in names} | {"bias": conv.bias is not None}
+
+
+def _format(weight: Tensor) -> torch.memory_format:
+    last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

@@ -1,0 +1,108 @@
+"""The bound of Eq. 3 for one network, with a divergence from a prior for each of its Bayesian layers."""
+
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dwp_init.priors.base import check_count
+from dwp_init.priors.latent import Normal
+from training.bayes.kl import KL
+from training.bayes.layers import BayesConv2d
+
+
+class Terms(NamedTuple):
+    """What the negative evidence lower bound is the sum of, in nats: of the data ``()``, and of each layer ``(layers,)``."""
+
+    nll: Tensor
+    kl: Tensor
+
+
+class Objective(nn.Module):
+    """-L = -Σ E log p(y|x, w) + Σ KL(q(w) ‖ p(w)), or the bound on it for priors known through latents alone.
+
+    Args:
+        network: A network with or, to train it deterministically, without Bayesian layers; is kept, not copied.
+        terms: The divergences. Each Bayesian layer takes a copy of the first that fits it, so one ``NormalKL()`` is for
+            all layers and a :class:`training.bayes.PriorKL` for those of its kernel size.
+        kernels: At most so many random kernels of a layer are looked at in a step, scaled up to all: unbiased, and
+            what bounds the cost and the memory of a step. ``None`` for all.
+
+    Attributes:
+        layers: Names of the Bayesian layers.
+
+    Raises:
+        ValueError: A Bayesian layer has no term, so that its divergence would silently be 0, or a term has no layer.
+    """
+
+    def __init__(self, network: nn.Module, terms: KL | Iterable[KL] = (), kernels: int | None = None) -> None:
+        super().__init__()
+        if kernels is not None:
+            check_count(kernels=kernels)
+        self.network, self.kernels = network, kernels
+        found = {name: module for name, module in network.named_modules() if isinstance(module, BayesConv2d)}
+        self.layers = list(found)
+        chosen = _match(found, [terms] if isinstance(terms, KL) else list(terms))
+        self.terms = nn.ModuleList(copy.deepcopy(chosen[name]) for name in self.layers)
+        self.terms.to(next(network.parameters()).device)
+
+    def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
+        """Estimates both parts from a minibatch.
+
+        Args:
+            images: ``(batch, c, h, w)``.
+            labels: ``(batch,)``.
+            count: Images in the training set, to which the minibatch is scaled up.
+        """
+        return Terms(self.nll(images, labels, count), self.kl())
+
+    def nll(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
+        """Returns the first part ``()``; the arguments are those of :meth:`forward`."""
+        return F.cross_entropy(self.network(images), labels) * count
+
+    def kl(self) -> Tensor:
+        """Returns the divergence of every layer ``(layers,)``, in nats, from at most ``kernels`` of its kernels."""
+        parts = [self._layer_kl(layer, term) for layer, term in self._pairs()]
+        return torch.stack(parts) if parts else next(self.network.parameters()).new_zeros(0)
+
+    def _layer_kl(self, layer: BayesConv2d, term: KL) -> Tensor:
+        q = kernels_of(layer, term)
+        count = len(q.loc)
+        if self.kernels is None or self.kernels >= count:
+            return term(q).sum()
+        picked = torch.rand(count, device=q.loc.device).argsort()[: self.kernels]
+        return term(Normal(q.loc[picked], q.scale[picked])).sum() * (count / self.kernels)
+
+    def _pairs(self) -> list[tuple[BayesConv2d, KL]]:
+        return [(self.network.get_submodule(name), term) for name, term in zip(self.layers, self.terms, strict=True)]
+
+
+def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
+    """Returns q of a layer's kernels, each part ``(n, c, k, k)`` with the term's c, or 1."""
+    channels = 1 if term.kernel_shape is None else term.kernel_shape[0]
+    return Normal(*(part.reshape(-1, channels, *layer.kernel_size) for part in layer.q))
+
+
+def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:
+    chosen = {name: next((term for term in terms if term.fits(layer)), None) for name, layer in layers.items()}
+    for name, term in chosen.items():
+        if term is None:
+            layer = layers[name]
+            given = ", ".join(map(_describe, terms)) or "none"
+            raise ValueError(
+                f"layer {name!r}, a {type(layer).__name__} of {'×'.join(map(str, layer.weight.shape))}, has no divergence "
+                f"from a prior that fits ({given}): its KL would be 0. Give one, or leave the layer out of bayesianize_"
+            )
+    for term in terms:
+        if not any(term is used for used in chosen.values()):
+            there = ", ".join(f"{name} {'×'.join(map(str, layer.weight.shape))}" for name, layer in layers.items())
+            raise ValueError(f"no Bayesian layer takes {_describe(term)}; the network has {there or 'none'}")
+    return chosen
+
+
+def _describe(term: KL) -> str:
+    size = "" if term.kernel_shape is None else f" of {'×'.join(map(str, term.kernel_shape))} kernels"
+    return type(term).__name__ + size

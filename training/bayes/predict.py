@@ -1,0 +1,59 @@
+"""What a posterior predicts, and how good and how honest that is."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
+
+from training.bayes.convert import sample_network
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)`` of a network in evaluation mode.
+
+    A Bayesian network then predicts with its mean weights.
+    """
+    network.eval()
+    return torch.cat([network(part).softmax(1) for part in images.split(batch_size)])
+
+
+def predict_samples(
+    network: nn.Module, images: Tensor, samples: int = 10, generator: torch.Generator | None = None
+) -> Tensor:
+    """Maps images ``(n, c, h, w)`` to probabilities ``(samples, n, classes)`` of networks drawn from the posterior.
+
+    Their mean over the first dimension is the ensemble's prediction.
+    """
+    return torch.stack([predict(sample_network(network, generator), images) for _ in range(samples)])
+
+
+def score(probabilities: Tensor, labels: Tensor) -> Mapping[str, float]:
+    """Scores probabilities ``(n, classes)`` against labels ``(n,)``.
+
+    Returns:
+        ``accuracy`` in %; ``nll``, the mean negative log-likelihood, in nats; ``brier``, the mean squared error summed
+        over classes; ``ece``, the expected calibration error over 15 bins of confidence, in %.
+    """
+    classes = probabilities.shape[1]
+    found = {
+        "accuracy": 100 * (probabilities.argmax(1) == labels).float().mean(),
+        "nll": F.nll_loss(probabilities.clamp_min(1e-12).log(), labels),
+        "brier": (probabilities - F.one_hot(labels, classes)).square().sum(1).mean(),
+        "ece": 100 * multiclass_calibration_error(probabilities, labels, classes, n_bins=15),
+    }
+    return {name: value.item() for name, value in found.items()}
+
+
+def ood_auroc(probabilities: Tensor, others: Tensor) -> float:
+    """Returns how well confidence tells a network's images from others, as the area under the ROC curve, in %.
+
+    Args:
+        probabilities: ``(n, classes)``, of images as the network was trained on.
+        others: ``(m, classes)``, of images of something else; the score is the largest probability.
+    """
+    confidence = torch.cat([probabilities.amax(1), others.amax(1)])
+    known = torch.cat([torch.ones(len(probabilities)), torch.zeros(len(others))]).long()
+    return 100 * binary_auroc(confidence, known.to(confidence.device)).item()

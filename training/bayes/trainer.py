@@ -1,0 +1,256 @@
+"""Algorithm 1: stochastic variational inference, for several networks at once."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from dwp_init.priors.base import check_count, check_positive
+from training.bayes.objective import Objective, Terms
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a bound is maximised: Adam, its learning rates decaying linearly to 0 at every step.
+
+    Args:
+        steps: How many.
+        batch_size: Images per step, drawn anew each time without replacement; all, where there are fewer.
+        lr: Initial learning rate.
+        scale_lr: That of the posterior's log variances; ``lr`` if none is given.
+        warm_up: Steps over which the weight of the divergences grows linearly from 0 to ``temperature``.
+        temperature: Weight of the divergences; 1 is Bayes' rule, below it a colder posterior.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 50
+    lr: float = 1e-3
+    scale_lr: float | None = None
+    warm_up: int = 0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_count(steps=self.steps, batch_size=self.batch_size)
+        check_positive(lr=self.lr, temperature=self.temperature, scale_lr=self.scale_lr or self.lr)
+        if type(self.warm_up) is not int or not 0 <= self.warm_up <= self.steps:
+            raise ValueError(f"warm_up must be from 0 to the {self.steps} steps; got {self.warm_up!r}")
+
+    def kl_weight(self, step: int) -> float:
+        """Returns the weight of the divergences in a step, counted from 0."""
+        return self.temperature * min(1.0, (step + 1) / (self.warm_up + 1))
+
+
+class Trainer:
+    """Trains one network, or several of the same kind side by side in one pass (``torch.func.vmap``).
+
+    The bit-exact continuation of :meth:`run` is in :meth:`state_dict`, random state included; PyTorch's global random
+    state is left as it is.
+
+    Args:
+        objectives: One per network, alike but for their parameters; what is fixed (decoders, whitening) is shared and
+            taken from the first. They stay as they are.
+        images: ``(networks, n, c, h, w)``, the training set of each.
+        labels: ``(networks, n)``.
+        schedule: How to train.
+        seed: Of everything random.
+
+    Attributes:
+        step: Steps taken.
+        terms: The last step's parts of the bound, of each network: ``nll`` ``(networks,)``, ``kl``
+            ``(networks, layers)``; ``None`` before the first.
+    """
+
+    def __init__(
+        self, objectives: Sequence[Objective], images: Tensor, labels: Tensor, schedule: Schedule, seed: int = 0
+    ) -> None:
+        if not objectives or len(images) != len(objectives) or images.shape[:2] != labels.shape:
+            raise ValueError(
+                f"images and labels must be (networks, n, ...) for {len(objectives)} networks, 1 or more; got "
+                f"{tuple(images.shape)} and {tuple(labels.shape)}"
+            )
+        self.schedule, self.images, self.labels = schedule, images, labels
+        self.step, self.terms = 0, None
+        self._base = copy.deepcopy(objectives[0]).train()
+        self._base.terms.eval()  # no dropout in a reverse model: it is a density, drawn and weighed
+        self._parameters = {
+            name: _stack(objectives, name).requires_grad_()
+            for name, parameter in self._base.named_parameters()
+            if parameter.requires_grad
+        }
+        self._buffers = {f"network.{name}": _stack(objectives, f"network.{name}") for name in _buffers(self._base)}
+        self._optimizer = torch.optim.Adam(self._groups(), lr=schedule.lr)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._random = _fresh_random_state(seed, images.device)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the Bayesian layers."""
+        return self._base.layers
+
+    def run(self, steps: int | None = None, progress: Callable[..., Any] = lambda *_: None) -> Terms:
+        """Trains on, for so many steps at most, or to the end of the schedule.
+
+        Args:
+            steps: At the most.
+            progress: Called after each step with 1 and, every 10 steps, a line about the parts of the bound.
+
+        Returns:
+            The parts of the bound in the last step.
+
+        Raises:
+            ValueError: A loss is infinite or NaN, or there is no step left.
+        """
+        last = self.schedule.steps if steps is None else min(self.step + steps, self.schedule.steps)
+        if self.step >= last:
+            raise ValueError(f"all {self.schedule.steps} steps of the schedule are done, or steps={steps} is below 1")
+        with self._own_random_state():
+            while self.step < last:
+                self._take_step()
+                progress(1, *([self._note()] if self.step % 10 == 0 else []))
+        self._check_finite()
+        return self.terms
+
+    def trained(self) -> list[Objective]:
+        """Returns the objectives, each with its network and reverse models, as they now are."""
+        found = []
+        for i in range(len(self.images)):
+            objective = copy.deepcopy(self._base)
+            state = {**dict(objective.named_parameters()), **dict(objective.named_buffers())}
+            with torch.no_grad():
+                for name, value in {**self._parameters, **self._buffers}.items():
+                    state[name].copy_(value[i])
+            found.append(objective.eval())
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that :meth:`run` depends on beside the arguments."""
+        return {
+            "step": self.step,
+            "parameters": {name: value.detach() for name, value in self._parameters.items()},
+            "buffers": self._buffers,
+            "optimizer": self._optimizer.state_dict(),
+            "random": self._random,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state; ``ValueError`` where it is of other networks."""
+        for ours, theirs in ((self._parameters, state["parameters"]), (self._buffers, state["buffers"])):
+            shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (ours, theirs)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"the state is of other networks: it holds {shapes[1]}, these have {shapes[0]}")
+            for name, value in ours.items():
+                value.copy_(theirs[name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step, self._random = state["step"], state["random"]
+
+    def _take_step(self) -> None:
+        schedule = self.schedule
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * (1 - self.step / schedule.steps)
+        images, labels = self._batch()
+        nll = vmap(self._nll, randomness="different")(self._parameters, self._buffers, images, labels)
+        parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
+        self.terms = Terms(nll, torch.stack(parts))
+        loss = self.terms.nll.sum() + schedule.kl_weight(self.step) * self.terms.kl.sum()
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self.terms = Terms(*(part.detach() for part in self.terms))
+        self.step += 1
+
+    def _nll(self, parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
+        arguments = (images, labels, self.labels.shape[1])
+        return _call(self._base, "nll", {**parameters, **buffers}, arguments)
+
+    def _kl(self, parameters: Tensors) -> Tensor:
+        """Returns the divergences of one network; one at a time, for a prior's code need not bear ``vmap``."""
+        return _call(self._base, "kl", parameters)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        networks, count = self.labels.shape
+        if count <= self.schedule.batch_size:
+            return self.images, self.labels
+        order = torch.rand(networks, count, device=self.labels.device).argsort(1)[:, : self.schedule.batch_size]
+        rows = torch.arange(networks, device=self.labels.device)[:, None]
+        return self.images[rows, order], self.labels[rows, order]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        scales = [value for name, value in self._parameters.items() if name.endswith(".log_variance")]
+        rest = [value for name, value in self._parameters.items() if not name.endswith(".log_variance")]
+        schedule = self.schedule
+        groups = [{"params": rest, "lr": schedule.lr}, {"params": scales, "lr": schedule.scale_lr or schedule.lr}]
+        return [group for group in groups if group["params"]]
+
+    def _note(self) -> str:
+        kl = zip(self.layers, self.terms.kl.mean(0).tolist(), strict=True)
+        return ", ".join([f"nll {self.terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
+
+    def _check_finite(self) -> None:
+        broken = ~(self.terms.nll.isfinite() & self.terms.kl.isfinite().all(1))
+        if broken.any():
+            raise ValueError(
+                f"network {broken.nonzero()[0].item()} diverged by step {self.step}: nll {self.terms.nll.tolist()}, KL "
+                f"{self.terms.kl.tolist()}; lower lr={self.schedule.lr}, or start nearer to the prior"
+            )
+
+    @contextmanager
+    def _own_random_state(self) -> Iterator[None]:
+        device = self.images.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            _set_random_state(self._random, device)
+            try:
+                yield
+            finally:
+                self._random = _random_state(device)
+
+
+class _Method(nn.Module):
+    """A method of an objective, as a module."""
+
+    def __init__(self, objective: Objective, name: str) -> None:
+        super().__init__()
+        self.objective, self.name = objective, name
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return getattr(self.objective, self.name)(*arguments)
+
+
+def _call(objective: Objective, name: str, state: Tensors, arguments: tuple[Any, ...] = ()) -> Tensor:
+    """Calls a method of an objective with other parameters."""
+    return functional_call(
+        _Method(objective, name), {f"objective.{key}": value for key, value in state.items()}, arguments
+    )
+
+
+def _stack(objectives: Sequence[Objective], name: str) -> Tensor:
+    module, _, leaf = name.rpartition(".")
+    return torch.stack([getattr(objective.get_submodule(module), leaf).detach() for objective in objectives])
+
+
+def _buffers(objective: Objective) -> list[str]:
+    return [name for name, _ in objective.network.named_buffers()]
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _fresh_random_state(seed: int, device: torch.device) -> dict[str, Tensor]:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _random_state(device)
