@@ -1,4 +1,4 @@
-"""Classification from few labels (Section 4.1, Fig. 2 and 5): every prior, from every initialisation, on paired splits."""
+"""Classification from few labels (Section 4.1, Fig. 2 and 5): every prior and initialisation, on paired splits."""
 
 import hashlib
 from collections.abc import Callable, Iterator

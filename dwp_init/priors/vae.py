@@ -94,7 +94,7 @@ class KernelVAE(Prior):
         return self.decode(z).log_prob(white) - posterior.kl_standard() - self.whitening.log_det()
 
     def blind_elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to one-sample estimates of the bound with r(z|w) = p(z) ``(n,)`` (Appendix B)."""
+        """Maps kernels ``(n, c, k, k)`` to one-sample estimates ``(n,)`` of the bound with r(z|w) = p(z) (App. B)."""
         white = self.whitening(self._flatten(kernels))
         z = self._draw_latent(len(white), generator)
         return self.decode(z).log_prob(white) - self.whitening.log_det()

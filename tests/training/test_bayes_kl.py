@@ -174,7 +174,7 @@ def test_a_learned_scale_finds_the_root_mean_square() -> None:
         optimizer.step()
     best = (q.loc.square() + q.scale.square()).mean().sqrt()
     assert term.log_scale.exp().item() == pytest.approx(best.item(), rel=1e-3)
-    assert not list(p for p in NormalKL().parameters() if p.requires_grad)
+    assert not any(p.requires_grad for p in NormalKL().parameters())
 
 
 def integrated(alpha: float) -> float:

@@ -99,19 +99,15 @@ def test_kernels_of_several_channels() -> None:
 
 
 def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:
-    with pytest.raises(
-        ValueError, match=r"layer '3', a BayesConv2d of 4×3×5×5, has no divergence .*1×3×3.*KL would be 0"
-    ):
+    with pytest.raises(ValueError, match=r"layer '3', a BayesConv2d of 4×3×5×5, has no .*1×3×3.*KL would be 0"):
         objective([GaussianKL(gaussian(3))])
     with pytest.raises(ValueError, match=r"layer '0'.*fits \(none\)"):
         objective([])
-    with pytest.raises(
-        ValueError, match=r"no Bayesian layer takes GaussianKL of 1×7×7 kernels; the network has 0 3×1×3×3"
-    ):
+    with pytest.raises(ValueError, match="no Bayesian layer takes GaussianKL of 1×7×7 kernels; the network has 0 3×1"):
         objective([NormalKL(), GaussianKL(gaussian(7))])
     with pytest.raises(ValueError, match="no Bayesian layer takes NormalKL; the network has none"):
         Objective(network(bayesian=False), NormalKL())
-    with pytest.raises(ValueError, match="layer '0'.*TruncatedLogUniformKL"):
+    with pytest.raises(ValueError, match=r"layer '0'.*TruncatedLogUniformKL"):
         objective(TruncatedLogUniformKL())
     with pytest.raises(ValueError, match="kernels must be a whole number from 1"):
         objective(NormalKL(), kernels=0)

@@ -26,6 +26,7 @@ from training.bayes.kl import NormalKL as NormalKL
 from training.bayes.kl import PriorKL as PriorKL
 from training.bayes.kl import TruncatedLogUniformKL as TruncatedLogUniformKL
 from training.bayes.kl import kl_from as kl_from
+from training.bayes.layers import SCALE as SCALE
 from training.bayes.layers import BayesConv2d as BayesConv2d
 from training.bayes.layers import RelativeBayesConv2d as RelativeBayesConv2d
 from training.bayes.objective import Objective as Objective

@@ -35,7 +35,7 @@ def bayesianize_(
 
     Raises:
         TypeError: ``model`` is no module, or itself a convolution.
-        ValueError: A pattern matches no convolution, a chosen layer is of a subclass, parametrized, lazy or has hooks, or
+        ValueError: A pattern matches no convolution, a chosen layer is of a subclass, parametrized or has hooks, or
             ``scale`` is wrong. Nothing was changed.
     """
     if not isinstance(model, nn.Module) or isinstance(model, nn.Conv2d):

@@ -75,8 +75,8 @@ class LogUniformKL(KL):
 class TruncatedLogUniformKL(KL):
     """KL from p(log |w|) ∝ const by the cubic fit of Kingma et al. (2015), good for α = σ²/μ² ≤ 1.
 
-    Within 0.04 nats per weight of the integral, up to a constant that is left out: the prior is improper. For :class:`training.bayes.RelativeBayesConv2d`, the posterior that keeps
-    α ≤ 1.
+    Within 0.04 nats per weight of the integral, up to a constant that is left out: the prior is improper. For
+    :class:`training.bayes.RelativeBayesConv2d`, the posterior that keeps α ≤ 1.
     """
 
     def fits(self, layer: BayesConv2d) -> bool:

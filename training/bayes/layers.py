@@ -50,7 +50,7 @@ class BayesConv2d(nn.Conv2d):
         return self.q.draw(generator)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps images ``(n, in, h, w)`` to outputs drawn from their distribution; in evaluation to those of the mean."""
+        """Maps images ``(n, in, h, w)`` to draws of their outputs; in evaluation mode to those of the mean."""
         mean = self._conv_forward(input, self.weight, self.bias)
         if not self.training:
             return mean

@@ -15,7 +15,7 @@ from training.bayes.layers import BayesConv2d
 
 
 class Terms(NamedTuple):
-    """What the negative evidence lower bound is the sum of, in nats: of the data ``()``, and of each layer ``(layers,)``."""
+    """What the negative evidence lower bound is the sum of, in nats: the data's ``()``, each layer's ``(layers,)``."""
 
     nll: Tensor
     kl: Tensor
@@ -93,8 +93,9 @@ def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:
             layer = layers[name]
             given = ", ".join(map(_describe, terms)) or "none"
             raise ValueError(
-                f"layer {name!r}, a {type(layer).__name__} of {'×'.join(map(str, layer.weight.shape))}, has no divergence "
-                f"from a prior that fits ({given}): its KL would be 0. Give one, or leave the layer out of bayesianize_"
+                f"layer {name!r}, a {type(layer).__name__} of {'×'.join(map(str, layer.weight.shape))}, has no "
+                f"divergence from a prior that fits ({given}): its KL would be 0. Give one, or leave the "
+                "layer out of bayesianize_"
             )
     for term in terms:
         if not any(term is used for used in chosen.values()):

@@ -2,13 +2,13 @@
 
     python -m training run fig2a_mnist --data-root DATA --workers 2 --record
 
-Expected, test accuracy of an ensemble of 10 (from the legend of the authors' notebook): dwp .800, .867, .915, .945, .961
-for 50, 100, 200, 500, 1,000 labels; log-uniform .766, .839, .894, .938, .958; N(0, 1) .717, .816, .890, .938, .959.
-Found: ``training/results/fig2a_mnist.csv``, each split in ``fig2a_mnist_runs.csv``, the figure in ``fig2a_mnist.png``.
-Departures: the dwp of the bundled dense VAEs with their reverse models trained, as Algorithm 1 has it (the authors' code
-keeps them fixed); fewer steps than the 10,000 that the authors' README gives for 50 labels, at higher learning rates,
-chosen on training images held out (see ``tune_few_labels``); additive posteriors for all priors. N(0, s²), the Gaussian,
-the scale mixture, deterministic networks and the grid of prior and initialisation, which the paper lacks, are beside it.
+Expected, test accuracy of an ensemble of 10 (from the legend of the authors' notebook): for 50, 100, 200, 500 and 1,000
+labels dwp .800, .867, .915, .945, .961; log-uniform .766, .839, .894, .938, .958; N(0, 1) .717, .816, .890, .938, .959.
+Found: ``training/results/fig2a_mnist.csv``, each split in ``fig2a_mnist_runs.csv``, the picture in ``fig2a_mnist.png``.
+Departures: the dwp is the bundled dense VAEs with their reverse models trained, as Algorithm 1 has it (the authors'
+code keeps them fixed); fewer steps than the 10,000 that the authors' README gives for 50 labels, at higher learning
+rates; additive posteriors for all priors. Beside it N(0, s²), the Gaussian, the scale mixture, deterministic networks,
+and the grid of prior and initialisation, which the paper lacks.
 """
 
 from training.classify import Classify
