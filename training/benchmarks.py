@@ -1,4 +1,4 @@
-"""What things cost: drawing a network's kernels, and training source networks one by one or as an ensemble."""
+"""What things cost: drawing a network's kernels, training source networks, and a step of variational inference."""
 
 import statistics
 import time
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import dwp_init
 from dwp_init import Prior
+from training import bayes
 from training.evaluate import bundled_digests, print_table, write_table
 from training.fit import fitted_prior
 from training.networks import CIFARNet, MNISTNet
@@ -214,6 +215,66 @@ class SourceThroughput(Stage):
             optimizer.step()
 
         return step
+
+
+@dataclass(frozen=True)
+class InferenceStep(Stage):
+    """Times a step of Algorithm 1 against one with the standard normal prior, alternating, in a process for each row.
+
+    Args:
+        batch_size: Images per step.
+        filters: Channels of the MNIST network; a row for each prior, and for each number of kernels looked at.
+        kernels: Kernels of a layer that a step looks at; 0 for all.
+        repeats: Pairs of timings; medians are reported.
+    """
+
+    batch_size: int = 50
+    filters: tuple[int, int] = (32, 128)
+    kernels: tuple[int, ...] = (0, 512)
+    repeats: int = 15
+
+    def other_inputs(self) -> dict[str, Any]:
+        return bundled_digests(*(name for pair in PAIRS for name in pair))
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        check_counts(batch_size=self.batch_size, repeats=self.repeats)
+        rows = []
+        for pair in PAIRS:
+            for kernels in self.kernels:
+                with torch.multiprocessing.get_context("spawn").Pool(1) as fresh:
+                    rows.append(fresh.apply(_measure_step, (self, pair, kernels)))
+                print(f"  {rows[-1]}")
+        write_table(folder / "record" / "inference_step.csv", rows)
+        return {"rows": rows}
+
+
+def _measure_step(stage: InferenceStep, pair: tuple[str, str], kernels: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    learned = [bayes.kl_from(dwp_init.load_prior(name)) for name in pair]
+    trainers = [_trainer(stage, terms, kernels) for terms in (bayes.NormalKL(), learned)]
+    trainers[0].run(2)
+    memory = [_extra_memory(lambda trainer=trainer: trainer.run(2)) for trainer in trainers]
+    times = [[_seconds(lambda trainer=trainer: trainer.run(1)) for trainer in trainers] for _ in range(stage.repeats)]
+    ratios = torch.tensor([ours / normal for normal, ours in times])
+    return {
+        "priors": " + ".join(pair),
+        "filters": "/".join(map(str, stage.filters)),
+        "batch_size": stage.batch_size,
+        "kernels_per_layer": kernels or "all",
+        "over_standard_normal_median": round(ratios.median().item(), 2),
+        "min": round(ratios.min().item(), 2),
+        "max": round(ratios.max().item(), 2),
+        "extra_memory_mb": round(memory[1] / 1e6, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _trainer(stage: InferenceStep, terms: bayes.KL | list[bayes.KL], kernels: int) -> bayes.Trainer:
+    network = MNISTNet(stage.filters)
+    bayes.bayesianize_(network)
+    images, labels = torch.rand(1, stage.batch_size, 1, 28, 28), torch.randint(10, (1, stage.batch_size))
+    objective = bayes.Objective(network, terms, kernels or None)
+    return bayes.Trainer([objective], images, labels, bayes.Schedule(batch_size=stage.batch_size))
 
 
 def _seconds(function: Callable[[], None]) -> float:

@@ -21,13 +21,14 @@ from training.stages import (
     Stage,
     check_counts,
     load_checkpoint,
+    read_done,
     read_metrics,
     record_metrics,
     save_checkpoint,
 )
 from training.workers import Progress, run_jobs
 
-DWP, MIXTURE, GAUSSIAN, LOG_UNIFORM = "dwp", "scale mixture", "Gaussian", "log-uniform"
+DWP, DWP_FIXED, MIXTURE, GAUSSIAN, LOG_UNIFORM = "dwp", "dwp, ψ fixed", "scale mixture", "Gaussian", "log-uniform"
 AUTHORS_LOG_UNIFORM, STANDARD, SCALED, NONE = "log-uniform, α ≤ 1", "N(0, 1)", "N(0, s²)", "deterministic"
 FROM_DWP, FROM_XAVIER = "dwp", "Xavier"
 INITS = (FROM_DWP, FROM_XAVIER)
@@ -62,7 +63,6 @@ class Classify(Stage):
         steps: Of Algorithm 1, for every size.
         batch_size: Images per step.
         lr: Initial learning rate.
-        scale_lr: That of the posterior's log variances.
         scale: Standard deviation of the posterior at the start.
         warm_up: Steps over which the weight of the divergences grows from 0 to 1.
         kernels: Kernels of a layer that a step looks at.
@@ -86,7 +86,6 @@ class Classify(Stage):
     steps: int = 10_000
     batch_size: int = 50
     lr: float = 1e-3
-    scale_lr: float = 1e-3
     scale: float = bayes.SCALE
     warm_up: int = 0
     kernels: int = 512
@@ -109,7 +108,7 @@ class Classify(Stage):
             for init in self.inits
         ]
         done = {(row["size"], row["split"], row["prior"], row["init"]): row for row in read_metrics(folder)}
-        job = _job(self, folder, context)
+        job = Job.load(self, folder, context)
         with tqdm(total=len(keys) * self.steps, unit="step", desc=self.name) as bar:
             bar.update(len(done) * self.steps)
 
@@ -142,6 +141,32 @@ class Classify(Stage):
         write_table(record / f"{self.name}_runs.csv", rows)
         write_table(record / f"{self.name}.csv", table)
         plot_few_labels(table, record / f"{self.name}.png", f"{self.data}, {self.splits} splits")
+        print_table([{key: row[key] for key in ("size", "prior", "init", *SHOWN)} for row in table])
+        return {"table": table}
+
+
+@dataclass(frozen=True)
+class Selection(Stage):
+    """Draws some priors' part of what :class:`Classify` found.
+
+    Args:
+        needs: The stage with the runs.
+        name: Of the record.
+        priors: Which.
+    """
+
+    name: str = "fig5_gaussian"
+    priors: tuple[str, ...] = (DWP, LOG_UNIFORM, STANDARD, GAUSSIAN)
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        whole = read_done(context.out / self.needs[0])["table"]
+        table = [row for row in whole if row["prior"] in self.priors]
+        missing = set(self.priors) - {row["prior"] for row in table}
+        if missing:
+            raise ValueError(f"{self.needs[0]} has no runs of {', '.join(sorted(missing))}; add them to its priors")
+        record = folder / "record"
+        write_table(record / f"{self.name}.csv", table)
+        plot_few_labels(table, record / f"{self.name}.png", f"{', '.join(self.priors)}: {table[0]['splits']} splits")
         print_table([{key: row[key] for key in ("size", "prior", "init", *SHOWN)} for row in table])
         return {"table": table}
 
@@ -194,18 +219,6 @@ def _passes(keys: list[Key], done: dict[Key, Any], together: int) -> Iterator[tu
             yield members
 
 
-def _job(stage: Classify, folder: Path, context: Context) -> "_Job":
-    train, test = (context.images(stage.data, split).to(context.device) for split in ("train", "test"))
-    if stage.hold_out:
-        if not 0 < stage.hold_out < len(train[0]):
-            raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {stage.hold_out}")
-        test = tuple(part[-stage.hold_out :] for part in train)
-        train = tuple(part[: -stage.hold_out] for part in train)
-    test = tuple(part[:: -(-len(part) // stage.test_images)] for part in test)
-    others = context.images(stage.others, "test").to(context.device)[0] if stage.others else None
-    return _Job(stage, folder, train, test, others, LearnedPriors.load(stage.vaes, stage.mixtures))
-
-
 @dataclass(frozen=True)
 class LearnedPriors:
     """The bundled priors of a stage, and what follows from them."""
@@ -235,6 +248,7 @@ class LearnedPriors:
 
 PRIORS: dict[str, Callable[[LearnedPriors], list[bayes.KL]]] = {
     DWP: lambda learned: [bayes.kl_from(prior) for prior in learned.vaes],
+    DWP_FIXED: lambda learned: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes],
     MIXTURE: lambda learned: [bayes.kl_from(prior) for prior in learned.mixtures],
     GAUSSIAN: lambda learned: [bayes.kl_from(prior) for prior in learned.gaussians()],
     LOG_UNIFORM: lambda learned: [bayes.LogUniformKL()],
@@ -249,7 +263,9 @@ PRIORS: dict[str, Callable[[LearnedPriors], list[bayes.KL]]] = {
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """What the processes of a stage need to train its networks and to test them."""
+
     stage: Classify
     folder: Path
     train_data: tuple[Tensor, Tensor]
@@ -257,14 +273,24 @@ class _Job:
     others: Tensor | None
     learned: LearnedPriors
 
+    @classmethod
+    def load(cls, stage: Classify, folder: Path, context: Context) -> "Job":
+        """Loads the data and the priors."""
+        train, test = (context.images(stage.data, split).to(context.device) for split in ("train", "test"))
+        if stage.hold_out:
+            if not 0 < stage.hold_out < len(train[0]):
+                raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {stage.hold_out}")
+            test = tuple(part[-stage.hold_out :] for part in train)
+            train = tuple(part[: -stage.hold_out] for part in train)
+        test = tuple(part[:: -(-len(part) // stage.test_images)] for part in test)
+        others = context.images(stage.others, "test").to(context.device)[0] if stage.others else None
+        return cls(stage, folder, train, test, others, LearnedPriors.load(stage.vaes, stage.mixtures))
+
     def train(self, keys: tuple[Key, ...], progress: Progress) -> list[dict[str, Any]]:
         """Trains one pass, from its checkpoint if it has one; returns a row per split."""
-        size, first, prior, init = keys[0]
+        size, _, prior, init = keys[0]
         splits = [split for _, split, _, _ in keys]
-        objectives = [self.objective(split, prior, init) for split in splits]
-        data = [stratified(self.train_data[1], size, split) for split in splits]
-        images, labels = (torch.stack([part[rows] for rows in data]) for part in self.train_data)
-        trainer = bayes.Trainer(objectives, images, labels, self._schedule(), seed=first)
+        trainer = self.trainer(size, splits, prior, init)
         name = hashlib.sha256(repr(keys).encode()).hexdigest()[:16]
         checkpoint = self.folder / f"{name}.checkpoint"
         if checkpoint.exists():
@@ -279,6 +305,15 @@ class _Job:
         ]
         checkpoint.unlink(missing_ok=True)
         return found
+
+    def trainer(self, size: int, splits: list[int], prior: str, init: str) -> bayes.Trainer:
+        """Returns what trains one pass, from the start."""
+        objectives = [self.objective(split, prior, init) for split in splits]
+        rows = [stratified(self.train_data[1], size, split) for split in splits]
+        images, labels = (torch.stack([part[picked] for picked in rows]) for part in self.train_data)
+        stage = self.stage
+        schedule = bayes.Schedule(stage.steps, stage.batch_size, stage.lr, warm_up=stage.warm_up)
+        return bayes.Trainer(objectives, images, labels, schedule, seed=splits[0])
 
     def objective(self, split: int, prior: str, init: str) -> bayes.Objective:
         """Returns an untrained network with a posterior, and its divergences from a prior."""
@@ -298,10 +333,6 @@ class _Job:
             bayes.bayesianize_(network, scale=stage.scale)
         terms = PRIORS[prior](self.learned)
         return bayes.Objective(network.to(self.train_data[0].device), terms, stage.kernels)
-
-    def _schedule(self) -> bayes.Schedule:
-        stage = self.stage
-        return bayes.Schedule(stage.steps, stage.batch_size, stage.lr, stage.scale_lr, stage.warm_up)
 
     def _scores(self, objective: bayes.Objective, split: int) -> dict[str, float]:
         network, (images, labels) = objective.network, self.test

@@ -1,0 +1,17 @@
+"""The cost of a step of variational inference with a learned prior, against the standard normal prior.
+
+    python -m training run inference_step --record
+
+Expected: at most 2.5 times with the dense VAEs on a CPU, and memory that the number of kernels looked at bounds.
+Found: ``training/results/inference_step.csv``; run it on an idle machine.
+"""
+
+from training.benchmarks import InferenceStep
+from training.stages import Stage
+
+FOLDER = "benchmarks"
+
+
+def stages(smoke: bool = False) -> dict[str, Stage]:
+    small = {"filters": (4, 4), "kernels": (0, 8), "repeats": 2} if smoke else {}
+    return {"inference_step": InferenceStep(**small)}
