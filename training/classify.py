@@ -53,18 +53,20 @@ class Classify(Stage):
         mixtures: Bundled mixtures, for the other learned priors: themselves, the Gaussian of the same kernels, and
             N(0, s²), s the root mean square of the same kernels.
         priors: The priors to compare, of ``PRIORS``.
-        inits: The initialisations, ``dwp`` (draws of ``vaes`` at their own scale) or ``Xavier``.
+        from_xavier: Those of them that are started from Xavier's initialisation too. All are from draws of ``vaes`` at
+            their own scale.
         sizes: Sizes of the training sets.
         splits: How many for each size; each has its own seed for the network too.
         first_split: Seed of the first.
         together: Splits that are trained in one pass: 1 on a CPU, where that is fastest, all on an accelerator.
         hold_out: Training images, the last ones, that no split takes and on which is tested: for choices.
-        test_images: So many evenly spaced test images at the most.
+        test_images: So many evenly spaced test images at the most, and as many of ``others``.
         steps: Of Algorithm 1, for every size.
         batch_size: Images per step.
-        lr: Initial learning rate.
+        lr: Initial learning rate of everything: posterior, biases, classifier, reverse models.
         scale: Standard deviation of the posterior at the start.
-        warm_up: Steps over which the weight of the divergences grows from 0 to 1.
+        warm_up: Steps over which the weight of the divergences grows from 0.
+        temperature: That weight, 1 in Bayes' rule.
         kernels: Kernels of a layer that a step looks at.
         samples: Networks of the ensemble.
     """
@@ -75,8 +77,8 @@ class Classify(Stage):
     filters: tuple[int, ...] = (32, 128)
     vaes: tuple[str, ...] = ("notmnist-7x7-vae", "notmnist-5x5-vae")
     mixtures: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, LOG_UNIFORM, STANDARD, SCALED, NONE)
-    inits: tuple[str, ...] = INITS
+    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, AUTHORS_LOG_UNIFORM, LOG_UNIFORM, STANDARD, SCALED, NONE)
+    from_xavier: tuple[str, ...] = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, SCALED, NONE)
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     splits: int = 10
     first_split: int = 0
@@ -88,6 +90,7 @@ class Classify(Stage):
     lr: float = 1e-3
     scale: float = bayes.SCALE
     warm_up: int = 0
+    temperature: float = 1.0
     kernels: int = 512
     samples: int = 10
 
@@ -104,8 +107,8 @@ class Classify(Stage):
             (size, split, prior, init)
             for size in self.sizes
             for split in range(self.first_split, self.first_split + self.splits)
-            for prior in self.priors
-            for init in self.inits
+            for init, priors in ((FROM_DWP, self.priors), (FROM_XAVIER, self.from_xavier))
+            for prior in priors
         ]
         done = {(row["size"], row["split"], row["prior"], row["init"]): row for row in read_metrics(folder)}
         job = Job.load(self, folder, context)
@@ -129,10 +132,10 @@ class Classify(Stage):
         check_counts(splits=self.splits, together=self.together, test_images=self.test_images, samples=self.samples)
         if self.data not in NETWORKS:
             raise ValueError(f"data must be one of {', '.join(NETWORKS)}; got {self.data!r}")
-        for name, given, known in (("priors", self.priors, tuple(PRIORS)), ("inits", self.inits, INITS)):
-            unknown = [word for word in given if word not in known]
-            if unknown or not given or len(set(given)) != len(given):
-                raise ValueError(f"{name} must be some of {', '.join(known)}, each once; got {given}")
+        known = {"priors": (self.priors, tuple(PRIORS)), "from_xavier": (self.from_xavier, self.priors)}
+        for name, (given, there) in known.items():
+            if set(given) - set(there) or len(set(given)) != len(given) or not self.priors:
+                raise ValueError(f"{name} must be some of {', '.join(there)}, each once; got {given}")
         if not self.sizes or any(size < 10 or size % 10 for size in self.sizes):
             raise ValueError(f"sizes must be multiples of the 10 classes, for stratified splits; got {self.sizes}")
 
@@ -270,7 +273,7 @@ class Job:
     folder: Path
     train_data: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
-    others: Tensor | None
+    others: Tensor
     learned: LearnedPriors
 
     @classmethod
@@ -283,7 +286,8 @@ class Job:
             test = tuple(part[-stage.hold_out :] for part in train)
             train = tuple(part[: -stage.hold_out] for part in train)
         test = tuple(part[:: -(-len(part) // stage.test_images)] for part in test)
-        others = context.images(stage.others, "test").to(context.device)[0] if stage.others else None
+        others = context.images(stage.others, "test").to(context.device)[0] if stage.others else test[0][:0]
+        others = others[:: max(-(-len(others) // stage.test_images), 1)]
         return cls(stage, folder, train, test, others, LearnedPriors.load(stage.vaes, stage.mixtures))
 
     def train(self, keys: tuple[Key, ...], progress: Progress) -> list[dict[str, Any]]:
@@ -312,7 +316,8 @@ class Job:
         rows = [stratified(self.train_data[1], size, split) for split in splits]
         images, labels = (torch.stack([part[picked] for picked in rows]) for part in self.train_data)
         stage = self.stage
-        schedule = bayes.Schedule(stage.steps, stage.batch_size, stage.lr, warm_up=stage.warm_up)
+        weight = {"warm_up": stage.warm_up, "temperature": stage.temperature}
+        schedule = bayes.Schedule(stage.steps, stage.batch_size, stage.lr, **weight)
         return bayes.Trainer(objectives, images, labels, schedule, seed=splits[0])
 
     def objective(self, split: int, prior: str, init: str) -> bayes.Objective:
@@ -338,8 +343,7 @@ class Job:
         network, (images, labels) = objective.network, self.test
         samples = self.stage.samples if objective.layers else 1
         generator = torch.Generator(images.device).manual_seed(split)
-        unknown = images[:0] if self.others is None else self.others
-        together = torch.cat([images, unknown])
+        together = torch.cat([images, self.others])
         drawn = bayes.predict_samples(network, together, samples, generator) if objective.layers else None
         mean = bayes.predict(network, together)
         drawn = mean[None] if drawn is None else drawn
@@ -350,7 +354,7 @@ class Job:
             "accuracy_mean_weights": bayes.score(mean[:known], labels)["accuracy"],
             "accuracy_one_sample": sum(one) / len(one),
         }
-        if self.others is not None:
+        if len(self.others):
             found["ood_auroc"] = bayes.ood_auroc(ensemble[:known], ensemble[known:])
         return {name: round(value, 4) for name, value in found.items()}
 

@@ -16,7 +16,7 @@ from training.stages import Stage
 
 FOLDER = "few_labels"
 SMALL = {"filters": (4, 4), "sizes": (10, 20), "splits": 2, "steps": 6, "batch_size": 10, "kernels": 8, "samples": 2}
-BUDGET = {"splits": 5, "steps": 300, "batch_size": 32, "lr": 3e-3, "test_images": 2500}
+BUDGET = {"splits": 5, "steps": 300, "batch_size": 32, "lr": 3e-3, "test_images": 2000}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:

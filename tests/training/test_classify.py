@@ -1,0 +1,314 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dwp_init import load_prior
+from training import bayes
+from training.classify import (
+    AUTHORS_LOG_UNIFORM,
+    DWP,
+    DWP_FIXED,
+    FROM_DWP,
+    FROM_XAVIER,
+    GAUSSIAN,
+    INITS,
+    LOG_UNIFORM,
+    METRICS,
+    MIXTURE,
+    NONE,
+    PRIORS,
+    SCALED,
+    STANDARD,
+    Classify,
+    Job,
+    LearnedPriors,
+    Selection,
+    _passes,
+    stratified,
+    summary,
+)
+from training.data import Images
+from training.stages import Context, read_done, read_metrics, run_stages
+
+SMALL = Classify(
+    filters=(2, 3),
+    priors=(DWP, NONE),
+    from_xavier=(DWP, NONE),
+    sizes=(20,),
+    splits=2,
+    steps=4,
+    batch_size=10,
+    lr=1e-2,
+    kernels=4,
+    samples=3,
+)
+
+
+def _images(n: int, seed: int) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    return Images(images, torch.arange(n) % 10, {"seed": seed})
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Images]:
+    """100 images to train with and 30 for the test in place of MNIST, others in place of notMNIST; may be replaced."""
+    data = {("mnist", "train"): _images(100, 0), ("mnist", "test"): _images(30, 1)}
+    data |= {("notmnist", "train"): _images(20, 2), ("notmnist", "test"): _images(20, 3)}
+    monkeypatch.setattr(Context, "images", lambda context, name, split: data[name, split])
+    return data
+
+
+@pytest.fixture
+def job(data: Any, tmp_path: Path) -> Job:
+    return Job.load(SMALL, tmp_path, Context(tmp_path))
+
+
+def run(stage: Classify, out: Path, **context: Any) -> list[dict[str, Any]]:
+    folder = run_stages({"fig2a_mnist": stage}, Context(out, **context))["fig2a_mnist"]
+    with (folder / "record" / "fig2a_mnist_runs.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("size", [10, 50, 200])
+def test_splits_are_stratified_and_differ(size: int) -> None:
+    labels = torch.randint(10, (1000,), generator=torch.Generator().manual_seed(0))
+    picked = [stratified(labels, size, seed) for seed in range(3)]
+    for rows in picked:
+        assert len(rows.unique()) == size and (labels[rows].bincount(minlength=10) == size // 10).all()
+    assert not torch.equal(picked[0].sort().values, picked[1].sort().values)
+    assert torch.equal(picked[2], stratified(labels, size, 2))
+
+
+@pytest.mark.parametrize(("size", "count"), [(15, 1000), (2000, 1000)])
+def test_splits_that_cannot_be_had(size: int, count: int) -> None:
+    with pytest.raises(ValueError, match=f"{size} images of 10 classes, as many of each, cannot be had from {count}"):
+        stratified(torch.arange(count) % 10, size, 0)
+
+
+def test_every_prior_has_its_term(job: Job) -> None:
+    kinds = {
+        DWP: bayes.AuxiliaryKL,
+        DWP_FIXED: bayes.AuxiliaryKL,
+        MIXTURE: bayes.MonteCarloKL,
+        GAUSSIAN: bayes.GaussianKL,
+        LOG_UNIFORM: bayes.LogUniformKL,
+        AUTHORS_LOG_UNIFORM: bayes.TruncatedLogUniformKL,
+        STANDARD: bayes.NormalKL,
+        SCALED: bayes.NormalKL,
+    }
+    assert kinds.keys() | {NONE} == PRIORS.keys()
+    for prior, kind in kinds.items():
+        objective = job.objective(0, prior, FROM_DWP)
+        assert [type(term) for term in objective.terms] == [kind, kind]
+    assert job.objective(0, NONE, FROM_DWP).layers == []
+    assert job.objective(0, STANDARD, FROM_DWP).terms[0].log_scale == 0
+    relative = job.objective(0, AUTHORS_LOG_UNIFORM, FROM_DWP).network.features.conv1
+    assert type(relative) is bayes.RelativeBayesConv2d
+    trained, fixed = (job.objective(0, prior, FROM_DWP).terms for prior in (DWP, DWP_FIXED))
+    assert any(p.requires_grad for p in trained.parameters()) and not any(p.requires_grad for p in fixed.parameters())
+
+
+def test_what_follows_from_the_bundled_priors(job: Job) -> None:
+    """The Gaussian and s are those of the kernels that the priors were fitted to."""
+    learned = LearnedPriors.load(SMALL.vaes, SMALL.mixtures)
+    for gaussian, vae, rms in zip(learned.gaussians(), learned.vaes, learned.rms(), strict=True):
+        assert gaussian.kernel_shape == vae.kernel_shape
+        torch.testing.assert_close(gaussian.whitening.loc, vae.whitening.loc)
+        drawn = gaussian.sample(20_000, torch.Generator().manual_seed(0)).square().mean().sqrt().item()
+        assert rms == pytest.approx(drawn, rel=0.02)
+    scales = [term.log_scale.exp().item() for term in job.objective(0, SCALED, FROM_DWP).terms]
+    assert scales == pytest.approx(learned.rms())
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_runs_are_paired(job: Job, prior: str) -> None:
+    """Priors share everything but the prior; initialisations share all but the convolutions' weights."""
+    first = job.objective(1, DWP, FROM_DWP).network.state_dict()
+    for init in INITS:
+        network = job.objective(1, prior, init).network.state_dict()
+        for name, value in first.items():
+            if name.endswith("log_variance"):
+                continue
+            assert torch.equal(network[name], value) == (init == FROM_DWP or ".conv" not in name or "bias" in name)
+    other = job.objective(2, prior, FROM_DWP).network.state_dict()
+    assert not torch.equal(other["classifier.weight"], first["classifier.weight"])
+
+
+def test_from_dwp_draws_at_the_priors_own_scale(data: Any, tmp_path: Path) -> None:
+    job = Job.load(replace(SMALL, filters=(64, 32)), tmp_path, Context(tmp_path))
+    network = job.objective(0, DWP, FROM_DWP).network
+    for layer, name in ((network.features.conv1, SMALL.vaes[0]), (network.features.conv2, SMALL.vaes[1])):
+        expected = load_prior(name).sample(5000, torch.Generator().manual_seed(0)).square().mean().sqrt()
+        assert layer.weight.square().mean().sqrt().item() == pytest.approx(expected.item(), rel=0.15)
+
+
+def test_the_table(data: Any, tmp_path: Path) -> None:
+    rows = run(SMALL, tmp_path)
+    assert [(row["size"], row["split"], row["prior"], row["init"]) for row in rows] == [
+        ("20", split, prior, init) for split in "01" for init in (FROM_DWP, FROM_XAVIER) for prior in (DWP, NONE)
+    ]
+    folder = tmp_path / "fig2a_mnist"
+    table = read_done(folder)["table"]
+    assert len(table) == 4 and all(row["splits"] == 2 for row in table)
+    for row in table:
+        own = [r for r in rows if (r["prior"], r["init"]) == (row["prior"], row["init"])]
+        for name in METRICS:
+            values = torch.tensor([float(r[name]) for r in own])
+            assert row[name] == pytest.approx(values.mean().item(), abs=1e-3)
+            assert row[f"{name}_sd"] == pytest.approx(values.std().item(), abs=1e-3)
+    assert table[0]["over_dwp"] == 0 and (folder / "record" / "fig2a_mnist.png").stat().st_size > 5000
+    assert not list(folder.glob("*.checkpoint"))
+
+
+def test_differences_are_paired_by_split() -> None:
+    metrics = dict.fromkeys(METRICS, 1.0)
+    rows = [
+        {**metrics, "size": 20, "split": split, "prior": prior, "init": FROM_DWP, "accuracy": accuracy}
+        for split, pair in enumerate([(80.0, 81.0), (60.0, 61.0)])
+        for prior, accuracy in zip((DWP, NONE), pair, strict=True)
+    ]
+    table = summary(rows)
+    assert table[1]["over_dwp"] == 1 and table[1]["over_dwp_sd"] == 0 and table[1]["accuracy_sd"] > 10
+    assert "over_dwp" not in summary(rows[1:2])[0]
+
+
+def test_an_ensemble_is_scored_by_its_mean(job: Job) -> None:
+    objective = job.objective(0, STANDARD, FROM_DWP).eval()
+    with torch.no_grad():
+        for layer in bayes.bayesian_layers(objective.network).values():
+            layer.log_variance.fill_(-6)
+    found = job._scores(objective, split=4)
+    images, labels = job.test
+    generator = torch.Generator().manual_seed(4)
+    drawn = bayes.predict_samples(objective.network, images, 3, generator)
+    for name, value in bayes.score(drawn.mean(0), labels).items():
+        assert found[name] == pytest.approx(value, abs=1e-3)
+    one = [bayes.score(part, labels)["accuracy"] for part in drawn]
+    assert found["accuracy_one_sample"] == pytest.approx(sum(one) / 3, abs=1e-3)
+    assert 0 <= found["ood_auroc"] <= 100
+
+
+def test_deterministic_networks_are_an_ensemble_of_one(job: Job) -> None:
+    found = job._scores(job.objective(0, NONE, FROM_DWP), 0)
+    assert found["accuracy"] == found["accuracy_mean_weights"] == found["accuracy_one_sample"]
+
+
+def test_test_images(data: Any, tmp_path: Path) -> None:
+    context = Context(tmp_path)
+    few = Job.load(replace(SMALL, test_images=10), tmp_path, context)
+    assert torch.equal(few.test[1], data["mnist", "test"].labels[::3])
+    held = Job.load(replace(SMALL, hold_out=30, others=""), tmp_path, context)
+    train, test = data["mnist", "train"].to(torch.device("cpu"))[0].split([70, 30])
+    assert torch.equal(held.train_data[0], train) and torch.equal(held.test[0], test) and len(held.others) == 0
+
+
+def test_splits_in_one_pass(data: Any, tmp_path: Path) -> None:
+    """Each has its own data and network; the scores of both are kept, row by row."""
+    rows = run(replace(SMALL, splits=3, together=2), tmp_path)
+    alone = run(replace(SMALL, splits=3), tmp_path / "alone")
+    assert [(row["split"], row["prior"], row["init"]) for row in rows] == [
+        (row["split"], row["prior"], row["init"]) for row in alone
+    ]
+    for row, other in zip(rows, alone, strict=True):
+        if row["prior"] == NONE:  # nothing random but the minibatches, which come from the pass's first seed
+            assert float(row["train_nll"]) == pytest.approx(float(other["train_nll"]), rel=0.3)
+
+
+def test_passes_do_not_depend_on_what_is_done() -> None:
+    keys = [(20, split, prior, FROM_DWP) for split in range(5) for prior in (DWP, NONE)]
+    whole = list(_passes(keys, {}, 2))
+    assert sorted(key for group in whole for key in group) == sorted(keys)
+    assert all(len({key[2] for key in group}) == 1 for group in whole)
+    left = list(_passes(keys, {keys[0]: None, keys[2]: None, keys[4]: None}, 2))
+    assert left == [group for group in whole if group[0] != keys[0]]
+
+
+def test_two_processes_find_the_same(data: Any, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    assert run(SMALL, tmp_path / "one") == run(SMALL, tmp_path / "two", workers=2)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from training import classify
+from training.classify import Classify
+from training.stages import Context, run_stages
+torch.set_num_threads(1)
+classify.BLOCK = 5
+priors = ("dwp", "N(0, 1)")
+stage = Classify(filters=(2, 3), priors=priors, from_xavier=priors, sizes=(20,), splits=2, steps=60, batch_size=10,
+                 lr=1e-2, kernels=4, samples=3, test_images=50)
+run_stages({"fig2a_mnist": stage}, Context(Path(sys.argv[1]), smoke=True))
+"""
+
+
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """``kill -9`` in the middle of a network, then again: the tables are the same to the last digit."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def start(out: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    killed, whole = tmp_path / "killed" / "fig2a_mnist", tmp_path / "whole" / "fig2a_mnist"
+    process = start(killed.parent)
+    deadline = time.monotonic() + 120
+    while len(read_metrics(killed)) < 2 or not list(killed.glob("*.checkpoint")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (killed / "done.json").exists()
+    before = len(read_metrics(killed))
+    assert list(killed.glob("*.checkpoint")) and 2 <= before < 8
+    for out in (killed.parent, whole.parent):
+        process = start(out)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()
+    assert len(read_metrics(killed)) == 8
+    for name in ("fig2a_mnist.csv", "fig2a_mnist_runs.csv"):
+        assert (killed / "record" / name).read_bytes() == (whole / "record" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "notmnist"}, "data must be one of mnist, cifar10; got 'notmnist'"),
+        ({"priors": ("dwp", "flat")}, r"priors must be some of dwp, .*deterministic, each once; got \('dwp', 'flat'\)"),
+        ({"priors": ()}, "priors must be some of"),
+        ({"from_xavier": ("dwp", "N(0, 1)")}, "from_xavier must be some of dwp, deterministic, each once"),
+        ({"priors": ("dwp", "dwp")}, "priors must be some of .* each once"),
+        ({"sizes": (25,)}, r"sizes must be multiples of the 10 classes, for stratified splits; got \(25,\)"),
+        ({"sizes": ()}, "sizes must be multiples"),
+        ({"splits": 0}, "splits must be 1 or more; got 0"),
+        ({"together": 0}, "together must be 1 or more; got 0"),
+        ({"test_images": 0}, "test_images must be 1 or more; got 0"),
+        ({"samples": 0}, "samples must be 1 or more; got 0"),
+        ({"hold_out": 100}, "hold_out must leave some of 100 training images; got 100"),
+    ],
+)
+def test_helpful_errors(data: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(replace(SMALL, **change), tmp_path)
+
+
+def test_a_selection_needs_its_priors(data: Any, tmp_path: Path) -> None:
+    stages = {"fig2a_mnist": SMALL, "few": Selection(("fig2a_mnist",), "few", (DWP,))}
+    folder = run_stages(stages, Context(tmp_path))["few"]
+    assert {row["prior"] for row in read_done(folder)["table"]} == {DWP}
+    assert {path.name for path in (folder / "record").iterdir()} == {"few.csv", "few.png"}
+    with pytest.raises(ValueError, match="fig2a_mnist has no runs of Gaussian; add them to its priors"):
+        run_stages(stages | {"other": Selection(("fig2a_mnist",), "other", (DWP, GAUSSIAN))}, Context(tmp_path))
