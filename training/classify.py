@@ -77,8 +77,8 @@ class Classify(Stage):
     filters: tuple[int, ...] = (32, 128)
     vaes: tuple[str, ...] = ("notmnist-7x7-vae", "notmnist-5x5-vae")
     mixtures: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, AUTHORS_LOG_UNIFORM, LOG_UNIFORM, STANDARD, SCALED, NONE)
-    from_xavier: tuple[str, ...] = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, SCALED, NONE)
+    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, AUTHORS_LOG_UNIFORM, STANDARD, SCALED, NONE)
+    from_xavier: tuple[str, ...] = (DWP, STANDARD, SCALED, NONE)
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     splits: int = 10
     first_split: int = 0
@@ -159,7 +159,7 @@ class Selection(Stage):
     """
 
     name: str = "fig5_gaussian"
-    priors: tuple[str, ...] = (DWP, LOG_UNIFORM, STANDARD, GAUSSIAN)
+    priors: tuple[str, ...] = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, GAUSSIAN)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         whole = read_done(context.out / self.needs[0])["table"]

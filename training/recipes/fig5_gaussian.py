@@ -9,7 +9,7 @@ Departures: those of ``fig2a_mnist``, whose runs these are; the covariance's dir
 the largest standard deviation.
 """
 
-from training.classify import DWP, GAUSSIAN, LOG_UNIFORM, STANDARD, Selection
+from training.classify import AUTHORS_LOG_UNIFORM, DWP, GAUSSIAN, STANDARD, Selection
 from training.recipes import fig2a_mnist
 from training.stages import Stage
 
@@ -18,5 +18,5 @@ FOLDER = fig2a_mnist.FOLDER
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """The runs of Fig. 2(a), reused where they are finished, and the four priors of this figure."""
-    priors = (DWP, LOG_UNIFORM, STANDARD, GAUSSIAN)
+    priors = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, GAUSSIAN)
     return fig2a_mnist.stages(smoke) | {"fig5_gaussian": Selection(("fig2a_mnist",), "fig5_gaussian", priors)}
