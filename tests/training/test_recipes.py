@@ -13,8 +13,8 @@ from training.recipes import choose_family
 from training.stages import Stage, read_done
 
 RECIPES = [
-    *("apply_cost", "choose_family", "converge_mnist", "decoding", "joint_stem"),
-    *("prior_notmnist_5x5", "prior_notmnist_7x7", "source_throughput"),
+    *("apply_cost", "choose_family", "converge_mnist", "decoding", "fig2a_mnist", "fig2b_cifar10", "fig5_gaussian"),
+    *("inference_step", "joint_stem", "prior_notmnist_5x5", "prior_notmnist_7x7", "source_throughput", "table1_gap"),
 ]
 
 
@@ -29,7 +29,7 @@ def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_whole(name: str) -> None:
     recipe = recipes.load(name)
-    assert recipe.FOLDER in ("benchmarks", "cifar10", "notmnist")
+    assert recipe.FOLDER in ("benchmarks", "cifar10", "few_labels", "notmnist")
     assert 20 < len(recipes.summary(name)) <= 120 and f"python -m training run {name}" in recipe.__doc__
     full, small = (recipe.stages(smoke=smoke) for smoke in (False, True))
     assert full.keys() == small.keys() and recipe.stages() == full and full != small
