@@ -45,7 +45,7 @@ class Classify(Stage):
     classifiers. Test images are looked at once, after training; ``hold_out`` turns to training images instead.
 
     Args:
-        name: Of the record.
+        name: Of the record; none is kept if empty.
         data: Name of the data set: ``mnist`` or ``cifar10``, with the paper's network for it.
         others: Name of the data set whose test images are the unknown ones of the OOD column; none if empty.
         filters: Channels of the convolutions.
@@ -112,7 +112,7 @@ class Classify(Stage):
         ]
         done = {(row["size"], row["split"], row["prior"], row["init"]): row for row in read_metrics(folder)}
         job = Job.load(self, folder, context)
-        with tqdm(total=len(keys) * self.steps, unit="step", desc=self.name) as bar:
+        with tqdm(total=len(keys) * self.steps, unit="step", desc=self.name or folder.name) as bar:
             bar.update(len(done) * self.steps)
 
             def show(steps: int, note: str = "") -> None:
@@ -141,19 +141,20 @@ class Classify(Stage):
 
     def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
         table = summary(rows, METRICS if self.others else METRICS[:-1])
-        write_table(record / f"{self.name}_runs.csv", rows)
-        write_table(record / f"{self.name}.csv", table)
-        plot_few_labels(table, record / f"{self.name}.png", f"{self.data}, {self.splits} splits")
-        print_table([{key: row[key] for key in ("size", "prior", "init", *SHOWN)} for row in table])
+        if self.name:
+            write_table(record / f"{self.name}_runs.csv", rows)
+            write_table(record / f"{self.name}.csv", table)
+            plot_few_labels(table, record / f"{self.name}.png", f"{self.data}, {self.splits} splits")
+        print_table([{key: row[key] for key in SHOWN} for row in table])
         return {"table": table}
 
 
 @dataclass(frozen=True)
 class Selection(Stage):
-    """Draws some priors' part of what :class:`Classify` found.
+    """Draws some priors' part of what :class:`Classify` found, or sets the tables of several of them side by side.
 
     Args:
-        needs: The stage with the runs.
+        needs: The stages with the runs; of one, a figure is drawn.
         name: Of the record.
         priors: Which.
     """
@@ -162,19 +163,23 @@ class Selection(Stage):
     priors: tuple[str, ...] = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, GAUSSIAN)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        whole = read_done(context.out / self.needs[0])["table"]
-        table = [row for row in whole if row["prior"] in self.priors]
-        missing = set(self.priors) - {row["prior"] for row in table}
-        if missing:
-            raise ValueError(f"{self.needs[0]} has no runs of {', '.join(sorted(missing))}; add them to its priors")
+        table = []
+        for need in self.needs:
+            found = [row for row in read_done(context.out / need)["table"] if row["prior"] in self.priors]
+            missing = set(self.priors) - {row["prior"] for row in found}
+            if missing:
+                raise ValueError(f"{need} has no runs of {', '.join(sorted(missing))}; add them to its priors")
+            table += [{"runs": need, **row} if len(self.needs) > 1 else row for row in found]
         record = folder / "record"
         write_table(record / f"{self.name}.csv", table)
-        plot_few_labels(table, record / f"{self.name}.png", f"{', '.join(self.priors)}: {table[0]['splits']} splits")
-        print_table([{key: row[key] for key in ("size", "prior", "init", *SHOWN)} for row in table])
+        if len(self.needs) == 1:
+            title = f"{', '.join(self.priors)}: {table[0]['splits']} splits"
+            plot_few_labels(table, record / f"{self.name}.png", title)
+        print_table([{key: row[key] for key in ("runs", *SHOWN) if key in row} for row in table])
         return {"table": table}
 
 
-SHOWN = ("accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")
+SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")
 
 
 def summary(rows: list[dict[str, Any]], metrics: tuple[str, ...] = METRICS) -> list[dict[str, Any]]:

@@ -13,7 +13,16 @@ from training.recipes import choose_family
 from training.stages import Stage, read_done
 
 RECIPES = [
-    *("apply_cost", "choose_family", "converge_mnist", "decoding", "fig2a_mnist", "fig2b_cifar10", "fig5_gaussian"),
+    *(
+        "apply_cost",
+        "choose_family",
+        "choose_few_labels",
+        "converge_mnist",
+        "decoding",
+        "fig2a_mnist",
+        "fig2b_cifar10",
+        "fig5_gaussian",
+    ),
     *("inference_step", "joint_stem", "prior_notmnist_5x5", "prior_notmnist_7x7", "source_throughput", "table1_gap"),
 ]
 
