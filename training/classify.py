@@ -1,21 +1,33 @@
-"""Classification from few labels (Section 4.1, Fig. 2 and 5): every prior and initialisation, on paired splits."""
+"""Classification from few labels (Section 4.1, Fig. 2 and 5): priors and initialisations on paired splits."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-import dwp_init
-from dwp_init import Gaussian, Prior
-from training import bayes
+from training import bayes, few_labels
 from training.evaluate import bundled_digests, print_table, write_table
+from training.few_labels import (
+    CLASSES,
+    DWP,
+    FROM_DWP,
+    FROM_XAVIER,
+    GAUSSIAN,
+    LOG_UNIFORM,
+    LOG_UNIFORM_AUTHORS,
+    MIXTURE,
+    NONE,
+    NORMAL,
+    PRIORS,
+    STANDARD,
+    Experiment,
+    LearnedPriors,
+)
 from training.figures import plot_few_labels
-from training.networks import CIFARNet, MNISTNet
 from training.stages import (
     Context,
     Stage,
@@ -28,18 +40,16 @@ from training.stages import (
 )
 from training.workers import Progress, run_jobs
 
-DWP, DWP_FIXED, MIXTURE, GAUSSIAN, LOG_UNIFORM = "dwp", "dwp, ψ fixed", "scale mixture", "Gaussian", "log-uniform"
-AUTHORS_LOG_UNIFORM, STANDARD, SCALED, NONE = "log-uniform, α ≤ 1", "N(0, 1)", "N(0, s²)", "deterministic"
-FROM_DWP, FROM_XAVIER = "dwp", "Xavier"
-INITS = (FROM_DWP, FROM_XAVIER)
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
-NETWORKS = {"mnist": MNISTNet, "cifar10": CIFARNet}
+SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")
 BLOCK = 100  # steps between checkpoints
+
+Key = tuple[int, int, str, str]  # size, split, prior, initialisation
 
 
 @dataclass(frozen=True)
 class Classify(Stage):
-    """Trains the paper's network on small sets by Algorithm 1, with every prior and from every initialisation.
+    """Trains the paper's network on small sets by Algorithm 1, with every prior and from both initialisations.
 
     The splits are stratified, the same for every prior and initialisation, and so are the networks' biases and
     classifiers. Test images are looked at once, after training; ``hold_out`` turns to training images instead.
@@ -51,10 +61,10 @@ class Classify(Stage):
         filters: Channels of the convolutions.
         vaes: Bundled VAEs, one for each kernel size: the prior ``dwp``, and the initialisation of that name.
         mixtures: Bundled mixtures, for the other learned priors: themselves, the Gaussian of the same kernels, and
-            N(0, s²), s the root mean square of the same kernels.
-        priors: The priors to compare, of ``PRIORS``.
-        from_xavier: Those of them that are started from Xavier's initialisation too. All are from draws of ``vaes`` at
-            their own scale.
+            ``normal``, N(0, s²) with s the root mean square of the same kernels.
+        priors: The priors to compare, of :data:`training.few_labels.PRIORS`, each from draws of ``vaes`` at their own
+            scale.
+        from_xavier: Those of them that are started from Xavier's initialisation too.
         sizes: Sizes of the training sets.
         splits: How many for each size; each has its own seed for the network too.
         first_split: Seed of the first.
@@ -77,8 +87,8 @@ class Classify(Stage):
     filters: tuple[int, ...] = (32, 128)
     vaes: tuple[str, ...] = ("notmnist-7x7-vae", "notmnist-5x5-vae")
     mixtures: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, AUTHORS_LOG_UNIFORM, STANDARD, SCALED, NONE)
-    from_xavier: tuple[str, ...] = (DWP, STANDARD, SCALED, NONE)
+    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, LOG_UNIFORM, LOG_UNIFORM_AUTHORS, STANDARD, NORMAL, NONE)
+    from_xavier: tuple[str, ...] = (DWP, STANDARD, NORMAL, NONE)
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     splits: int = 10
     first_split: int = 0
@@ -103,41 +113,56 @@ class Classify(Stage):
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes; a run in progress continues where it was."""
         self._check()
-        keys = [
-            (size, split, prior, init)
-            for size in self.sizes
-            for split in range(self.first_split, self.first_split + self.splits)
-            for init, priors in ((FROM_DWP, self.priors), (FROM_XAVIER, self.from_xavier))
-            for prior in priors
-        ]
-        done = {(row["size"], row["split"], row["prior"], row["init"]): row for row in read_metrics(folder)}
-        job = Job.load(self, folder, context)
-        with tqdm(total=len(keys) * self.steps, unit="step", desc=self.name or folder.name) as bar:
-            bar.update(len(done) * self.steps)
+        keys = self._keys()
+        done = {_key(row): row for row in read_metrics(folder)}
+        job = _Job(self._experiment(context), folder)
+        missing = [members for members in _passes(keys, self.together) if any(key not in done for key in members)]
+        finished = len(keys) - sum(map(len, missing))
+        size = {"total": len(keys) * self.steps, "initial": finished * self.steps}
+        with tqdm(**size, unit="step", desc=self.name or folder.name) as bar:
 
             def show(steps: int, note: str = "") -> None:
                 bar.update(steps)
                 if note:
                     bar.set_postfix_str(note)
 
-            for rows in run_jobs(job.train, list(_passes(keys, done, self.together)), context.workers, show):
+            for rows in run_jobs(job.train, missing, context.workers, show):
                 for row in rows:
                     record_metrics(folder, **row)
-                    done[row["size"], row["split"], row["prior"], row["init"]] = row
-        for left in folder.glob("*.checkpoint"):
-            left.unlink()
+                    done[_key(row)] = row
+                job.checkpoint(tuple(map(_key, rows))).unlink(missing_ok=True)
         return self._summarize(folder / "record", [done[key] for key in keys])
 
     def _check(self) -> None:
-        check_counts(splits=self.splits, together=self.together, test_images=self.test_images, samples=self.samples)
-        if self.data not in NETWORKS:
-            raise ValueError(f"data must be one of {', '.join(NETWORKS)}; got {self.data!r}")
-        known = {"priors": (self.priors, tuple(PRIORS)), "from_xavier": (self.from_xavier, self.priors)}
-        for name, (given, there) in known.items():
-            if set(given) - set(there) or len(set(given)) != len(given) or not self.priors:
-                raise ValueError(f"{name} must be some of {', '.join(there)}, each once; got {given}")
-        if not self.sizes or any(size < 10 or size % 10 for size in self.sizes):
-            raise ValueError(f"sizes must be multiples of the 10 classes, for stratified splits; got {self.sizes}")
+        check_counts(splits=self.splits, together=self.together, samples=self.samples)
+        for name, given in (("priors", self.priors), ("from_xavier", self.from_xavier)):
+            if set(given) - set(PRIORS) or len(set(given)) != len(given) or not self.priors:
+                raise ValueError(f"{name} must be some of {', '.join(PRIORS)}, each once; got {given}")
+        if not self.sizes or any(size < 1 or size % CLASSES for size in self.sizes):
+            raise ValueError(
+                f"sizes must be multiples of the {CLASSES} classes, for stratified splits; got {self.sizes}"
+            )
+        if len(set(self.sizes)) != len(self.sizes):
+            raise ValueError(f"sizes must be different; got {self.sizes}")
+
+    def _keys(self) -> list[Key]:
+        inits = {FROM_DWP: self.priors, FROM_XAVIER: [prior for prior in self.priors if prior in self.from_xavier]}
+        return [
+            (size, split, prior, init)
+            for size in self.sizes
+            for split in range(self.first_split, self.first_split + self.splits)
+            for init, priors in inits.items()
+            for prior in priors
+        ]
+
+    def _experiment(self, context: Context) -> Experiment:
+        train, test, others = few_labels.Data(self.data, self.others, self.hold_out, self.test_images).load(context)
+        few_labels.check_filters(self.data, self.filters)
+        weight = {"warm_up": self.warm_up, "temperature": self.temperature}
+        schedule = bayes.Schedule(self.steps, self.batch_size, self.lr, **weight)
+        learned = LearnedPriors.load(self.vaes, self.mixtures)
+        rest = (learned, schedule, self.scale, self.kernels, self.samples)
+        return Experiment(self.data, self.filters, train, test, others, *rest)
 
     def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
         table = summary(rows, METRICS if self.others else METRICS[:-1])
@@ -160,7 +185,7 @@ class Selection(Stage):
     """
 
     name: str = "fig5_gaussian"
-    priors: tuple[str, ...] = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, GAUSSIAN)
+    priors: tuple[str, ...] = (DWP, LOG_UNIFORM_AUTHORS, STANDARD, GAUSSIAN)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         table = []
@@ -173,24 +198,29 @@ class Selection(Stage):
         record = folder / "record"
         write_table(record / f"{self.name}.csv", table)
         if len(self.needs) == 1:
-            title = f"{', '.join(self.priors)}: {table[0]['splits']} splits"
-            plot_few_labels(table, record / f"{self.name}.png", title)
+            plot_few_labels(table, record / f"{self.name}.png", f"{table[0]['splits']} splits")
         print_table([{key: row[key] for key in ("runs", *SHOWN) if key in row} for row in table])
         return {"table": table}
-
-
-SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")
 
 
 def summary(rows: list[dict[str, Any]], metrics: tuple[str, ...] = METRICS) -> list[dict[str, Any]]:
     """Averages runs over splits: a row per size, prior and initialisation, with each metric's mean and sd.
 
-    ``over_dwp`` is how far the accuracy is above that of dwp from dwp on the same splits, in points.
+    ``over_dwp`` is how far the accuracy is above that of dwp from dwp on the same splits, in points; empty where that
+    was not run.
     """
     found: dict[tuple[int, str, str], dict[int, dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["size"], row["prior"], row["init"]), {})[row["split"]] = row
     return [_mean(key, runs, found.get((key[0], DWP, FROM_DWP), {}), metrics) for key, runs in found.items()]
+
+
+def _named(key: Key) -> dict[str, Any]:
+    return dict(zip(("size", "split", "prior", "init"), key, strict=True))
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["size"], row["split"], row["prior"], row["init"]
 
 
 def _mean(
@@ -201,6 +231,7 @@ def _mean(
 ) -> dict[str, Any]:
     row: dict[str, Any] = dict(zip(("size", "prior", "init"), key, strict=True))
     values = {name: torch.tensor([run[name] for run in runs.values()]) for name in metrics}
+    row |= {"over_dwp": "", "over_dwp_sd": ""}
     if reference.keys() == runs.keys():
         values["over_dwp"] = values["accuracy"] - torch.tensor([reference[split]["accuracy"] for split in runs])
     for name, value in values.items():
@@ -209,11 +240,8 @@ def _mean(
     return row | {"splits": len(runs)}
 
 
-Key = tuple[int, int, str, str]
-
-
-def _passes(keys: list[Key], done: dict[Key, Any], together: int) -> Iterator[tuple[Key, ...]]:
-    """Groups what is to be trained into passes of one size, prior and initialisation.
+def _passes(keys: list[Key], together: int) -> Iterator[tuple[Key, ...]]:
+    """Groups what is to be trained into passes of one size, prior and initialisation, in the order of the keys.
 
     The groups do not depend on what is done, so that a pass that is resumed is the same pass.
     """
@@ -222,168 +250,35 @@ def _passes(keys: list[Key], done: dict[Key, Any], together: int) -> Iterator[tu
         groups.setdefault((size, prior, init), []).append((size, split, prior, init))
     passes = [tuple(group[i : i + together]) for group in groups.values() for i in range(0, len(group), together)]
     order = {key: place for place, key in enumerate(keys)}
-    for members in sorted(passes, key=lambda members: order[members[0]]):
-        if any(key not in done for key in members):
-            yield members
+    return iter(sorted(passes, key=lambda members: order[members[0]]))
 
 
 @dataclass(frozen=True)
-class LearnedPriors:
-    """The bundled priors of a stage, and what follows from them."""
-
-    vaes: list[Prior]
-    mixtures: list[Prior]
-
-    @classmethod
-    def load(cls, vaes: tuple[str, ...], mixtures: tuple[str, ...]) -> "LearnedPriors":
-        return cls(*([dwp_init.load_prior(name) for name in names] for names in (vaes, mixtures)))
-
-    def gaussians(self) -> list[Gaussian]:
-        """The Gaussian of maximum likelihood of the kernels that each mixture was fitted to: its whitening."""
-        found = []
-        for mixture in self.mixtures:
-            found.append(Gaussian(mixture.kernel_shape))
-            found[-1].whitening.load_state_dict(mixture.whitening.state_dict())
-        return found
-
-    def rms(self) -> list[float]:
-        """The root mean square of the same kernels."""
-        parts = [gaussian.whitening for gaussian in self.gaussians()]
-        return [
-            (part.loc.square().sum() + part.scale.square().sum()).div(len(part.loc)).sqrt().item() for part in parts
-        ]
-
-
-PRIORS: dict[str, Callable[[LearnedPriors], list[bayes.KL]]] = {
-    DWP: lambda learned: [bayes.kl_from(prior) for prior in learned.vaes],
-    DWP_FIXED: lambda learned: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes],
-    MIXTURE: lambda learned: [bayes.kl_from(prior) for prior in learned.mixtures],
-    GAUSSIAN: lambda learned: [bayes.kl_from(prior) for prior in learned.gaussians()],
-    LOG_UNIFORM: lambda learned: [bayes.LogUniformKL()],
-    AUTHORS_LOG_UNIFORM: lambda learned: [bayes.TruncatedLogUniformKL()],
-    STANDARD: lambda learned: [bayes.NormalKL()],
-    SCALED: lambda learned: [
-        bayes.NormalKL(rms, kernel_shape=prior.kernel_shape)
-        for rms, prior in zip(learned.rms(), learned.mixtures, strict=True)
-    ],
-    NONE: lambda learned: [],
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the processes of a stage need to train its networks and to test them."""
-
-    stage: Classify
+class _Job:
+    experiment: Experiment
     folder: Path
-    train_data: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-    others: Tensor
-    learned: LearnedPriors
-
-    @classmethod
-    def load(cls, stage: Classify, folder: Path, context: Context) -> "Job":
-        """Loads the data and the priors."""
-        train, test = (context.images(stage.data, split).to(context.device) for split in ("train", "test"))
-        if stage.hold_out:
-            if not 0 < stage.hold_out < len(train[0]):
-                raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {stage.hold_out}")
-            test = tuple(part[-stage.hold_out :] for part in train)
-            train = tuple(part[: -stage.hold_out] for part in train)
-        test = tuple(part[:: -(-len(part) // stage.test_images)] for part in test)
-        others = context.images(stage.others, "test").to(context.device)[0] if stage.others else test[0][:0]
-        others = others[:: max(-(-len(others) // stage.test_images), 1)]
-        return cls(stage, folder, train, test, others, LearnedPriors.load(stage.vaes, stage.mixtures))
 
     def train(self, keys: tuple[Key, ...], progress: Progress) -> list[dict[str, Any]]:
         """Trains one pass, from its checkpoint if it has one; returns a row per split."""
         size, _, prior, init = keys[0]
         splits = [split for _, split, _, _ in keys]
-        trainer = self.trainer(size, splits, prior, init)
-        name = hashlib.sha256(repr(keys).encode()).hexdigest()[:16]
-        checkpoint = self.folder / f"{name}.checkpoint"
+        trainer = self.experiment.trainer(size, splits, prior, init)
+        checkpoint = self.checkpoint(keys)
         if checkpoint.exists():
             trainer.load_state_dict(load_checkpoint(checkpoint))
             progress(trainer.step * len(keys))
-        while trainer.step < self.stage.steps:
-            trainer.run(BLOCK, lambda steps, note="": progress(steps * len(keys), note))
+        while trainer.step < self.experiment.schedule.steps:
+            trainer.run(BLOCK, lambda steps, *note: progress(steps * len(keys), *note))
             save_checkpoint(checkpoint, trainer.state_dict())
-        found = [
-            {"size": size, "split": split, "prior": prior, "init": init, **self._scores(objective, split), **parts}
-            for split, objective, parts in zip(splits, trainer.trained(), _parts(trainer), strict=True)
-        ]
-        checkpoint.unlink(missing_ok=True)
-        return found
+        each = zip(keys, trainer.trained(), _parts(trainer), strict=True)
+        return [{**_named(key), **parts, **self.experiment.scores(model, key[1])} for key, model, parts in each]
 
-    def trainer(self, size: int, splits: list[int], prior: str, init: str) -> bayes.Trainer:
-        """Returns what trains one pass, from the start."""
-        objectives = [self.objective(split, prior, init) for split in splits]
-        rows = [stratified(self.train_data[1], size, split) for split in splits]
-        images, labels = (torch.stack([part[picked] for picked in rows]) for part in self.train_data)
-        stage = self.stage
-        weight = {"warm_up": stage.warm_up, "temperature": stage.temperature}
-        schedule = bayes.Schedule(stage.steps, stage.batch_size, stage.lr, **weight)
-        return bayes.Trainer(objectives, images, labels, schedule, seed=splits[0])
-
-    def objective(self, split: int, prior: str, init: str) -> bayes.Objective:
-        """Returns an untrained network with a posterior, and its divergences from a prior."""
-        stage = self.stage
-        torch.manual_seed(split)
-        network = NETWORKS[stage.data](stage.filters)
-        if init == FROM_DWP:
-            dwp_init.apply_(network, self.learned.vaes, scale="prior", seed=split)
-        else:
-            generator = torch.Generator().manual_seed(1000 + split)
-            for layer in network.features:
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.xavier_normal_(layer.weight, generator=generator)
-        if prior == AUTHORS_LOG_UNIFORM:
-            bayes.bayesianize_(network, kind=bayes.RelativeBayesConv2d)
-        elif prior != NONE:
-            bayes.bayesianize_(network, scale=stage.scale)
-        terms = PRIORS[prior](self.learned)
-        return bayes.Objective(network.to(self.train_data[0].device), terms, stage.kernels)
-
-    def _scores(self, objective: bayes.Objective, split: int) -> dict[str, float]:
-        network, (images, labels) = objective.network, self.test
-        samples = self.stage.samples if objective.layers else 1
-        generator = torch.Generator(images.device).manual_seed(split)
-        together = torch.cat([images, self.others])
-        drawn = bayes.predict_samples(network, together, samples, generator) if objective.layers else None
-        mean = bayes.predict(network, together)
-        drawn = mean[None] if drawn is None else drawn
-        ensemble, known = drawn.mean(0), len(images)
-        one = [bayes.score(part[:known], labels)["accuracy"] for part in drawn]
-        found = {
-            **bayes.score(ensemble[:known], labels),
-            "accuracy_mean_weights": bayes.score(mean[:known], labels)["accuracy"],
-            "accuracy_one_sample": sum(one) / len(one),
-        }
-        if len(self.others):
-            found["ood_auroc"] = bayes.ood_auroc(ensemble[:known], ensemble[known:])
-        return {name: round(value, 4) for name, value in found.items()}
+    def checkpoint(self, keys: tuple[Key, ...]) -> Path:
+        """Where the state of a pass is kept until its results are recorded."""
+        return self.folder / f"{hashlib.sha256(repr(keys).encode()).hexdigest()[:16]}.checkpoint"
 
 
 def _parts(trainer: bayes.Trainer) -> list[dict[str, Any]]:
     """Returns the parts of the bound in the last step, by network, in nats."""
-    nll, kl = trainer.terms
-    return [
-        {"train_nll": round(a, 2), "kl": [round(x, 1) for x in b]}
-        for a, b in zip(nll.tolist(), kl.tolist(), strict=True)
-    ]
-
-
-def stratified(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Returns ``size`` random places in labels ``(n,)``, as many of each class.
-
-    Raises:
-        ValueError: ``size`` is no multiple of the number of classes, or a class has too few.
-    """
-    classes = labels.unique()
-    each = size // len(classes)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    picked = [order[labels[order] == label][:each] for label in classes]
-    if size % len(classes) or any(len(part) < each for part in picked):
-        raise ValueError(f"{size} images of {len(classes)} classes, as many of each, cannot be had from {len(labels)}")
-    return torch.cat(picked)
+    each = zip(*(part.tolist() for part in trainer.terms), strict=True)
+    return [{"train_nll": round(nll, 2), "kl": [round(layer, 1) for layer in kl]} for nll, kl in each]

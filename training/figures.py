@@ -26,12 +26,13 @@ COLOURS = {
 }
 PRIOR_COLOURS = {
     "dwp": "#c0392b",
-    "scale mixture": "#8e44ad",
-    "Gaussian": "#d68910",
+    "dwp-fixed": "#e6b0aa",
+    "mixture": "#8e44ad",
+    "gaussian": "#d68910",
     "log-uniform": "#1e8449",
-    "log-uniform, α ≤ 1": "#52be80",
-    "N(0, 1)": "#2471a3",
-    "N(0, s²)": "#5dade2",
+    "log-uniform-authors": "#52be80",
+    "standard-normal": "#2471a3",
+    "normal": "#5dade2",
     "deterministic": "#17202a",
 }
 

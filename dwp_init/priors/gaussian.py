@@ -184,8 +184,11 @@ class GaussianMixture(Prior):
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         white = self.whitening(self._flatten(kernels))
-        joint = _joint(white, self.weight, self.loc, self.scale_tril, self.scales)
-        return joint.flatten(1).logsumexp(1) - self.whitening.log_det()
+        parts = [
+            _joint(part, self.weight, self.loc, self.scale_tril, self.scales).flatten(1).logsumexp(1)
+            for part in white.split(max(2**23 // self.weight.numel(), 1))
+        ]
+        return torch.cat(parts) - self.whitening.log_det()
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         """Draws how many kernels come from each component, then these in the components' order, then shuffles them."""

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from dwp_init.priors.latent import Normal
 from training.bayes import (
     BayesConv2d,
     RelativeBayesConv2d,
+    TruncatedLogUniformKL,
     bayesian_layers,
     bayesianize_,
     posterior_mean_,
@@ -74,9 +76,9 @@ def test_gradients_are_finite_where_the_image_is_black() -> None:
 def test_the_scale_at_the_start(kind: type[BayesConv2d], scale: float) -> None:
     conv = nn.Conv2d(3, 4, 3)
     q = kind.of(conv, scale).q
-    expected = scale * conv.weight.abs() if kind is RelativeBayesConv2d else torch.full_like(conv.weight, scale)
+    part = conv.weight.abs() + 1e-6 if kind is RelativeBayesConv2d else torch.ones_like(conv.weight)
     assert q.loc is conv.weight
-    torch.testing.assert_close(q.scale, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(q.scale, scale * part, atol=1e-5, rtol=1e-4)
 
 
 def test_the_relative_posterior_starts_as_the_authors_did() -> None:
@@ -161,6 +163,30 @@ def test_sampled_networks_follow_the_posterior() -> None:
     assert (draws.std(0).mean() - 0.1).abs() < 0.005 and (draws.mean(0) - model[0].weight).abs().max() < 0.03
 
 
+def test_the_relative_posterior_near_zero() -> None:
+    """α stays at most 1 and its divergence flat in the weight, down to 0."""
+    layer = RelativeBayesConv2d(1, 1, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0, 1e-20, 1e-10, 1e-8, 1e-7, 1e-6, 1e-4, -1e-8, 0.1]).view(1, 1, 3, 3))
+        layer.log_variance.fill_(30.0)
+    each = TruncatedLogUniformKL()(Normal(*(part.view(-1, 1, 1, 1) for part in layer.q)))
+    torch.testing.assert_close(each, each[-1:].expand(9), rtol=1e-3, atol=1e-4)
+    each.sum().backward()
+    assert layer.weight.grad.abs().max() < 1 and layer.log_variance.grad.isfinite().all()
+    assert (layer.q.scale <= layer.weight.abs() + 1.1e-6).all()
+
+
+def test_there_and_back_keeps_what_is_frozen_and_the_random_state() -> None:
+    model = net()
+    model[0].weight.requires_grad_(False)
+    bayesianize_(model)
+    before = torch.get_rng_state()
+    sample_network(model, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    posterior_mean_(model)
+    assert not model[0].weight.requires_grad and model[0].bias.requires_grad and model[3][0].weight.requires_grad
+
+
 def test_helpful_errors() -> None:
     model = net()
     with pytest.raises(ValueError, match=r"layers='body\.\*' matches no Conv2d; the model has 0, 3\.0"):
@@ -173,6 +199,12 @@ def test_helpful_errors() -> None:
         bayesianize_(nn.Conv2d(1, 1, 3))
     with pytest.raises(TypeError, match="got int"):
         bayesianize_(3)
+    with pytest.raises(ValueError, match=r"layers=\[\] names no layer; give a pattern"):
+        bayesianize_(model, [])
+    with pytest.raises(TypeError, match=r"kind must be BayesConv2d or RelativeBayesConv2d; got .*Conv2d"):
+        bayesianize_(model, kind=nn.Conv2d)
+    with pytest.raises(TypeError, match=r"cannot be replaced in itself; use layer\.plain"):
+        posterior_mean_(BayesConv2d(1, 1, 3))
     bayesianize_(model, "0")
     with pytest.raises(ValueError, match="0 cannot be made Bayesian: it is a BayesConv2d"):
         bayesianize_(model)

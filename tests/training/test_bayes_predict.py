@@ -19,7 +19,9 @@ IMAGES = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 def test_predictions_are_those_of_the_mean_network() -> None:
     model = network().train()
+    model[1].eval()
     found = predict(model, IMAGES, batch_size=3)
+    assert model.training and not model[1].training
     torch.testing.assert_close(found, posterior_mean_(network()).eval()(IMAGES).softmax(1))
     torch.testing.assert_close(found.sum(1), torch.ones(7))
     assert not found.requires_grad
@@ -29,6 +31,8 @@ def test_samples_are_predictions_of_drawn_networks() -> None:
     first, again = (predict_samples(network(), IMAGES, 5, torch.Generator().manual_seed(2)) for _ in range(2))
     assert first.shape == (5, 7, 3) and torch.equal(first, again)
     assert (first.std(0) > 1e-3).all()
+    with pytest.raises(ValueError, match="samples must be a whole number from 1"):
+        predict_samples(network(), IMAGES, 0)
     torch.testing.assert_close(first.sum(2), torch.ones(5, 7))
 
 
@@ -45,6 +49,11 @@ def test_scores_of_known_predictions() -> None:
 def test_certain_errors_have_a_finite_score() -> None:
     found = score(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     assert found == {"accuracy": 0, "nll": pytest.approx(27.63, abs=0.01), "brier": 2, "ece": 100}
+
+
+def test_a_network_that_diverged_has_no_score() -> None:
+    with pytest.raises(ValueError, match="the probabilities of 1 of 2 images are NaN: the network has diverged"):
+        score(torch.tensor([[0.5, 0.5], [math.nan, math.nan]]), torch.tensor([0, 0]))
 
 
 def test_unknown_images() -> None:

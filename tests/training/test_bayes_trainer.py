@@ -45,9 +45,9 @@ def gaussian(k: int) -> Gaussian:
     return Gaussian((1, k, k)).fit_(0.2 * torch.randn(200, 1, k, k, generator=torch.Generator().manual_seed(k)))
 
 
-def vae(k: int) -> KernelVAE:
+def vae(k: int, network: str = "dense") -> KernelVAE:
     torch.manual_seed(k)
-    return KernelVAE((1, k, k), latent_dim=2, hidden=8)
+    return KernelVAE((1, k, k), network, latent_dim=2, **{"hidden": 8} if network == "dense" else {})
 
 
 def objective(terms: KL | list[KL], kernels: int | None = None, **options: object) -> Objective:
@@ -103,7 +103,7 @@ def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:
         objective([GaussianKL(gaussian(3))])
     with pytest.raises(ValueError, match=r"layer '0'.*fits \(none\)"):
         objective([])
-    with pytest.raises(ValueError, match="no Bayesian layer takes GaussianKL of 1×7×7 kernels; the network has 0 3×1"):
+    with pytest.raises(ValueError, match="takes GaussianKL of 1×7×7 kernels; the network has 0 3×1×3×3, which takes N"):
         objective([NormalKL(), GaussianKL(gaussian(7))])
     with pytest.raises(ValueError, match="no Bayesian layer takes NormalKL; the network has none"):
         Objective(network(bayesian=False), NormalKL())
@@ -111,6 +111,8 @@ def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:
         objective(TruncatedLogUniformKL())
     with pytest.raises(ValueError, match="kernels must be a whole number from 1"):
         objective(NormalKL(), kernels=0)
+    with pytest.raises(ValueError, match="a Flatten, has no parameters: there is nothing to train"):
+        Objective(nn.Flatten())
     relative = network(bayesian=False)
     bayesianize_(relative, kind=RelativeBayesConv2d)
     assert Objective(relative, TruncatedLogUniformKL()).kl().shape == (2,)
@@ -127,7 +129,7 @@ FAMILIES: dict[str, Callable[[int], KL]] = {
     "gaussian": lambda k: kl_from(gaussian(k)),
     "mixture": lambda k: kl_from(GaussianMixture((1, k, k), 2)),
     "vae": lambda k: kl_from(vae(k)),
-    "paper's networks": lambda k: kl_from(KernelVAE((1, k, k), network="paper", latent_dim=2)),
+    "paper's networks": lambda k: kl_from(vae(k, network="paper")),
 }
 
 
@@ -216,17 +218,86 @@ def test_going_on_from_a_state_is_exact(stop: int) -> None:
         assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
 
-def test_the_global_random_state_stays() -> None:
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    run = trainer([objective(NormalKL())], Schedule(2, 6))
+def test_the_global_random_state_stays_and_does_not_count() -> None:
+    runs = [trainer([objective(NormalKL(), kernels=2)], Schedule(2, 6)) for _ in range(2)]
+    for seed, run in enumerate(runs):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        run.run()
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, runs[0].terms, runs[1].terms))
+
+
+def test_a_state_is_a_copy() -> None:
+    run, other = (trainer([objective(NormalKL(), norm=True)], Schedule(9, 6)) for _ in range(2))
+    run.run(3)
+    state = run.state_dict()
+    kept = copy.deepcopy(state)
     run.run()
-    expected = torch.Generator().manual_seed(0)
-    assert not torch.equal(torch.get_rng_state(), expected.get_state())
-    torch.set_rng_state(before)
-    again = trainer([objective(NormalKL())], Schedule(2, 6))
-    again.run()
-    assert all(map(torch.equal, run.terms, again.terms))
+    other.load_state_dict(state)
+    other.run()
+    assert all(map(torch.equal, run.terms, other.terms))
+    for part in ("parameters", "fixed"):
+        assert all(torch.equal(value, kept[part][name]) for name, value in state[part].items())
+    assert state["step"] == 3 and torch.equal(state["random"]["cpu"], kept["random"]["cpu"])
+    moments = [next(iter(each["optimizer"]["state"].values()))["exp_avg"] for each in (state, kept)]
+    assert torch.equal(*moments)
+
+
+def test_terms_of_a_finished_run_are_in_its_state() -> None:
+    run, other = (trainer([objective(NormalKL())], Schedule(2, 6)) for _ in range(2))
+    run.run()
+    other.load_state_dict(run.state_dict())
+    assert other.step == 2 and all(map(torch.equal, run.terms, other.terms))
+
+
+def test_frozen_weights_stay_each_networks_own() -> None:
+    pair = [objective(NormalKL(), seed=seed) for seed in (0, 1)]
+    for model in pair:
+        model.network[5].weight.requires_grad_(False)
+    run = trainer(pair, Schedule(2, 6))
+    run.run()
+    for before, after in zip(pair, run.trained(), strict=True):
+        assert torch.equal(before.network[5].weight, after.network[5].weight)
+        assert not torch.equal(before.network[5].bias, after.network[5].bias)
+
+
+def test_networks_that_are_not_alike() -> None:
+    frozen = objective(NormalKL())
+    frozen.network[0].bias.requires_grad_(False)
+    for other, message in {
+        objective(NormalKL(), kernels=2): "number 0 has kernels=None .* number 1 kernels=2",
+        objective(NormalKL(0.5)): "must have the same priors; terms.0.log_scale of .* differ",
+        Objective(network(bayesian=False)): r"layers \['0', '3'\], number 1 kernels=None and \[\]",
+        frozen: "must train the same parameters",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            trainer([objective(NormalKL()), other], Schedule(2, 6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtypes(dtype: torch.dtype) -> None:
+    """Whatever the prior's own is."""
+    model = Objective(network().to(dtype), [GaussianKL(gaussian(3)), kl_from(vae(5))])
+    pictures, labels = images()
+    run = Trainer([model], pictures.to(dtype), labels, Schedule(3, 6))
+    assert run.run().kl.dtype == run.run.__self__.terms.nll.dtype == dtype
+
+
+def test_a_state_from_another_kind_of_device() -> None:
+    run = trainer([objective(NormalKL())], Schedule(2, 6))
+    state = run.state_dict()
+    state["random"]["cuda"] = state["random"]["cpu"]
+    with pytest.raises(ValueError, match="the state is from cpu and cuda, this run is on cpu: go on there, or"):
+        run.load_state_dict(state)
+
+
+def test_parameters_that_became_nan_are_an_error() -> None:
+    """In the last step too, whose loss was still finite."""
+    run = trainer([objective(NormalKL())], Schedule(1, 6))
+    run._parameters["network.5.bias"].register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(ValueError, match="network 0 diverged by step 1"):
+        run.run()
 
 
 def test_training_the_reverse_model_never_ends_with_a_worse_bound() -> None:
@@ -239,8 +310,10 @@ def test_training_the_reverse_model_never_ends_with_a_worse_bound() -> None:
             run.run()
             (model,) = run.trained()
             torch.manual_seed(0)
+            pictures, labels = (part[0] for part in images())
             with torch.no_grad():
-                ends[train] = torch.stack([model.kl().sum() for _ in range(200)])
+                draws = [model.train()(pictures, labels, len(labels)) for _ in range(200)]
+            ends[train] = torch.stack([terms.nll + terms.kl.sum() for terms in draws])
         difference = ends[True] - ends[False]
         assert difference.mean() < 2 * difference.std() / math.sqrt(200)
 
@@ -307,4 +380,5 @@ def test_layers_in_training_mode_draw_and_reverse_models_do_not_drop() -> None:
     bayesianize_(bayes_net)
     run = trainer([Objective(bayes_net.eval(), AuxiliaryKL(prior))], Schedule(1, 6))
     assert run._base.network.training and isinstance(run._base.network[0], BayesConv2d)
-    assert not any(module.training for module in run._base.terms.modules())
+    (term,) = run._base.terms.train()
+    assert not any(module.training for module in term.prior.modules())

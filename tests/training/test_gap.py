@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from dwp_init import KernelVAE
+from dwp_init.priors.latent import Normal
 from training import bayes, gap
 from training.bayes.gap import LayerGap
-from training.classify import DWP, DWP_FIXED
 from training.data import Images
+from training.few_labels import DWP, DWP_FIXED
 from training.gap import Gap
 from training.stages import Context, read_done, run_stages
 
@@ -41,7 +42,10 @@ def test_the_gap_against_quadrature(off: float) -> None:
     model = objective(off)
     (found,) = bayes.bound_gaps(model, 4000, generator=torch.Generator().manual_seed(0))
     (prior,) = (term.prior for term in model.terms)
-    drawn = model.network[0].q.draw(torch.Generator().manual_seed(0)).detach().view(-1, 1, 3, 3)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(6, generator=generator)
+    q = Normal(*(part.detach().view(-1, 1, 3, 3)[order] for part in model.network[0].q))
+    drawn = q.draw(generator)
     own = torch.distributions.Normal(0.0, 0.1).entropy() * 9
     torch.testing.assert_close(found.tight, own + prior.log_prob_by_quadrature(drawn), atol=0.05, rtol=0)
     assert found.total == len(found.gap) == 6 and (found.error < 0.05).all()
@@ -75,6 +79,13 @@ def test_a_blind_reverse_model_is_the_prior_of_the_latents() -> None:
 def test_a_few_kernels_stand_for_all() -> None:
     (found,) = bayes.bound_gaps(objective(), 10, kernels=2)
     assert len(found.gap) == 2 and found.total == 6
+    (found,) = bayes.bound_gaps(objective(), 10, kernels=70)
+    assert len(found.gap) == 6
+    generators = [torch.Generator().manual_seed(seed) for seed in range(12)]
+    seen = {bayes.bound_gaps(objective(), 1, 1, generator)[0].auxiliary.item() for generator in generators}
+    assert len(seen) > 2
+    with pytest.raises(ValueError, match="kernels must be a whole number from 1"):
+        bayes.bound_gaps(objective(), 10, kernels=0)
 
 
 def test_no_gap_where_nothing_is_bounded() -> None:
@@ -101,6 +112,13 @@ def test_the_table(data: None, tmp_path: Path) -> None:
         assert float(bound["gap_per_kernel"]) == pytest.approx(float(bound["gap"]) / 8, abs=0.2)
         assert float(bound["auxiliary"]) < float(first["auxiliary"]) + float(second["auxiliary"])
     assert len(read_done(folder)["table"]) == 6
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    whole = (folder / "record" / "table1_gap.csv").read_bytes()
+    (folder / "metrics.jsonl").write_text("".join(lines[:1]) + lines[1][:20])
+    (folder / "done.json").unlink()
+    run_stages({"table1_gap": SMALL}, Context(tmp_path))
+    assert (folder / "record" / "table1_gap.csv").read_bytes() == whole
 
 
 def test_the_layer_of_a_row() -> None:
@@ -113,7 +131,7 @@ def test_the_layer_of_a_row() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"priors": ("Gaussian",)}, r"priors must be some of 'dwp', 'dwp, ψ fixed'; got \('Gaussian',\)"),
+        ({"priors": ("Gaussian",)}, r"priors must be some of 'dwp', 'dwp-fixed'; got \('Gaussian',\)"),
         ({"priors": ()}, "priors must be some of"),
         ({"splits": 0}, "splits must be 1 or more; got 0"),
         ({"samples": 0}, "samples must be 1 or more; got 0"),

@@ -34,7 +34,7 @@ def bayesianize_(
         The names of the layers replaced.
 
     Raises:
-        TypeError: ``model`` is no module, or itself a convolution.
+        TypeError: ``model`` is no module, or itself a convolution; or ``kind`` is of another class.
         ValueError: A pattern matches no convolution, a chosen layer is of a subclass, parametrized or has hooks, or
             ``scale`` is wrong. Nothing was changed.
     """
@@ -42,7 +42,11 @@ def bayesianize_(
         raise TypeError(f"model must be a module that holds convolutions; got {type(model).__name__}: wrap it in one")
     named = dict(model.named_modules())
     there = {name: module for name, module in named.items() if isinstance(module, nn.Conv2d)}
+    if not (isinstance(kind, type) and issubclass(kind, BayesConv2d)):
+        raise TypeError(f"kind must be BayesConv2d or RelativeBayesConv2d; got {kind!r}")
     patterns = [layers] if isinstance(layers, str) else list(layers)
+    if not patterns:
+        raise ValueError(f"layers={layers!r} names no layer; give a pattern, or leave it out for all")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in there):
             raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {', '.join(there) or 'none'}")
@@ -59,8 +63,11 @@ def posterior_mean_(model: nn.Module) -> nn.Module:
     """Turns a model's Bayesian convolutions back into ordinary ones with the posterior's mean, in place; returns it.
 
     Raises:
+        TypeError: The model is itself such a layer.
         ValueError: It has none.
     """
+    if isinstance(model, BayesConv2d):
+        raise TypeError("a layer cannot be replaced in itself; use layer.plain(layer.weight)")
     return _made_plain_(model, lambda layer: layer.weight)
 
 

@@ -1,5 +1,6 @@
 """How much the auxiliary bound gives away (Appendix B): its gap to the importance-weighted one, layer by layer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from training.bayes.kl import AuxiliaryKL, entropy
 from training.bayes.objective import Objective, kernels_of
 
 REPEATS = 20  # draws of z by which the auxiliary bound is estimated
+CHUNK = 512  # kernels at a time
 
 
 class LayerGap(NamedTuple):
@@ -50,21 +52,23 @@ def bound_gaps(
     Args:
         objective: A trained one.
         samples: K, latents per kernel.
-        kernels: Evenly spaced kernels of each layer to look at; all if none is given.
+        kernels: Random kernels of each layer to look at, at the most; all if none is given.
         generator: Source of randomness on the network's device; PyTorch's global one by default.
 
     Raises:
         ValueError: A layer's term is no :class:`training.bayes.AuxiliaryKL`: it gives nothing away.
     """
     check_count(samples=samples)
+    if kernels is not None:
+        check_count(kernels=kernels)
     found = []
     for name, term in zip(objective.layers, objective.terms, strict=True):
         if not isinstance(term, AuxiliaryKL):
             raise ValueError(f"layer {name!r} has the term {type(term).__name__}, which bounds nothing: no gap")
         q = kernels_of(objective.network.get_submodule(name), term)
         total = len(q.loc)
-        step = 1 if kernels is None else max(total // kernels, 1)
-        found.append(_layer_gap(name, term, Normal(q.loc[::step], q.scale[::step]), total, samples, generator))
+        picked = torch.randperm(total, generator=generator, device=q.loc.device)[:kernels]
+        found.append(_layer_gap(name, term, Normal(q.loc[picked], q.scale[picked]), total, samples, generator))
     return found
 
 
@@ -72,7 +76,13 @@ def _layer_gap(
     name: str, term: AuxiliaryKL, q: Normal, total: int, samples: int, generator: torch.Generator | None
 ) -> LayerGap:
     prior, drawn, own = term.prior, q.draw(generator), entropy(q)
-    auxiliary = sum(prior.elbo(drawn, generator) for _ in range(REPEATS)) / REPEATS
-    blind = sum(prior.blind_elbo(drawn, generator) for _ in range(REPEATS)) / REPEATS
+    auxiliary, blind = (
+        torch.cat([_mean_bound(bound, part, generator) for part in drawn.split(CHUNK)])
+        for bound in (prior.elbo, prior.blind_elbo)
+    )
     tight = prior.estimate(drawn, samples, generator)
     return LayerGap(name, own + auxiliary, own + tight.log_prob, tight.error, own + blind, total)
+
+
+def _mean_bound(bound: Callable[..., Tensor], kernels: Tensor, generator: torch.Generator | None) -> Tensor:
+    return sum(bound(kernels, generator) for _ in range(REPEATS)) / REPEATS

@@ -16,7 +16,7 @@ from dwp_init import Gaussian, KernelVAE, Prior
 from dwp_init.priors.base import KernelShape, check_count, check_positive
 from dwp_init.priors.latent import Normal
 from dwp_init.priors.whitening import LOG_2PI
-from training.bayes.layers import BayesConv2d, RelativeBayesConv2d
+from training.bayes.layers import FLOOR, BayesConv2d, RelativeBayesConv2d
 
 
 class KL(nn.Module, ABC):
@@ -83,7 +83,7 @@ class TruncatedLogUniformKL(KL):
         return isinstance(layer, RelativeBayesConv2d)
 
     def forward(self, q: Normal) -> Tensor:
-        alpha = q.scale.flatten(1).square() / (q.loc.flatten(1).square() + 1e-20)
+        alpha = (q.scale.flatten(1) / (q.loc.flatten(1).abs() + FLOOR)).square()
         cubic = 1.16145124 * alpha - 1.50204118 * alpha.square() + 0.58629921 * alpha**3
         return -(0.5 * alpha.log() + cubic).sum(1)
 
@@ -99,6 +99,12 @@ class PriorKL(KL):
         super().__init__()
         self.kernel_shape = prior.kernel_shape
         self.prior = copy.deepcopy(prior).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "PriorKL":
+        """Leaves the prior in evaluation mode: it is a density, drawn and weighed, so nothing may drop out."""
+        super().train(mode)
+        self.prior.eval()
+        return self
 
 
 class GaussianKL(PriorKL):

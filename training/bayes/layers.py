@@ -3,12 +3,15 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from dwp_init.priors.latent import Normal
 
 SCALE = math.exp(-5)  # of the posterior at the start, in the authors' experiments
-TINY = 1e-12  # variance added under the root, whose gradient at 0 is infinite
+TINY = 1e-12  # least variance of an output, for the root's gradient at 0 is infinite, and rounding goes below 0
+FLOOR = 1e-6  # added to |weight| where a scale is relative to it
 
 
 class BayesConv2d(nn.Conv2d):
@@ -55,16 +58,17 @@ class BayesConv2d(nn.Conv2d):
         if not self.training:
             return mean
         variance = self._conv_forward(input.square(), self.q.scale.square(), None)
-        return mean + (variance + TINY).sqrt() * torch.randn_like(mean)
+        return mean + variance.clamp_min(TINY).sqrt() * torch.randn_like(mean)
 
     def plain(self, weight: Tensor) -> nn.Conv2d:
         """Returns an ordinary convolution with a copy of a weight and of this layer's bias, and its settings."""
-        conv = nn.Conv2d(**_settings(self), device=weight.device, dtype=weight.dtype)
-        with torch.no_grad():
-            conv.weight.copy_(weight)
-            if self.bias is not None:
-                conv.bias.copy_(self.bias)
-        return conv.to(memory_format=_format(self.weight)).train(self.training)
+        conv = skip_init(nn.Conv2d, **_settings(self), device=weight.device, dtype=weight.dtype)
+        for name, value in {"weight": weight, "bias": self.bias}.items():
+            if value is not None:
+                ours = getattr(self, name)
+                copy = value.detach().clone(memory_format=torch.preserve_format)
+                setattr(conv, name, nn.Parameter(copy, requires_grad=ours.requires_grad))
+        return conv.train(self.training)
 
     @classmethod
     def of(cls, conv: nn.Conv2d, scale: float = SCALE) -> "BayesConv2d":
@@ -76,7 +80,7 @@ class BayesConv2d(nn.Conv2d):
 
 
 class RelativeBayesConv2d(BayesConv2d):
-    """As :class:`BayesConv2d`, with the variance α · weight², where α = sigmoid(log_variance) is at most 1.
+    """As :class:`BayesConv2d`, with the scale √α (|weight| + 1e-6), where α = sigmoid(log_variance) is at most 1.
 
     The posterior under which the authors ran the log-uniform prior: noise in proportion to each weight (Kingma et al.
     2015), started at α = .119.
@@ -98,7 +102,7 @@ class RelativeBayesConv2d(BayesConv2d):
     @property
     def q(self) -> Normal:
         """The posterior, each part of ``weight``'s shape ``(out, in/groups, k, k)``."""
-        return Normal(self.weight, (self.log_variance.sigmoid() * self.weight.square() + TINY).sqrt())
+        return Normal(self.weight, (0.5 * F.logsigmoid(self.log_variance)).exp() * (self.weight.abs() + FLOOR))
 
     @classmethod
     def of(cls, conv: nn.Conv2d, scale: float = 0.345) -> "BayesConv2d":

@@ -47,7 +47,10 @@ class Objective(nn.Module):
         self.layers = list(found)
         chosen = _match(found, [terms] if isinstance(terms, KL) else list(terms))
         self.terms = nn.ModuleList(copy.deepcopy(chosen[name]) for name in self.layers)
-        self.terms.to(next(network.parameters()).device)
+        weight = next(network.parameters(), None)
+        if weight is None:
+            raise ValueError(f"the network, a {type(network).__name__}, has no parameters: there is nothing to train")
+        self.terms.to(weight.device, weight.dtype)
 
     def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
         """Estimates both parts from a minibatch.
@@ -99,7 +102,10 @@ def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:
             )
     for term in terms:
         if not any(term is used for used in chosen.values()):
-            there = ", ".join(f"{name} {'×'.join(map(str, layer.weight.shape))}" for name, layer in layers.items())
+            there = ", ".join(
+                f"{name} {'×'.join(map(str, layer.weight.shape))}, which takes {_describe(chosen[name])}"
+                for name, layer in layers.items()
+            )
             raise ValueError(f"no Bayesian layer takes {_describe(term)}; the network has {there or 'none'}")
     return chosen
 

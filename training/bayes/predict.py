@@ -7,17 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
+from dwp_init.priors.base import check_count
 from training.bayes.convert import sample_network
 
 
 @torch.no_grad()
 def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)`` of a network in evaluation mode.
+    """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)`` of a network in evaluation mode, its own kept.
 
     A Bayesian network then predicts with its mean weights.
     """
-    network.eval()
-    return torch.cat([network(part).softmax(1) for part in images.split(batch_size)])
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()
+        return torch.cat([network(part).softmax(1) for part in images.split(batch_size)])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def predict_samples(
@@ -27,6 +33,7 @@ def predict_samples(
 
     Their mean over the first dimension is the ensemble's prediction.
     """
+    check_count(samples=samples)
     return torch.stack([predict(sample_network(network, generator), images) for _ in range(samples)])
 
 
@@ -36,7 +43,13 @@ def score(probabilities: Tensor, labels: Tensor) -> Mapping[str, float]:
     Returns:
         ``accuracy`` in %; ``nll``, the mean negative log-likelihood, in nats; ``brier``, the mean squared error summed
         over classes; ``ece``, the expected calibration error over 15 bins of confidence, in %.
+
+    Raises:
+        ValueError: A probability is NaN or infinite.
     """
+    broken = (~probabilities.isfinite()).any(1).sum().item()
+    if broken:
+        raise ValueError(f"the probabilities of {broken} of {len(labels)} images are NaN: the network has diverged")
     classes = probabilities.shape[1]
     found = {
         "accuracy": 100 * (probabilities.argmax(1) == labels).float().mean(),

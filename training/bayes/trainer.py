@@ -38,9 +38,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_count(steps=self.steps, batch_size=self.batch_size)
-        check_positive(lr=self.lr, temperature=self.temperature, scale_lr=self.scale_lr or self.lr)
+        check_positive(lr=self.lr, temperature=self.temperature, scale_lr=self.log_variance_lr)
         if type(self.warm_up) is not int or not 0 <= self.warm_up <= self.steps:
             raise ValueError(f"warm_up must be from 0 to the {self.steps} steps; got {self.warm_up!r}")
+
+    @property
+    def log_variance_lr(self) -> float:
+        """The initial learning rate of the posterior's log variances."""
+        return self.lr if self.scale_lr is None else self.scale_lr
 
     def kl_weight(self, step: int) -> float:
         """Returns the weight of the divergences in a step, counted from 0."""
@@ -50,12 +55,11 @@ class Schedule:
 class Trainer:
     """Trains one network, or several of the same kind side by side in one pass (``torch.func.vmap``).
 
-    The bit-exact continuation of :meth:`run` is in :meth:`state_dict`, random state included; PyTorch's global random
-    state is left as it is.
+    :meth:`state_dict` holds all that :meth:`run` needs to go on, random state included: to the same bits on a CPU, on
+    CUDA up to what cuDNN's kernels leave open. PyTorch's global random state is left as it is.
 
     Args:
-        objectives: One per network, alike but for their parameters; what is fixed (decoders, whitening) is shared and
-            taken from the first. They stay as they are.
+        objectives: One per network, alike but for the parameters of networks and reverse models; they stay as they are.
         images: ``(networks, n, c, h, w)``, the training set of each.
         labels: ``(networks, n)``.
         schedule: How to train.
@@ -65,6 +69,10 @@ class Trainer:
         step: Steps taken.
         terms: The last step's parts of the bound, of each network: ``nll`` ``(networks,)``, ``kl``
             ``(networks, layers)``; ``None`` before the first.
+
+    Raises:
+        ValueError: The numbers of networks differ, or the objectives differ in what they share: the priors, what is
+            trained, the kernels looked at.
     """
 
     def __init__(
@@ -75,16 +83,12 @@ class Trainer:
                 f"images and labels must be (networks, n, ...) for {len(objectives)} networks, 1 or more; got "
                 f"{tuple(images.shape)} and {tuple(labels.shape)}"
             )
+        _check_alike(objectives)
         self.schedule, self.images, self.labels = schedule, images, labels
         self.step, self.terms = 0, None
         self._base = copy.deepcopy(objectives[0]).train()
-        self._base.terms.eval()  # no dropout in a reverse model: it is a density, drawn and weighed
-        self._parameters = {
-            name: _stack(objectives, name).requires_grad_()
-            for name, parameter in self._base.named_parameters()
-            if parameter.requires_grad
-        }
-        self._buffers = {f"network.{name}": _stack(objectives, f"network.{name}") for name in _buffers(self._base)}
+        self._parameters = {name: _stack(objectives, name).requires_grad_() for name in _trained(self._base)}
+        self._fixed = {name: _stack(objectives, name) for name in _fixed(self._base) if name.startswith("network.")}
         self._optimizer = torch.optim.Adam(self._groups(), lr=schedule.lr)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._random = _fresh_random_state(seed, images.device)
@@ -124,7 +128,7 @@ class Trainer:
             objective = copy.deepcopy(self._base)
             state = {**dict(objective.named_parameters()), **dict(objective.named_buffers())}
             with torch.no_grad():
-                for name, value in {**self._parameters, **self._buffers}.items():
+                for name, value in {**self._parameters, **self._fixed}.items():
                     state[name].copy_(value[i])
             found.append(objective.eval())
         return found
@@ -133,30 +137,38 @@ class Trainer:
         """Returns everything that :meth:`run` depends on beside the arguments."""
         return {
             "step": self.step,
-            "parameters": {name: value.detach() for name, value in self._parameters.items()},
-            "buffers": self._buffers,
-            "optimizer": self._optimizer.state_dict(),
-            "random": self._random,
+            "terms": None if self.terms is None else tuple(self.terms),
+            "parameters": {name: value.detach().clone() for name, value in self._parameters.items()},
+            "fixed": {name: value.clone() for name, value in self._fixed.items()},
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+            "random": dict(self._random),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state; ``ValueError`` where it is of other networks."""
-        for ours, theirs in ((self._parameters, state["parameters"]), (self._buffers, state["buffers"])):
-            shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (ours, theirs)]
-            if shapes[0] != shapes[1]:
-                raise ValueError(f"the state is of other networks: it holds {shapes[1]}, these have {shapes[0]}")
-            for name, value in ours.items():
-                value.copy_(theirs[name])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.step, self._random = state["step"], state["random"]
+        """Goes on from a state; ``ValueError`` where it is of other networks, or of another kind of device."""
+        ours, theirs = {**self._parameters, **self._fixed}, {**state["parameters"], **state["fixed"]}
+        shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"the state is of other networks: it holds {shapes[1]}, these have {shapes[0]}")
+        if state["random"].keys() != self._random.keys():
+            there, here = (" and ".join(part) for part in (state["random"], self._random))
+            raise ValueError(
+                f"the state is from {there}, this run is on {here}: go on there, or remove it to start again"
+            )
+        for name, value in ours.items():
+            value.copy_(theirs[name])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.step, self._random = state["step"], dict(state["random"])
+        device = self.images.device
+        self.terms = None if state["terms"] is None else Terms(*(part.to(device) for part in state["terms"]))
 
     def _take_step(self) -> None:
         schedule = self.schedule
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * (1 - self.step / schedule.steps)
         images, labels = self._batch()
-        nll = vmap(self._nll, randomness="different")(self._parameters, self._buffers, images, labels)
+        nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
         self.terms = Terms(nll, torch.stack(parts))
         loss = self.terms.nll.sum() + schedule.kl_weight(self.step) * self.terms.kl.sum()
@@ -166,9 +178,9 @@ class Trainer:
         self.terms = Terms(*(part.detach() for part in self.terms))
         self.step += 1
 
-    def _nll(self, parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
+    def _nll(self, parameters: Tensors, fixed: Tensors, images: Tensor, labels: Tensor) -> Tensor:
         arguments = (images, labels, self.labels.shape[1])
-        return _call(self._base, "nll", {**parameters, **buffers}, arguments)
+        return _call(self._base, "nll", {**parameters, **fixed}, arguments)
 
     def _kl(self, parameters: Tensors) -> Tensor:
         """Returns the divergences of one network; one at a time, for a prior's code need not bear ``vmap``."""
@@ -186,7 +198,7 @@ class Trainer:
         scales = [value for name, value in self._parameters.items() if name.endswith(".log_variance")]
         rest = [value for name, value in self._parameters.items() if not name.endswith(".log_variance")]
         schedule = self.schedule
-        groups = [{"params": rest, "lr": schedule.lr}, {"params": scales, "lr": schedule.scale_lr or schedule.lr}]
+        groups = [{"params": rest, "lr": schedule.lr}, {"params": scales, "lr": schedule.log_variance_lr}]
         return [group for group in groups if group["params"]]
 
     def _note(self) -> str:
@@ -194,7 +206,10 @@ class Trainer:
         return ", ".join([f"nll {self.terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
 
     def _check_finite(self) -> None:
-        broken = ~(self.terms.nll.isfinite() & self.terms.kl.isfinite().all(1))
+        finite = self.terms.nll.isfinite() & self.terms.kl.isfinite().all(1)
+        for value in self._parameters.values():
+            finite &= value.detach().flatten(1).isfinite().all(1)
+        broken = ~finite
         if broken.any():
             raise ValueError(
                 f"network {broken.nonzero()[0].item()} diverged by step {self.step}: nll {self.terms.nll.tolist()}, KL "
@@ -230,18 +245,48 @@ def _call(objective: Objective, name: str, state: Tensors, arguments: tuple[Any,
     )
 
 
+def _trained(objective: Objective) -> list[str]:
+    return [name for name, value in objective.named_parameters() if value.requires_grad]
+
+
+def _fixed(objective: Objective) -> list[str]:
+    frozen = [name for name, value in objective.named_parameters() if not value.requires_grad]
+    return frozen + [name for name, _ in objective.named_buffers()]
+
+
 def _stack(objectives: Sequence[Objective], name: str) -> Tensor:
+    return torch.stack([_tensor(objective, name) for objective in objectives])
+
+
+def _tensor(objective: Objective, name: str) -> Tensor:
     module, _, leaf = name.rpartition(".")
-    return torch.stack([getattr(objective.get_submodule(module), leaf).detach() for objective in objectives])
+    return getattr(objective.get_submodule(module), leaf).detach()
 
 
-def _buffers(objective: Objective) -> list[str]:
-    return [name for name, _ in objective.network.named_buffers()]
+def _check_alike(objectives: Sequence[Objective]) -> None:
+    """Raises ``ValueError`` unless objectives share all that a trainer takes from the first."""
+    first = objectives[0]
+    for i, other in enumerate(objectives[1:], start=1):
+        if (first.kernels, first.layers) != (other.kernels, other.layers):
+            raise ValueError(
+                f"networks trained in one pass must be alike: number 0 has kernels={first.kernels} and Bayesian layers "
+                f"{first.layers}, number {i} kernels={other.kernels} and {other.layers}"
+            )
+        if _trained(first) != _trained(other) or _fixed(first) != _fixed(other):
+            raise ValueError(
+                f"networks trained in one pass must train the same parameters; number {i} has others than 0"
+            )
+        for name in _fixed(first):
+            ours, theirs = _tensor(first, name), _tensor(other, name)
+            if name.startswith("terms.") and not torch.equal(ours, theirs):
+                raise ValueError(
+                    f"networks trained in one pass must have the same priors; {name} of number {i} differs"
+                )
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
@@ -251,6 +296,5 @@ def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 
 def _fresh_random_state(seed: int, device: torch.device) -> dict[str, Tensor]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return _random_state(device)
+    devices = {"cpu": "cpu"} | ({"cuda": device} if device.type == "cuda" else {})
+    return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in devices.items()}

@@ -7,7 +7,8 @@ Found: ``training/results/choose_few_labels.csv``, the mean of three splits of 1
 their own; the last 10,000 training images stand in for the test images.
 """
 
-from training.classify import DWP, STANDARD, Classify, Selection
+from training.classify import Classify, Selection
+from training.few_labels import DWP, STANDARD
 from training.recipes import fig2a_mnist
 from training.stages import Stage
 

@@ -1,4 +1,4 @@
-"""Fig. 2(a): classification of MNIST from 50 to 1,000 labels, every prior from every initialisation.
+"""Fig. 2(a): classification of MNIST from 50 to 1,000 labels, with learned priors, their rivals and controls.
 
     python -m training run fig2a_mnist --data-root DATA --workers 2 --record
 
@@ -7,8 +7,9 @@ labels dwp .800, .867, .915, .945, .961; log-uniform .766, .839, .894, .938, .95
 Found: ``training/results/fig2a_mnist.csv``, each split in ``fig2a_mnist_runs.csv``, the picture in ``fig2a_mnist.png``.
 Departures: the dwp is the bundled dense VAEs with their reverse models trained, as Algorithm 1 has it (the authors'
 code keeps them fixed); fewer steps than the 10,000 that the authors' README gives for 50 labels, at higher learning
-rates; additive posteriors for all priors. Beside it N(0, s²), the Gaussian, the scale mixture, deterministic networks,
-and the grid of prior and initialisation, which the paper lacks.
+rates, chosen in ``choose_few_labels``. Which initialisation the paper's rivals had is not recorded: here all start from
+draws of dwp, and four from Xavier's too. ``log-uniform-authors`` has the authors' posterior, σ² = α μ² with α ≤ 1, all
+others an additive one. Beside them N(0, s²) (``normal``), the Gaussian, the scale mixture and deterministic networks.
 """
 
 from training.classify import Classify

@@ -1,4 +1,4 @@
-"""Fig. 2(b): classification of CIFAR-10 from 50 to 500 labels, every prior from every initialisation.
+"""Fig. 2(b): classification of CIFAR-10 from 50 to 500 labels, learned priors, rivals and controls.
 
     python -m training run fig2b_cifar10 --data-root DATA --workers 2 --record
 

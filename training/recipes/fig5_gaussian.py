@@ -9,7 +9,8 @@ Departures: those of ``fig2a_mnist``, whose runs these are; the covariance's dir
 the largest standard deviation.
 """
 
-from training.classify import AUTHORS_LOG_UNIFORM, DWP, GAUSSIAN, STANDARD, Selection
+from training.classify import Selection
+from training.few_labels import DWP, GAUSSIAN, LOG_UNIFORM, LOG_UNIFORM_AUTHORS, NONE, NORMAL, STANDARD
 from training.recipes import fig2a_mnist
 from training.stages import Stage
 
@@ -17,6 +18,6 @@ FOLDER = fig2a_mnist.FOLDER
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """The runs of Fig. 2(a), reused where they are finished, and the four priors of this figure."""
-    priors = (DWP, AUTHORS_LOG_UNIFORM, STANDARD, GAUSSIAN)
+    """The runs of Fig. 2(a), reused where they are finished, and this figure's part of them."""
+    priors = (DWP, GAUSSIAN, LOG_UNIFORM, LOG_UNIFORM_AUTHORS, STANDARD, NORMAL, NONE)
     return fig2a_mnist.stages(smoke) | {"fig5_gaussian": Selection(("fig2a_mnist",), "fig5_gaussian", priors)}
