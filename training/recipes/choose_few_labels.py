@@ -1,4 +1,4 @@
-"""How to train from few labels: steps, warm-up and temperature of fig2a_mnist, on training images held out.
+"""How to train from few labels: steps and temperature of fig2a_mnist, on training images held out.
 
     python -m training run choose_few_labels --data-root DATA --workers 2 --record
 
@@ -13,20 +13,14 @@ from training.recipes import fig2a_mnist
 from training.stages import Stage
 
 FOLDER = fig2a_mnist.FOLDER
-TRIED = {
-    "plain": {"steps": 300},
-    "warm_up": {"steps": 300, "warm_up": 150},
-    "longer": {"steps": 500},
-    "longer_warm_up": {"steps": 500, "warm_up": 250},
-    "cold": {"steps": 300, "temperature": 0.1},
-}
+TRIED = {"plain": {"steps": 300}, "longer": {"steps": 800}, "cold": {"steps": 300, "temperature": 0.1}}
 HELD_OUT = {"name": "", "others": "", "splits": 3, "first_split": 100, "hold_out": 10_000, "from_xavier": ()}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """A stage for each way of training, and the table of all."""
     priors = (DWP, STANDARD)
-    small = fig2a_mnist.SMALL | {"hold_out": 100, "warm_up": 2} if smoke else {}
+    small = fig2a_mnist.SMALL | {"hold_out": 100} if smoke else {}
     common = fig2a_mnist.BUDGET | HELD_OUT | {"priors": priors, "sizes": (100, 1000)}
     tried = {f"choose_{name}": Classify(**common | own | small) for name, own in TRIED.items()}
     return tried | {"choose_few_labels": Selection(tuple(tried), "choose_few_labels", priors)}
