@@ -15,7 +15,7 @@ from tests.localhub import LocalHub
 # Read by huggingface_hub when it is imported: no test reaches the public Hub, or the user's own cache and token.
 _HOME = tempfile.TemporaryDirectory(prefix="dwp-init-tests-")
 os.environ |= {"HF_HOME": _HOME.name, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
-os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_ETAG_TIMEOUT"):
     os.environ.pop(_name, None)
 

@@ -16,6 +16,7 @@ from training.converge import LEARNED
 from training.figures import plot_latent_space
 from training.metadata import HUB_ID, card_metadata, check_card
 from training.tables import (
+    bayes_line,
     cost_line,
     density_line,
     density_table,
@@ -211,7 +212,12 @@ def _caption(prior: Prior, name: str, bundled: bool) -> str:
 
 
 def _fill_readme(text: str) -> str:
-    tables = {"priors": priors_table(), "effect": effect_table(README_INITS), "cost": cost_line()}
+    tables = {
+        "priors": priors_table(),
+        "effect": effect_table(README_INITS),
+        "cost": cost_line(),
+        "bayes": bayes_line(),
+    }
     for name, table in tables.items():
         block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not block.search(text):

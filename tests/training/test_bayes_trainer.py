@@ -1,5 +1,6 @@
 import copy
 import math
+import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from dwp_init import Gaussian, GaussianMixture, KernelVAE
 from dwp_init.priors.latent import Normal
+from training import bayes
 from training.bayes import (
     KL,
     AuxiliaryKL,
@@ -22,6 +24,7 @@ from training.bayes import (
     bayesianize_,
     kl_from,
 )
+from training.networks import MNISTNet
 
 
 def network(seed: int = 0, norm: bool = False, bayesian: bool = True, channels: int = 3) -> nn.Sequential:
@@ -372,6 +375,15 @@ def test_helpful_errors() -> None:
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Schedule(**wrong)
+
+
+def test_the_example_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bayes, "Schedule", lambda: Schedule(steps=3))
+    example = bayes.__doc__.split("\n\n", 1)[1]
+    pictures = torch.rand(20, 1, 28, 28)
+    names = {"network": MNISTNet((2, 3)), "images": pictures, "labels": torch.arange(20) % 10, "test_images": pictures}
+    exec(textwrap.dedent(example), names)
+    assert names["probabilities"].shape == (20, 10) and names["trainer"].step == 3
 
 
 def test_layers_in_training_mode_draw_and_reverse_models_do_not_drop() -> None:
