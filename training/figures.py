@@ -76,7 +76,8 @@ def plot_few_labels(table: Sequence[Mapping[str, Any]], path: Path, title: str) 
     figure = Figure(figsize=(5.4 * len(inits), 4.4))
     panels = figure.subplots(1, len(inits), sharey=True, squeeze=False).flatten()
     for axes, init in zip(panels, inits, strict=True):
-        for prior in priors:
+        there = {(row["prior"], row["init"]) for row in table}
+        for prior in [prior for prior in priors if (prior, init) in there]:
             rows = [row for row in table if (row["prior"], row["init"]) == (prior, init)]
             mean = [row["accuracy"] for row in rows]
             error = [row["accuracy_sd"] or 0.0 for row in rows]
@@ -90,7 +91,7 @@ def plot_few_labels(table: Sequence[Mapping[str, Any]], path: Path, title: str) 
         axes.grid(alpha=0.3)
         axes.set(xlabel="labelled images", title=f"from {init}")
     panels[0].set_ylabel("test accuracy, %")
-    panels[-1].legend(loc="lower right", fontsize=8)
+    panels[0].legend(loc="lower right", fontsize=8)
     figure.suptitle(title)
     save_figure(figure, path)
 

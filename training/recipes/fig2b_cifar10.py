@@ -4,8 +4,8 @@
 
 Expected, test accuracy read off the figure (± .0006), for 50, 200 and 500 labels: dwp .2366, .3030, .3561; log-uniform
 .2191, .2874, .3358; N(0, 1) .2246, .2887, .3525.
-Found: ``training/results/fig2b_cifar10.csv``, each split in ``fig2b_cifar10_runs.csv``, the picture in
-``fig2b_cifar10.png``.
+Found: not run at full size yet. It leaves ``fig2b_cifar10.csv``, each split in ``fig2b_cifar10_runs.csv``, the picture
+in ``fig2b_cifar10.png``.
 Departures: the priors are of notMNIST kernels, one channel each, while the paper's are of CIFAR-100 networks, which
 are not made here yet; a quarter of the paper's filters (128, 256, 256) for a CPU; stratified splits, each with its own
 images (the authors' code gives every seed the same, unstratified); else as ``fig2a_mnist``.
