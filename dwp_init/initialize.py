@@ -45,7 +45,9 @@ def apply_(
     """Draws the weights of a model's 2-D convolutions from learned priors, in place.
 
     Each k×k kernel of a ``Conv2d`` or ``ConvTranspose2d`` (any stride, padding, dilation, groups) is drawn
-    independently (Eq. 5), on the device of its weight and in float32, then cast to the weight's dtype. Biases and all
+    independently (Eq. 5), on the device of its weight and in float32, then cast to the weight's dtype. A prior that
+    differs by depth, such as :class:`dwp_init.MixtureByDepth`, takes a layer's place among the model's convolutions
+    with kernels larger than 1×1, in the order of its modules, for that: 0 the first, 1 the last. Biases and all
     other parameters stay as they are. If anything fails, no weight has changed. A weight that is made from others is
     written through them: what ``weight_norm`` then gives is the draw, while ``spectral_norm`` and others without an
     exact inverse rescale it; the report tells the scale that results, under ``spectral_norm`` until its estimate is
@@ -126,12 +128,13 @@ class _Rule:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A layer, the shape of its weight, and the prior that it takes."""
+    """A layer, the shape of its weight, the prior that it takes, and how deep in the model it lies, from 0 to 1."""
 
     layer: str
     module: conv.Conv2d
     shape: torch.Size
     rule: _Rule
+    depth: float
 
     @property
     def kind(self) -> str:
@@ -206,6 +209,7 @@ def _as_list(priors: object) -> list[PriorLike]:
 def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tuple[list[_Choice], dict[str, _Skip]]:
     modules = [(name, module) for name, module in model.named_modules() if _owns_weights(name, module)]
     chosen = _selector(layers, [name for name, module in modules if conv.is_convolution(module)])
+    depths = _relative_depths(modules)
     plan: dict[tuple[conv.Span, ...], _Choice] = {}
     places: dict[str, tuple[conv.Span, ...]] = {}
     skipped: dict[str, _Skip] = {}
@@ -216,7 +220,7 @@ def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tupl
         if conv.is_convolution(module) and not chosen(name, module):
             skipped[name] = _Skip("not among the layers asked for", wanted=False)
             continue
-        choice = _fit(name, module, rules) if reason is None else reason
+        choice = _fit(name, module, rules, depths) if reason is None else reason
         if isinstance(choice, str):
             skipped[name] = _Skip(choice)
         elif not any(conv.overlap(places[name], place) for place in plan):
@@ -224,7 +228,13 @@ def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tupl
     return list(plan.values()), skipped | _sharing(plan, places)
 
 
-def _fit(name: str, module: conv.Conv2d, rules: list[_Rule]) -> _Choice | str:
+def _relative_depths(modules: list[tuple[str, nn.Module]]) -> dict[str, float]:
+    """Returns how deep each convolution with kernels larger than 1×1 lies: 0 for the model's first, 1 for its last."""
+    spatial = [name for name, module in modules if conv.is_convolution(module) and math.prod(module.kernel_size) > 1]
+    return {name: index / max(len(spatial) - 1, 1) for index, name in enumerate(spatial)}
+
+
+def _fit(name: str, module: conv.Conv2d, rules: list[_Rule], depths: Mapping[str, float]) -> _Choice | str:
     """Returns the prior that a layer takes, or why there is none."""
     shape = conv.weight_shape(module)
     if reason := conv.reason_against_shape(shape):
@@ -232,7 +242,7 @@ def _fit(name: str, module: conv.Conv2d, rules: list[_Rule]) -> _Choice | str:
     rule = next((rule for rule in rules if _matches(name, rule.pattern) and rule.fits(module, shape)), None)
     if rule is None:
         return f"no prior given fits {size_text(shape[2:])} kernels here"
-    return conv.reason_against_inverse(module) or _Choice(name, module, shape, rule)
+    return conv.reason_against_inverse(module) or _Choice(name, module, shape, rule, depths.get(name, 0.0))
 
 
 def _sharing(plan: dict[tuple[conv.Span, ...], _Choice], places: dict[str, tuple[conv.Span, ...]]) -> dict[str, _Skip]:
@@ -328,10 +338,11 @@ def _draw(
     for choice in plan:
         stored = conv.stored_tensors(choice.module)
         device, dtype = stored[-1].device, stored[-1].dtype
-        here = (choice.rule.prior, device)
+        prior = choice.rule.prior.at(choice.depth)
+        here = (prior, device)
         try:
             if here not in priors:
-                priors[here] = copy.deepcopy(choice.rule.prior).to(device, torch.float32).eval()
+                priors[here] = copy.deepcopy(prior).to(device, torch.float32).eval()
             source = generator if seed is None else _seeded(device, seed, choice.layer)
             weight = _draw_weight(choice, priors[here], scale, noise, source, dtype)
             values = conv.values_to_store(choice.module, weight)

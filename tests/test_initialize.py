@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dwp_init import Gaussian, KernelVAE, apply_, save_prior
+from dwp_init import Gaussian, KernelVAE, MixtureByDepth, apply_, save_prior
 
 Fit = Callable[..., Gaussian]
 Snapshot = Callable[[nn.Module], dict[str, bytes]]
@@ -62,6 +62,20 @@ def test_each_layer_takes_the_prior_of_its_kernel_size(gaussian: Fit, snapshot: 
         "4": "not a convolution",
     }
     assert report.unused == [] and not report.dry_run
+
+
+@pytest.mark.parametrize("layers", [None, "1.2"])
+def test_a_layer_takes_the_prior_of_its_depth(layers: str | None) -> None:
+    """The 1×1 convolution does not count; a convolution that is not chosen does."""
+    prior = MixtureByDepth((1, 3, 3), (0.0, 0.4, 0.8), (1, 1, 1))
+    for mixture, value in zip(prior.mixtures, (1.0, 2.0, 3.0), strict=True):
+        mixture.loc.fill_(value)
+        mixture.scale_tril.mul_(1e-3)
+    model = network()
+    apply_(model, prior, layers=layers, scale="prior", seed=0)
+    torch.testing.assert_close(model[1][2].weight, torch.full_like(model[1][2].weight, 3), atol=0.01, rtol=0)  # depth 1
+    if layers is None:
+        torch.testing.assert_close(model[1][0].weight, torch.full_like(model[1][0].weight, 2), atol=0.01, rtol=0)  # ½
 
 
 @pytest.mark.parametrize(

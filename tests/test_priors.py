@@ -17,6 +17,7 @@ from dwp_init.priors import (
     KernelChain,
     KernelDensity,
     KernelVAE,
+    MixtureByDepth,
 )
 from dwp_init.priors.whitening import Whitening
 
@@ -27,6 +28,7 @@ PRIORS = {
     "dense-channels": lambda: KernelVAE((2, 3, 2), latent_dim=2, hidden=8),
     "mixture": lambda: GaussianMixture((1, 3, 3), components=3, scales=(0.5, 1.0)),
     "mixture-channels": lambda: GaussianMixture((2, 3, 2), components=2),
+    "by-depth": lambda: MixtureByDepth((1, 3, 3), (0.2, 1.0), (3, 2), (0.5, 1.0)),
     "kde": lambda: KernelDensity((1, 3, 3), count=200),
     "kde-channels": lambda: KernelDensity((2, 3, 2), count=200),
     "flow": lambda: Flow((1, 3, 3), transforms=2, hidden=8),
@@ -51,6 +53,10 @@ def fitted(prior, kernels=None):
     kernels = correlated(200, prior.dim).view(-1, *prior.kernel_shape) if kernels is None else kernels
     if hasattr(prior, "fit_"):
         return prior.fit_(kernels)
+    if isinstance(prior, MixtureByDepth):
+        for mixture, part in zip(prior.mixtures, kernels.chunk(len(prior.mixtures)), strict=True):
+            mixture.fit_(part)
+        return prior
     prior.whitening.fit_(kernels.flatten(1))
     return prior
 
@@ -208,6 +214,7 @@ def test_apply_draws_layers_from_it(prior, groups):
 RGB = {
     "gaussian": lambda: Gaussian((3, 3, 3)),
     "mixture": lambda: GaussianMixture((3, 3, 3), components=2, scales=(0.5, 2.0)),
+    "mixture-by-depth": lambda: MixtureByDepth((3, 3, 3), (0.0,), (2,)),
     "kde": lambda: KernelDensity((3, 3, 3), count=400),
     "flow": lambda: Flow((3, 3, 3), transforms=1, hidden=8, coupling=True),
     "autoregressive": lambda: Autoregressive((3, 3, 3), hidden=8),

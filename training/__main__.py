@@ -1,4 +1,4 @@
-"""Pipeline: ``python -m training list | run | fit | evaluate | import-authors | bundle | cards | publish``."""
+"""``python -m training list | run | fit | evaluate | kernels | import-authors | bundle | cards | publish``."""
 
 import argparse
 import dataclasses
@@ -14,9 +14,12 @@ from dwp_init.cli import printable
 from training import cards, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
+from training.convolutions import KINDS, LeftOut
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
-from training.kernels import KernelFile, read_reference
+from training.harvest import BY_CHECKPOINT, Settings, harvest
+from training.kernels import KERNELS, KernelFile, read_reference
+from training.own_images import short_name
 from training.stages import Context, StageChangedError, override, publish_records, read_done, run_stages
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,17 +48,25 @@ def _list(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     recipe = recipes.load(options.recipe)
-    stages = override(recipe.stages(smoke=options.smoke), options.settings)
+    folder = recipe.FOLDER + ("-smoke" if options.smoke else "")
+    if options.data is None:
+        stages = recipe.stages(smoke=options.smoke)
+    elif hasattr(recipe, "DATA"):
+        stages = recipe.stages(smoke=options.smoke, data=options.data)
+        folder += f"-{short_name(options.data)}"
+    else:
+        raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for those that make natural priors")
+    stages = override(stages, options.settings)
     context = Context(
-        out=options.out or Path("runs") / (recipe.FOLDER + ("-smoke" if options.smoke else "")),
+        out=options.out or Path("runs") / folder,
         data_root=options.data_root,
         download=options.download,
         device=_device(options.device),
         workers=options.workers,
         smoke=options.smoke,
     )
-    if options.record and (options.smoke or options.settings):
-        raise ValueError("--record keeps what the recipe itself gives; leave out --smoke and stage.field=value")
+    if options.record and (options.smoke or options.settings or options.data):
+        raise ValueError("--record keeps what the recipe itself gives; leave out --smoke, --data and stage.field=value")
     folders = run_stages(stages, context)
     if options.record:
         for folder in folders.values():
@@ -86,6 +97,46 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out:
         write_table(options.out, rows)
         print(f"wrote {options.out}")
+
+
+def _kernels(options: argparse.Namespace) -> None:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    found = harvest(options.sources, options.out, Settings(**{name: getattr(options, name) for name in names}))
+    print_table(
+        [
+            {
+                "kernels": name,
+                "checkpoints": len(done["source"]["checkpoints"]),
+                "tensors": done["source"]["tensors"],
+                **done["kernels"],
+            }
+            for name, done in found.folders.items()
+        ]
+    )
+    for name, done in found.folders.items():
+        if done["source"]["split"] != BY_CHECKPOINT:
+            print(f"{name} is split {done['source']['split']}")
+    _print_left_out(found.left_out)
+    file = options.out / next(iter(found.folders)) / KERNELS
+    print(f"to go on: python -m training fit --kernels {file} --out DIR")
+
+
+def _print_left_out(left_out: list[LeftOut]) -> None:
+    by_reason: dict[str, list[LeftOut]] = {}
+    for item in left_out:
+        by_reason.setdefault(item.reason, []).append(item)
+    if by_reason:
+        print_table(
+            [
+                {"left out": reason, "how many": len(items), "such as": _one_left_out(items[0])}
+                for reason, items in by_reason.items()
+            ]
+        )
+
+
+def _one_left_out(item: LeftOut) -> str:
+    where = f"{item.tensor} of {item.checkpoint}" if item.tensor else item.checkpoint
+    return printable(f"{where}: {item.detail}" if item.detail else where)
 
 
 def _device(name: str) -> torch.device:
@@ -155,6 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", metavar="RECIPE")
     run.add_argument("--smoke", action="store_true", help="seconds on a CPU, on synthetic data")
     run.add_argument("--out", type=Path, help="folder for the stages (default: runs/<the recipe's folder>)")
+    own = "other images for prior_tinyimagenet: imagefolder:PATH, parquet:PATH or parquet:user/name, @64 to reduce them"
+    run.add_argument("--data", metavar="KIND:PATH", help=own)
     run.add_argument("--data-root", type=Path, default=Path("data"), help="folder with the data sets (default: data)")
     run.add_argument("--download", action="store_true", help="fetch a data set that is missing")
     run.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
@@ -163,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     usage = "%(prog)s --kernels FILE --out DIR [fit.field=value ...] [options]"
     fit = commands.add_parser("fit", usage=usage, help="fit a prior to kernels of your own")
     fit.set_defaults(command=_fit)
-    fit.add_argument("--kernels", type=Path, required=True, help=".npy or .safetensors, (n, k, k) or (n, c, k, k)")
+    kernels = ".npy or .safetensors, (n, k, k) or (n, c, k, k); or kernels.safetensors of `kernels`, which is split"
+    fit.add_argument("--kernels", type=Path, required=True, help=kernels)
     fit.add_argument("--family", choices=FITS, default="mixture", help="default: %(default)s")
     fit.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     fit.add_argument("--name", help="what the prior is called (default: the folder's name)")
@@ -176,6 +230,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--kernels", type=Path, required=True, help=kernels)
     evaluate.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table, a row per prior")
     evaluate.add_argument("--smoke", action="store_true", help="30 latents per kernel instead of 1,000")
+    harvested = commands.add_parser("kernels", help="harvest kernels from checkpoints that exist already, to fit")
+    harvested.set_defaults(command=_kernels)
+    place = "a folder, a .safetensors file, or user/name or user/name@revision on the Hub; may be given several times"
+    harvested.add_argument("--from", dest="sources", action="append", required=True, metavar="PLACE", help=place)
+    harvested.add_argument("--out", type=Path, required=True, help="gets a folder per kind and size, as dense-3x3")
+    harvested.add_argument("--kind", choices=KINDS, help="default: all")
+    harvested.add_argument("--size", type=int, metavar="K", help="3 for 3×3 kernels (default: all)")
+    per_layer = "kernels taken of each tensor at most, at random (default: %(default)s)"
+    harvested.add_argument("--per-layer", type=int, default=Settings.per_layer, metavar="N", help=per_layer)
+    min_norm = "drop kernels of less than this times the 95 %% quantile of their tensor's norms (default: %(default)s)"
+    harvested.add_argument("--min-norm", type=float, default=Settings.min_norm, metavar="SHARE", help=min_norm)
+    raw_scale = "keep kernels as they are; else those of a tensor are scaled to a root mean square of 1"
+    harvested.add_argument("--raw-scale", action="store_true", help=raw_scale)
+    harvested.add_argument("--seed", type=int, default=Settings.seed, help="of what is taken, and of the split")
     authors = commands.add_parser("import-authors", help="turn a VAE of the paper's released code into a prior")
     authors.set_defaults(command=_import_authors)
     authors.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the vae_params.torch of train-vae.py")

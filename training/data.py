@@ -1,4 +1,4 @@
-"""Data sets as tensors: MNIST, notMNIST, CIFAR-10 and CIFAR-100, by torchvision or from local copies.
+"""Data sets as tensors: MNIST, notMNIST, CIFAR-10 and CIFAR-100, Tiny ImageNet at 32×32, and a user's own images.
 
 A set that is missing is an error that says how to get it; no set ever stands in for another.
 """
@@ -18,6 +18,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from dwp_init.files import write_bytes
+from training.own_images import KINDS as OWN
+from training.own_images import is_own, read_own, read_parquet
 
 SPLITS = ("train", "test")
 
@@ -88,9 +90,11 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
     """Loads one split of a data set.
 
     Args:
-        name: ``mnist``, ``notmnist``, ``cifar10`` or ``cifar100``.
+        name: ``mnist``, ``notmnist``, ``cifar10``, ``cifar100`` or ``tinyimagenet32-a``; or where a user's own images
+            are: ``imagefolder:PATH``, ``parquet:PATH`` or ``parquet:user/name``, see :func:`own_images.read_own`.
         split: ``train`` or ``test``.
-        root: The folder with the data sets, in torchvision's layout (or CIFAR-10 as ``cifar10/*.parquet``).
+        root: The folder with the data sets, in torchvision's layout, or for colour images as
+            ``<name>/<split>-*.parquet``.
         download: Whether a missing set is fetched into ``root``.
         synthetic: Random smooth images of the same shape instead, for ``--smoke``; the description says so.
 
@@ -98,15 +102,25 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
         ValueError: The name or the split is unknown.
         FileNotFoundError: The set is not under ``root``, or not whole, and ``download`` is false.
     """
-    if name not in _SETS:
-        raise ValueError(f"unknown data set {name!r}; there are {', '.join(_SETS)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
-    shape, classes, kind = _SETS[name]
+    if name not in _SETS and not is_own(name):
+        raise ValueError(
+            f"unknown data set {name!r}; there are {', '.join(_SETS)}, and {':…, '.join(OWN)}:… for your own images"
+        )
+    shape, classes, kind = _SETS.get(name, ((3, 32, 32), 10, None))
     if synthetic:
         images, labels = _synthetic(shape, classes, count=512 if split == "train" else 128, seed=split)
-    elif name == "cifar10" and (shards := sorted((root / "cifar10").glob(f"{split}-*.parquet"))):
-        images, labels = _read_parquet(shards, column="img")
+    elif is_own(name):
+        images, labels = read_own(name, split, download)
+    elif shape[0] == 3 and (shards := sorted((root / name).glob(f"{split}-*.parquet"))):
+        images, labels = _read_shards(shards, shape[1:])
+    elif kind is None:
+        raise FileNotFoundError(
+            f"{name} is not under {root} and cannot be fetched; make {root / name}/{split}-00000-of-00001.parquet with "
+            "columns image and label of the first 100 classes of Tiny ImageNet-200, reduced to 32×32, or take other "
+            "images with --data"
+        )
     else:
         images, labels = _read_torchvision(name, kind, split, root, download)
     digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
@@ -119,6 +133,7 @@ _SETS: dict[str, tuple[tuple[int, int, int], int, Any]] = {
     "notmnist": ((1, 28, 28), 10, NotMNIST),
     "cifar10": ((3, 32, 32), 10, datasets.CIFAR10),
     "cifar100": ((3, 32, 32), 100, datasets.CIFAR100),
+    "tinyimagenet32-a": ((3, 32, 32), 100, None),
 }
 
 
@@ -137,8 +152,7 @@ def _read_torchvision(name: str, kind: Any, split: str, root: Path, download: bo
     return images.contiguous(), torch.as_tensor(data.targets)
 
 
-def _read_parquet(shards: list[Path], column: str) -> tuple[Tensor, Tensor]:
-    import pyarrow.parquet
+def _read_shards(shards: list[Path], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     from PIL import Image
 
     expected = shards[0].stem.rpartition("-of-")[2]
@@ -146,10 +160,14 @@ def _read_parquet(shards: list[Path], column: str) -> tuple[Tensor, Tensor]:
         raise FileNotFoundError(f"{shards[0].parent} holds {len(shards)} of {int(expected)} parts; copy the others too")
     images, labels = [], []
     for shard in shards:
-        table = pyarrow.parquet.read_table(shard, columns=[column, "label"])
-        labels.extend(table["label"].to_pylist())
-        for cell in table[column].to_pylist():
-            images.append(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")))
+        cells, found = read_parquet(shard)
+        labels.extend(found)
+        images.extend(np.asarray(Image.open(io.BytesIO(cell)).convert("RGB")) for cell in cells)
+    if others := {image.shape[:2] for image in images} - {size}:
+        raise ValueError(
+            f"{shards[0].parent} has images of {'×'.join(map(str, min(others)))}; reduce them to "
+            f"{'×'.join(map(str, size))}"
+        )
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 
 

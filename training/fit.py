@@ -21,13 +21,15 @@ from dwp_init import (
     KernelChain,
     KernelDensity,
     KernelVAE,
+    MixtureByDepth,
     Prior,
     load_prior,
     save_prior,
 )
 from dwp_init.files import write_bytes
+from training.authors import UNSTATED
 from training.evaluate import PRIOR, SCORES, SMOKE, score, thin
-from training.kernels import KernelSet
+from training.kernels import PARTS, KernelSet
 from training.stages import Context, Stage, check_counts, load_checkpoint, read_done, record_metrics, save_checkpoint
 from training.statistics import sample_statistics
 
@@ -58,27 +60,36 @@ class Fit(Stage):
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         kernels = KernelSet.load(context.out / self.needs[0])
         torch.manual_seed(self.seed)
-        prior = self.fit(kernels, folder, context.device).eval()
+        return self.keep(self.fit(kernels, folder, context.device).eval(), kernels, folder, context, {})
+
+    def keep(
+        self, prior: Prior, kernels: KernelSet, folder: Path, context: Context, more: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Judges a fitted prior by the test kernels, and saves it with what it was made from; ``more`` are metrics."""
         effort, draws = (SMOKE, 1000) if context.smoke else ({}, 10_000)
         values, metrics = score(prior, kernels.test, **effort)
         write_bytes(folder / SCORES, save({"log_prob": values}))
         control = Gaussian(prior.kernel_shape).fit_(kernels.train)
         metrics["gaussian_log_prob"] = score(control, kernels.test, **effort)[1]["log_prob"]
+        metrics |= more
         prior.cpu()
         metrics["samples"] = sample_statistics(prior, kernels.train, kernels.test, draws)
-        made = read_done(context.out / self.needs[0])
-        settings = {key: value for key, value in vars(self).items() if key not in _NOT_SHOWN}
+        source = self._source(context)
         prior.details = {
             "name": self.name,
-            "license": "MIT",
-            "source": made["source"] | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made},
-            "fit": settings,
+            "license": UNSTATED if "checkpoints" in source else "MIT",  # those of others have terms of their own
+            "source": source,
+            "fit": {key: value for key, value in vars(self).items() if key not in _NOT_SHOWN},
             "metrics": metrics,
             "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
         }
         save_prior(prior, folder / PRIOR)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         return {"family": self.family, "metrics": metrics}
+
+    def _source(self, context: Context) -> dict[str, Any]:
+        made = read_done(context.out / self.needs[0])
+        return made["source"] | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made}
 
 
 @dataclass(frozen=True)
@@ -143,6 +154,47 @@ class FitMixture(Fit):
             parts.append(part.fit_(train, shrinkage, generator=generator))
             bar.update(1)
         return GaussianMixture.average(parts)
+
+
+@dataclass(frozen=True)
+class FitByDepth(FitMixture):
+    """Fits a mixture to each of several layers' kernels and puts them together by relative depth.
+
+    What is reported as log p is for kernels of unknown depth, as it is for any prior; ``log_prob_at_depth`` is for
+    those whose depth is known.
+
+    Args:
+        needs: The stages with the kernels of each layer, the first layer's first.
+        depths: Of these layers: 0 the network's first convolution with kernels larger than 1×1, 1 its last.
+    """
+
+    depths: tuple[float, ...] = ()
+    family: ClassVar[str] = "mixture-by-depth"
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        layers = [KernelSet.load(context.out / need) for need in self.needs]
+        if len(layers) != len(self.depths):
+            raise ValueError(f"each kernels stage needs its depth; needs={self.needs}, depths={self.depths}")
+        torch.manual_seed(self.seed)
+        mixtures = [self.fit(layer, folder, context.device) for layer in layers]
+        prior = MixtureByDepth.stack(self.depths, mixtures).eval()
+        return self.keep(prior, KernelSet.together(layers), folder, context, self._at_depth(mixtures, layers))
+
+    def _at_depth(self, mixtures: list[Prior], layers: list[KernelSet]) -> dict[str, Any]:
+        known = [score(mixture, layer.test) for mixture, layer in zip(mixtures, layers, strict=True)]
+        values = [found["log_prob"] for _, found in known]
+        return {"log_prob_at_depth": round(sum(values) / len(values), 3), "log_prob_by_depth": values}
+
+    def _source(self, context: Context) -> dict[str, Any]:
+        """Describes the kernels of all layers: what differs from layer to layer is a list, their numbers a sum."""
+        each = [read_done(context.out / need) for need in self.needs]
+        layers = [done["source"] for done in each]
+        source = {
+            key: value if all(layer[key] == value for layer in layers) else [layer[key] for layer in layers]
+            for key, value in layers[0].items()
+        }
+        counts = {part: sum(done["kernels"][part] for done in each) for part in PARTS}
+        return source | {"kernels": counts, "kept": [done["kept"] for done in each]}
 
 
 @dataclass(frozen=True)

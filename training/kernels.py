@@ -1,6 +1,7 @@
 """Kernel data sets: the kernels of one layer of many source networks, small ones dropped, split by network."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dwp_init.files import write_bytes
+from training.own_images import is_own, short_name
 from training.sources import network_file
-from training.stages import DONE, FIXED, Context, Stage, read_config, read_done
+from training.stages import DONE, FIXED, Context, Stage, check_counts, read_config, read_done
 
 KERNELS = "kernels.safetensors"
 PARTS = ("train", "validation", "test")
@@ -32,11 +34,20 @@ class KernelSet:
     test_network: Tensor
 
     def save(self, folder: Path) -> None:
-        write_bytes(folder / KERNELS, save({name: value.contiguous() for name, value in vars(self).items()}))
+        write_bytes(folder / KERNELS, self.packed())
+
+    def packed(self) -> bytes:
+        """Returns what the file holds."""
+        return save({name: value.contiguous() for name, value in vars(self).items()})
 
     @classmethod
     def load(cls, folder: Path) -> "KernelSet":
         return cls(**load_file(folder / KERNELS))
+
+    @classmethod
+    def together(cls, sets: Sequence["KernelSet"]) -> "KernelSet":
+        """Puts the kernels of several layers of the same networks into one set, part by part."""
+        return cls(**{name: torch.cat([getattr(one, name) for one in sets]) for name in vars(sets[0])})
 
     def counts(self) -> dict[str, int]:
         return {part: len(getattr(self, part)) for part in PARTS}
@@ -56,6 +67,7 @@ class Kernels(Stage):
         min_norm: The threshold, as a fraction.
         validation_networks: Networks for model selection.
         test_networks: Networks for the reported figures.
+        per_network: Kernels taken of each network at most, at random; all by default.
     """
 
     needs: tuple[str, ...] = ("sources",)
@@ -63,6 +75,7 @@ class Kernels(Stage):
     min_norm: float = 0.25
     validation_networks: int = 12
     test_networks: int = 16
+    per_network: int | None = None
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         source_folder = context.out / self.needs[0]
@@ -75,7 +88,9 @@ class Kernels(Stage):
                 f"{len(seeds)} networks cannot leave {self.validation_networks} for validation, {self.test_networks} "
                 "for the test and some to fit; lower kernels' validation_networks and test_networks (1 or more each)"
             )
-        layers = [self._read_layer(network_file(source_folder, seed)) for seed in seeds]
+        if self.per_network is not None:
+            check_counts(per_network=self.per_network)
+        layers = [self._read_layer(network_file(source_folder, seed), seed) for seed in seeds]
         first_test, first_validation = len(seeds) - self.test_networks, len(seeds) - held_out
         threshold = self._threshold(layers[:first_validation])
         kept = [layer[layer.flatten(1).norm(dim=1) >= threshold] for layer in layers]
@@ -97,7 +112,7 @@ class Kernels(Stage):
             "kept": round(sum(map(len, kept)) / sum(map(len, layers)), 4),
             "norm_threshold": round(threshold, 5),
             "source": {
-                "dataset": settings["data"],
+                "dataset": short_name(settings["data"]) if is_own(settings["data"]) else settings["data"],
                 "images": source["data"][settings["data"]]["train"]["images"],
                 "synthetic": source["data"][settings["data"]]["train"]["synthetic"],
                 "layer": self.layer,
@@ -108,7 +123,7 @@ class Kernels(Stage):
             },
         }
 
-    def _read_layer(self, path: Path) -> Tensor:
+    def _read_layer(self, path: Path, seed: int) -> Tensor:
         weights = load_file(path)
         layers = [name.removesuffix(".weight") for name, value in weights.items() if value.dim() == 4]
         if self.layer not in layers:
@@ -116,7 +131,9 @@ class Kernels(Stage):
         weight = weights[f"{self.layer}.weight"]
         if not weight.isfinite().all():
             raise ValueError(f"{self.layer} of {path} holds NaN or infinite values; train it anew with a lower lr")
-        return self._cut(weight)
+        kernels = self._cut(weight.float())
+        picked = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(seed))[: self.per_network]
+        return kernels[picked.sort().values]
 
     def _cut(self, weight: Tensor) -> Tensor:
         """Cuts a weight ``(out, in, k, k)`` into kernels ``(n, c, k, k)``: one per pair of channels (Eq. 5)."""
@@ -135,15 +152,18 @@ class JointKernels(Kernels):
         return weight
 
 
-_RECIPE_KEYS = ("filters", "networks", "epochs", "batch_size", "lr", "l2", "precision", "first_seed")
+_RECIPE_KEYS = ("network", "filters", "networks", "epochs", "batch_size", "lr", "l2", "precision", "first_seed")
 
 
 @dataclass(frozen=True)
 class KernelFile(Stage):
     """Reads kernels of a user's own and splits them at random, for no network is known.
 
+    Those of a finished kernels stage or of a harvest are split already, and stay so.
+
     Args:
-        path: ``.npy``, or ``.safetensors`` with one tensor; ``(n, k, k)`` or ``(n, c, k, k)``.
+        path: ``.npy``, or ``.safetensors`` with one tensor, ``(n, k, k)`` or ``(n, c, k, k)``; or a stage's
+            ``kernels.safetensors``.
         sha256: Digest of the file, part of the stage's identity.
         held_out: Fraction of the kernels for validation, and again for the test.
         seed: Of the split.
@@ -161,7 +181,13 @@ class KernelFile(Stage):
             raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
         return cls(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
+    def other_inputs(self) -> dict[str, Any]:
+        path = Path(self.path)
+        return {DONE: hashlib.sha256((path.parent / DONE).read_bytes()).hexdigest()} if is_split(path) else {}
+
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        if is_split(Path(self.path)):
+            return self._keep_split(folder)
         if not 0 < self.held_out < 0.5:
             raise ValueError(f"held_out, for validation and again for the test, lies in (0, 0.5); got {self.held_out}")
         kernels = read_kernels(Path(self.path))
@@ -173,13 +199,46 @@ class KernelFile(Stage):
         source = {"file": Path(self.path).name, "sha256": self.sha256, "split": "by kernel, at random"}
         return {"kernels": split.counts(), "kept": 1.0, "source": source}
 
+    def _keep_split(self, folder: Path) -> dict[str, Any]:
+        path = Path(self.path)
+        for key in ("held_out", "seed"):
+            if getattr(self, key) != getattr(KernelFile, key):
+                raise ValueError(
+                    f"{path} is split already, so kernels.{key}={getattr(self, key)} has no effect; drop it"
+                )
+        kernels, done = read_split(path), read_done(path.parent)
+        kernels.save(folder)
+        source = {"file": f"{path.resolve().parent.name}/{path.name}", "file_sha256": self.sha256}
+        kept = {key: done[key] for key in ("kept", "norm_threshold") if key in done}
+        return {"kernels": kernels.counts(), **kept, "source": done.get("source", {}) | source}
+
+
+def is_split(path: Path) -> bool:
+    """Whether a file is the ``kernels.safetensors`` of a finished kernels stage, or of a harvest."""
+    return path.name == KERNELS and (path.parent / DONE).exists()
+
+
+def read_split(path: Path) -> KernelSet:
+    """Reads kernels that are split already.
+
+    Raises:
+        ValueError: The file is broken, or holds no such parts.
+    """
+    try:
+        return KernelSet.load(path.parent)
+    except (SafetensorError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no whole file of {', '.join(PARTS)} and test_network ({error}), though beside a {DONE}; "
+            "make it anew"
+        ) from error
+
 
 def read_reference(path: Path) -> tuple[Tensor, Tensor]:
     """Reads kernels to judge priors by: those to compare samples with, and those whose log p counts.
 
     Args:
-        path: ``kernels.safetensors`` of a kernels stage, which has both parts, or what :func:`read_kernels` takes,
-            which is split in two halves at random.
+        path: ``kernels.safetensors`` of a kernels stage or a harvest, which has both parts, or what
+            :func:`read_kernels` takes, which is split in two halves at random.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -187,8 +246,8 @@ def read_reference(path: Path) -> tuple[Tensor, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
-    if path.name == KERNELS and (path.parent / DONE).exists():
-        kernels = KernelSet.load(path.parent)
+    if is_split(path):
+        kernels = read_split(path)
         return kernels.train, kernels.test
     kernels = read_kernels(path)
     order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(0))
@@ -211,7 +270,10 @@ def read_kernels(path: Path) -> Tensor:
     except (SafetensorError, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); save kernels (n, k, k) with numpy.save") from error
     if len(tensors) != 1:
-        raise ValueError(f"{path} holds {len(tensors)} tensors ({', '.join(tensors)}); it must hold one, (n, k, k)")
+        hint = f"; to keep its parts, put the {DONE} of its folder beside it" if set(PARTS) <= set(tensors) else ""
+        raise ValueError(
+            f"{path} holds {len(tensors)} tensors ({', '.join(tensors)}); it must hold one, (n, k, k){hint}"
+        )
     kernels = next(iter(tensors.values()))
     if not kernels.is_floating_point():
         raise ValueError(f"{path} holds {kernels.dtype} values; kernels are floating-point numbers")

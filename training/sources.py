@@ -1,7 +1,8 @@
 """Source networks: many small CNNs trained from different seeds, whose kernels the priors learn (Section 3.3).
 
 One process per network proved twice as fast on a CPU as one ``torch.func`` ensemble of all of them: see
-``python -m training run source_throughput``.
+``python -m training run source_throughput``. On a GPU a step is recorded once and replayed, for the launches of a small
+network's kernels take longer than the kernels.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dwp_init.files import write_bytes
-from training.networks import MNISTNet
+from training.architectures import build
 from training.stages import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
 from training.workers import Progress, run_jobs
 
@@ -31,7 +32,8 @@ class Sources(Stage):
 
     Args:
         data: Name of the data set.
-        filters: Channels of the two convolutions; (256, 512) in the paper.
+        network: A network of :data:`training.architectures.NETWORKS`; the paper's for notMNIST by default.
+        filters: Its channels; (256, 512) in the paper.
         networks: How many networks, with seeds ``first_seed``, ``first_seed + 1``, …
         epochs: Passes over the training images.
         batch_size: Images per step.
@@ -42,7 +44,8 @@ class Sources(Stage):
     """
 
     data: str = "notmnist"
-    filters: tuple[int, int] = (256, 512)
+    network: str = "mnist"
+    filters: tuple[int, ...] = (256, 512)
     networks: int = 100
     epochs: int = 100
     batch_size: int = 256
@@ -94,10 +97,10 @@ class _Job:
     labels: Tensor
     test: tuple[Tensor, Tensor]
 
-    def network(self) -> MNISTNet:
+    def network(self) -> nn.Module:
         """Returns an untrained network for the images."""
         classes = int(self.labels.max()) + 1
-        return MNISTNet(self.stage.filters, classes, tuple(self.images.shape[1:]))
+        return build(self.stage.network, self.stage.filters, classes, tuple(self.images.shape[1:]))
 
     def train(self, seed: int, progress: Progress) -> dict[str, Any]:
         """Trains one network to the end, from its checkpoint if it has one."""
@@ -105,17 +108,19 @@ class _Job:
         steps_per_epoch = max(n // stage.batch_size, 1)
         torch.manual_seed(seed)
         network = self.network().to(self.device, memory_format=torch.channels_last)
+        convolutions = {p for module in network.modules() if isinstance(module, nn.Conv2d) for p in module.parameters()}
         groups = [
-            {"params": list(network.features.parameters()), "weight_decay": 2 * stage.l2},
-            {"params": list(network.classifier.parameters())},
+            {"params": [p for p in network.parameters() if p in convolutions], "weight_decay": 2 * stage.l2},
+            {"params": [p for p in network.parameters() if p not in convolutions]},
         ]
-        optimizer = torch.optim.Adam(groups, lr=stage.lr, fused=True)
+        optimizer = torch.optim.Adam(groups, lr=stage.lr, fused=True, capturable=self.device.type == "cuda")
         checkpoint = self.folder / f"network-{seed:03d}.checkpoint"
         first = _restore(checkpoint, network, optimizer)
         progress(first * n)
+        step = _Step(self, network, optimizer)
         for epoch in range(first, stage.epochs):
             order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
-            loss = self._epoch(network, optimizer, order.to(self.device), epoch * steps_per_epoch)
+            loss = self._epoch(step, order.to(self.device), epoch * steps_per_epoch)
             if not math.isfinite(loss):
                 raise ValueError(
                     f"network {seed} diverged in epoch {epoch + 1}: its loss is {loss}; lower lr={stage.lr}"
@@ -130,23 +135,75 @@ class _Job:
         checkpoint.unlink(missing_ok=True)
         return metrics
 
-    def _epoch(self, network: nn.Module, optimizer: torch.optim.Optimizer, order: Tensor, first: int) -> float:
-        stage = self.stage
-        batches = order.split(stage.batch_size)
-        batches = batches[: max(len(order) // stage.batch_size, 1)]
-        total = stage.epochs * len(batches)
+    def _epoch(self, step: "_Step", order: Tensor, first: int) -> float:
+        """Passes over the images once; returns the mean loss."""
+        batches = order.split(self.stage.batch_size)
+        batches = batches[: max(len(order) // self.stage.batch_size, 1)]
+        total = self.stage.epochs * len(batches)
         loss_sum = torch.zeros((), device=self.device)
-        for step, batch in enumerate(batches, start=first):
-            for group in optimizer.param_groups:
-                group["lr"] = stage.lr * (1 - step / total)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=stage.precision == "bfloat16"):
-                logits = network(self.images[batch].contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), self.labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss_sum += loss.detach()
+        for number, batch in enumerate(batches, start=first):
+            loss_sum += step(batch, self.stage.lr * (1 - number / total))
         return (loss_sum / len(batches)).item()
+
+
+class _Step:
+    """One step of a network's training; on a GPU the first few run as they are, then one is recorded and replayed."""
+
+    eager_steps = 3
+
+    def __init__(self, job: _Job, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.job, self.network, self.optimizer = job, network, optimizer
+        self.on_gpu = job.device.type == "cuda"
+        self.stream = torch.cuda.Stream(job.device) if self.on_gpu else None
+        if self.on_gpu:
+            for group in optimizer.param_groups:
+                group |= {
+                    "lr": torch.zeros((), device=job.device),
+                    "capturable": True,
+                }  # a checkpoint may say otherwise
+        self.steps = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.batch = self.loss = torch.empty(0)
+
+    def __call__(self, batch: Tensor, lr: float) -> Tensor:
+        """Takes a step on the images ``batch`` at a learning rate; returns the loss before it."""
+        for group in self.optimizer.param_groups:
+            if self.on_gpu:
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        if not self.on_gpu:
+            return self._take(batch)
+        self.steps += 1
+        if self.steps <= self.eager_steps:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                loss = self._take(batch)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return loss
+        if self.graph is None:
+            self._record(batch)
+        self.batch.copy_(batch)
+        self.graph.replay()
+        return self.loss
+
+    def _record(self, batch: Tensor) -> None:
+        self.batch = batch.clone()
+        self.optimizer.zero_grad()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = self._take(self.batch)
+
+    def _take(self, batch: Tensor) -> Tensor:
+        job = self.job
+        bfloat16 = job.stage.precision == "bfloat16"
+        with torch.autocast(job.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+            logits = self.network(job.images[batch].contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), job.labels[batch])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -165,6 +222,9 @@ def _recorded_accuracy(path: Path) -> float:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Returns the fraction of images that the network classifies rightly."""
+    """Returns the fraction of images that the network, in evaluation mode, classifies rightly; its mode is kept."""
+    training = network.training
+    network.eval()
     right = sum((network(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True))
+    network.train(training)
     return (right / len(labels)).item()

@@ -12,7 +12,7 @@ import platform
 import time
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +48,14 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 1
     smoke: bool = False
+    _images: dict[tuple[str, str], Images] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def images(self, name: str, split: str) -> Images:
-        """Loads a data set by name, or its synthetic stand-in under ``--smoke``."""
-        return load_images(name, split, root=self.data_root, download=self.download, synthetic=self.smoke)
+        """Loads a data set by name once, or its synthetic stand-in under ``--smoke``."""
+        if (name, split) not in self._images:
+            options = {"root": self.data_root, "download": self.download, "synthetic": self.smoke}
+            self._images[name, split] = load_images(name, split, **options)
+        return self._images[name, split]
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,12 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be 1 or more; got {count}")
+
+
+def check_marks(marks: Sequence[int], name: str = "marks") -> None:
+    """Raises ``ValueError`` unless they are steps from 1 up, each once and in order."""
+    if not marks or marks[0] < 1 or list(marks) != sorted(set(marks)):
+        raise ValueError(f"{name} must be steps from 1 up, each once and in order; got {tuple(marks)}")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -17,17 +17,24 @@ from dwp_init import (
     KernelChain,
     KernelDensity,
     KernelVAE,
+    MixtureByDepth,
     Prior,
 )
 from training.kernels import PARTS
 
-DATA_SETS = {"mnist": "MNIST", "notmnist": "notMNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+DATA_SETS = {
+    "mnist": "MNIST",
+    "notmnist": "notMNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tinyimagenet32-a": "the first 100 classes of Tiny ImageNet at 32×32",
+}
 LONGEST = 300
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
 _SOURCES = {
     "dataset": str,
     "images": int,
-    "layer": str,
+    "layer": (str, list),
     "filters": list,
     "networks": int,
     "epochs": int,
@@ -90,12 +97,16 @@ def source_text(prior: Prior) -> str:
     source = section(prior.details, "source")
     if _fits(source, _SOURCES):
         what = "random images of its shape in the place of " if is_synthetic(prior) else ""
+        layers = "one layer" if isinstance(source["layer"], str) else f"{len(source['layer'])} layers"
         first = (
-            f"The kernels of one layer of {source['networks']:,} small networks, trained on {what}{data_text(source)} "
+            f"The kernels of {layers} of {source['networks']:,} small networks, trained on {what}{data_text(source)} "
             f"({source['images']:,} images)."
         )
     elif isinstance(source.get("checkpoint"), str):
         first = f"Not fitted here but imported: {plain(source['checkpoint'])}."
+    elif isinstance(source.get("checkpoints"), list) and source["checkpoints"]:
+        count, kind = f"{len(source['checkpoints']):,}", plain(source.get("kind", "convolution"))
+        first = f"The {kind} kernels of {count} trained networks: {plain(source['checkpoints'])}."
     elif isinstance(source.get("file"), str):
         first = f"Kernels of its maker's own, from the file {plain(source['file'])}."
     else:
@@ -135,8 +146,7 @@ def source_table(prior: Prior) -> str:
 def _source_rows(source: Mapping[str, Any]) -> dict[str, str]:
     rows = {
         "data": f"{data_text(source)}, {source['images']:,} images",
-        "networks": f"{source['networks']:,} of the paper's Appendix H.2, with "
-        f"{' and '.join(map(plain, source['filters']))} filters (256 and 512 there)",
+        "networks": _networks_text(source),
         "their training": f"{source['epochs']:,} epochs, batches of {source['batch_size']:,}, Adam {source['lr']:g}, "
         f"linear decay, l2 {source['l2']:g}, {plain(source['precision'])}",
         "their test accuracy": f"{100 * source['test_accuracy_mean']:.1f} %",
@@ -152,10 +162,18 @@ def _source_rows(source: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
+def _networks_text(source: Mapping[str, Any]) -> str:
+    count, kind = f"{source['networks']:,}", source.get("network", "mnist")
+    if kind == "mnist":
+        filters = " and ".join(map(plain, source["filters"]))
+        return f"{count} of the paper's Appendix H.2, with {filters} filters (256 and 512 there)"
+    return f"{count} of kind {plain(kind)}, {'/'.join(map(plain, source['filters']))} filters"
+
+
 def _fit_text(prior: Prior, fit: Mapping[str, Any]) -> str:
     if isinstance(prior, Gaussian):
         return "maximum likelihood"
-    if isinstance(prior, GaussianMixture) and _fits(fit, _BY_EM):
+    if isinstance(prior, (GaussianMixture, MixtureByDepth)) and _fits(fit, _BY_EM):
         tried = [" or ".join(map(plain, fit[key])) for key in ("components", "shrinkages")]
         return (
             f"expectation-maximisation with {tried[0]} components and a shrinkage of {tried[1]} kernels, the best on "
@@ -189,6 +207,10 @@ def _family(prior: Prior) -> str:
         return _latent_family(prior)
     if isinstance(prior, GaussianMixture):
         return _mixture(prior)
+    if isinstance(prior, MixtureByDepth):
+        components = sum(mixture.components for mixture in prior.mixtures)
+        depths = ", ".join(f"{depth:.2g}" for depth in prior.depths)
+        return f"Gaussian scale mixtures by relative depth ({depths}), {components} components in all."
     if isinstance(prior, KernelDensity):
         return f"A kernel density: {prior.count:,} learned kernels, each blurred by the covariance of all."
     if isinstance(prior, Flow):
@@ -294,12 +316,12 @@ def limits(prior: Prior) -> list[str]:
     return found
 
 
-def _fits(mapping: Mapping[str, Any], form: Mapping[str, type]) -> bool:
+def _fits(mapping: Mapping[str, Any], form: Mapping[str, type | tuple[type, ...]]) -> bool:
     """Whether a mapping has all of a form's keys, with values of their types."""
     return all(_is(mapping.get(key), kind) for key, kind in form.items())
 
 
-def _is(value: object, kind: type) -> bool:
+def _is(value: object, kind: type | tuple[type, ...]) -> bool:
     if kind in (int, float):
         kinds = (int,) if kind is int else (int, float)
         return type(value) in kinds and -1e15 < value < 1e15

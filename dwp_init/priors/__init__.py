@@ -2,6 +2,7 @@
 
 from dwp_init.priors.autoregressive import Autoregressive as Autoregressive
 from dwp_init.priors.base import Prior as Prior
+from dwp_init.priors.by_depth import MixtureByDepth as MixtureByDepth
 from dwp_init.priors.chain import KernelChain as KernelChain
 from dwp_init.priors.flow import Flow as Flow
 from dwp_init.priors.gaussian import Gaussian as Gaussian
@@ -11,5 +12,14 @@ from dwp_init.priors.vae import KernelVAE as KernelVAE
 
 FAMILIES: dict[str, type[Prior]] = {
     family.family: family
-    for family in (Gaussian, GaussianMixture, KernelDensity, Flow, Autoregressive, KernelVAE, KernelChain)
+    for family in (
+        Gaussian,
+        GaussianMixture,
+        MixtureByDepth,
+        KernelDensity,
+        Flow,
+        Autoregressive,
+        KernelVAE,
+        KernelChain,
+    )
 }

@@ -76,6 +76,10 @@ class Prior(nn.Module, ABC):
             kernels[start:stop] = self._draw(stop - start, generator, noise)
         return kernels.view(n, *self.kernel_shape)
 
+    def at(self, depth: float) -> "Prior":
+        """Returns the prior for a layer at a relative depth, 0 the first and 1 the last: itself, in most families."""
+        return self
+
     @property
     def dim(self) -> int:
         """Numbers in a kernel, ``c·k·k``."""

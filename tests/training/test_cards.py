@@ -11,11 +11,12 @@ import torch
 from huggingface_hub import ModelCard
 
 import dwp_init
-from dwp_init import Gaussian, KernelVAE, Prior, load_prior, save_prior
+from dwp_init import Gaussian, KernelVAE, MixtureByDepth, Prior, load_prior, save_prior
 from dwp_init.registry import registry
 from training import cards, tables
 from training.__main__ import main
 from training.metadata import card_metadata, check_card
+from training.wording import source_table
 
 HEADINGS = [
     "Use",
@@ -148,6 +149,51 @@ def test_a_prior_of_which_nothing_is_known_has_every_section() -> None:
     data = ModelCard(text).data.to_dict()
     assert data.keys() == {"library_name", "license", "tags"}
     assert "kernel-3x3" in data["tags"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"filters": [32, 64]}, "24 of the paper's Appendix H.2, with 32 and 64 filters (256 and 512 there)"),
+        (
+            {"filters": [4, 8], "network": "mnist"},
+            "24 of the paper's Appendix H.2, with 4 and 8 filters (256 and 512 there)",
+        ),
+        ({"filters": [128], "network": "convmixer"}, "24 of kind convmixer, 128 filters"),
+        ({"filters": [16, 32, 64], "network": "resnet"}, "24 of kind resnet, 16/32/64 filters"),
+        ({"filters": ["|"], "network": "<b>|"}, r"24 of kind \<b\>\|, \| filters"),
+        ({"filters": [1], "network": None}, "24 of kind null, 1 filters"),
+    ],
+)
+def test_source_networks_are_named(settings: dict[str, Any], said: str) -> None:
+    counts = {"images": 5, "networks": 24, "epochs": 1, "batch_size": 2, "lr": 0.1, "l2": 0.2}
+    source = counts | {"dataset": "d", "layer": "l", "precision": "float32", "test_accuracy_mean": 0.5} | settings
+    assert f"\n| networks | {said} |\n" in source_table(licensed(Gaussian((1, 3, 3)), source=source))
+
+
+def test_a_prior_by_depth_says_so() -> None:
+    """Its layers are a list, and its kept shares too, for which there is no one number."""
+    made = {
+        "dataset": "tinyimagenet32-a",
+        "images": 9,
+        "networks": 3,
+        "epochs": 1,
+        "batch_size": 2,
+        "lr": 0.1,
+        "l2": 0.2,
+    }
+    made |= {"network": "convmixer", "filters": [8], "precision": "float32", "test_accuracy_mean": 0.5}
+    made |= {"layer": ["a", "b"], "kept": [1.0, 0.5], "kernels": {"train": 4, "validation": 2, "test": 2}}
+    fit = {"components": [2], "shrinkages": [3.0], "restarts": 1, "most": 20}
+    prior = MixtureByDepth((1, 3, 3), (0.25, 1.0), (2, 3))
+    text = cards.render_card(licensed(prior, source=made, fit=fit), "user/deep")
+    found = parts(text)
+    assert found["Family and size"].startswith(
+        "Gaussian scale mixtures by relative depth (0.25, 1), 5 components in all."
+    )
+    assert "The kernels of 2 layers of 3 small networks, trained on the first 100 classes of Tiny ImageNet at" in text
+    assert "expectation-maximisation with 2 components" in text
+    check_card(text, prior, FILES)
 
 
 def test_channels_are_in_tags_and_text() -> None:

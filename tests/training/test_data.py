@@ -42,10 +42,12 @@ def write_grey(root: Path, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]
     return found
 
 
-def write_parquet(root: Path, split: str, parts: int = 2) -> tuple[np.ndarray, list[int]]:
+def write_parquet(
+    root: Path, split: str, parts: int = 2, name: str = "cifar10", size: int = 32
+) -> tuple[np.ndarray, list[int]]:
     """Writes two PNG images a part."""
-    (root / "cifar10").mkdir(parents=True, exist_ok=True)
-    images, labels = pictures(2 * parts, 32, 32, 3), list(range(2 * parts))[::-1]
+    (root / name).mkdir(parents=True, exist_ok=True)
+    images, labels = pictures(2 * parts, size, size, 3), list(range(2 * parts))[::-1]
     for part in range(parts):
         cells = []
         for image in images[2 * part : 2 * part + 2]:
@@ -53,7 +55,7 @@ def write_parquet(root: Path, split: str, parts: int = 2) -> tuple[np.ndarray, l
             Image.fromarray(image).save(packed, "PNG")
             cells.append({"bytes": packed.getvalue(), "path": None})
         table = pyarrow.table({"img": cells, "label": labels[2 * part : 2 * part + 2]})
-        pyarrow.parquet.write_table(table, root / "cifar10" / f"{split}-{part:05}-of-{parts:05}.parquet")
+        pyarrow.parquet.write_table(table, root / name / f"{split}-{part:05}-of-{parts:05}.parquet")
     return images, labels
 
 
@@ -86,10 +88,11 @@ def test_idx_files_are_read_as_they_are(tmp_path: Path, name: str, split: str) -
     assert torch.equal(same, found.labels)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tinyimagenet32-a"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_parquet_is_read_as_it_is(tmp_path: Path, split: str) -> None:
-    images, labels = write_parquet(tmp_path, split)
-    found = load_images("cifar10", split, root=tmp_path)
+def test_parquet_is_read_as_it_is(tmp_path: Path, split: str, name: str) -> None:
+    images, labels = write_parquet(tmp_path, split, name=name)
+    found = load_images(name, split, root=tmp_path)
     assert torch.equal(found.images, torch.from_numpy(images.transpose(0, 3, 1, 2))) and found.images.is_contiguous()
     assert found.labels.tolist() == labels and found.labels.dtype == torch.int64
 
@@ -113,7 +116,8 @@ def test_torchvision_layout(tmp_path: Path, name: str, kind: type, split: str, m
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("fashion", "train", "unknown data set 'fashion'; there are mnist, notmnist, cifar10, cifar100"),
+        ("fashion", "train", "unknown data set 'fashion'; there are mnist, notmnist, cifar10, cifar100, tiny"),
+        ("fashion:mine", "train", "unknown .*tinyimagenet32-a, and imagefolder:…, parquet:… for your own images"),
         ("mnist", "validation", "unknown split 'validation'; there are train, test"),
     ],
 )
@@ -132,6 +136,25 @@ def test_nothing_stands_in_for_a_missing_set(tmp_path: Path, missing: str, monke
         write_cifar(tmp_path, datasets.CIFAR100, monkeypatch)
     with pytest.raises(FileNotFoundError, match=f"^{missing} is not under {tmp_path}.*--download.*--data-root"):
         load_images(missing, "train", root=tmp_path)
+
+
+def test_tiny_imagenet_cannot_be_fetched(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train")
+    message = f"^tinyimagenet32-a is not under {tmp_path} and cannot be fetched; make .*/train-00000-of-00001.parquet"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_images("tinyimagenet32-a", "train", root=tmp_path, download=True)
+
+
+def test_parquet_images_of_another_size_are_another_set(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train", name="tinyimagenet32-a", size=64)
+    with pytest.raises(ValueError, match="tinyimagenet32-a has images of 64×64; reduce them to 32×32"):
+        load_images("tinyimagenet32-a", "train", root=tmp_path)
+
+
+def test_colour_images_do_not_stand_in_for_grey_ones(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train", name="mnist", size=28)
+    with pytest.raises(FileNotFoundError, match=r"^mnist is not under"):
+        load_images("mnist", "train", root=tmp_path)
 
 
 def test_one_split_does_not_stand_in_for_the_other(tmp_path: Path) -> None:
@@ -259,6 +282,7 @@ def test_a_failed_download_leaves_no_broken_file(archive: Server, tmp_path: Path
         ("notmnist", (1, 28, 28), 10),
         ("cifar10", (3, 32, 32), 10),
         ("cifar100", (3, 32, 32), 100),
+        ("tinyimagenet32-a", (3, 32, 32), 100),
     ],
 )
 def test_synthetic_images(tmp_path: Path, name: str, shape: tuple[int, ...], classes: int) -> None:

@@ -18,6 +18,7 @@ from training.fit import (
     FITS,
     Fit,
     FitAutoregressive,
+    FitByDepth,
     FitByGradient,
     FitChain,
     FitDensity,
@@ -91,7 +92,8 @@ def log_prob(prior: Prior, kernels: Tensor) -> Tensor:
 
 
 def test_every_family_is_asked() -> None:
-    assert FITS.keys() == QUICKS.keys() == FAMILIES.keys() == BARS.keys() | {"gaussian"}
+    assert FITS.keys() == QUICKS.keys() == BARS.keys() | {"gaussian"}
+    assert FITS.keys() | {FitByDepth.family} == FAMILIES.keys()  # that one needs several layers
     assert all(type(stage) is FITS[family] for family, stage in QUICKS.items())
 
 
@@ -368,3 +370,35 @@ def test_a_mixture_without_a_finite_log_prob_names_the_outlier(tmp_path: Path) -
     stage = FITS["mixture"](components=(2,), shrinkages=(10.0,), restarts=1)
     with pytest.raises(ValueError, match=r"no mixture of 'my-prior' gives the validation kernels a finite .*inf"):
         run(tmp_path, stage)
+
+
+def test_layers_are_fitted_one_by_one(tmp_path: Path) -> None:
+    """The second layer's kernels are twice the first's, so its density is 9 log 2 nats lower where depth is known."""
+    for name, factor in (("near", 1), ("far", 2)):
+        parts = [factor * mixture(n, seed) for seed, n in enumerate((400, 60, 60))]
+        write_kernels(tmp_path, KernelSet(*parts, torch.arange(60)))
+        (tmp_path / "kernels").rename(tmp_path / name)
+    done = json.loads((tmp_path / "far" / "done.json").read_text())
+    done["source"]["dataset"] = "twice"
+    (tmp_path / "far" / "done.json").write_text(json.dumps(done))
+    stage = FitByDepth(("near", "far"), components=(2,), shrinkages=(3.0,), scales=(1.0,), restarts=1, depths=(0.5, 1))
+    (tmp_path / "fit").mkdir()
+    metrics = stage.run(tmp_path / "fit", Context(out=tmp_path))["metrics"]
+    prior = fitted_prior(tmp_path / "fit")
+    assert prior.depths == (0.5, 1.0)
+    for depth, factor, found in zip((0.5, 1), (1, 2), metrics["log_prob_by_depth"], strict=True):
+        kernels = factor * mixture(60, 2)
+        assert prior.at(depth).log_prob(kernels).mean().item() == pytest.approx(found, abs=1e-3)
+    near, far = metrics["log_prob_by_depth"]
+    assert near - far == pytest.approx(9 * math.log(2), abs=0.01)
+    assert metrics["log_prob_at_depth"] == pytest.approx((near + far) / 2, abs=1e-3)
+    assert near - math.log(2) - 5 < metrics["log_prob"] < metrics["log_prob_at_depth"]
+    source = prior.details["source"]
+    assert source["dataset"] == ["mixture", "twice"]
+    assert source["kernels"] == {"train": 800, "validation": 120, "test": 120} and source["kept"] == [1.0, 1.0]
+
+
+def test_each_layer_needs_its_depth(tmp_path: Path) -> None:
+    write_kernels(tmp_path, KernelSet(*(mixture(20, seed) for seed in range(3)), torch.zeros(20)))
+    with pytest.raises(ValueError, match=r"each kernels stage needs its depth; needs=\('kernels',\), depths=\(\)"):
+        FitByDepth(("kernels",)).run(tmp_path, Context(out=tmp_path))

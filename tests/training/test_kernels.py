@@ -14,6 +14,7 @@ from training.sources import network_file
 from training.stages import Context, run_stages
 
 SOURCE = {
+    "network": "mnist",
     "data": "notmnist",
     "filters": [10, 2],
     "networks": 5,
@@ -24,6 +25,9 @@ SOURCE = {
     "precision": "float32",
     "first_seed": 3,
 }
+
+
+HELD_OUT = {"validation_networks": 1, "test_networks": 1}
 
 
 def conv1(seed: int) -> Tensor:
@@ -94,6 +98,37 @@ def test_joint_kernels_keep_their_channels(out: Path) -> None:
     assert found.test_network.tolist() == [7, 7] and done["kept"] == 0.9
 
 
+def test_a_cap_takes_some_kernels_of_each_network_at_random(out: Path) -> None:
+    stage = Kernels(min_norm=0, per_network=4, **HELD_OUT)
+    found, done = collect(out, stage)
+    everything = conv1(7).flatten(1).norm(dim=1).tolist()
+    picked = found.test.flatten(1).norm(dim=1).tolist()
+    assert found.counts() == {"train": 12, "validation": 4, "test": 4} and done["kept"] == 1
+    assert picked == sorted(picked) and set(picked) < set(everything) and len(set(picked)) == 4
+    numbers = (found.train[:8, 0, 0, 0] * 7).round().int().view(2, 4) - 1
+    assert len({tuple(row) for row in (numbers % 10).tolist()} | {(0, 1, 2, 3)}) == 3  # of each network others
+    assert (numbers // 10).tolist() == [[0] * 4, [1] * 4]
+    again, _ = collect(out, stage)
+    assert torch.equal(again.train, found.train) and torch.equal(again.test, found.test)
+
+
+@pytest.mark.parametrize("kind", [Kernels, JointKernels])
+def test_a_cap_above_their_number_takes_all(out: Path, kind: type[Kernels]) -> None:
+    stage = kind(layer="features.conv2", min_norm=0, **HELD_OUT)
+    for cap in (20, 21):
+        found, _ = collect(out, replace(stage, per_network=cap))
+        assert torch.equal(found.train.flatten(), torch.cat([conv2(seed) for seed in (3, 4, 5)]).flatten())
+
+
+def test_a_cap_counts_joint_kernels_whole(out: Path) -> None:
+    for seed in range(3, 8):
+        save_file({"a.weight": conv2(seed).view(4, 5, 5, 5)}, network_file(out / "sources", seed))
+    found, _ = collect(out, JointKernels(layer="a", min_norm=0, per_network=3, **HELD_OUT))
+    assert found.train.shape == (9, 5, 5, 5) and found.test.shape == (3, 5, 5, 5)
+    for kernel in found.test:
+        assert any(torch.equal(kernel, whole) for whole in conv2(7).view(4, 5, 5, 5))
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
@@ -101,8 +136,12 @@ def test_joint_kernels_keep_their_channels(out: Path) -> None:
         (Kernels(), "5 networks cannot leave 12 for validation, 16 .*lower kernels' validation_networks"),
         (Kernels(validation_networks=0, test_networks=1), "cannot leave 0 for validation"),
         (Kernels(validation_networks=1, test_networks=-1), "cannot leave 1 for validation, -1 for the test"),
-        (Kernels((), "conv1", 0.25, 1, 1), "no convolution 'conv1'; they have features.conv1, features.conv2"),
-        (Kernels((), "features.conv1", 1.01, 1, 2), r"norm ≥ 19.24, min_norm=1.01 .*'train': 1, .*: lower min_norm"),
+        (Kernels(layer="conv1", **HELD_OUT), "no convolution 'conv1'; they have features.conv1, features.conv2"),
+        (Kernels(per_network=0, **HELD_OUT), "per_network must be 1 or more; got 0"),
+        (
+            Kernels(min_norm=1.01, **HELD_OUT | {"test_networks": 2}),
+            r"norm ≥ 19.24, min_norm=1.01 .*'train': 1, .*: lower min_norm",
+        ),
     ],
 )
 def test_settings_that_leave_nothing_to_fit_or_test(out: Path, stage: Kernels, message: str) -> None:

@@ -23,7 +23,8 @@ RECIPES = [
         "fig2b_cifar10",
         "fig5_gaussian",
     ),
-    *("inference_step", "joint_stem", "prior_notmnist_5x5", "prior_notmnist_7x7", "source_throughput", "table1_gap"),
+    *("inference_step", "joint_stem", "prior_notmnist_5x5", "prior_notmnist_7x7", "prior_tinyimagenet"),
+    *("source_throughput", "table1_gap"),
 ]
 
 
@@ -38,7 +39,7 @@ def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_whole(name: str) -> None:
     recipe = recipes.load(name)
-    assert recipe.FOLDER in ("benchmarks", "cifar10", "few_labels", "notmnist")
+    assert recipe.FOLDER in ("benchmarks", "cifar10", "few_labels", "notmnist", "tinyimagenet")
     assert 20 < len(recipes.summary(name)) <= 120 and f"python -m training run {name}" in recipe.__doc__
     full, small = (recipe.stages(smoke=smoke) for smoke in (False, True))
     assert full.keys() == small.keys() and recipe.stages() == full and full != small
@@ -231,3 +232,20 @@ def test_unknown_or_missing_words_are_refused(words: list[str], capsys: pytest.C
         main(words)
     assert stopped.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_priors_of_ones_own_images_are_called_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    recipe = recipes.load("prior_tinyimagenet")
+    stages = recipe.stages(data="imagefolder:some/where/photos@32")
+    assert {stage.data for stage in stages.values() if hasattr(stage, "data")} == {"imagefolder:some/where/photos@32"}
+    assert stages["by_depth_dw7x7"].name == "photos-dw7x7" and stages["mixture_stem_7x7"].name == "photos-stem-7x7"
+    assert recipe.stages()["by_depth_dw7x7"].name == "tinyimagenet-dw7x7"
+    monkeypatch.setattr("training.__main__.run_stages", lambda stages, context: print(context.out) or {})
+    assert main(["run", "prior_tinyimagenet", "--data", "parquet:me/photos", "--smoke", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "runs/tinyimagenet-smoke-photos\n"
+    assert main(["run", "prior_tinyimagenet", "--data", "parquet:me/photos", "--record"]) == 1
+    assert "leave out --smoke, --data" in capsys.readouterr().err
+    assert main(["run", "fig2a_mnist", "--data", "imagefolder:photos"]) == 1
+    assert "recipe 'fig2a_mnist' has its own images" in capsys.readouterr().err

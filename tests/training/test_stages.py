@@ -1,6 +1,7 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,24 @@ def test_a_folder_that_no_stage_made_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StageChangedError, match=r"holds mine\.txt but no config\.json.*choose another --out"):
         run_stages({"count": Count()}, Context(out=tmp_path))
     assert [path.name for path in (tmp_path / "count").iterdir()] == ["mine.txt"]
+
+
+def test_a_data_set_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each split and each context, with the context's options."""
+    loaded = []
+
+    def load(name: str, split: str, **options: Any) -> list[str]:
+        loaded.append((name, split, *options.values()))
+        return [name, split]
+
+    monkeypatch.setattr("training.stages.load_images", load)
+    context = Context(out=tmp_path, data_root=tmp_path, download=True)
+    train = context.images("mnist", "train")
+    assert context.images("mnist", "test") == ["mnist", "test"] and context.images("mnist", "train") is train
+    other = replace(context, smoke=True)
+    assert other.images("mnist", "train") is not train
+    both = [("mnist", "train", tmp_path, True, False), ("mnist", "test", tmp_path, True, False)]
+    assert loaded == [*both, ("mnist", "train", tmp_path, True, True)]
 
 
 def test_smoke_is_part_of_the_identity(tmp_path: Path) -> None:

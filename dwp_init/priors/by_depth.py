@@ -1,0 +1,98 @@
+"""Mixtures for each depth of a network: kernels near the images differ from those near the classes."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dwp_init.priors.base import KernelShape, Prior
+from dwp_init.priors.gaussian import GaussianMixture
+
+
+class MixtureByDepth(Prior):
+    """Describes kernels by a Gaussian mixture for each of some relative depths, all depths equally likely.
+
+    :meth:`at` gives the mixture of one depth, which ``apply_`` takes for each layer. Trained depthwise kernels change
+    systematically from layer to layer (Trockman et al. 2023).
+
+    Args:
+        kernel_shape: ``(c, k, k)``.
+        depths: From 0, the first convolution with kernels larger than 1×1, to 1, the last; ascending.
+        components: Components of each depth's mixture.
+        scales: The strengths s of every component, as in :class:`GaussianMixture`.
+    """
+
+    family: ClassVar[str] = "mixture-by-depth"
+    exact: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        kernel_shape: KernelShape,
+        depths: Sequence[float] = (0.0, 1.0),
+        components: Sequence[int] = (8, 8),
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__(kernel_shape)
+        if not isinstance(depths, (tuple, list)) or not isinstance(components, (tuple, list)):
+            raise ValueError(f"depths and components must be lists; got {depths!r} and {components!r}")
+        if not 0 < len(depths) == len(components):
+            raise ValueError(f"each depth needs its number of components; got depths={depths}, components={components}")
+        if not all(type(depth) in (int, float) and 0 <= depth <= 1 for depth in depths):
+            raise ValueError(f"depths must be numbers from 0 to 1; got {depths!r}")
+        if any(one >= other for one, other in pairwise(depths)):
+            raise ValueError(f"depths must ascend; got {depths!r}")
+        self.depths = tuple(map(float, depths))
+        self.mixtures = nn.ModuleList(GaussianMixture(self.kernel_shape, count, scales) for count in components)
+        self.chunk = self.mixtures[0].chunk
+
+    @classmethod
+    def stack(cls, depths: Sequence[float], mixtures: Sequence[GaussianMixture]) -> "MixtureByDepth":
+        """Puts fitted mixtures together, one for each depth.
+
+        Raises:
+            ValueError: There are none, their number is not that of the depths, or they differ in kernel shape or
+                scales.
+        """
+        kinds = {(mixture.kernel_shape, mixture.scales) for mixture in mixtures}
+        if len(kinds) != 1:
+            raise ValueError(f"the mixtures must have one kernel shape and the same scales; got {sorted(kinds)}")
+        (shape, scales), *_ = kinds
+        stacked = cls(shape, tuple(depths), tuple(mixture.components for mixture in mixtures), scales)
+        stacked.to(mixtures[0].device, mixtures[0].dtype)
+        for mine, given in zip(stacked.mixtures, mixtures, strict=True):
+            mine.load_state_dict(given.state_dict())
+        return stacked
+
+    def arguments(self) -> dict[str, Any]:
+        first = self.mixtures[0]
+        components = [mixture.components for mixture in self.mixtures]
+        return {"depths": list(self.depths), "components": components, "scales": list(first.scales)}
+
+    def check(self) -> None:
+        """Raises ``ValueError`` where one of the mixtures describes no density."""
+        for depth, mixture in zip(self.depths, self.mixtures, strict=True):
+            try:
+                mixture.check()
+            except ValueError as error:
+                raise ValueError(f"the mixture of depth {depth:g}: {error}") from error
+
+    def at(self, depth: float) -> GaussianMixture:
+        """Returns the mixture of the nearest depth, of two as near the one closer to the images."""
+        nearest = min(range(len(self.depths)), key=lambda i: abs(self.depths[i] - depth))
+        return self.mixtures[nearest]
+
+    def log_prob(self, kernels: Tensor) -> Tensor:
+        """Maps kernels ``(n, c, k, k)`` of unknown depth to the exact log p(w) ``(n,)``, in nats per kernel."""
+        each = torch.stack([mixture.log_prob(kernels) for mixture in self.mixtures])
+        return each.logsumexp(0) - math.log(len(self.mixtures))
+
+    def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
+        picked = torch.randint(len(self.mixtures), (n,), generator=generator, device=self.device)
+        kernels = torch.empty(n, self.dim, device=self.device, dtype=self.dtype)
+        for i, mixture in enumerate(self.mixtures):
+            mine = (picked == i).nonzero()[:, 0]
+            kernels[mine] = mixture.sample(len(mine), generator).flatten(1)
+        return kernels

@@ -1,0 +1,151 @@
+import pytest
+import torch
+from torch import nn
+
+from training.architectures import NETWORKS, VGG, ConvMixer, ConvNeXt, MobileNet, ResNet, build
+
+SMALL = {
+    "mnist": (2, 3),
+    "cifar": (2, 3, 4),
+    "cifar-source": (2, 3, 4, 5),
+    "resnet": (2, 4),
+    "resnet-7x7-stem": (2, 4, 6),
+    "convmixer": (5,),
+    "convnext": (4, 6),
+    "mobilenet": (2, 3, 4),
+    "vgg": (8, 8, 8, 8),
+}
+IMAGENET = (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        (lambda: ResNet((16, 32, 64)), 272_474),  # 269,722 of ResNet-20, and two projections of 2,752 in all
+        (lambda: build("resnet-7x7-stem", (32, 64, 128), 10, (3, 32, 32)), 312_490),
+        (lambda: ConvMixer((768,), 1000, IMAGENET, blocks=32, patch=7), 21_110_248),  # 21.1 million in the paper
+        (lambda: ConvMixer((1536,), 1000, IMAGENET, blocks=20, kernel=9, patch=7), 51_625_960),  # 51.6 million
+        (ConvNeXt, 221_242),
+        (MobileNet, 56_442),
+        (VGG, 288_298),
+    ],
+)
+def test_parameter_counts(network: type[nn.Module], parameters: int) -> None:
+    """Of the papers where they have such a network, else added up by hand."""
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in network().parameters()) == parameters
+
+
+def test_every_network_is_tried() -> None:
+    assert SMALL.keys() == NETWORKS.keys()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("classes", "shape"), [(7, (1, 32, 32)), (2, (3, 45, 45)), (11, (4, 64, 64))])
+def test_classes_and_sizes(name: str, classes: int, shape: tuple[int, int, int]) -> None:
+    """Logits of any number of classes, each image's from it alone; what is learned is all used."""
+    torch.manual_seed(0)
+    network = build(name, SMALL[name], classes, shape)
+    images = torch.rand(3, *shape)
+    logits = network(images)
+    assert logits.shape == (3, classes)
+    logits.square().sum().backward()
+    assert [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
+    network.eval()
+    torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "shape"),
+    [
+        ("resnet", "stem.0", (2, 3, 3, 3)),
+        ("resnet", "body.5.conv2", (4, 4, 3, 3)),
+        ("resnet-7x7-stem", "stem.0", (2, 3, 7, 7)),
+        ("resnet-7x7-stem", "body.2.conv1", (6, 4, 3, 3)),
+        ("cifar-source", "features.conv1", (2, 3, 7, 7)),
+        ("cifar-source", "features.conv4", (5, 4, 5, 5)),
+        ("convmixer", "body.7.depthwise", (5, 1, 7, 7)),
+        ("convnext", "body.7.depthwise", (6, 1, 7, 7)),
+        ("mobilenet", "body.5.layers.3", (16, 1, 3, 3)),
+    ],
+)
+def test_layers_that_kernels_are_taken_of(name: str, layer: str, shape: tuple[int, ...]) -> None:
+    network = build(name, SMALL[name], 10, (3, 32, 32))
+    assert network.get_submodule(layer).weight.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet", 16), ("resnet-7x7-stem", 8), ("convmixer", 16), ("convnext", 8), ("mobilenet", 8), ("vgg", 2)],
+)
+def test_stages_halve_the_image(name: str, size: int) -> None:
+    network = build(name, SMALL[name], 10, (3, 32, 32))
+    before = network.stem if name not in ("convnext", "vgg") else nn.Identity()
+    assert network.body(before(torch.rand(1, 3, 32, 32))).shape[2:] == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "branch"),
+    [
+        ("resnet", "body.1", "bn2"),
+        ("mobilenet", "body.1", "layers.7"),
+        ("convnext", "body.2", "contract"),
+    ],
+)
+def test_a_block_whose_branch_is_silent_passes_on_what_it_gets(name: str, block: str, branch: str) -> None:
+    module = build(name, SMALL[name], 10, (3, 32, 32)).get_submodule(block)
+    for parameter in module.get_submodule(branch).parameters():
+        nn.init.zeros_(parameter)
+    x = torch.rand(2, SMALL[name][0], 8, 8)
+    assert torch.equal(module(x), x)
+
+
+def test_a_mixer_block_passes_on_what_the_depthwise_branch_gets() -> None:
+    """With a silent branch and the identity as pointwise convolution, what is left is normalised gelu(x)."""
+    block = build("convmixer", (5,), 10, (3, 32, 32)).body[0].eval()
+    nn.init.zeros_(block.bn1.weight)
+    nn.init.dirac_(block.pointwise.weight)
+    nn.init.zeros_(block.pointwise.bias)
+    x = torch.rand(2, 5, 8, 8)
+    torch.testing.assert_close(block(x), nn.functional.gelu(x) / (1 + 1e-5) ** 0.5)
+
+
+def test_convnext_normalises_over_channels() -> None:
+    norm = build("convnext", (48, 96), 10, (3, 32, 32)).body[1]
+    x = 3 + 2 * torch.randn(2, 48, 4, 5)
+    expected = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "filters", "shape", "message"),
+    [
+        ("lenet", (2,), (3, 32, 32), "unknown network 'lenet'; there are mnist, cifar, cifar-source, resnet"),
+        ("mnist", (2, 3, 4), (1, 28, 28), r"filters of length 2; got \(2, 3, 4\)"),
+        ("cifar", (2, 3), (3, 32, 32), r"filters of length 3; got \(2, 3\)"),
+        ("cifar-source", (2, 3, 4, 5, 6), (3, 32, 32), "filters of length 4"),
+        ("convmixer", (2, 3), (3, 32, 32), "filters of length 1"),
+        ("resnet", (), (3, 32, 32), r"numbers of channels, 1 or more each; got \(\)"),
+        ("vgg", (2, 0), (3, 32, 32), r"numbers of channels, 1 or more each; got \(2, 0\)"),
+        ("cifar", (2, 3, 4), (3, 23, 23), r"size 24 or more; got \(3, 23, 23\)"),
+        ("cifar-source", (2, 3, 4, 5), (3, 32, 40), r"size 32 or more; got \(3, 32, 40\)"),
+        (
+            "vgg",
+            (2, 3, 4, 5),
+            (3, 15, 15),
+            r"halves images 4 times, so they must be 16×16 or larger; got \(3, 15, 15\)",
+        ),
+        ("convnext", (2, 3), (3, 32, 3), "halves images 2 times, so they must be 4×4 or larger"),
+    ],
+)
+def test_what_does_not_suit(name: str, filters: tuple[int, ...], shape: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, filters, 10, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("mnist", 18), ("cifar", 24), ("cifar-source", 32), ("vgg", 16), ("convnext", 4), ("resnet", 1)]
+)
+def test_the_smallest_images(name: str, size: int) -> None:
+    network = build(name, SMALL[name], 10, (3, size, size))
+    assert network(torch.rand(2, 3, size, size)).shape == (2, 10)

@@ -1,0 +1,460 @@
+"""Harvesting: hand-made state dicts whose kinds, depths, labels and parts are known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dwp_init import load_prior
+from training.__main__ import main
+from training.checkpoints import Entry, find_checkpoints
+from training.convolutions import find_stem, read_layers
+from training.harvest import Settings, harvest
+from training.kernels import KernelFile, KernelSet, read_reference
+from training.stages import Context, StageChangedError, run_stages
+from training.wording import source_text
+
+State = dict[str, Tensor]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def network(seed: int = 0) -> State:
+    """Four layers in another order than their names', with what is no layer between them."""
+    return {
+        "block.10.conv.weight": normal(5, 4, 3, 3, seed=seed + 1),
+        "block.2.conv.weight": 3 * normal(4, 6, 3, 3, seed=seed + 2),
+        "block.3.depthwise.weight": normal(12, 1, 5, 5, seed=seed + 3),
+        "stem.conv.weight": normal(16, 3, 7, 7, seed=seed + 4),
+        "block.2.conv.bias": normal(4),
+        "block.2.pointwise.weight": normal(4, 4, 1, 1),
+        "head.weight": normal(10, 5),
+    }
+
+
+def layers(path: Path, state: State) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
+    """Returns kind and depth of each layer of a state dict, in order, and why tensors were left out."""
+    save_file(state, path / "one.safetensors")
+    (checkpoint,) = find_checkpoints([str(path / "one.safetensors")])
+    found, left_out = read_layers(checkpoint, checkpoint.entries())
+    assert all(weight.dtype == torch.float32 for _, weight in found)
+    kinds = {layer.name: (layer.kind, round(layer.depth, 3)) for layer, _ in found}
+    return kinds, {item.tensor: f"{item.reason}: {item.detail}" for item in left_out}
+
+
+def test_kind_and_depth(tmp_path: Path) -> None:
+    kinds, left_out = layers(tmp_path, network())
+    assert list(kinds.items()) == [
+        ("stem.conv.weight", ("stem", 0)),
+        ("block.2.conv.weight", ("dense", 0.333)),
+        ("block.3.depthwise.weight", ("depthwise", 0.667)),
+        ("block.10.conv.weight", ("dense", 1)),
+    ]
+    assert left_out == {"block.2.pointwise.weight": "1×1: F32 (4, 4, 1, 1)"}
+
+
+def test_the_only_layer_has_depth_0(tmp_path: Path) -> None:
+    assert layers(tmp_path, {"a": normal(2, 8, 3, 3)})[0] == {"a": ("dense", 0)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "stem"),
+    [
+        ({"conv1": 3, "layer1.0.conv1": 8}, "conv1"),
+        ({"a": 8, "b": 3, "c": 3}, "b"),  # an image's channels count wherever the name is sorted
+        ({"a.up": 3, "z.stem.0": 3}, "z.stem.0"),
+        ({"decoder.conv_in": 4, "encoder.conv_in": 3}, "encoder.conv_in"),
+        ({"blocks.0.conv_dw": 1, "conv_stem": 3}, "conv_stem"),
+        ({"features.conv1": 1, "features.conv2": 8}, "features.conv1"),  # a grey image
+        ({"blocks.0.conv_dw": 1, "stem.conv": 1}, "stem.conv"),
+        ({"conv_in": 4, "down.0": 4}, "conv_in"),
+        ({"a": 8, "b": 1, "c": 4}, None),
+        ({"a": 8, "stem": 16, "b": 1}, None),
+        ({}, None),
+    ],
+)
+def test_stem(shapes: dict[str, int], stem: str | None) -> None:
+    assert find_stem({name: Entry("F32", (8, n, 3, 3), Path()) for name, n in shapes.items()}) == stem
+
+
+def test_one_to_one_channel_is_dense(tmp_path: Path) -> None:
+    found, _ = layers(tmp_path, {"a": normal(8, 16, 3, 3), "gate": normal(1, 1, 7, 7), "mixer": normal(2, 1, 7, 7)})
+    assert [kind for kind, _ in found.values()] == ["dense", "dense", "depthwise"]
+
+
+def test_half_and_double_precision_become_single(tmp_path: Path) -> None:
+    dtypes = {"a": torch.float16, "b": torch.bfloat16, "c": torch.float64, "d": torch.float32}
+    kinds, left_out = layers(tmp_path, {name: normal(2, 8, 3, 3).to(dtype) for name, dtype in dtypes.items()})
+    assert list(kinds) == ["a", "b", "c", "d"] and not left_out
+
+
+def test_what_is_left_out_is_named_and_why(tmp_path: Path) -> None:
+    wrong = normal(2, 8, 3, 3, seed=5)
+    wrong[1, 1, 1, 1] = float("nan")
+    state = {
+        "a": normal(2, 8, 3, 3),
+        "b.int8": torch.ones(2, 8, 3, 3, dtype=torch.int8),
+        "c.float8": normal(2, 8, 3, 3).to(torch.float8_e4m3fn),
+        "d.nan": wrong,
+        "e.large": torch.full((2, 8, 3, 3), 1e300, dtype=torch.float64),
+        "f.zero": torch.zeros(2, 8, 3, 3),
+        "g.zero": torch.zeros(2, 8, 3, 3),
+        "h.tied": normal(2, 8, 3, 3),
+        "i.wide": normal(2, 8, 1, 7),
+        "j.mask": torch.ones(1, 1, 8, 8, dtype=torch.bool),
+        "k.map": normal(1, 1, 65, 65),
+        "l.pos_embed": normal(1, 8, 14, 14),
+        "m.kernel": normal(3, 3, 16, 16),
+        "n.index": torch.zeros(2, 2, 3, 3, dtype=torch.int64),
+        "o.none": torch.zeros(0, 2, 3, 3),
+        "z": normal(2, 8, 3, 3, seed=7),
+    }
+    kinds, left_out = layers(tmp_path, state)
+    assert kinds == {"a": ("dense", 0), "z": ("dense", 1)}
+    assert left_out == {
+        "b.int8": "quantized: I8 (2, 8, 3, 3)",
+        "c.float8": "quantized: F8_E4M3 (2, 8, 3, 3)",
+        "d.nan": "NaN or, in float32, infinity: F32 (2, 8, 3, 3)",
+        "e.large": "NaN or, in float32, infinity: F64 (2, 8, 3, 3)",
+        "f.zero": "all zeros: F32 (2, 8, 3, 3)",
+        "g.zero": "all zeros: F32 (2, 8, 3, 3)",
+        "h.tied": "tied to another tensor: a",
+        "i.wide": "not square: F32 (2, 8, 1, 7)",
+        "j.mask": "no floating-point numbers: BOOL (1, 1, 8, 8)",
+        "k.map": "larger than 64×64: F32 (1, 1, 65, 65)",
+        "l.pos_embed": "positions, by its name: F32 (1, 8, 14, 14)",
+        "m.kernel": "channels last, by its shape (k, k, in, out): F32 (3, 3, 16, 16)",
+        "n.index": "no floating-point numbers: I64 (2, 2, 3, 3)",
+        "o.none": "empty: F32 (0, 2, 3, 3)",
+    }
+
+
+def test_layers_that_cannot_be_used_keep_their_place(tmp_path: Path) -> None:
+    """A quantized layer stands where it stood, and is still the stem; a tied one is no layer of its own."""
+    state = {
+        "a": torch.ones(4, 3, 3, 3, dtype=torch.int8),
+        "b": torch.zeros(2, 3, 3, 3),
+        "c": normal(2, 3, 3, 3),
+        "d": normal(2, 3, 3, 3),
+        "e": normal(2, 3, 3, 3, seed=1),
+    }
+    assert layers(tmp_path, state)[0] == {"c": ("dense", 0.667), "e": ("dense", 1)}
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """Four networks, each file of another name."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    for i in range(4):
+        save_file(network(10 * i), folder / f"net{i}.safetensors")
+    return folder
+
+
+def read(folder: Path) -> tuple[KernelSet, dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    labels, done = (json.loads((folder / name).read_text()) for name in ("labels.json", "done.json"))
+    return KernelSet.load(folder), load_file(folder / "labels.safetensors"), labels, done
+
+
+EVERYTHING = Settings(min_norm=0, raw_scale=True)
+
+
+def test_kernels_and_their_labels(zoo: Path, tmp_path: Path) -> None:
+    """Each kernel is found in the tensor of the checkpoint that its labels name."""
+    found = harvest([str(zoo)], tmp_path / "out", EVERYTHING)
+    shapes = {"dense-3x3": (44, 1, 3, 3), "depthwise-5x5": (12, 1, 5, 5), "stem-7x7": (16, 3, 7, 7)}
+    assert list(found.folders) == list(shapes)
+    for name, (each, *shape) in shapes.items():
+        kernels, arrays, labels, done = read(tmp_path / "out" / name)
+        assert done == found.folders[name]
+        assert kernels.counts() == {"train": 2 * each, "validation": each, "test": each} == done["kernels"]
+        assert kernels.train.shape[1:] == tuple(shape) and kernels.train.dtype == torch.float32
+        assert labels["checkpoints"] == [f"zoo/net{i}.safetensors" for i in range(4)]
+        for part in ("train", "validation", "test"):
+            columns = [arrays[f"{part}.{key}"] for key in ("checkpoint", "tensor", "depth")]
+            rows = zip(getattr(kernels, part), *columns, strict=True)
+            for kernel, checkpoint, tensor, depth in rows:
+                label = labels["tensors"][tensor]
+                assert label["checkpoint"] == labels["checkpoints"][checkpoint]
+                assert label["kind"] == name.split("-")[0] and label["depth"] == pytest.approx(depth.item(), abs=1e-6)
+                weight = load_file(zoo.parent / label["checkpoint"])[label["tensor"]]
+                assert (weight.reshape(-1, *shape) == kernel).flatten(1).all(1).any()
+        assert kernels.test_network.tolist() == arrays["test.checkpoint"].tolist()
+        depths = {label["tensor"]: label["depth"] for label in labels["tensors"]}
+        order = ["stem.conv.weight", "block.2.conv.weight", "block.3.depthwise.weight", "block.10.conv.weight"]
+        assert depths == {tensor: round(order.index(tensor) / 3, 6) for tensor in depths}
+
+
+def test_parts_are_whole_checkpoints(zoo: Path, tmp_path: Path) -> None:
+    found = harvest([str(zoo)], tmp_path / "out", Settings())
+    for name, done in found.folders.items():
+        _, arrays, labels, _ = read(tmp_path / "out" / name)
+        parts = [set(arrays[f"{part}.checkpoint"].tolist()) for part in ("train", "validation", "test")]
+        assert sorted(map(len, parts)) == [1, 1, 2] and set.union(*parts) == {0, 1, 2, 3}
+        assert done["source"]["split"] == "by checkpoint"
+        held_out = done["source"]["held_out_checkpoints"]
+        for part, checkpoints in zip(("validation", "test"), parts[1:], strict=True):
+            assert held_out[part] == [labels["checkpoints"][i] for i in checkpoints]
+    sources = [done["source"]["held_out_checkpoints"] for done in found.folders.values()]
+    assert sources[0] == sources[1] == sources[2]  # what is held out is held out of all kinds and sizes
+    other = harvest([str(zoo)], tmp_path / "other", Settings(seed=1)).folders["dense-3x3"]["source"]
+    assert other["held_out_checkpoints"] != sources[0]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_checkpoints_are_split_by_kernel(
+    count: int, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = [word for i in range(count) for word in ("--from", str(zoo / f"net{i}.safetensors"))]
+    assert main(["kernels", *words, "--out", str(tmp_path / "out"), "--min-norm", "0", "--kind", "dense"]) == 0
+    kernels, arrays, _, done = read(tmp_path / "out" / "dense-3x3")
+    held_out = int(0.1 * 44 * count)
+    assert kernels.counts() == {"train": 44 * count - 2 * held_out, "validation": held_out, "test": held_out}
+    assert set(arrays["train.checkpoint"].tolist()) == set(range(count))
+    why = f"by kernel, at random: {count} checkpoint{'s' if count > 1 else ''} cannot be split in three"
+    assert done["source"]["split"] == why and "held_out_checkpoints" not in done["source"]
+    assert f"dense-3x3 is split {why}" in capsys.readouterr().out
+
+
+def test_a_part_of_one_kernel_is_none(tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    for i, n in enumerate((1, 6, 6)):
+        save_file({"a": normal(3, 8, 2, 2, seed=i), "b": normal(1, n, 3, 3, seed=i)}, zoo / f"{i}.safetensors")
+    why = "by kernel, at random: split by checkpoint, a part would have fewer than 2"
+    found = harvest([str(zoo)], tmp_path / "out", EVERYTHING).folders
+    assert {name: done["source"]["split"] for name, done in found.items()} == {
+        "dense-2x2": "by checkpoint",
+        "dense-3x3": why,
+    }
+
+
+def test_kernels_harvested_earlier_are_no_checkpoint(zoo: Path) -> None:
+    first = harvest([str(zoo)], zoo / "out", Settings(kind="dense"))
+    second = harvest([str(zoo)], zoo / "out", Settings(kind="dense"))
+    assert second.folders == first.folders
+    added = [item for item in second.left_out if item not in first.left_out]
+    assert [(item.checkpoint, item.reason) for item in added] == [
+        ("zoo/out/dense-3x3/kernels.safetensors", "a kernel data set, no checkpoint"),
+        ("zoo/out/dense-3x3/labels.safetensors", "a checkpoint without a spatial convolution to take"),
+    ]
+
+
+def test_scale_and_threshold_are_those_of_each_tensor(tmp_path: Path) -> None:
+    """Of flat kernels 1, …, 20 those from 4.7625, a quarter of the 95 % quantile, are kept, at any scale."""
+    flat = torch.arange(1.0, 21).view(20, 1, 1, 1).expand(20, 1, 3, 3)
+    for i in range(3):
+        state = {"a": normal(1, 8, 2, 2, seed=i), "b": flat * 1000**i, "c": flat.flip(0) / 100}
+        save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / f"{i}.safetensors")
+    harvest([str(tmp_path)], tmp_path / "out", Settings())
+    kernels, arrays, labels, done = read(tmp_path / "out" / "depthwise-3x3")
+    everything = torch.cat([kernels.train, kernels.validation, kernels.test])
+    tensor = torch.cat([arrays[f"{part}.tensor"] for part in ("train", "validation", "test")])
+    kept = torch.arange(5.0, 21)
+    for i in range(6):
+        values = everything[tensor == i][:, 0, 0, 0].sort().values
+        assert torch.allclose(values, kept / kept.square().mean().sqrt())
+        facts = {key: labels["tensors"][i][key] for key in ("kernels", "kept", "of")}
+        assert facts == {"kernels": 16, "kept": 16, "of": 20}
+    assert labels["tensors"][2]["rms"] == pytest.approx(1000 * kept.square().mean().sqrt().item(), rel=1e-5)
+    assert done["kept"] == 0.8 and done["source"]["scale"] == "a tensor's kernels have a root mean square of 1"
+    harvest([str(tmp_path)], tmp_path / "raw", Settings(raw_scale=True))
+    raw, arrays, _, done = read(tmp_path / "raw" / "depthwise-3x3")
+    assert {round(value, 2) for value in raw.train.unique().tolist()} >= {0.05, 0.2}
+    assert done["source"]["scale"] == "as in the checkpoints"
+
+
+def test_zero_kernels_are_dropped_however_many(tmp_path: Path) -> None:
+    weight = torch.zeros(100, 8, 3, 3)
+    weight[0, :3] = 1
+    for i in range(4):
+        save_file({"a": weight * (i + 1)}, tmp_path / f"{i}.safetensors")
+    kernels, *_ = (harvest([str(tmp_path)], tmp_path / "out", Settings()), KernelSet.load(tmp_path / "out/dense-3x3"))[
+        1:
+    ]
+    assert kernels.counts() == {"train": 6, "validation": 3, "test": 3} and (kernels.train == 1).all()
+
+
+def test_kernels_per_layer(zoo: Path, tmp_path: Path) -> None:
+    harvest([str(zoo)], tmp_path / "a", Settings(min_norm=0, per_layer=7))
+    kernels, _, labels, done = read(tmp_path / "a" / "dense-3x3")
+    assert kernels.counts() == {"train": 28, "validation": 14, "test": 14}
+    assert {tensor["kernels"] for tensor in labels["tensors"]} == {7} and done["source"]["per_layer"] == 7
+    harvest([str(zoo)], tmp_path / "b", Settings(min_norm=0, per_layer=7))
+    assert torch.equal(kernels.train, KernelSet.load(tmp_path / "b" / "dense-3x3").train)
+    harvest([str(zoo)], tmp_path / "c", Settings(min_norm=0, per_layer=7, seed=1))
+    assert not torch.equal(kernels.train, KernelSet.load(tmp_path / "c" / "dense-3x3").train)
+
+
+def test_a_checkpoint_counts_once(zoo: Path, tmp_path: Path) -> None:
+    """A copy under other names is one, and so is one in half precision, which would leak from part to part."""
+    first = network()
+    save_file({f"model.{name}": value for name, value in first.items()}, tmp_path / "copy.safetensors")
+    for dtype in (torch.float16, torch.bfloat16):
+        save_file({k: v.to(dtype) for k, v in first.items()}, tmp_path / f"{str(dtype)[6:]}.safetensors")
+    save_file({"head": normal(3, 3)}, tmp_path / "linear.safetensors")
+    found = harvest([str(zoo), str(tmp_path)], tmp_path / "out", EVERYTHING)
+    whole = {item.checkpoint: (item.reason, item.detail) for item in found.left_out if not item.tensor}
+    copy, name = "a copy of another checkpoint", tmp_path.name
+    assert whole == {
+        **{f"{name}/{file}.safetensors": (copy, "zoo/net0.safetensors") for file in ("copy", "float16", "bfloat16")},
+        **{f"{name}/zoo/net{i}.safetensors": (copy, f"zoo/net{i}.safetensors") for i in range(4)},
+        f"{name}/linear.safetensors": ("a checkpoint without a spatial convolution to take", ""),
+    }
+    names = [f"zoo/net{i}.safetensors" for i in range(4)]
+    assert found.folders["dense-3x3"]["source"]["checkpoints"] == names
+    report = json.loads((tmp_path / "out" / "harvest.json").read_text())
+    assert report["checkpoints"] == names and len(report["left_out"]) == len(found.left_out)
+
+
+def test_stems_of_other_channels_stand_apart(tmp_path: Path) -> None:
+    for i, channels in enumerate((1, 3, 3, 4)):
+        save_file({"conv1": normal(16, channels, 3, 3), "conv2": normal(2, 16, 3, 3)}, tmp_path / f"{i}.safetensors")
+    save_file({"conv1": normal(16, 3, 3, 3, seed=1)}, tmp_path / "2.safetensors")
+    found = harvest([str(tmp_path)], tmp_path / "out", Settings(kind="stem"))
+    assert {name: len(done["source"]["checkpoints"]) for name, done in found.folders.items()} == {
+        "stem-3x3": 2,
+        "stem-3x3-c1": 1,
+        "stem-3x3-c4": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        ([], {"dense-3x3", "depthwise-5x5", "stem-7x7"}),
+        (["--kind", "depthwise"], {"depthwise-5x5"}),
+        (["--size", "3"], {"dense-3x3"}),
+        (["--size", "7", "--kind", "stem"], {"stem-7x7"}),
+    ],
+)
+def test_command_line(
+    words: list[str], folders: set[str], zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    assert main(["kernels", "--from", str(zoo), "--out", str(out), *words]) == 0
+    assert {path.name for path in out.iterdir()} == folders | {"harvest.json"}
+    shown = capsys.readouterr().out
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[0] == ["kernels", "checkpoints", "tensors", "train", "validation", "test"]
+    assert {line[0] for line in lines[1 : 1 + len(folders)]} == folders
+    assert all(line[1] == "4" for line in lines[1 : 1 + len(folders)])
+    assert "block.2.pointwise.weight of zoo/net0.safetensors: F32 (4, 4, 1, 1)" in shown
+    assert f"--kernels {out / min(folders) / 'kernels.safetensors'} --out" in shown
+    assert str(tmp_path) not in "".join(path.read_text() for path in out.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--size", "9"],
+            "no 10 9×9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); what",
+        ),
+        (["--size", "3", "--kind", "stem"], "no 10 3×3 stem kernels to take; there are dense-3x3"),
+        (["--per-layer", "0"], "per_layer must be 1 or more; got 0"),
+        (["--per-layer", "1", "--size", "5"], "no 10 5×5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
+        (["--min-norm", "1"], "min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got 1.0"),
+        (["--from", "{tmp}/none"], "/none; a repository on the Hub is user/name"),
+        (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is no whole safetensors file"),
+        (["--from", "{tmp}/only"], "but 1 of pickles, such as model.pt"),
+        (["--from", "{tmp}/empty"], "no .safetensors file under"),
+    ],
+)
+def test_errors_can_be_mended(
+    words: list[str], message: str, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("only", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "only" / "model.pt").write_bytes(b"")
+    (tmp_path / "cut.safetensors").write_bytes(b"12")
+    words = [word.format(tmp=tmp_path) for word in words]
+    more = [] if "--min-norm" in words else ["--min-norm", "0"]
+    assert main(["kernels", "--from", str(zoo), "--out", str(tmp_path / "out"), *more, *words]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("error: ") and message in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_harvest_names_the_reasons(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2, 8, 3, 3, dtype=torch.int8), "b": normal(2, 8, 1, 1)}, tmp_path / "a.safetensors")
+    message = "no 10 kernels to take; there are none at all; what was left out: 1×1, quantized, a checkpoint without"
+    with pytest.raises(ValueError, match=message):
+        harvest([str(tmp_path)], tmp_path / "out", Settings())
+
+
+def test_another_harvest_is_not_overwritten(zoo: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # the same one may be written again
+        harvest([str(zoo)], tmp_path / "out", Settings(kind="dense"))
+    harvest([str(zoo)], tmp_path / "out", Settings(kind="stem"))
+    before = (tmp_path / "out" / "stem-7x7" / "done.json").read_text()
+    with pytest.raises(
+        ValueError, match=r"stem-7x7/kernels\.safetensors holds other kernels; choose another --out, or"
+    ):
+        harvest([str(zoo)], tmp_path / "out", Settings(kind="stem", raw_scale=True))
+    assert (tmp_path / "out" / "stem-7x7" / "done.json").read_text() == before
+
+
+def fit(kernels: Path, out: Path, *words: str) -> int:
+    arguments = ["--kernels", str(kernels), "--out", str(out), "--smoke", "--device", "cpu", "--family", "gaussian"]
+    return main(["fit", *arguments, *words])
+
+
+def test_from_checkpoints_to_a_prior(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["kernels", "--from", str(zoo), "--out", str(tmp_path / "harvest"), "--kind", "dense"]) == 0
+    file = tmp_path / "harvest" / "dense-3x3" / "kernels.safetensors"
+    assert fit(file, tmp_path / "out") == 0
+    kept, given = KernelSet.load(tmp_path / "out" / "kernels"), KernelSet.load(file.parent)
+    assert all(torch.equal(value, getattr(given, name)) for name, value in vars(kept).items())
+    prior = load_prior(tmp_path / "out" / "fit" / "prior")
+    assert torch.allclose(prior.whitening.loc.flatten(), given.train.mean(0).flatten(), atol=1e-5)
+    assert prior.details["license"] == "see the checkpoint's own licence"
+    assert source_text(prior).startswith("The dense kernels of 4 trained networks: ")
+    source = prior.details["source"]
+    assert source["checkpoints"] == [f"zoo/net{i}.safetensors" for i in range(4)]
+    assert (source["kind"], source["size"], source["tensors"], source["split"]) == ("dense", 3, 8, "by checkpoint")
+    assert source["kernels"] == given.counts() and 0 < source["kept"] <= 1
+    assert source["file"] == "dense-3x3/kernels.safetensors" and str(tmp_path) not in json.dumps(prior.details)
+    assert [len(source["held_out_checkpoints"][part]) for part in ("validation", "test")] == [1, 1]
+    mine = str(tmp_path / "out" / "fit" / "prior")
+    assert main(["evaluate", "--prior", mine, "--kernels", str(file), "--smoke"]) == 0
+    assert str(len(given.test)) in capsys.readouterr().out
+    assert all(torch.equal(*pair) for pair in zip(read_reference(file), (given.train, given.test), strict=True))
+
+
+def test_a_split_file_keeps_its_parts(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    harvest([str(zoo)], tmp_path / "harvest", Settings(kind="dense"))
+    file = tmp_path / "harvest" / "dense-3x3" / "kernels.safetensors"
+    for setting in ("held_out=0.2", "seed=1"):
+        assert fit(file, tmp_path / setting, f"kernels.{setting}") == 1
+        message = f"is split already, so kernels.{setting} has no effect; drop it"
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    stages = {"kernels": KernelFile.of(file)}
+    run_stages(stages, Context(out=tmp_path / "out"))
+    summary = file.parent / "done.json"
+    summary.write_text(summary.read_text().replace("net0", "net9"))
+    with pytest.raises(StageChangedError, match=r"data\.done\.json is '\w+' there"):  # what a prior would say of itself
+        run_stages(stages, Context(out=tmp_path / "out"))
+    summary.unlink()
+    assert fit(file, tmp_path / "moved") == 1
+    assert "put the done.json of its folder beside it" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("broken", ["cut", "other"])
+def test_a_broken_split_file(broken: str, tmp_path: Path) -> None:
+    file = tmp_path / "kernels.safetensors"
+    save_file({"w": normal(20, 3, 3)}, file)
+    if broken == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    (tmp_path / "done.json").write_text("{}")
+    message = "is no whole file of train, validation, test and test_network .*, though beside a done.json; make it anew"
+    with pytest.raises(ValueError, match=message):
+        read_reference(file)
+    with pytest.raises(ValueError, match=message):
+        run_stages({"kernels": KernelFile.of(file)}, Context(out=tmp_path / "out"))

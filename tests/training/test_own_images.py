@@ -1,0 +1,416 @@
+"""Images of a user's own; every image is of one colour, by which it is known again."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from training.data import load_images
+from training.own_images import is_own, read_own, short_name
+
+Values = list[tuple[int, int]]
+
+
+def picture(value: int, width: int = 8, height: int = 8) -> Image.Image:
+    return Image.new("RGB", (width, height), (value, value + 1, value + 2))
+
+
+def png(value: int, *size: int) -> bytes:
+    packed = io.BytesIO()
+    picture(value, *size).save(packed, "PNG")
+    return packed.getvalue()
+
+
+def folder(root: Path, classes: dict[str, Sequence[int]], *size: int) -> Path:
+    """Writes a subfolder for each class, with an image for each value."""
+    for name, values in classes.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for value in values:
+            picture(value, *size).save(root / name / f"{value:03}.png")
+    return root
+
+
+def parquet(path: Path, values: Sequence[int], labels: Any, **columns: Any) -> Path:
+    """Writes one parquet file in the manner of the Hub; returns the folder of all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [{"bytes": png(value), "path": None} for value in values]
+    table = {"image": cells, "label": labels} | columns
+    pyarrow.parquet.write_table(pyarrow.table({key: cell for key, cell in table.items() if cell is not None}), path)
+    return path.parent
+
+
+def values(name: object, split: str, **options: bool) -> Values:
+    """Returns what was read: the value of each image, and its label."""
+    images, labels = read_own(str(name), split, **{"download": False} | options)
+    assert images.dtype == torch.uint8 and images.is_contiguous() and labels.dtype == torch.int64
+    assert (images == images[:, :1, :1, :1] + torch.arange(3).view(3, 1, 1)).all()
+    return list(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "short"),
+    [
+        ("imagefolder:/data/pets", True, "pets"),
+        ("imagefolder:/data/pets/@32", True, "pets"),
+        ("imagefolder:me@home", True, "me@home"),
+        ("imagefolder:/data/pets/.", True, "pets"),
+        ("parquet:user/pets@64", True, "pets"),
+        ("cifar10", False, None),
+        ("imagefolder", False, None),
+        ("zip:/data/pets", False, None),
+    ],
+)
+def test_names(name: str, own: bool, short: str | None) -> None:
+    assert is_own(name) == own
+    assert not own or short_name(name) == short
+
+
+@pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        ("", ValueError, "does not say where the images are; write {kind}:PATH"),
+        ("@32", ValueError, "does not say where the images are; write {kind}:PATH"),
+        ("pets@7", ValueError, "asks for images of 7×7; expected a size from 8 to 512"),
+        ("pets@513", ValueError, "asks for images of 513×513"),
+        ("/none", FileNotFoundError, "no folder /none with"),
+    ],
+)
+def test_places_that_are_none(kind: str, place: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message.format(kind=kind)):
+        read_own(f"{kind}:{place}", "train", download=False)
+
+
+# A folder of images
+
+
+def test_a_folder_without_parts_gives_every_tenth_image_to_the_test(tmp_path: Path) -> None:
+    name = f"imagefolder:{folder(tmp_path, {'dog': range(20, 32), 'cat': range(13)})}"
+    everything = [(value, 0) for value in range(13)] + [(value, 1) for value in range(20, 32)]
+    assert values(name, "test") == [(9, 0), (26, 1)] == everything[9::10]
+    assert values(name, "train") == [item for item in everything if item not in ((9, 0), (26, 1))]
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "valid", "val"])
+def test_a_folder_with_parts(part: str, tmp_path: Path) -> None:
+    folder(tmp_path / "train", {"a": range(11), "b": [20]})
+    folder(tmp_path / part, {"b": [30], "a": [31]})
+    assert values(f"imagefolder:{tmp_path}", "train") == [(value, 0) for value in range(11)] + [(20, 1)]
+    assert values(f"imagefolder:{tmp_path}", "test") == [(31, 0), (30, 1)]
+
+
+def test_the_test_goes_before_the_validation_images(tmp_path: Path) -> None:
+    for value, part in enumerate(("train", "val", "test")):
+        folder(tmp_path / part, {"a": [value, 10 + value], "b": [20 + value]})
+    assert values(f"imagefolder:{tmp_path}", "test") == [(2, 0), (12, 0), (22, 1)]
+
+
+def test_test_images_without_classes_are_no_part(tmp_path: Path) -> None:
+    """As they come from competitions."""
+    folder(tmp_path / "train", {"a": range(9), "b": [20, 21]})
+    folder(tmp_path, {"test": [90]})
+    assert values(f"imagefolder:{tmp_path}", "test") == [(20, 1)]
+    assert len(values(f"imagefolder:{tmp_path}", "train")) == 10
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    name = f"imagefolder:{folder(tmp_path, {'bus': range(6), 'train': range(20, 26), 'val': range(30, 32)})}"
+    assert values(name, "test") == [(23, 1)]
+    assert {label for _, label in values(name, "train")} == {0, 1, 2}
+
+
+def test_sizes_of_images(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": range(4), "b": range(10, 14)})
+    folder(tmp_path, {"c": range(20, 24)}, 24, 16)
+    with pytest.raises(ValueError, match=r"c/020.png is 24×16, the first 8×8; write imagefolder:.*@64 to reduce all"):
+        read_own(f"imagefolder:{tmp_path}", "train", download=False)
+    assert read_own(f"imagefolder:{tmp_path}@16", "train", download=False)[0].shape == (11, 3, 16, 16)
+    assert values(f"imagefolder:{tmp_path}@16", "test") == [(21, 2)]
+
+
+def test_images_of_one_size_must_be_squares(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": range(6), "b": range(6)}, 12, 8)
+    with pytest.raises(ValueError, match=r"a/000.png is 12×8, the first 12×8"):
+        read_own(f"imagefolder:{tmp_path}", "train", download=False)
+
+
+def test_the_middle_square_is_kept_and_reduced(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": range(5), "b": range(5)}, 16, 32)
+    striped = np.full((32, 16, 3), 255, dtype=np.uint8)
+    striped[8:24] = 7
+    Image.fromarray(striped).save(tmp_path / "a" / "000.png")
+    images, _ = read_own(f"imagefolder:{tmp_path}@8", "train", download=False)
+    assert images.shape == (9, 3, 8, 8)
+    assert images[0].max() < 30  # of the stripes, only what the filter sees at the edge
+
+
+def test_grey_images_and_palettes_are_read_as_colours(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": range(5), "b": range(5)})
+    Image.new("L", (8, 8), 77).save(tmp_path / "a" / "000.png")
+    picture(50).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "a" / "001.png")
+    images, _ = read_own(f"imagefolder:{tmp_path}", "train", download=False)
+    assert images[:2, :, 0, 0].tolist() == [[77, 77, 77], [50, 51, 52]]
+
+
+def write(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (write(b"text"), "b/001.png cannot be read as an image: .*; remove it"),
+        (write(png(1, 300, 300)[:80]), "b/001.png cannot be read as an image: .*; remove it"),
+        (write(b""), "b/001.png cannot be read as an image: .*; remove it"),
+        (write(b"P6 1b 8 255\n" + bytes(192)), "b/001.png cannot be read as an image: .*; remove it"),
+        (
+            lambda path: Image.fromarray(np.full((8, 8), 60_000, np.uint16)).save(path),
+            r"b/001.png has more than 8 bits a channel \(mode I;16\); reduce it to 8",
+        ),
+    ],
+)
+def test_broken_images(spoil: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    spoil(folder(tmp_path, {"a": range(6), "b": range(6)}) / "b" / "001.png")
+    with pytest.raises(ValueError, match=message):
+        read_own(f"imagefolder:{tmp_path}@8", "train", download=False)
+
+
+def both(root: Path, train: dict[str, Sequence[int]], test: dict[str, Sequence[int]]) -> None:
+    folder(root / "train", train)
+    folder(root / "test", test)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda root: None, FileNotFoundError, "has no images in a subfolder for each class"),
+        (lambda root: folder(root, {"a": []}), FileNotFoundError, "has no images in a subfolder for each class"),
+        (
+            lambda root: folder(root, {"a": range(5), "b": range(4)}),
+            FileNotFoundError,
+            "no images for the test split; it needs 10 or more in all",
+        ),
+        (
+            lambda root: both(root, {"a": range(9), "b": [1]}, {"a": [1], "c": [1]}),
+            ValueError,
+            "/test has other classes than .*/train: only one has b, c",
+        ),
+        (lambda root: both(root, {"a": [1, 2], "b": [1]}, {"a": [1]}), ValueError, "only one has b$"),
+        (
+            lambda root: folder(root / "val", {"a": range(9), "b": range(9)}),
+            FileNotFoundError,
+            "has a part val but none called train; add it, or name .*/val",
+        ),
+    ],
+)
+def test_folders_that_do_not_do(
+    make: Callable[[Path], object], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path)
+    with pytest.raises(error, match=message):
+        read_own(f"imagefolder:{tmp_path}", "test", download=False)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"a": range(12)}, "has 11 images of 1 classes to train on; give two classes or more, and several images of"),
+        ({str(i): [i] for i in range(12)}, "has 11 images of 11 classes to train on"),
+    ],
+)
+def test_labels_must_tell_something(classes: dict[str, Sequence[int]], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_own(f"imagefolder:{folder(tmp_path, classes)}", "train", download=False)
+
+
+# Parquet files
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "valid", "val"])
+def test_parquet_with_parts(part: str, tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / "train-00000-of-00002.parquet", range(6), [2, 1, 0, 0, 1, 2])
+    parquet(tmp_path / "data" / "train-00001-of-00002.parquet", range(6, 12), [0] * 6)
+    parquet(tmp_path / "data" / f"{part}-00000-of-00001.parquet", [50, 51], [1, 0])
+    (tmp_path / "data" / "README.md").write_text("# Pets")
+    train = list(zip(range(12), [2, 1, 0, 0, 1, 2] + [0] * 6, strict=True))
+    assert values(f"parquet:{tmp_path}", "train") == train
+    assert values(f"parquet:{tmp_path}", "test") == [(50, 1), (51, 0)]
+    assert values(f"parquet:{tmp_path}/data", "test") == [(50, 1), (51, 0)]
+
+
+def test_parquet_without_a_test_part_gives_every_tenth_row(tmp_path: Path) -> None:
+    for i in range(2):
+        parquet(tmp_path / f"train-{i:05}-of-00002.parquet", range(10 * i, 10 * i + 10), [0, 1] * 5)
+    assert values(f"parquet:{tmp_path}", "test") == [(9, 1), (19, 1)]
+    assert values(f"parquet:{tmp_path}", "train") == [(i, i % 2) for i in range(20) if i % 10 != 9]
+
+
+TEXTS = ["dog", "cat", "emu", "cat"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        TEXTS,
+        pyarrow.array(TEXTS, pyarrow.large_string()),
+        pyarrow.array(TEXTS).dictionary_encode(),
+        [7, -1, 900_000, -1],
+    ],
+    ids=["texts", "large texts", "categories", "numbers"],
+)
+def test_labels_are_numbered_in_order(labels: Any, tmp_path: Path) -> None:
+    """Those of the training part, for both; a number far out makes no network of so many outputs."""
+    parquet(tmp_path / "train.parquet", range(4), labels)
+    parquet(tmp_path / "test.parquet", [50, 51], labels[2:])
+    assert values(f"parquet:{tmp_path}", "train") == [(0, 1), (1, 0), (2, 2), (3, 0)]
+    assert values(f"parquet:{tmp_path}", "test") == [(50, 2), (51, 0)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"label": None, "species": [5, 5, 6]}, [0, 0, 1]),
+        ({"label": None, "fine_label": [3, 4, 3], "coarse_label": [1, 1, 0]}, [0, 1, 0]),
+        ({"id": [9, 8, 7]}, [1, 0, 1]),
+        ({"image": [png(i) for i in range(3)]}, [1, 0, 1]),
+        ({"image": pyarrow.array([png(i) for i in range(3)], pyarrow.large_binary())}, [1, 0, 1]),
+    ],
+    ids=["another name", "two levels", "more columns", "bytes", "large bytes"],
+)
+def test_columns(columns: dict[str, Any], expected: list[int], tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", range(3), [1, 0, 1], **columns)
+    parquet(tmp_path / "test.parquet", range(3), [1, 0, 1], **columns)
+    assert values(f"parquet:{tmp_path}", "train") == list(zip(range(3), expected, strict=True))
+
+
+CELLS = [{"bytes": png(i), "path": None} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": None}, r"must have one column of images and one of labels, .*; its columns are image \(struct"),
+        ({"image": None}, "its columns are label"),
+        ({"picture": CELLS}, "its columns are image .*, label .*, picture"),
+        ({"label": None, "a": [1, 2, 2], "b": ["x", "y", "y"]}, r"its columns are .*, a \(int64\), b \(string\)"),
+        ({"label": [0.0, 1.0, 1.0], "id": [1, 2, 2]}, r"numbers or texts; .*label \(double\), id"),
+        ({"label": [[0], [1], [1]]}, r"numbers or texts; .*label \(list"),
+        ({"label": [True, False, True]}, r"numbers or texts; .*label \(bool\)"),
+        ({"label": [0, None, 1]}, "train.parquet has no label in row 1; drop that row"),
+        ({"image": [CELLS[0], CELLS[1], None]}, "train.parquet has no image in row 2; drop that row"),
+        ({"image": [{"bytes": None, "path": "a.png"}, *CELLS[1:]]}, "train.parquet has no image in row 0"),
+        ({"image": [*CELLS[:2], {"bytes": b"no", "path": None}]}, "train.parquet, row 2 cannot be read as an image"),
+        ({"label": ["a.png", "b.png", "c.png"]}, "has 3 images of 3 classes to train on"),
+    ],
+)
+def test_columns_that_do_not_do(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", range(3), [0, 1, 1], **columns)
+    parquet(tmp_path / "test.parquet", range(3), [0, 1, 1])
+    with pytest.raises(ValueError, match=message):
+        read_own(f"parquet:{tmp_path}", "train", download=False)
+
+
+@pytest.mark.parametrize("length", [0, 20, 500])
+def test_a_broken_parquet_file(length: int, tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", range(20), [0, 1] * 10)
+    path = tmp_path / "train.parquet"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"train\.parquet is no whole parquet file .*; get it anew"):
+        read_own(f"parquet:{tmp_path}", "train", download=False)
+
+
+def test_labels_that_the_training_part_lacks(tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", range(3), [0, 1, 1])
+    parquet(tmp_path / "test.parquet", range(2), [1, 2])
+    with pytest.raises(
+        ValueError, match=r"test\.parquet has the label 2 in row 1, which the training part of .* lacks"
+    ):
+        read_own(f"parquet:{tmp_path}", "test", download=False)
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        ([], FileNotFoundError, r"has no parquet file whose name begins with train; it has \[\]"),
+        (["trainer.parquet", "test.parquet"], FileNotFoundError, r"it has \['test.parquet', 'trainer.parquet'\]"),
+        (
+            ["a/train.parquet", "b/train.parquet"],
+            ValueError,
+            "has parquet files in a, b: name one folder of a local copy",
+        ),
+        (["train.parquet", "b/test.parquet"], ValueError, "has parquet files in its root, b"),
+        (
+            ["train-00001-of-00003.parquet", "train-00000-of-00003.parquet"],
+            FileNotFoundError,
+            "has 2 of 3 files for train",
+        ),
+        (
+            ["train.parquet", "test-00001-of-00002.parquet"],
+            FileNotFoundError,
+            "has 1 of 2 files for test; get the others",
+        ),
+    ],
+)
+def test_files_that_do_not_do(files: list[str], error: type[Exception], message: str, tmp_path: Path) -> None:
+    for file in files:
+        parquet(tmp_path / file, range(3), [0, 1, 1])
+    with pytest.raises(error, match=message):
+        read_own(f"parquet:{tmp_path}", "train", download=False)
+
+
+# The Hub
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_a_data_set_on_the_hub(download: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``--download`` only the cache is asked."""
+    parquet(tmp_path / "data" / "train-00000-of-00001.parquet", range(4), [0, 1, 1, 0])
+    parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [50], [1])
+    asked = []
+
+    def snapshot(repo: str, **options: Any) -> str:
+        asked.append((repo, options["repo_type"], options["local_files_only"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert values("parquet:user/pets@8", "test", download=download) == [(50, 1)]
+    assert asked == [("user/pets", "dataset", not download)]
+
+
+def test_what_is_not_cached_can_be_fetched() -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"user/pets is neither a folder nor cached .*; pass --download to fetch"
+    ):
+        read_own("parquet:user/pets", "train", download=False)
+
+
+def test_a_failed_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise RuntimeError("timed out")  # as an error of transport, of httpx, is no OSError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(FileNotFoundError, match=r"user/pets .*\(timed out\); check the name and the network"):
+        read_own("parquet:user/pets", "train", download=True)
+
+
+# As a data set
+
+
+def test_own_images_are_a_data_set(tmp_path: Path) -> None:
+    name = f"imagefolder:{folder(tmp_path, {'a': range(10), 'b': range(10)})}"
+    found = load_images(name, "test", root=Path("none"))
+    assert found.images[:, 0, 0, 0].tolist() == [9, 9] and found.labels.tolist() == [0, 1]
+    assert (found.description["name"], found.description["images"]) == (name, 2)
+    assert not found.description["synthetic"]
+    smoke = load_images(name, "test", root=Path("none"), synthetic=True)
+    assert smoke.images.shape == (128, 3, 32, 32) and smoke.description["synthetic"]

@@ -1,0 +1,286 @@
+"""Networks that people train today, at the size of 32×32 images: residual, depthwise, inverted and plain ones.
+
+Each is built by ``build(name, filters, classes, image_shape)``; what ``filters`` means stands with each class.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.networks import CIFARNet, CIFARSource, MNISTNet, check_filters
+
+ImageShape = tuple[int, int, int]
+
+
+class ResNet(nn.Module):
+    """A residual network of basic blocks with batch normalisation (He et al. 2016, Section 4.2).
+
+    ``ResNet((16, 32, 64), blocks=3)`` is ResNet-20.
+
+    Args:
+        filters: Channels of each stage; all but the first halve the image.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        blocks: Basic blocks in each stage.
+        stem: Size of the first convolution's kernels, 3 or 7.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (16, 32, 64),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        blocks: int = 3,
+        stem: int = 3,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], stem), nn.ReLU())
+        stages, width = [], filters[0]
+        for stage, out in enumerate(filters):
+            for block in range(blocks):
+                stages.append(_BasicBlock(width, out, stride=2 if stage and not block else 1))
+                width = out
+        self.body = nn.Sequential(*stages)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        return self.classifier(self.body(self.stem(images)).mean((2, 3)))
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv_bn(width, out, 3, stride)
+        self.conv2, self.bn2 = _conv_bn(out, out, 3)
+        plain = stride == 1 and width == out
+        self.shortcut = nn.Identity() if plain else nn.Sequential(*_conv_bn(width, out, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class ConvMixer(nn.Module):
+    """Patches, then depthwise and pointwise convolutions in turn (Trockman & Kolter 2022).
+
+    Args:
+        filters: ``(width,)``.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        blocks: How many pairs of a depthwise and a pointwise convolution.
+        kernel: Size of the depthwise kernels.
+        patch: Size and stride of the stem.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (64,),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        blocks: int = 8,
+        kernel: int = 7,
+        patch: int = 2,
+    ) -> None:
+        super().__init__()
+        check_filters(filters, 1)
+        (width,) = filters
+        self.stem = nn.Sequential(nn.Conv2d(image_shape[0], width, patch, patch), nn.GELU(), nn.BatchNorm2d(width))
+        self.body = nn.Sequential(*(_MixerBlock(width, kernel) for _ in range(blocks)))
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        return self.classifier(self.body(self.stem(images)).mean((2, 3)))
+
+
+class _MixerBlock(nn.Module):
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, kernel, padding="same", groups=width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pointwise = nn.Conv2d(width, width, 1)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.bn1(F.gelu(self.depthwise(x)))
+        return self.bn2(F.gelu(self.pointwise(x)))
+
+
+class ConvNeXt(nn.Module):
+    """Blocks of a 7×7 depthwise convolution and an inverted bottleneck, layer-normalised (Liu et al. 2022).
+
+    Args:
+        filters: Channels of each stage; the stem and every later stage halve the image.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        blocks: Blocks in each stage.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (48, 96),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        _check_size(image_shape, len(filters))
+        parts: list[nn.Module] = []
+        width = image_shape[0]
+        for stage, out in enumerate(filters):
+            before = [_ChannelNorm(width)] if stage else []
+            after = [] if stage else [_ChannelNorm(out)]
+            parts += [*before, nn.Conv2d(width, out, 2, 2), *after, *(_NextBlock(out) for _ in range(blocks))]
+            width = out
+        self.body = nn.Sequential(*parts)
+        self.norm = nn.LayerNorm(width)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        return self.classifier(self.norm(self.body(images).mean((2, 3))))
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """Normalises over the channels of ``(n, c, h, w)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _NextBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = _ChannelNorm(width)
+        self.expand = nn.Conv2d(width, 4 * width, 1)
+        self.contract = nn.Conv2d(4 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.contract(F.gelu(self.expand(self.norm(self.depthwise(x)))))
+
+
+class MobileNet(nn.Module):
+    """Inverted residuals with 3×3 depthwise convolutions and batch normalisation (Sandler et al. 2018).
+
+    Args:
+        filters: Channels of each stage; all but the first halve the image.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        blocks: Blocks in each stage.
+        expansion: Times the channels inside a block.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (16, 24, 48),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        blocks: int = 2,
+        expansion: int = 4,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], 3), nn.ReLU6())
+        parts, width = [], filters[0]
+        for stage, out in enumerate(filters):
+            for block in range(blocks):
+                parts.append(_InvertedResidual(width, out, expansion, stride=2 if stage and not block else 1))
+                width = out
+        self.body = nn.Sequential(*parts)
+        self.head = nn.Sequential(*_conv_bn(width, 4 * width, 1), nn.ReLU6())
+        self.classifier = nn.Linear(4 * width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        return self.classifier(self.head(self.body(self.stem(images))).mean((2, 3)))
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, width: int, out: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        wide = expansion * width
+        self.layers = nn.Sequential(
+            *_conv_bn(width, wide, 1),
+            nn.ReLU6(),
+            *_conv_bn(wide, wide, 3, stride, groups=wide),
+            nn.ReLU6(),
+            *_conv_bn(wide, out, 1),
+        )
+        self.residual = stride == 1 and width == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.residual else self.layers(x)
+
+
+class VGG(nn.Module):
+    """Pairs of 3×3 convolutions without normalisation, each pair followed by max-pooling (Simonyan & Zisserman 2015).
+
+    Args:
+        filters: Channels of each pair.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+    """
+
+    def __init__(
+        self, filters: tuple[int, ...] = (32, 64, 128), classes: int = 10, image_shape: ImageShape = (3, 32, 32)
+    ) -> None:
+        super().__init__()
+        _check_size(image_shape, len(filters))
+        parts: list[nn.Module] = []
+        width = image_shape[0]
+        for out in filters:
+            for first in (width, out):
+                parts += [nn.Conv2d(first, out, 3, padding=1), nn.ReLU()]
+            parts.append(nn.MaxPool2d(2))
+            width = out
+        self.body = nn.Sequential(*parts)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        return self.classifier(self.body(images).mean((2, 3)))
+
+
+def _check_size(image_shape: ImageShape, halvings: int) -> None:
+    if min(image_shape[1:]) < 2**halvings:
+        raise ValueError(
+            f"the network halves images {halvings} times, so they must be {2**halvings}×{2**halvings} or larger; got "
+            f"{tuple(image_shape)}"
+        )
+
+
+def _conv_bn(width: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    padding = kernel // 2
+    return nn.Conv2d(width, out, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(out)
+
+
+def _resnet_7x7(filters: tuple[int, ...], classes: int, image_shape: ImageShape) -> ResNet:
+    """A ResNet with one block in each stage, so that every layer has a depth of its own, and a 7×7 stem."""
+    return ResNet(filters, classes, image_shape, blocks=1, stem=7)
+
+
+NETWORKS: dict[str, Callable[[tuple[int, ...], int, ImageShape], nn.Module]] = {
+    "mnist": MNISTNet,
+    "cifar": CIFARNet,
+    "cifar-source": CIFARSource,
+    "resnet": ResNet,
+    "resnet-7x7-stem": _resnet_7x7,
+    "convmixer": ConvMixer,
+    "convnext": ConvNeXt,
+    "mobilenet": MobileNet,
+    "vgg": VGG,
+}
+
+
+def build(name: str, filters: tuple[int, ...], classes: int, image_shape: ImageShape) -> nn.Module:
+    """Builds a network of ``NETWORKS``, untrained, for images of one size.
+
+    Raises:
+        ValueError: There is none of that name, or ``filters`` or the images do not suit it.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
+    if not filters or min(filters) < 1:
+        raise ValueError(f"filters are numbers of channels, 1 or more each; got {tuple(filters)}")
+    return NETWORKS[name](tuple(filters), classes, image_shape)

@@ -1,0 +1,158 @@
+"""Which tensors of a checkpoint are spatial convolutions, and how deep, by names, types and shapes alone."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dwp_init.files import tensor_bytes
+from training.checkpoints import Checkpoint, Entry, natural
+
+KINDS = ("dense", "depthwise", "stem")
+LARGEST = 64  # a larger square is a table or a mask
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_QUANTIZED = re.compile(r"[IU][48]|F[468](?:_\w+)?")
+_STEM = re.compile(r"(?:^|[._])(?:stem|patch_embed|embeddings?|conv_in)\b|^(?:\w+\.)?(?:conv1|features\.0)\b")
+_TABLE = re.compile(r"pos_?emb|position", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A spatial convolution.
+
+    Args:
+        checkpoint: Where it is from.
+        name: Its tensor.
+        kind: One of :data:`KINDS`.
+        depth: Its place among the spatial convolutions, from 0, the first, to 1, the last.
+        entry: Its type and shape there, ``(out, in/groups, k, k)``.
+    """
+
+    checkpoint: str
+    name: str
+    kind: str
+    depth: float
+    entry: Entry
+
+    @property
+    def group(self) -> str:
+        """What kernels of its kind and size are called, ``dense-3x3``; stems of 1 or 4 channels stand apart."""
+        _, channels, _, size = self.entry.shape
+        apart = f"-c{channels}" if self.kind == "stem" and channels != 3 else ""
+        return f"{self.kind}-{size}x{size}{apart}"
+
+    def cut(self, weight: Tensor) -> Tensor:
+        """Cuts a weight into kernels ``(n, c, k, k)``: a stem's keep their channels, elsewhere each is one (Eq. 5)."""
+        return weight if self.kind == "stem" else weight.flatten(0, 1)[:, None]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A tensor, or where ``tensor`` is empty a whole checkpoint, that was not taken, and why."""
+
+    checkpoint: str
+    tensor: str
+    reason: str
+    detail: str
+
+
+def read_layers(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[list[tuple[Layer, Tensor]], list[LeftOut]]:
+    """Reads a checkpoint's spatial convolutions, from the first to the last, as float32.
+
+    A tensor with the values of an earlier one is tied to it and no layer of its own. One that cannot be used, for it is
+    quantized, not finite or zero, is a layer still, so that the others keep their depth.
+
+    Args:
+        checkpoint: The checkpoint.
+        entries: What it holds.
+
+    Returns:
+        The layers with their weights, and the tensors of four dimensions that were left out.
+    """
+    square, left_out = {}, []
+    for name in sorted(entries, key=natural):
+        entry = entries[name]
+        if len(entry.shape) == 4:
+            if reason := _why_no_layer(name, entry):
+                left_out.append(LeftOut(checkpoint.name, name, reason, _shown(entry)))
+            else:
+                square[name] = entry
+    stem = find_stem(square)
+    order = {name: square[name] for name in sorted(square, key=lambda name: name != stem)}
+    weights: dict[str, Tensor | None] = {name: None for name, entry in order.items() if entry.dtype not in _FLOATS}
+    left_out += [LeftOut(checkpoint.name, name, "quantized", _shown(order[name])) for name in weights]
+    first: dict[str, str] = {}
+    for name, raw in checkpoint.load({name: entry for name, entry in order.items() if entry.dtype in _FLOATS}):
+        weight = raw.float()
+        if reason := _why_unusable(weight):
+            weights[name] = None
+            left_out.append(LeftOut(checkpoint.name, name, reason, _shown(order[name])))
+        elif (twin := first.setdefault(_digest(raw), name)) != name:
+            left_out.append(LeftOut(checkpoint.name, name, "tied to another tensor", twin))
+        else:
+            weights[name] = weight
+    places = [name for name in order if name in weights]
+    layers = []
+    for place, name in enumerate(places):
+        if weights[name] is not None:
+            depth = place / max(len(places) - 1, 1)
+            layers.append(
+                (Layer(checkpoint.name, name, _kind(name == stem, order[name]), depth, order[name]), weights[name])
+            )
+    return layers, left_out
+
+
+def find_stem(entries: dict[str, Entry]) -> str | None:
+    """Finds the first layer among spatial convolutions in their order: one that reads an image of 3, 1 or 4 channels.
+
+    Depthwise convolutions have one input channel too, and groups may have 4. So the first with 3 is the stem, one with
+    a stem's name before others; without any, the first by such a name, or else the first of all, with 1 or 4.
+    """
+    named = [name for name in entries if _STEM.search(name)]
+    channels = {name: entry.shape[1] for name, entry in entries.items()}
+    for name in [*named, *entries]:
+        if channels[name] == 3:
+            return name
+    for name in [*named, *entries][:1]:
+        if channels[name] in (1, 4):
+            return name
+    return None
+
+
+def _kind(is_stem: bool, entry: Entry) -> str:
+    out, channels = entry.shape[:2]
+    return "stem" if is_stem else "depthwise" if channels == 1 < out else "dense"
+
+
+def _why_no_layer(name: str, entry: Entry) -> str:
+    out, channels, height, width = entry.shape
+    if entry.dtype not in _FLOATS and not _QUANTIZED.fullmatch(entry.dtype):
+        return "no floating-point numbers"
+    if 0 in entry.shape:
+        return "empty"
+    if height != width:
+        return "not square"
+    if height == 1:
+        return "1×1"
+    if height > LARGEST:
+        return f"larger than {LARGEST}×{LARGEST}"
+    if out == 1 and _TABLE.search(name):
+        return "positions, by its name"
+    if out == channels < 16 <= height:
+        return "channels last, by its shape (k, k, in, out)"
+    return ""
+
+
+def _why_unusable(weight: Tensor) -> str:
+    if not weight.isfinite().all():
+        return "NaN or, in float32, infinity"
+    return "" if weight.any() else "all zeros"
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor_bytes(tensor)).hexdigest()
+
+
+def _shown(entry: Entry) -> str:
+    return f"{entry.dtype} {entry.shape}"

@@ -1,0 +1,266 @@
+"""Harvests kernels from checkpoints that exist already: labelled, split by checkpoint, ready for ``fit``."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from dwp_init.files import tensor_bytes, write_bytes, write_json
+from training.checkpoints import find_checkpoints
+from training.convolutions import Layer, LeftOut, read_layers
+from training.kernels import KERNELS, PARTS, KernelSet
+from training.stages import DONE, check_counts
+
+LABELS, REPORT = "labels", "harvest.json"
+FEWEST = 10  # kernels of a kind and size, as a fit needs
+HELD_OUT = 0.1  # of the checkpoints for validation, and again for the test
+BY_CHECKPOINT = "by checkpoint"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is harvested, and how.
+
+    Args:
+        kind: One of :data:`training.convolutions.KINDS`; all by default.
+        size: The kernels' height and width; all by default.
+        per_layer: Kernels taken of each tensor at most, at random.
+        min_norm: Dropped are kernels whose Euclidean norm is below this times the 95 % quantile of their tensor's, as
+            :class:`training.kernels.Kernels` drops them; of a tensor, for checkpoints differ in scale.
+        raw_scale: Whether kernels stay as they are; else the kept ones of a tensor are divided by their root mean
+            square.
+        seed: Of what is taken of a tensor, and of the split.
+    """
+
+    kind: str | None = None
+    size: int | None = None
+    per_layer: int = 2000
+    min_norm: float = 0.25
+    raw_scale: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What was written, each folder's summary by name, and what was left out."""
+
+    folders: dict[str, dict[str, Any]]
+    left_out: list[LeftOut]
+
+
+@dataclass
+class Group:
+    """Kernels of one kind and size, tensor by tensor."""
+
+    kernels: list[Tensor] = field(default_factory=list)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.kernels))
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return list(dict.fromkeys(tensor["checkpoint"] for tensor in self.tensors))
+
+
+def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
+    """Writes a folder ``<kind>-<k>x<k>`` for each kind and size, in the form of a finished kernels stage.
+
+    ``kernels.safetensors`` holds the kernels in their parts. ``labels.safetensors`` has ``<part>.checkpoint``,
+    ``<part>.tensor``, positions in the lists of ``labels.json``, and ``<part>.depth``, all ``(n,)``.
+    ``harvest.json``, beside the folders, names the checkpoints and all that was left out.
+
+    Args:
+        sources: What :func:`training.checkpoints.find_checkpoints` takes.
+        out: Where the folders go.
+        settings: What to harvest.
+
+    Raises:
+        FileNotFoundError: A source is not there.
+        ValueError: A file is broken, no kernels are left, or a folder holds those of another harvest.
+    """
+    check_counts(per_layer=settings.per_layer)
+    if not 0 <= settings.min_norm < 1:
+        raise ValueError(f"min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got {settings.min_norm}")
+    checkpoints = find_checkpoints(sources)
+    entries = [checkpoint.entries() for checkpoint in checkpoints]  # of all, so that a broken file shows at once
+    groups: dict[str, Group] = {}
+    left_out: list[LeftOut] = []
+    names: list[str] = []
+    seen: dict[str, str] = {}
+    for checkpoint, found in zip(tqdm(checkpoints, desc="harvest", unit="checkpoint"), entries, strict=True):
+        if set(PARTS) <= set(found):
+            left_out.append(LeftOut(checkpoint.name, "", "a kernel data set, no checkpoint", ""))
+            continue
+        layers, others = read_layers(checkpoint, found)
+        left_out += others
+        if not layers:
+            left_out.append(LeftOut(checkpoint.name, "", "a checkpoint without a spatial convolution to take", ""))
+        elif twin := _find_twin(checkpoint.name, [weight for _, weight in layers], seen):
+            left_out.append(LeftOut(checkpoint.name, "", "a copy of another checkpoint", twin))
+        else:
+            names.append(checkpoint.name)
+            for layer, weight in layers:
+                _add(groups.setdefault(layer.group, Group()), layer, weight, settings)
+    chosen = _choose(groups, settings, left_out)
+    rank = {names[i]: place for place, i in enumerate(_shuffled(len(names), settings.seed).tolist())}
+    folders = _write(out, {name: _pack(group, rank, settings) for name, group in sorted(chosen.items())})
+    write_json(out / REPORT, {"checkpoints": names, "left_out": [asdict(item) for item in left_out]})
+    return Harvest(folders, left_out)
+
+
+def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | None:
+    """Returns which earlier checkpoint has the same weights, perhaps in half precision; else notes these."""
+    digests = []
+    for dtype in (torch.float16, torch.bfloat16):
+        parts = sorted(hashlib.sha256(tensor_bytes(weight.to(dtype))).hexdigest() for weight in weights)
+        digests.append(f"{dtype} {hashlib.sha256(''.join(parts).encode()).hexdigest()}")
+    twin = next((seen[digest] for digest in digests if digest in seen), None)
+    if twin is None:
+        seen.update(dict.fromkeys(digests, name))
+    return twin
+
+
+def _add(group: Group, layer: Layer, weight: Tensor, settings: Settings) -> None:
+    kernels = layer.cut(weight)
+    norms = kernels.double().flatten(1).norm(dim=1)
+    threshold = settings.min_norm * float(np.quantile(norms.numpy(), 0.95))
+    kept = kernels[(norms >= threshold) & (norms > 0)]
+    rms = kept.double().square().mean().sqrt()
+    seed = int(hashlib.sha256(f"{settings.seed} {layer.checkpoint} {layer.name}".encode()).hexdigest()[:15], 16)
+    taken = kept[_shuffled(len(kept), seed)[: settings.per_layer].sort().values]
+    group.kernels.append(taken.clone() if settings.raw_scale else (taken / rms).float())
+    group.tensors.append(
+        {
+            "checkpoint": layer.checkpoint,
+            "tensor": layer.name,
+            "kind": layer.kind,
+            "depth": round(layer.depth, 6),
+            "shape": list(layer.entry.shape),
+            "dtype": layer.entry.dtype,
+            "rms": float(f"{rms.item():.6g}"),
+            "kernels": len(taken),
+            "kept": len(kept),
+            "of": len(kernels),
+        }
+    )
+
+
+def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut]) -> dict[str, Group]:
+    chosen = {}
+    for name, group in groups.items():
+        first = group.tensors[0]
+        if settings.kind in (None, first["kind"]) and settings.size in (None, first["shape"][-1]):
+            if len(group) >= FEWEST:
+                chosen[name] = group
+                continue
+            for tensor in group.tensors:
+                reason = f"fewer than {FEWEST} kernels of their kind and size"
+                left_out.append(LeftOut(tensor["checkpoint"], tensor["tensor"], reason, name))
+    if not chosen:
+        size = "" if settings.size is None else f"{settings.size}×{settings.size} "
+        kind = "" if settings.kind is None else f"{settings.kind} "
+        there = ", ".join(f"{name} ({len(group)})" for name, group in sorted(groups.items())) or "none at all"
+        why = ", ".join(dict.fromkeys(item.reason for item in left_out))
+        raise ValueError(
+            f"no {FEWEST} {size}{kind}kernels to take; there are {there}"
+            + (f"; what was left out: {why}" if why else "")
+            + "; give another --from, --kind or --size"
+        )
+    return chosen
+
+
+def _shuffled(n: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def _split(group: Group, rank: dict[str, int], settings: Settings) -> tuple[list[Tensor], str]:
+    """Returns which kernels are in each part, and how they were split."""
+    names = group.checkpoints
+    order = sorted(names, key=rank.__getitem__)
+    if len(order) < 3:
+        why = f"{len(order)} checkpoint{'s' * (len(order) > 1)} cannot be split in three"
+    else:
+        held_out = max(round(HELD_OUT * len(order)), 1)
+        first = len(order) - 2 * held_out
+        parts = (order[:first], order[first : first + held_out], order[first + held_out :])
+        checkpoint = _labels(group)["checkpoint"]
+        picked = [
+            torch.isin(checkpoint, torch.tensor([names.index(name) for name in part])).nonzero()[:, 0] for part in parts
+        ]
+        if min(map(len, picked)) >= 2:
+            return picked, BY_CHECKPOINT
+        why = "split by checkpoint, a part would have fewer than 2"
+    held_out = max(int(HELD_OUT * len(group)), 2)
+    shuffled = _shuffled(len(group), settings.seed)
+    return list(shuffled.split([len(group) - 2 * held_out, held_out, held_out])), f"by kernel, at random: {why}"
+
+
+def _labels(group: Group) -> dict[str, Tensor]:
+    """Returns each kernel's checkpoint and tensor, as positions in their lists, and its depth."""
+    names = {name: i for i, name in enumerate(group.checkpoints)}
+    each = {
+        "checkpoint": torch.tensor([names[tensor["checkpoint"]] for tensor in group.tensors], dtype=torch.int32),
+        "tensor": torch.arange(len(group.tensors), dtype=torch.int32),
+        "depth": torch.tensor([tensor["depth"] for tensor in group.tensors]),
+    }
+    counts = torch.tensor([len(kernels) for kernels in group.kernels])
+    return {name: values.repeat_interleave(counts) for name, values in each.items()}
+
+
+def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, Any]:
+    """Returns what the files of a folder hold, by name."""
+    picked, split = _split(group, rank, settings)
+    labels, kernels = _labels(group), torch.cat(group.kernels)
+    kernel_set = KernelSet(*(kernels[rows] for rows in picked), labels["checkpoint"][picked[2]].long())
+    by_part = {
+        f"{part}.{name}": values[rows]
+        for part, rows in zip(PARTS, picked, strict=True)
+        for name, values in labels.items()
+    }
+    held_out = {
+        part: [group.checkpoints[i] for i in labels["checkpoint"][rows].unique().tolist()]
+        for part, rows in zip(PARTS[1:], picked[1:], strict=True)
+    }
+    kept, of = (sum(tensor[key] for tensor in group.tensors) for key in ("kept", "of"))
+    source = {
+        "checkpoints": group.checkpoints,
+        "kind": group.tensors[0]["kind"],
+        "size": group.tensors[0]["shape"][-1],
+        "tensors": len(group.tensors),
+        "split": split,
+        **({"held_out_checkpoints": held_out} if split == BY_CHECKPOINT else {}),
+        "scale": "as in the checkpoints" if settings.raw_scale else "a tensor's kernels have a root mean square of 1",
+        **{key: getattr(settings, key) for key in ("min_norm", "per_layer", "seed")},
+    }
+    return {
+        KERNELS: kernel_set.packed(),
+        f"{LABELS}.safetensors": save(by_part),
+        f"{LABELS}.json": {"checkpoints": group.checkpoints, "tensors": group.tensors},
+        DONE: {
+            "kernels": kernel_set.counts(),
+            "kept": round(kept / of, 4),
+            "source": source,
+            "made_with": {"torch": torch.__version__},
+        },
+    }
+
+
+def _write(out: Path, folders: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Writes all files, a folder's summary last; none where a folder holds another harvest."""
+    for name, files in folders.items():
+        path = out / name / KERNELS
+        if path.exists() and (out / name / DONE).exists() and path.read_bytes() != files[KERNELS]:
+            raise ValueError(f"{path} holds other kernels; choose another --out, or remove {out / name}")
+    for name, files in folders.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            write = write_bytes if isinstance(content, bytes) else write_json
+            write(out / name / file, content)
+    return {name: files[DONE] for name, files in folders.items()}
