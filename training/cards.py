@@ -23,6 +23,9 @@ from training.tables import (
     draws_cost,
     effect_table,
     families_table,
+    few_labels_accuracy,
+    few_labels_calibration,
+    few_labels_lead,
     joint_table,
     kernel_size,
     priors_table,
@@ -114,7 +117,7 @@ def write_card(folder: Path, address: str) -> list[Path]:
 
 
 def pages() -> dict[Path, str]:
-    """Returns every page that is written from results, with its text: the cards, the families' page, the README."""
+    """Returns every page that is written from results, with its text: cards, families, few labels, README."""
     bundled = [name for name in registry() if (BUNDLED / name).exists()]
     written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
     written[CARDS / "families.md"] = _fill(
@@ -123,6 +126,13 @@ def pages() -> dict[Path, str]:
         density_7x7=density_table("7x7"),
         density_5x5=density_table("5x5"),
         joint=joint_table(),
+    )
+    written[CARDS / "few_labels.md"] = _fill(
+        "few_labels.md.jinja",
+        accuracy=few_labels_accuracy,
+        lead=few_labels_lead,
+        calibration=few_labels_calibration,
+        bayes=bayes_line(),
     )
     return written | {ROOT / "README.md": _fill_readme((ROOT / "README.md").read_text())}
 

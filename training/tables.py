@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dwp_init.registry import BUNDLED, registry
 from training.converge import BASELINE, LEARNED
+from training.few_labels import DWP, FROM_DWP
 
 RESULTS = Path(__file__).parent / "results"
 EFFECT_STEPS = ("25", "120")
@@ -20,6 +21,12 @@ FAMILIES = {  # by the end of the prior's name: title, and what the effect table
     "-vae": ("dense VAE", "dense VAE"),
     "-chain": ("Markov chain", "Markov chain"),
     "-h1": ("the paper's VAE", "paper's VAE"),
+}
+
+PAPER_FIG2A = {  # Fig. 2(a), test accuracy in %, from the legend of the authors' notebook
+    "dwp": (80.0, 86.7, 91.5, 94.5, 96.1),
+    "log-uniform": (76.6, 83.9, 89.4, 93.8, 95.8),
+    "standard normal": (71.7, 81.6, 89.0, 93.8, 95.9),
 }
 
 
@@ -153,6 +160,50 @@ def bayes_line() -> str:
         f"prior when it looks at 512 kernels of a layer, {every} times at all of them; with the paper's VAEs {h1} "
         "times at 512."
     )
+
+
+def few_labels_accuracy(record: str) -> str:
+    """Renders a record of ``fig2a_mnist``: accuracy of the ensemble, a row per prior, the paper's three last."""
+    rows, sizes = _few_labels(record)
+    lines = [f"| prior | from draws of | {' | '.join(sizes)} |", "|---" * (2 + len(sizes)) + "|"]
+    for (prior, init), found in rows.items():
+        cells = [f"{float(found[size]['accuracy']):.1f} ± {float(found[size]['accuracy_sd']):.1f}" for size in sizes]
+        lines.append(f"| {prior} | {init} | {' | '.join(cells)} |")
+    for prior, accuracies in PAPER_FIG2A.items():
+        cells = [f"{accuracy:.1f}" for accuracy in accuracies]
+        lines.append(f"| *the paper's {prior}* | {FROM_DWP if prior == DWP else '?'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def few_labels_lead(record: str) -> str:
+    """Renders how far dwp from its own draws is ahead of everything else on the same splits, in points."""
+    rows, sizes = _few_labels(record)
+    lines = [f"| dwp, over | from draws of | {' | '.join(sizes)} |", "|---" * (2 + len(sizes)) + "|"]
+    for (prior, init), found in rows.items():
+        if (prior, init) != (DWP, FROM_DWP):
+            pairs = [(-float(found[size]["over_dwp"]), float(found[size]["over_dwp_sd"])) for size in sizes]
+            cells = [f"{mean:+.1f} ± {error:.1f}" for mean, error in pairs]
+            lines.append(f"| {prior} | {init} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def few_labels_calibration(record: str) -> str:
+    """Renders log loss in nats, calibration error in % and the AUROC of unknown images in %, of the ensemble."""
+    rows, sizes = _few_labels(record)
+    lines = [f"| prior | from draws of | {' | '.join(sizes)} |", "|---" * (2 + len(sizes)) + "|"]
+    for (prior, init), found in rows.items():
+        each = [[float(found[size][name]) for name in ("nll", "ece", "ood_auroc")] for size in sizes]
+        cells = [f"{nll:.2f} / {ece:.1f} / {auroc:.0f}" for nll, ece, auroc in each]
+        lines.append(f"| {prior} | {init} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _few_labels(record: str) -> tuple[dict[tuple[str, str], dict[str, dict[str, str]]], list[str]]:
+    """Reads a record of ``fig2a_mnist``: rows by size for every prior and initialisation, and the sizes."""
+    rows: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for row in read(f"{record}.csv"):
+        rows.setdefault((row["prior"], row["init"]), {})[row["size"]] = row
+    return rows, list(next(iter(rows.values())))
 
 
 def draws_cost(name: str) -> str:

@@ -57,13 +57,15 @@ def files_of(prior: Prior) -> list[str]:
 def test_pages_are_those_that_the_results_give() -> None:
     """No number by hand: cards and the README's tables are what ``python -m training cards`` writes."""
     pages = cards.pages()
-    assert len(pages) == 8
+    assert len(pages) == 9
     for path, text in pages.items():
         assert path.read_text() == text, f"{path} is stale; run python -m training cards"
         assert not re.search(r"\{\{|\{%|\n\n\n", text)
     assert sorted(path.name for path in cards.CARDS.glob("*.*")) == [
         "families.md",
         "families.md.jinja",
+        "few_labels.md",
+        "few_labels.md.jinja",
         "template.md.jinja",
     ]
 
