@@ -10,42 +10,49 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import dwp_init
-from dwp_init.layers import he_rms
-from training.evaluate import PRIOR, bundled_digests, print_table, write_table
+from training.architectures import build
+from training.evaluate import PRIOR, bundled_digests, print_table, thin, write_table
 from training.figures import plot_convergence
+from training.fills import (
+    DEFAULT,
+    DWP,
+    DWP_OWN,
+    FROM_KERNELS,
+    KAIMING,
+    LEARNED,
+    LEARNED_OWN,
+    NOISE,
+    XAVIER,
+    initialize_,
+)
 from training.kernels import KernelSet
-from training.networks import MNISTNet
 from training.sources import accuracy
-from training.stages import Context, Stage, check_counts, read_metrics, record_metrics
+from training.stages import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.workers import Progress, run_jobs
 
-BASELINE, LEARNED, DWP = "Kaiming", "learned kernels, He's RMS", "dwp"
-CONTROLS = (
-    "PyTorch default",
-    "Xavier",
-    BASELINE,
-    "white noise, dwp's RMS",
-    LEARNED,
-    "learned kernels, own scale",
-)
-BUNDLED = (DWP, "dwp, prior's scale")
+BASELINE = KAIMING
+CONTROLS = (DEFAULT, XAVIER, BASELINE, NOISE, LEARNED, LEARNED_OWN)
+BUNDLED = (DWP, DWP_OWN)
 
 
 @dataclass(frozen=True)
 class Converge(Stage):
-    """Trains the paper's MNIST network from each initialisation, with the same data order, biases and classifier.
+    """Trains a network of the paper from each initialisation, with the same data order, biases and classifier.
 
     Args:
-        needs: The stages with the learned kernels of both layers, then the fits of each of ``families``, a pair each.
+        needs: The stages with the learned 7×7 and 5×5 kernels, then the fits of each of ``families``, a pair each. None
+            where nothing starts from learned kernels or fits.
         families: What the initialisations from these fits are called; ``…, decoder mean`` draws without noise.
         name: Of the record.
         data: Name of the data set.
-        priors: The bundled priors of the two layers, called dwp; none by default.
-        filters: Channels of the two convolutions.
+        network: A network of :data:`training.architectures.NETWORKS` with 7×7 and 5×5 kernels: ``mnist``, ``cifar``.
+        priors: The bundled priors of the two kernel sizes, called dwp; none by default.
+        filters: Channels of the convolutions.
         seeds: Number of paired runs.
         first_seed: Seed of the first.
         hold_out: Training images, the last ones, that are kept from training and on which accuracy is measured: for
             choices. By default the test images are, for the figures that are reported.
+        test_images: So many evenly spaced images to measure accuracy on at the most.
         batch_size: Images per step.
         lr: Learning rate of Adam, constant.
         marks: Steps at which accuracy is measured; training ends at the last.
@@ -55,11 +62,13 @@ class Converge(Stage):
     families: tuple[str, ...] = ()
     name: str = "converge_mnist"
     data: str = "mnist"
+    network: str = "mnist"
     priors: tuple[str, ...] = ()
-    filters: tuple[int, int] = (32, 128)
+    filters: tuple[int, ...] = (32, 128)
     seeds: int = 8
     first_seed: int = 0
     hold_out: int = 0
+    test_images: int = 10_000
     batch_size: int = 128
     lr: float = 1e-3
     marks: tuple[int, ...] = (10, 25, 50, 80, 120, 200)
@@ -73,12 +82,12 @@ class Converge(Stage):
     @property
     def inits(self) -> tuple[str, ...]:
         """Every initialisation."""
-        return CONTROLS + (BUNDLED if self.priors else ()) + self.families
+        controls = CONTROLS if self.needs else tuple(init for init in CONTROLS if init not in FROM_KERNELS)
+        return controls + (BUNDLED if self.priors else ()) + self.families
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        check_counts(seeds=self.seeds, batch_size=self.batch_size)
-        if self.marks[0] < 1 or list(self.marks) != sorted(set(self.marks)):
-            raise ValueError(f"marks must be steps from 1 up, each once and in order; got {self.marks}")
+        check_counts(seeds=self.seeds, batch_size=self.batch_size, test_images=self.test_images)
+        check_marks(self.marks)
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         done = {(row["init"], row["seed"]): row for row in read_metrics(folder)}
         runs = [(init, seed) for seed in seeds for init in self.inits if (init, seed) not in done]
@@ -98,14 +107,15 @@ class Converge(Stage):
                 raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {self.hold_out}")
             test = tuple(part[-self.hold_out :] for part in train)
             train = tuple(part[: -self.hold_out] for part in train)
+        test = tuple(thin(part, self.test_images) for part in test)
         folders = [context.out / need / PRIOR for need in self.needs[2:]]
-        if len(self.needs) < 2 or len(folders) != 2 * len(self.families):
+        if len(self.needs) == 1 or len(folders) != 2 * len(self.families):
             raise ValueError(
                 f"needs names {len(self.needs[:2])} kernels stages and {len(folders)} fits; there are 2 layers, and "
                 f"{len(self.families)} families with a pair each"
             )
         pairs = dict(zip(self.families, zip(folders[::2], folders[1::2], strict=True), strict=True))
-        kernels = {k: KernelSet.load(context.out / need).train for k, need in zip((7, 5), self.needs[:2], strict=True)}
+        kernels = {k: KernelSet.load(context.out / need).train for k, need in zip((7, 5), self.needs[:2], strict=False)}
         return _Job(self, train, test, kernels, pairs)
 
     def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -118,7 +128,8 @@ class Converge(Stage):
         ]
         write_table(record / f"{self.name}.csv", table)
         write_table(record / f"{self.name}_runs.csv", flat)
-        plot_convergence(found, self.marks, record / f"{self.name}.png")
+        title = f"{self.data.upper()}: the paper's ConvNet, by initialisation"
+        plot_convergence(found, self.marks, record / f"{self.name}.png", title)
         print_table([row for row in table if row["step"] in (25, 120, self.marks[-1])])
         return {"table": table}
 
@@ -126,7 +137,8 @@ class Converge(Stage):
         values = found[init][:, column]
         row: dict[str, Any] = {"init": init, "step": self.marks[column], "accuracy": round(values.mean().item(), 3)}
         row["sd"] = round(values.std().item(), 3) if self.seeds > 1 else ""
-        for label, baseline in (("kaiming", BASELINE), ("learned", LEARNED)):
+        baselines = {"kaiming": BASELINE, "learned": LEARNED}
+        for label, baseline in baselines.items() if LEARNED in found else [("kaiming", BASELINE)]:
             over = values - found[baseline][:, column]
             row[f"over_{label}"] = round(over.mean().item(), 3)
             row[f"over_{label}_sd"] = round(over.std().item(), 3) if self.seeds > 1 else ""
@@ -147,7 +159,7 @@ class _Job:
         init, seed = run
         stage, (images, labels) = self.stage, self.train_data
         torch.manual_seed(seed)
-        network = MNISTNet(stage.filters)
+        network = build(stage.network, stage.filters, int(labels.max()) + 1, tuple(images.shape[1:]))
         self._initialize_(network, init, seed)
         network = network.to(images.device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), lr=stage.lr)
@@ -167,28 +179,8 @@ class _Job:
                 found.append(round(100 * accuracy(network, *self.test), 3))
         return {"init": init, "seed": seed, "accuracy": found}
 
-    def _initialize_(self, network: MNISTNet, init: str, seed: int) -> None:
-        generator = torch.Generator().manual_seed((5000 if init.startswith("white noise") else 1000) + seed)
-        scale = "prior" if init.endswith("prior's scale") else "fan_in"
+    def _initialize_(self, network: nn.Module, init: str, seed: int) -> None:
         if init in self.pairs:
             dwp_init.apply_(network, list(self.pairs[init]), seed=seed, noise=not init.endswith("decoder mean"))
-        elif init.startswith(DWP):
-            dwp_init.apply_(network, list(self.stage.priors), seed=seed, scale=scale)
-        for layer in (network.features.conv1, network.features.conv2):
-            with torch.no_grad():
-                self._fill_(layer, init, generator)
-
-    def _fill_(self, layer: nn.Conv2d, init: str, generator: torch.Generator) -> None:
-        weight = layer.weight
-        if init == "Xavier":
-            nn.init.xavier_normal_(weight, generator=generator)
-        elif init == BASELINE:
-            nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-        elif init.startswith("white noise"):
-            weight.copy_(torch.randn(weight.shape, generator=generator) * he_rms(layer))
-        elif init.startswith("learned kernels"):
-            kernels = self.kernels[layer.kernel_size[0]]
-            picked = torch.randint(len(kernels), (weight[:, :, 0, 0].numel(),), generator=generator)
-            drawn = kernels[picked].reshape(weight.shape)
-            own = "own" in init
-            weight.copy_(drawn if own else drawn * he_rms(layer) / drawn.square().mean().sqrt())
+        else:
+            initialize_(network, init, seed, self.stage.priors, self.kernels)

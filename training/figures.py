@@ -24,6 +24,13 @@ COLOURS = {
     "white noise, dwp's RMS": "#7f8c8d",
     "Xavier": "#17202a",
 }
+ALL_COLOURS = COLOURS | {
+    "dwp, prior's scale": "#e6b0aa",
+    "white noise, prior's scale": "#bdc3c7",
+    "learned kernels, own scale": "#5dade2",
+    "PyTorch default": "#b7950b",
+}
+PAPERS_COLOURS = {"dwp": COLOURS["dwp"], "filters": COLOURS["learned kernels, He's RMS"], "xavier": COLOURS["Xavier"]}
 PRIOR_COLOURS = {
     "dwp": "#c0392b",
     "dwp-fixed": "#e6b0aa",
@@ -37,7 +44,12 @@ PRIOR_COLOURS = {
 }
 
 
-def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Path) -> None:
+def plot_convergence(
+    found: Mapping[str, Tensor],
+    marks: Sequence[int],
+    path: Path,
+    title: str = "MNIST: the paper's ConvNet, by initialisation",
+) -> None:
     """Draws accuracy over steps, mean and standard deviation over seeds, in the manner of Fig. 4(b).
 
     Only the initialisations of ``COLOURS`` are drawn, for more lines would hide each other; the tables have all.
@@ -46,6 +58,7 @@ def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Pa
         found: Accuracies in %, ``(seeds, marks)``, by initialisation.
         marks: The steps.
         path: Where the PNG goes.
+        title: Of the figure.
     """
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
@@ -53,12 +66,109 @@ def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Pa
         mean, sd = found[init].mean(0), found[init].std(0, correction=0)
         axes.plot(marks, mean, marker="o", markersize=3, color=COLOURS[init], label=init)
         axes.fill_between(marks, mean - sd, mean + sd, color=COLOURS[init], alpha=0.12, linewidth=0)
-    axes.set(xlabel="steps", ylabel="accuracy, %", title="MNIST: the paper's ConvNet, by initialisation")
+    axes.set(xlabel="steps", ylabel="accuracy, %", title=title)
     axes.set_xscale("log")
-    axes.set_xticks(marks, [str(mark) for mark in marks], minor=False)
+    ticks = marks if len(marks) <= 10 else [mark for mark in (5, 10, 20, 50, 100, 200, 500, 1000) if mark <= marks[-1]]
+    axes.set_xticks(ticks, [str(mark) for mark in ticks], minor=False)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
+    save_figure(figure, path)
+
+
+def plot_steps(
+    curves: Mapping[str, Tensor],
+    marks: Sequence[int],
+    levels: Sequence[float],
+    paper: Mapping[str, Mapping[float, float]],
+    path: Path,
+    ylabel: str,
+    title: str,
+) -> None:
+    """Draws what is measured over steps, mean and standard deviation over seeds, in the manner of Fig. 4.
+
+    Args:
+        curves: ``(seeds, marks)``, by initialisation.
+        marks: The steps.
+        levels: What is to be reached; the axis begins a little below the lowest.
+        paper: The steps to levels in the paper, by its initialisations: faint markers.
+        path: Where the PNG goes.
+        ylabel: Of the axis.
+        title: Of the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    for init, curve in curves.items():
+        mean, sd = curve.mean(0), curve.std(0, correction=0)
+        axes.plot(marks, mean, linewidth=1.2, color=ALL_COLOURS.get(init), label=init)
+        axes.fill_between(marks, mean - sd, mean + sd, color=ALL_COLOURS.get(init), alpha=0.12, linewidth=0)
+    for label, steps in paper.items():
+        axes.plot(*_points({step: level for level, step in steps.items()}), "x", **_faint(label))
+    highest = max(max(levels), *(curve.max().item() for curve in curves.values()))
+    margin = 0.05 * (highest - min(levels)) or 1.0
+    axes.set(xlabel="steps", ylabel=ylabel, title=title, ylim=(min(levels) - 2 * margin, highest + margin))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=7)
+    save_figure(figure, path)
+
+
+def plot_scales(
+    found: Mapping[str, Mapping[float, Tensor]],
+    paper: Mapping[str, Mapping[float, tuple[float, float]]],
+    path: Path,
+    title: str,
+) -> None:
+    """Draws accuracy over the scale of the layers' widths, mean and standard deviation, in the manner of Fig. 3.
+
+    Args:
+        found: Accuracies in %, ``(seeds,)``, by initialisation and scale.
+        paper: Mean and standard deviation in the paper, by its initialisation and scale: faint markers.
+        path: Where the PNG goes.
+        title: Of the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    for init, by_scale in found.items():
+        mean = [values.mean().item() for values in by_scale.values()]
+        sd = [values.std(correction=0).item() for values in by_scale.values()]
+        style = {"marker": "o", "markersize": 3, "capsize": 2, "linewidth": 1.2}
+        axes.errorbar(list(by_scale), mean, sd, color=ALL_COLOURS.get(init), label=init, **style)
+    for label, by_scale in paper.items():
+        axes.plot(*_points({scale: mean for scale, (mean, _) in by_scale.items()}), "x", **_faint(label))
+    ticks = sorted({scale for by_scale in found.values() for scale in by_scale})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"1/{1 / tick:g}" if tick < 1 else f"{tick:g}" for tick in ticks], minor=False)
+    axes.set(xlabel="scale k of the numbers of filters", ylabel="test accuracy, %", title=title)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=7)
+    save_figure(figure, path)
+
+
+def _points(line: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    return list(line), list(line.values())
+
+
+def _faint(label: str) -> dict[str, Any]:
+    return {"color": PAPERS_COLOURS[label], "alpha": 0.4, "markersize": 5, "label": f"the paper's {label}"}
+
+
+def plot_samples(samples: Mapping[str, Mapping[int, Tensor]], path: Path) -> None:
+    """Draws samples of image models at several steps, a row per initialisation, in the manner of Fig. 7.
+
+    Args:
+        samples: Pixels ``(n, 1, h, w)`` in [0, 1], by initialisation and step.
+        path: Where the PNG goes.
+    """
+    columns = len(next(iter(samples.values())))
+    figure = Figure(figsize=(2.2 * columns, 2.4 * len(samples)))
+    panels = figure.subplots(len(samples), columns, squeeze=False)
+    for row, (init, by_step) in zip(panels, samples.items(), strict=True):
+        row[0].set_ylabel(init)
+        for axes, (step, images) in zip(row, by_step.items(), strict=True):
+            grid = make_grid(images, nrow=round(len(images) ** 0.5), padding=1, pad_value=0.5)
+            axes.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[], title=f"{step} steps")
     save_figure(figure, path)
 
 

@@ -13,7 +13,8 @@ from training.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _J
 from training.data import Images
 from training.kernels import KernelSet
 from training.networks import MNISTNet
-from training.stages import Context, read_metrics, run_stages
+from training.stages import Context, read_done, read_metrics, run_stages
+from training.steps_to import StepsTo, first_crossing
 
 BUNDLED_PRIORS = ("notmnist-7x7", "notmnist-5x5")
 FAMILIES = ("Gaussian prior", "dense VAE, decoder mean")
@@ -213,6 +214,55 @@ def test_without_priors_nothing_is_called_dwp() -> None:
     assert replace(stage, priors=BUNDLED_PRIORS).inits == (*CONTROLS, "dwp", "dwp, prior's scale", "mixture")
 
 
+ALONE = replace(SMALL, needs=(), families=(), seeds=2)
+
+
+def test_without_kernels_stages_it_runs_from_the_bundle_alone(data: dict[str, Images], tmp_path: Path) -> None:
+    assert ALONE.inits == tuple(init for init in CONTROLS if "learned" not in init) + BUNDLED
+    folder = run_stages({"converge": ALONE}, Context(out=tmp_path))["converge"]
+    with (folder / "record" / "converge_mnist.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["init"] for row in table[::2]] == list(ALONE.inits)
+    assert list(table[0])[-4:] == ["over_kaiming", "over_kaiming_sd", "ahead_of_kaiming", "seeds"]
+
+
+def test_runs_are_the_same_with_learned_kernels_and_without(job: _Job, data: dict[str, Images], tmp_path: Path) -> None:
+    alone = ALONE._job(Context(out=tmp_path))
+    for init in ALONE.inits:
+        assert alone.train((init, 1), lambda *_: None) == job.train((init, 1), lambda *_: None)
+
+
+def test_fewer_test_images_are_evenly_spaced(data: dict[str, Images], tmp_path: Path) -> None:
+    images, labels = data["test"].to(torch.device("cpu"))
+    found = replace(ALONE, test_images=10)._job(Context(out=tmp_path)).test
+    assert torch.equal(found[0], images[::3]) and torch.equal(found[1], labels[::3])
+    assert len(ALONE._job(Context(out=tmp_path)).test[0]) == 30
+
+
+def test_the_cifar_network_by_settings_alone(data: dict[str, Images], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for split, n in {"train": 20, "test": 10}.items():
+        pixels = torch.randint(256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        data[split] = Images(pixels, torch.arange(n) % 10, {"name": "cifar10"})
+    stage = replace(ALONE, data="cifar10", network="cifar", filters=(4, 4, 4), seeds=1)
+    made = run_stages({"runs": stage, "fig4c": StepsTo(("runs",), levels=(0.0, 101.0))}, Context(out=tmp_path))
+    steps = read_done(made["fig4c"])["table"]
+    assert [row["init"] for row in steps[::2]] == list(stage.inits)
+    assert [(row["steps"], row["reached"]) for row in steps] == [(1.0, 1), ("", 0)] * len(stage.inits)
+
+
+def test_steps_are_those_of_the_curves(data: dict[str, Images], tmp_path: Path) -> None:
+    """Of every seed's own curve, by its own crossing."""
+    made = run_stages({"runs": ALONE, "steps": StepsTo(("runs",), levels=(5.0, 10.0))}, Context(out=tmp_path))
+    curves = {(row["init"], row["seed"]): row["accuracy"] for row in read_metrics(made["runs"])}
+    with (made["steps"] / "record" / "steps_to_runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * len(curves)
+    for row in rows:
+        found = first_crossing((1, 3), curves[row["init"], int(row["seed"])], float(row["level"]))
+        assert row["steps"] == (str(round(found, 1)) if found == found else "")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -237,6 +287,9 @@ def test_inputs_that_do_not_fit_are_refused(
     ("settings", "message"),
     [
         ({"seeds": 0}, "seeds must be 1 or more; got 0"),
+        ({"test_images": 0}, "test_images must be 1 or more; got 0"),
+        ({"network": "lenet"}, "unknown network 'lenet'; there are mnist, cifar"),
+        ({"marks": ()}, r"marks must be steps from 1 up, each once and in order; got \(\)"),
         ({"marks": (4, 2)}, r"marks must be steps from 1 up, each once and in order; got \(4, 2\)"),
         ({"marks": (0, 2)}, "marks must be steps from 1 up"),
         ({"priors": ("notmnist-7x7", "notmnist-5")}, "no prior and no folder is called 'notmnist-5'"),

@@ -21,10 +21,21 @@ RECIPES = [
         "decoding",
         "fig2a_mnist",
         "fig2b_cifar10",
+        "fig3a",
+        "fig4a",
+        "fig4b",
         "fig5_gaussian",
     ),
-    *("inference_step", "joint_stem", "prior_notmnist_5x5", "prior_notmnist_7x7", "prior_tinyimagenet"),
-    *("source_throughput", "table1_gap"),
+    *(
+        "fig7",
+        "inference_step",
+        "joint_stem",
+        "prior_notmnist_5x5",
+        "prior_notmnist_7x7",
+        "prior_tinyimagenet",
+        "source_throughput",
+        "table1_gap",
+    ),
 ]
 
 
@@ -39,7 +50,7 @@ def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_whole(name: str) -> None:
     recipe = recipes.load(name)
-    assert recipe.FOLDER in ("benchmarks", "cifar10", "few_labels", "notmnist", "tinyimagenet")
+    assert recipe.FOLDER in ("benchmarks", "cifar10", "few_labels", "figures", "notmnist", "tinyimagenet")
     assert 20 < len(recipes.summary(name)) <= 120 and f"python -m training run {name}" in recipe.__doc__
     full, small = (recipe.stages(smoke=smoke) for smoke in (False, True))
     assert full.keys() == small.keys() and recipe.stages() == full and full != small
@@ -77,6 +88,7 @@ def smoke(name: str, out: Path, *words: str) -> int:
 
 
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
+BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
 
 
 @pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])

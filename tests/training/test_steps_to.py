@@ -1,0 +1,113 @@
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.fills import DWP, DWP_OWN, FROM_KERNELS, INITS, KAIMING, LEARNED, XAVIER
+from training.paper import LABELS, RANDOM_FEATURES, STEPS_TO
+from training.stages import Context, record_metrics
+from training.steps_to import StepsTo, first_crossing
+
+MARKS = (10, 20, 40)
+CURVES = {  # by initialisation and seed; levels 50 and 80 are reached at…
+    (XAVIER, 0): (40.0, 60.0, 80.0),  # 15, 40
+    (XAVIER, 1): (30.0, 70.0, 90.0),  # 15, 30
+    (DWP, 0): (50.0, 80.0, 70.0),  # 10, 20
+    (DWP, 1): (45.0, 55.0, 45.0),  # 15, never
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "level", "expected"),
+    [
+        ((10.0, 20.0, 40.0), 30.0, 30.0),
+        ((10.0, 20.0, 40.0), 20.0, 20.0),
+        ((10.0, 20.0, 40.0), 5.0, 10.0),  # an upper bound
+        ((10.0, 30.0, 20.0), 25.0, 17.5),  # the first crossing, though the curve falls again
+        ((10.0, 20.0, 40.0), 41.0, math.nan),
+        ((-300.0, -200.0, -100.0), -150.0, 30.0),
+        ((-math.inf, -100.0, -50.0), -150.0, 20.0),
+    ],
+)
+def test_first_crossing(values: tuple[float, ...], level: float, expected: float) -> None:
+    assert first_crossing(MARKS, values, level) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A run whose rows came in no order."""
+    source = tmp_path / "runs"
+    source.mkdir()
+    for (init, seed), curve in reversed(CURVES.items()):
+        record_metrics(source, init=init, seed=seed, accuracy=curve)
+    (source / "config.json").write_text(json.dumps({"settings": {"marks": MARKS}}))
+    (source / "done.json").write_text(json.dumps({"table": [{"init": XAVIER}, {"init": DWP}]}))
+    return tmp_path
+
+
+STAGE = StepsTo(("runs",), "made_up", levels=(50.0, 80.0))
+
+
+def test_the_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = {"dwp": {50.0: 20.0}, "xavier": {50.0: 50.0, 80.0: 90.0}}
+    monkeypatch.setitem(STEPS_TO, "fig4b", paper)
+    table = replace(STAGE, figure="fig4b").run(out / "steps", Context(out))["table"]
+    assert [(row["init"], row["level"]) for row in table] == [
+        (i, level) for i in (XAVIER, DWP) for level in (50.0, 80.0)
+    ]
+    xavier, late, dwp, never = table
+    assert (xavier["steps"], xavier["steps_sd"], xavier["reached"], xavier["seeds"]) == (15.0, 0.0, 2, 2)
+    assert (late["steps"], late["steps_sd"], late["faster_than_xavier"]) == (35.0, round(50**0.5, 1), 1.0)
+    assert (dwp["steps"], dwp["faster_than_xavier"], dwp["faster_than_xavier_sd"]) == (12.5, 1.25, 0.35)
+    assert (never["steps"], never["steps_sd"], never["reached"], never["faster_than_xavier"]) == ("", "", 1, "")
+    assert {row["faster_than_kaiming"] for row in table} == {""}
+    assert [row["paper_steps"] for row in table] == [50.0, 90.0, 20.0, ""]
+    assert [row["paper_faster_than_xavier"] for row in table] == [1.0, 1.0, 2.5, ""]
+    record = out / "steps" / "record"
+    assert {path.name for path in record.iterdir()} == {"made_up.csv", "made_up_runs.csv", "made_up.png"}
+    with (record / "made_up_runs.csv").open(newline="") as file:
+        flat = {(row["init"], int(row["seed"]), float(row["level"])): row["steps"] for row in csv.DictReader(file)}
+    assert flat[XAVIER, 1, 80.0] == "30.0" and flat[DWP, 0, 80.0] == "20.0" and flat[DWP, 1, 80.0] == ""
+
+
+def test_one_seed_has_no_spread(out: Path) -> None:
+    lines = (out / "runs" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (out / "runs" / "metrics.jsonl").write_text("".join(line for line in lines if '"seed": 0' in line))
+    for row in STAGE.run(out / "steps", Context(out))["table"]:
+        assert row["steps_sd"] == row["faster_than_xavier_sd"] == row["paper_steps"] == "" and row["steps"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"needs": ("runs", "runs")}, "needs names the one stage with the runs; got 2"),
+        ({"measure": "loss"}, "measure must be one of accuracy, elbo; got 'loss'"),
+        ({"measure": "elbo"}, "the runs of runs have no 'elbo'; they have accuracy"),
+        ({"figure": "4b"}, "figure must be one of fig4a, fig4b, fig4c, or empty; got '4b'"),
+        ({"levels": ()}, r"levels must rise, each once; got \(\)"),
+        ({"levels": (2.0, 1.0)}, r"levels must rise, each once; got \(2.0, 1.0\)"),
+    ],
+)
+def test_helpful_errors(settings: dict[str, Any], message: str, out: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(STAGE, **settings).run(out / "steps", Context(out))
+
+
+def test_the_papers_numbers() -> None:
+    """The speed-ups that the notes give, and what any such figure obeys."""
+    a, b = STEPS_TO["fig4a"], STEPS_TO["fig4b"]
+    assert [round(a["xavier"][level] / a["dwp"][level], 1) for level in (-140, -120, -100)] == [2.4, 2.2, 1.7]
+    assert [round(b["xavier"][level] / b["dwp"][level], 1) for level in (92, 96, 98)] == [2.3, 2.0, 1.5]
+    for figure in STEPS_TO.values():
+        for steps in figure.values():
+            assert list(steps) == sorted(steps) and list(steps.values()) == sorted(steps.values())
+    for data in RANDOM_FEATURES.values():
+        assert data.keys() == {"dwp", "xavier", "filters"}
+        for scales in data.values():
+            assert [mean for mean, _ in scales.values()] == sorted(mean for mean, _ in scales.values())
+    assert set(LABELS) == {DWP, DWP_OWN, XAVIER, *FROM_KERNELS} <= set(INITS) and LABELS[LEARNED] == "filters"
+    assert KAIMING not in LABELS
