@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from dwp_init.files import write_bytes
 from training.architectures import build
 from training.stages import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
+from training.steps import Step
 from training.workers import Progress, run_jobs
 
 
@@ -117,7 +117,7 @@ class _Job:
         checkpoint = self.folder / f"network-{seed:03d}.checkpoint"
         first = _restore(checkpoint, network, optimizer)
         progress(first * n)
-        step = _Step(self, network, optimizer)
+        step = Step(network, optimizer, self._look_up, self.device, stage.precision)
         for epoch in range(first, stage.epochs):
             order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
             loss = self._epoch(step, order.to(self.device), epoch * steps_per_epoch)
@@ -135,7 +135,10 @@ class _Job:
         checkpoint.unlink(missing_ok=True)
         return metrics
 
-    def _epoch(self, step: "_Step", order: Tensor, first: int) -> float:
+    def _look_up(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[batch], self.labels[batch]
+
+    def _epoch(self, step: Step, order: Tensor, first: int) -> float:
         """Passes over the images once; returns the mean loss."""
         batches = order.split(self.stage.batch_size)
         batches = batches[: max(len(order) // self.stage.batch_size, 1)]
@@ -144,66 +147,6 @@ class _Job:
         for number, batch in enumerate(batches, start=first):
             loss_sum += step(batch, self.stage.lr * (1 - number / total))
         return (loss_sum / len(batches)).item()
-
-
-class _Step:
-    """One step of a network's training; on a GPU the first few run as they are, then one is recorded and replayed."""
-
-    eager_steps = 3
-
-    def __init__(self, job: _Job, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.job, self.network, self.optimizer = job, network, optimizer
-        self.on_gpu = job.device.type == "cuda"
-        self.stream = torch.cuda.Stream(job.device) if self.on_gpu else None
-        if self.on_gpu:
-            for group in optimizer.param_groups:
-                group |= {
-                    "lr": torch.zeros((), device=job.device),
-                    "capturable": True,
-                }  # a checkpoint may say otherwise
-        self.steps = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.batch = self.loss = torch.empty(0)
-
-    def __call__(self, batch: Tensor, lr: float) -> Tensor:
-        """Takes a step on the images ``batch`` at a learning rate; returns the loss before it."""
-        for group in self.optimizer.param_groups:
-            if self.on_gpu:
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
-        if not self.on_gpu:
-            return self._take(batch)
-        self.steps += 1
-        if self.steps <= self.eager_steps:
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                loss = self._take(batch)
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return loss
-        if self.graph is None:
-            self._record(batch)
-        self.batch.copy_(batch)
-        self.graph.replay()
-        return self.loss
-
-    def _record(self, batch: Tensor) -> None:
-        self.batch = batch.clone()
-        self.optimizer.zero_grad()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.loss = self._take(self.batch)
-
-    def _take(self, batch: Tensor) -> Tensor:
-        job = self.job
-        bfloat16 = job.stage.precision == "bfloat16"
-        with torch.autocast(job.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
-            logits = self.network(job.images[batch].contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), job.labels[batch])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:

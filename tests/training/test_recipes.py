@@ -15,6 +15,7 @@ from training.stages import Stage, read_done
 RECIPES = [
     *(
         "apply_cost",
+        "benchmark_init",
         "choose_family",
         "choose_few_labels",
         "converge_mnist",
@@ -88,7 +89,7 @@ def smoke(name: str, out: Path, *words: str) -> int:
 
 
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
-BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
+BUNDLED |= dict.fromkeys(("benchmark_init", "fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
 
 
 @pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])

@@ -239,7 +239,7 @@ def test_refused_settings_can_be_mended(settings: dict[str, Any], message: str, 
 def test_recorded_steps_train_as_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Sources(network="resnet", filters=(4, 8), networks=1, epochs=3, batch_size=64, data="cifar10")
     recorded = run(stage, tmp_path / "recorded", device=torch.device("cuda"))
-    monkeypatch.setattr("training.sources._Step.eager_steps", 1000)
+    monkeypatch.setattr("training.steps.Step.eager_steps", 1000)
     eager = run(stage, tmp_path / "eager", device=torch.device("cuda"))
     one, other = load_file(network_file(recorded, 0)), load_file(network_file(eager, 0))
     for name, value in one.items():

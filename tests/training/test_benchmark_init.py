@@ -1,0 +1,310 @@
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from training import benchmark_init
+from training.augment import moved
+from training.benchmark_init import BenchmarkInit, _Job
+from training.compare_inits import best_rates, summary
+from training.data import Images
+from training.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
+from training.intervals import paired_interval, t_bound
+from training.kernels import KernelSet
+from training.stages import Context, read_done, read_metrics, run_stages
+from training.steps import Step
+
+ARMS = ("Kaiming", "white noise", "dwp")
+SMALL = BenchmarkInit(
+    network="convmixer",
+    filters=(4,),
+    priors=("notmnist-7x7",),
+    inits=ARMS,
+    seeds=2,
+    rates=(1e-3, 1e-1),
+    rate_seeds=1,
+    hold_out=10,
+    batch_size=8,
+    marks=(1, 3),
+)
+
+
+def _images(n: int, seed: int) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return Images(images, torch.arange(n) % 2, {"name": "cifar10", "seed": seed})
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Images]:
+    """50 images of two classes to train with and 20 for the test, in place of CIFAR-10; may be replaced."""
+    data = {"train": _images(50, 0), "test": _images(20, 1)}
+    monkeypatch.setattr(Context, "images", lambda context, name, split: data[split])
+    return data
+
+
+def _job(out: Path, **settings: Any) -> _Job:
+    return replace(SMALL, **settings)._job(Context(out=out))
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def test_t_bounds_and_a_paired_interval() -> None:
+    known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 7: 2.3646, 8: 2.3060, 30: 2.0423, 101: 1.9837}
+    assert {degrees: round(t_bound(degrees), 4) for degrees in known} == known
+    assert t_bound(10, level=0.99) == pytest.approx(3.1693, abs=1e-4)
+    mean, half_width = paired_interval([1.0, 2.0, 6.0])  # s² = (4 + 1 + 9) / 2
+    assert (mean, half_width) == (3.0, pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4))
+    assert math.isnan(paired_interval([2.0])[1])
+
+
+def _row(init: str, seed: int, accuracy: list[float], rate: float = 0.1) -> dict[str, Any]:
+    at_start = {"channel_rank": 2.0 + seed, "channel_rank_last": 1.0, "scale_min": 0.5, "scale_max": 2.0}
+    return {"init": init, "seed": seed, "rate": rate, "accuracy": accuracy, **at_start}
+
+
+def test_the_summary_pairs_seeds() -> None:
+    rows = [
+        *(_row("Kaiming", seed, accuracy) for seed, accuracy in enumerate([[10.0, 30.0, 50.0], [20.0, 40.0, 70.0]])),
+        *(_row("dwp", seed, accuracy) for seed, accuracy in enumerate([[20.0, 51.0, 49.0], [24.0, 73.0, 71.0]])),
+        *(_row("Xavier", seed, accuracy) for seed, accuracy in enumerate([[9.0, 12.0, 15.0], [9.0, 12.0, 17.0]])),
+    ]
+    table = {(row["init"], row["step"]): row for row in summary(rows, (10, 20, 40))}
+    first, last = table["dwp", 10], table["dwp", 40]
+    assert (first["accuracy"], first["sd"], first["seeds"]) == (22.0, round(math.sqrt(8), 3), 2)
+    half_width = 12.7062 * math.sqrt(18) / math.sqrt(2)  # differences 10 and 4
+    assert (first["over_kaiming"], first["over_kaiming_95"]) == (7.0, pytest.approx(half_width, abs=2e-3))
+    assert (last["over_kaiming"], last["ahead_of_kaiming"], last["reached"]) == (0.0, 1, 2)
+    assert first["steps_to_kaiming"] == pytest.approx(10 + 10 * (60 - 22) / (62 - 22))  # Kaiming ends at 60
+    assert (first["channel_rank"], first["scale_min"], first["rate"]) == (2.5, 0.5, 0.1)
+    assert (table["Kaiming", 10]["steps_to_kaiming"], table["Kaiming", 10]["over_kaiming_95"]) == (40.0, 0.0)
+    assert (table["Xavier", 10]["steps_to_kaiming"], table["Xavier", 10]["reached"]) == ("", 0)
+
+
+def test_one_seed_has_no_spread() -> None:
+    (row,) = summary([_row("Kaiming", 0, [10.0])], (5,))
+    assert row["sd"] == row["over_kaiming_95"] == ""
+
+
+def test_the_rate_of_the_best_mean_is_taken() -> None:
+    found = {0.1: [[9.0, 4.0], [9.0, 4.0]], 0.01: [[0.0, 5.0], [0.0, 3.5]], 0.001: [[0.0, 9.0], [0.0, 0.0]]}
+    rows = [_row("dwp", seed, curve, rate) for rate, curves in found.items() for seed, curve in enumerate(curves)]
+    assert best_rates(rows) == {"dwp": 0.001}
+    equal = [_row("dwp", 0, [1.0], rate) for rate in (0.1, 0.01, 0.5)]
+    assert best_rates(equal) == {"dwp": 0.01}
+
+
+def test_only_spatial_kernels_differ_between_the_runs_of_a_seed(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    networks = [job.network(init, 5).state_dict() for init in ARMS]
+    for name, value in networks[0].items():
+        same = all(torch.equal(value, other[name]) for other in networks[1:])
+        assert same == (not name.endswith(("depthwise.weight", "stem.0.weight")))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_convolutions_stay(tmp_path: Path, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    network = _Job.network
+    monkeypatch.setattr(_Job, "network", lambda job, init, seed: made.append(network(job, init, seed)) or made[-1])
+    job = _job(tmp_path, frozen=frozen)
+    job.train(("Kaiming", 0, 0.1, False), _nothing)
+    before, after = network(job, "Kaiming", 0), made[0]
+    spatial = spatial_convolutions(after)
+    for name, value in before.named_parameters():
+        fixed = frozen and name.rpartition(".")[0] in spatial
+        assert torch.equal(value, after.get_parameter(name)) == fixed, name
+
+
+def test_runs_are_reproducible_and_tell_how_they_began(tmp_path: Path) -> None:
+    job, steps = _job(tmp_path), []
+    row = job.train(("dwp", 3, 0.01, False), steps.append)
+    assert row == job.train(("dwp", 3, 0.01, False), _nothing) and sum(steps) == 3
+    assert [row[key] for key in ("init", "seed", "rate", "choosing")] == ["dwp", 3, 0.01, False]
+    assert len(row["accuracy"]) == 2 and 1 <= row["channel_rank"] <= 4 and 0 < row["scale_min"] <= row["scale_max"]
+    choosing = job.train(("dwp", 3, 0.01, True), _nothing)
+    assert len(choosing["accuracy"]) == 1 and "channel_rank" not in choosing
+
+
+def test_rates_are_chosen_on_images_that_are_never_trained_on(tmp_path: Path, data: dict[str, Images]) -> None:
+    job = _job(tmp_path)
+    images, test = data["train"].images / 255, data["test"].images / 255
+    assert torch.equal(job.train_data[0], images[:40]) and torch.equal(job.held_out[0], images[40:])
+    assert torch.equal(job.test[0], test) and torch.equal(job.held_out[1], data["train"].labels[40:])
+    rates = []
+    for seed in (1, 2):
+        data["test"] = _images(20, seed)
+        folder = run_stages({"b": SMALL}, Context(out=tmp_path / str(seed)))["b"]
+        rates.append([row for row in read_metrics(folder) if row["choosing"]])
+    assert rates[0] == rates[1] and len(rates[0]) == 2 * len(ARMS)
+
+
+def test_each_image_is_seen_once_a_pass(tmp_path: Path) -> None:
+    batches = _job(tmp_path, marks=(10,))._batches(0)
+    assert batches.shape == (10, 8, 4)
+    for part in batches[..., 0].flatten().split(40):
+        assert torch.equal(part.sort().values, torch.arange(40))
+    assert not torch.equal(batches, _job(tmp_path, marks=(10,))._batches(1))
+
+
+def test_few_labels_are_as_many_of_every_class(tmp_path: Path) -> None:
+    job = _job(tmp_path, labels=6)
+    places, labels = job.places(0), job.train_data[1]
+    assert len(set(places.tolist())) == 6 and labels[places].bincount().tolist() == [3, 3]
+    assert not torch.equal(places, job.places(1))
+    assert set(job._batches(0)[..., 0].flatten().tolist()) == set(places.tolist())
+    assert job._batches(0).shape == (3, 6, 4)  # a batch is no larger than the set
+
+
+def test_images_are_shifted_and_flipped() -> None:
+    images = torch.arange(2.0 * 3 * 6 * 5).view(2, 3, 6, 5) + 1
+    still = torch.full((2, 2), 4)
+    assert torch.equal(moved(images, still, torch.tensor([0, 0])), images)
+    flipped = moved(images, still, torch.tensor([0, 1]))
+    assert torch.equal(flipped[0], images[0]) and torch.equal(flipped[1], images[1].flip(-1))
+    found = moved(images, torch.tensor([[5, 4], [4, 2]]), torch.tensor([0, 0]))
+    assert torch.equal(found[0, :, :-1], images[0, :, 1:]) and not found[0, :, -1].any()
+    assert torch.equal(found[1, :, :, 2:], images[1, :, :, :-2]) and not found[1, :, :, :2].any()
+
+
+def test_augmentation_is_off_unless_asked_for(tmp_path: Path) -> None:
+    plain, shifted = _job(tmp_path), _job(tmp_path, augment=True)
+    batch = plain._batches(0)[0]
+    images, labels = plain._look_up(batch)
+    assert torch.equal(images, plain.train_data[0][batch[:, 0]]) and torch.equal(labels, batch[:, 0] % 2)
+    assert not torch.equal(shifted._look_up(batch)[0], images)
+
+
+def test_the_rate_decays_linearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    call = Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda step, batch, lr: rates.append(lr) or call(step, batch, lr))
+    _job(tmp_path).train(("Kaiming", 0, 0.3, True), _nothing)
+    assert rates == pytest.approx([0.3, 0.2, 0.1])
+
+
+def test_an_interrupted_stage_trains_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_stages({"b": SMALL}, Context(out=tmp_path))["b"]
+    table, rows = read_done(folder)["table"], read_metrics(folder)
+    assert [row["choosing"] for row in rows] == [True] * 6 + [False] * 6
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    train, trained = _Job.train, []
+    monkeypatch.setattr(_Job, "train", lambda job, run, progress: trained.append(run) or train(job, run, progress))
+    for kept in (4, 9):
+        trained.clear()
+        (folder / "done.json").unlink()
+        (folder / "metrics.jsonl").write_text("".join(lines[:kept]) + lines[kept][:20])
+        run_stages({"b": SMALL}, Context(out=tmp_path))
+        assert read_done(folder)["table"] == table and len(trained) == len(rows) - kept
+        assert read_metrics(folder) == rows
+
+
+def test_workers_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [
+        read_done(run_stages({"b": SMALL}, Context(out=tmp_path / str(workers), workers=workers))["b"])["table"]
+        for workers in (1, 2)
+    ]
+    keys = ("init", "rate", "step", "seeds")
+    assert [[row[key] for key in keys] for row in tables[0]] == [[row[key] for key in keys] for row in tables[1]]
+    for one, other in zip(*tables, strict=True):
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=10)  # other numbers of threads
+
+
+def test_what_is_recorded(tmp_path: Path) -> None:
+    folder = run_stages({"b": SMALL}, Context(out=tmp_path))["b"]
+    record = folder / "record"
+    names = {f"benchmark_init{end}" for end in (".csv", "_runs.csv", "_rates.csv", ".png")}
+    assert {path.name for path in record.iterdir()} == names
+
+    def read(name: str) -> list[dict[str, str]]:
+        with (record / name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    rows = read_metrics(folder)
+    assert [(row["init"], row["step"]) for row in read("benchmark_init.csv")] == [
+        (init, step) for init in ARMS for step in ("1", "3")
+    ]
+    flat = {(row["init"], row["seed"], row["step"]): float(row["accuracy"]) for row in read("benchmark_init_runs.csv")}
+    runs = [row for row in rows if not row["choosing"]]
+    assert flat == {
+        (row["init"], str(row["seed"]), step): value
+        for row in runs
+        for step, value in zip(("1", "3"), row["accuracy"], strict=True)
+    }
+    tried = read("benchmark_init_rates.csv")
+    assert [float(row["accuracy"]) for row in tried] == [row["accuracy"][0] for row in rows if row["choosing"]]
+    best = best_rates([row for row in rows if row["choosing"]])
+    assert {row["init"]: row["rate"] for row in runs} == best
+
+
+def test_every_initialisation_that_can_be_made_is_compared_by_default() -> None:
+    stage = BenchmarkInit()
+    assert stage.arms == tuple(init for init in INITS if init not in FROM_PRIORS + FROM_LEARNED)
+    assert LSUV in stage.arms
+    assert set(replace(stage, priors=("notmnist-7x7",)).arms) - set(stage.arms) == set(FROM_PRIORS)
+    assert set(replace(stage, needs=("kernels",)).arms) - set(stage.arms) == set(FROM_LEARNED)
+    assert set(benchmark_init.plot_benchmark.__globals__["COLOURS"]) == set(INITS)
+
+
+def test_learned_kernels_come_from_stages_by_kind_size_and_depth(tmp_path: Path) -> None:
+    sets: dict[str, Tensor] = {name: torch.randn(20, 1, 7, 7) for name in ("first", "last")}
+    for name, kernels in sets.items():
+        (tmp_path / name).mkdir()
+        KernelSet(kernels, kernels.clone(), kernels.clone(), torch.zeros(20)).save(tmp_path / name)
+    learned = {"needs": ("first", "last"), "kinds": ("depthwise",) * 2, "depths": (0.0, 1.0)}
+    job = _job(tmp_path, **learned, inits=("Kaiming", "learned kernels", "empirical Gaussian"))
+    assert job.learned.keys() == {("depthwise", 7)}
+    assert torch.equal(job.learned["depthwise", 7][1.0], sets["last"])
+    job.check()
+    with pytest.raises(ValueError, match=r"the model has .*depthwise 7×7 kernels, the learned ones are dense 7×7"):
+        _job(tmp_path, **learned | {"kinds": ("dense",) * 2}, inits=("Kaiming", "learned kernels")).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": 0}, "seeds must be 1 or more; got 0"),
+        ({"rate_seeds": 0}, "rate_seeds must be 1 or more; got 0"),
+        ({"hold_out": 0}, "hold_out must be 1 or more; got 0"),
+        ({"hold_out": 50}, "hold_out must leave some of 50 training images; got 50"),
+        ({"marks": (3, 1)}, r"marks must be steps from 1 up, each once and in order; got \(3, 1\)"),
+        ({"precision": "float16"}, "precision is 'float32' or 'bfloat16'; got 'float16'"),
+        ({"rates": ()}, r"rates must be positive learning rates, each once; got \(\)"),
+        ({"rates": (0.1, 0.1)}, r"rates must be positive learning rates, each once; got \(0.1, 0.1\)"),
+        ({"first_rate_seed": 1}, "the 1 seeds from first_rate_seed=1, .* others than the 2 from first_seed=0"),
+        ({"inits": ("dwp",)}, "inits must be different, and Kaiming among them; got dwp"),
+        ({"inits": ("Kaiming", "Kaiming")}, "inits must be different, .*; got Kaiming; Kaiming"),
+        ({"inits": ("Kaiming", "He")}, "init must be one of PyTorch default; .*; got 'He'"),
+        ({"priors": ()}, "'dwp' needs priors="),
+        ({"inits": ("Kaiming", "learned kernels")}, "'learned kernels' needs learned="),
+        ({"kinds": ("dense",)}, r"each kernels stage needs its kind, dense or depthwise, .* kinds=\('dense',\)"),
+        ({"network": "lenet"}, "unknown network 'lenet'; there are mnist, cifar"),
+        ({"network": "vgg", "filters": (4, 4)}, "no layer can be initialised: none has 7×7 kernels"),
+        ({"labels": 5}, "labels must be a multiple of the 2 classes, up to 20 of each; got 5"),
+        ({"labels": 42}, "labels must be a multiple of the 2 classes, up to 20 of each; got 42"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_trained(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_stages({"b": replace(SMALL, **settings)}, Context(out=tmp_path))
+    assert not (tmp_path / "b" / "metrics.jsonl").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_recorded_steps_find_what_eager_ones_do(tmp_path: Path, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"frozen": frozen, "augment": True, "marks": (10, 20), "inits": ("Kaiming", "dwp")}
+    job = replace(SMALL, **settings)._job(Context(out=tmp_path, device=torch.device("cuda")))
+    recorded = job.train(("dwp", 0, 1e-2, False), _nothing)
+    monkeypatch.setattr("training.steps.Step.eager_steps", 1000)
+    eager = job.train(("dwp", 0, 1e-2, False), _nothing)
+    assert recorded["accuracy"] == pytest.approx(eager["accuracy"], abs=10)
