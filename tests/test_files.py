@@ -19,6 +19,7 @@ from dwp_init import (
     KernelChain,
     KernelDensity,
     KernelVAE,
+    MixtureByDepth,
     load_prior,
     save_prior,
 )
@@ -30,6 +31,7 @@ PRIORS = {
     "dense": lambda: KernelVAE((1, 3, 3), latent_dim=2, hidden=4, dropout=0.2, min_scale=0.1, whiten=False),
     "paper": lambda: KernelVAE((1, 7, 7), network="paper", latent_dim=2),
     "mixture": lambda: GaussianMixture((1, 3, 3), components=3, scales=(0.5, 1.0)),
+    "by-depth": lambda: MixtureByDepth((1, 3, 3), (0.2, 1.0), (3, 2), (0.5, 1.0)),
     "kde": lambda: KernelDensity((2, 3, 3), count=100),
     "flow": lambda: Flow((1, 3, 3), transforms=2, hidden=8),
     "flow-coupling": lambda: Flow((1, 3, 3), network="nsf", transforms=2, hidden=8, coupling=True),
@@ -45,7 +47,7 @@ def make(kind="dense"):
     kernels = torch.randn(100, prior.dim)
     if hasattr(prior, "fit_"):
         prior.fit_(kernels.view(-1, *prior.kernel_shape))
-    else:
+    elif not isinstance(prior, MixtureByDepth):  # whose mixtures start as densities
         prior.whitening.fit_(kernels)
     with torch.no_grad():
         for parameter in prior.parameters():  # away from networks that start at zero
