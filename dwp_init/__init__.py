@@ -18,4 +18,6 @@ from dwp_init.priors import MixtureByDepth as MixtureByDepth
 from dwp_init.priors import Prior as Prior
 from dwp_init.registry import list_priors as list_priors
 from dwp_init.registry import load_prior as load_prior
+from dwp_init.sets import SETS as SETS
+from dwp_init.sets import PriorSet as PriorSet
 from dwp_init.version import __version__ as __version__

@@ -19,6 +19,7 @@ from dwp_init.picture import COLORS, kernel_sheet, write_png
 from dwp_init.priors import Prior
 from dwp_init.registry import find, list_priors, load_prior, obtain, registry
 from dwp_init.report import size_text
+from dwp_init.sets import SETS
 from dwp_init.version import __version__
 
 PRIOR = "a name from `dwp-init list`, a folder, or user/repo[@revision] on the Hugging Face Hub"
@@ -78,9 +79,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("apply", help="say what apply_ would do to a model; with --save, do it")
     command.add_argument("model", metavar="MODULE:FACTORY", help="a function, class or model, such as my.nets:make_net")
-    command.add_argument("--prior", action="append", required=True, metavar="PRIOR", help=f"{PRIOR}; repeatable")
+    command.add_argument(
+        "--prior", action="append", required=True, metavar="PRIOR", help=f"{PRIOR}, or a set; repeatable"
+    )
     command.add_argument("--layers", action="extend", nargs="+", metavar="PATTERN", help="only layers with such names")
     command.add_argument("--scale", choices=SCALES, help="He's scale for each layer's fan-in, or the prior's own")
+    command.add_argument(
+        "--orthogonal", action=argparse.BooleanOptionalAction, help="whether no output channel repeats another"
+    )
+    command.add_argument("--resize", action="store_true", help="kernels of a size that no prior has, from the nearest")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     command.add_argument("--save", metavar="FILE.safetensors", help="draw the kernels and save the model's state_dict")
     command.set_defaults(run=_apply)
@@ -117,6 +124,9 @@ def _list_registered() -> None:
         rows.append((name, size_text(entry["kernel_shape"]), entry["family"], entry["source"], shown))
     _print_table(rows)
     print("log p: nats per kernel, on kernels of held-out networks")
+    for name, prior_set in SETS.items():
+        members = ", ".join(f"{like} ({kind})" for kind, like in prior_set)
+        print(f"sets, for `dwp-init apply`: {name}: {members}")
 
 
 def _list_remote() -> None:
@@ -181,7 +191,8 @@ def _apply(options: argparse.Namespace) -> None:
     target = None if options.save is None else _checked_target(options.save)
     torch.manual_seed(options.seed % 2**63)  # so that the factory's own layers are reproducible too
     model = _load_model(options.model)
-    chosen = {} if options.scale is None else {"scale": options.scale}
+    chosen = {"orthogonal": options.orthogonal, "resize": options.resize}
+    chosen |= {} if options.scale is None else {"scale": options.scale}
     priors, dry_run = list(options.prior), target is None
     report = apply_(model, priors, layers=options.layers, seed=options.seed, dry_run=dry_run, **chosen)
     if target is not None:

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dwp_init import layers as conv
 from dwp_init.priors import Prior
 from dwp_init.priors.base import whole_number
 from dwp_init.registry import load_prior
 from dwp_init.report import Drawn, Report, by_reason, size_text
+from dwp_init.sets import SETS, PriorSet
 
-PriorLike = str | Path | Prior
+PriorLike = str | Path | Prior | PriorSet
 Priors = PriorLike | Iterable[PriorLike]
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 SCALES = ("fan_in", "prior")
@@ -32,6 +34,8 @@ def apply_(
     layers: Layers | None = None,
     scale: str = "fan_in",
     noise: bool = True,
+    orthogonal: bool | None = None,
+    resize: bool = False,
     seed: int | None = None,
     generator: torch.Generator | None = None,
     strict: bool = False,
@@ -62,19 +66,28 @@ def apply_(
 
     Args:
         model: The model; its mode, its ``Parameter`` objects and their ``requires_grad`` and memory format stay.
-        prior: A prior's name, folder, repository on the Hugging Face Hub (``user/name@revision``) or object; several
-            of them, of which each layer takes the one of its kernel size; or a mapping from patterns of layer names
+        prior: A prior's name, folder, repository on the Hugging Face Hub (``user/name@revision``) or object; a set of
+            priors by kind of layer, by its name (``"natural"``) or as a :class:`dwp_init.PriorSet`; several of those,
+            of which each layer takes the first of its kernel size; or a mapping from patterns of layer names
             (``"stem.*"``) to those, of which the first match counts.
         layers: Narrows the choice: a pattern, several, or a predicate of name and module.
         scale: ``"fan_in"`` rescales each layer's draw, by its own root mean square, to He's √(2 / fan_in), where a
             transposed convolution's fan-in is over the stride²; ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` draws a VAE's decoder mean without the noise of p(w|z), as the paper's authors did, and of a
             kernel density the learned kernels themselves; other families have no such step, and it is an error.
+        orthogonal: Whether output channels are made orthogonal within each group, before scaling: each channel's mean
+            weight is removed, and the nearest matrix with orthonormal rows ``(out, in · k · k)`` taken. Independent
+            draws (Eq. 5) make the channels of a deep network more and more alike; these do not. Kernels stay much as
+            they were drawn where a layer has many inputs. A layer of one input channel per group has its kernels only
+            scaled to one norm, one of more outputs than weights for each only its means removed. By default as a set
+            of priors says: ``"natural"`` does; elsewhere not.
+        resize: Whether a layer of two-dimensional kernels of a size that no prior has takes the prior of the nearest
+            size, its draws resampled bilinearly and kept at their root mean square.
         seed: Makes each layer's draw a function of the seed and of the layer's name alone, and leaves the global
             random state as it is. Another kind of device, or a wrapper that renames the layers, gives other numbers.
         generator: Source of randomness on the device of the weights, as in ``torch.nn.init``.
         strict: Whether a chosen convolution with a kernel larger than 1×1 that no prior fits, or a prior that no layer
-            takes, is an error.
+            takes, is an error; of a set one that is taken is enough.
         dry_run: Whether to report only.
         revision: Of the one prior that is given by name or repository; for several, write ``user/name@revision``.
         cache_dir: This and the next three are as in :func:`dwp_init.load_prior`.
@@ -96,18 +109,21 @@ def apply_(
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
     seed = None if seed is None else whole_number(seed, "seed")
-    _check_arguments(model, scale, noise, seed, generator)
+    flags = {"noise": noise, "resize": resize} | ({} if orthogonal is None else {"orthogonal": orthogonal})
+    _check_arguments(model, scale, flags, seed, generator)
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only, "endpoint": endpoint}
     rules = _load_rules(prior, hub if revision is None else {"revision": revision, **hub})
-    plan, left = _choose(model, rules, layers)
+    plan, left = _choose(model, rules, layers, resize)
     skipped = {name: skip.reason for name, skip in left.items()}
-    unused = [rule.name for rule in rules if rule not in {choice.rule for choice in plan}]
+    unused = _unused(rules, plan)
     _check_choice(model, rules, plan, left, unused, strict)
     _check_effect(plan, noise, generator)
     before = [_rms(conv.read_weight(choice.module)) for choice in plan]
-    after = [None] * len(plan) if dry_run else _write(plan, _draw(plan, scale, noise, seed, generator))
+    after = (
+        [None] * len(plan) if dry_run else _write(plan, _draw(plan, _How(scale, noise, orthogonal), seed, generator))
+    )
     drawn = [
-        Drawn(choice.layer, choice.kind, choice.rule.name, *scales)
+        Drawn(choice.layer, choice.kind, choice.prior_text, choice.depth, *scales)
         for choice, *scales in zip(plan, before, after, strict=True)
     ]
     return Report(drawn, skipped, unused, dry_run)
@@ -115,15 +131,27 @@ def apply_(
 
 @dataclass(frozen=True, eq=False)
 class _Rule:
-    """A prior, and the pattern of the layers that may take it."""
+    """A prior, and the layers that may take it: the pattern of their names and, of a set, their kind."""
 
     pattern: str
     prior: Prior
     name: str
+    kind: str | None = None
+    member_of: PriorSet | None = None
 
-    def fits(self, module: conv.Conv2d, shape: torch.Size) -> bool:
-        channels, *size = self.prior.kernel_shape
-        return tuple(size) == tuple(shape[2:]) and conv.inputs_per_group(module, shape) % channels == 0
+    @property
+    def size(self) -> torch.Size:
+        return torch.Size(self.prior.kernel_shape[1:])
+
+    @property
+    def orthogonal(self) -> bool:
+        return self.member_of is not None and self.member_of.orthogonal
+
+    def fits_but_for_size(self, module: conv.Conv2d, shape: torch.Size, kinds: tuple[str, ...]) -> bool:
+        inputs, channels = conv.inputs_per_group(module, shape), self.prior.kernel_shape[0]
+        if self.kind == "stem":  # its channels are those of an image, red, green and blue
+            return self.kind in kinds and inputs == channels
+        return (self.kind is None or self.kind in kinds) and inputs % channels == 0
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,19 @@ class _Choice:
     def kind(self) -> str:
         return f"{type(self.module).__name__} {size_text(self.shape)}"
 
+    @property
+    def prior_text(self) -> str:
+        same = self.rule.size == self.shape[2:]
+        return self.rule.name if same else f"{self.rule.name}, resized from {size_text(self.rule.size)}"
+
+
+class _How(NamedTuple):
+    """The options of a draw."""
+
+    scale: str
+    noise: bool
+    orthogonal: bool | None
+
 
 class _Skip(NamedTuple):
     """Why a layer is left alone, and whether somebody asked for it."""
@@ -149,14 +190,19 @@ class _Skip(NamedTuple):
 
 
 def _check_arguments(
-    model: nn.Module, scale: str, noise: bool, seed: int | None, generator: torch.Generator | None
+    model: nn.Module,
+    scale: str,
+    flags: Mapping[str, bool],
+    seed: int | None,
+    generator: torch.Generator | None,
 ) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}; got {scale!r}")
-    if not isinstance(noise, bool):
-        raise TypeError(f"noise must be True or False; got {noise!r}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False; got {value!r}")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     if seed is not None and generator is not None:
@@ -166,36 +212,64 @@ def _check_arguments(
 def _load_rules(prior: Priors | Mapping[str, Priors], hub: Mapping[str, Any]) -> list[_Rule]:
     """Loads the priors; ``hub`` holds the options of :func:`load_prior`."""
     by_pattern = {
-        pattern: [likes] if isinstance(likes, (str, Path, Prior)) else _as_list(likes)
+        pattern: [likes] if isinstance(likes, PriorLike) else _as_list(likes)
         for pattern, likes in (prior if isinstance(prior, Mapping) else {"*": prior}).items()
     }
     given = [like for likes in by_pattern.values() for like in likes]
-    if "revision" in hub and (len(given) != 1 or isinstance(given[0], Prior)):
+    if "revision" in hub and (len(given) != 1 or not isinstance(given[0], str) or given[0] in SETS):
         raise ValueError(
-            f"revision={hub['revision']!r} is for one prior given by name; there are {len(given)}, or it is an object: "
-            "write user/name@revision for each"
+            f"revision={hub['revision']!r} is for one prior given by name; there are {len(given)}, or it is an object "
+            "or a set: write user/name@revision for each"
         )
     rules: list[_Rule] = []
     for pattern, likes in by_pattern.items():
         if not isinstance(pattern, str):
             raise TypeError(f"prior maps patterns of layer names, each a str, to priors; got the key {pattern!r}")
-        taken: dict[tuple[int, ...], str] = {}
-        for like in likes:
-            loaded = like if isinstance(like, Prior) else load_prior(like, **hub)
-            name = str(loaded.details.get("name") or type(loaded).__name__)
-            size = loaded.kernel_shape
-            if size in taken:
-                raise ValueError(
-                    f"{taken[size]!r} and {name!r} are both for {size_text(size)} kernels; keep one, or give a mapping "
-                    "from layer-name patterns to priors"
-                )
-            taken[size] = name
-            rules.append(_Rule(pattern, loaded, name))
-        if not taken:
+        added = [rule for like in likes for rule in _rules(pattern, like, hub)]
+        _check_clash(added)
+        if not added:
             raise ValueError(f"prior gives no prior for the layers {pattern!r}; name one, such as 'notmnist-7x7'")
+        rules += added
     if not rules:
         raise ValueError(f"prior is empty ({prior!r}); name at least one, such as 'notmnist-7x7'")
     return rules
+
+
+def _rules(pattern: str, like: PriorLike, hub: Mapping[str, Any]) -> list[_Rule]:
+    """Returns the rule of a prior, or those of a set of priors."""
+    chosen = SETS.get(like, like) if isinstance(like, str) else like
+    whole = chosen if isinstance(chosen, PriorSet) else None
+    members = [(None, chosen)] if whole is None else whole
+    rules = []
+    for kind, one in members:
+        loaded = one if isinstance(one, Prior) else load_prior(one, **hub)
+        name = str(loaded.details.get("name") or type(loaded).__name__)
+        rules.append(_Rule(pattern, loaded, name, kind, whole))
+    return rules
+
+
+def _check_clash(rules: list[_Rule]) -> None:
+    taken: dict[tuple[str | None, tuple[int, ...]], str] = {}
+    for rule in rules:
+        size, kind = rule.prior.kernel_shape, f" of {rule.kind} layers" if rule.kind else ""
+        if (rule.kind, size) in taken:
+            raise ValueError(
+                f"{taken[rule.kind, size]!r} and {rule.name!r} are both for {size_text(size)} kernels{kind}; keep one, "
+                "or give a mapping from layer-name patterns to priors"
+            )
+        taken[rule.kind, size] = rule.name
+
+
+def _unused(rules: list[_Rule], plan: list[_Choice]) -> list[str]:
+    """Returns the names of the priors that no layer takes, and of the sets that no layer takes a prior of."""
+    used = {choice.rule for choice in plan}
+    sets = {(rule.pattern, id(rule.member_of)) for rule in used if rule.member_of}
+    names = [
+        rule.member_of.name if rule.member_of else rule.name
+        for rule in rules
+        if rule not in used and (rule.pattern, id(rule.member_of)) not in sets
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _as_list(priors: object) -> list[PriorLike]:
@@ -206,7 +280,9 @@ def _as_list(priors: object) -> list[PriorLike]:
     return list(priors)
 
 
-def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tuple[list[_Choice], dict[str, _Skip]]:
+def _choose(
+    model: nn.Module, rules: list[_Rule], layers: Layers | None, resize: bool
+) -> tuple[list[_Choice], dict[str, _Skip]]:
     modules = [(name, module) for name, module in model.named_modules() if _owns_weights(name, module)]
     chosen = _selector(layers, [name for name, module in modules if conv.is_convolution(module)])
     depths = _relative_depths(modules)
@@ -220,7 +296,7 @@ def _choose(model: nn.Module, rules: list[_Rule], layers: Layers | None) -> tupl
         if conv.is_convolution(module) and not chosen(name, module):
             skipped[name] = _Skip("not among the layers asked for", wanted=False)
             continue
-        choice = _fit(name, module, rules, depths) if reason is None else reason
+        choice = _fit(name, module, rules, depths, resize) if reason is None else reason
         if isinstance(choice, str):
             skipped[name] = _Skip(choice)
         elif not any(conv.overlap(places[name], place) for place in plan):
@@ -234,15 +310,46 @@ def _relative_depths(modules: list[tuple[str, nn.Module]]) -> dict[str, float]:
     return {name: index / max(len(spatial) - 1, 1) for index, name in enumerate(spatial)}
 
 
-def _fit(name: str, module: conv.Conv2d, rules: list[_Rule], depths: Mapping[str, float]) -> _Choice | str:
+def _fit(
+    name: str, module: conv.Conv2d, rules: list[_Rule], depths: Mapping[str, float], resize: bool
+) -> _Choice | str:
     """Returns the prior that a layer takes, or why there is none."""
     shape = conv.weight_shape(module)
     if reason := conv.reason_against_shape(shape):
         return reason
-    rule = next((rule for rule in rules if _matches(name, rule.pattern) and rule.fits(module, shape)), None)
+    kinds = conv.kinds(module, shape, first=depths.get(name) == 0)
+    near = [rule for rule in rules if _matches(name, rule.pattern) and rule.fits_but_for_size(module, shape, kinds)]
+    by_pattern = ([rule for rule in near if rule.pattern == each] for each in dict.fromkeys(r.pattern for r in near))
+    rule = next(filter(None, (_take(given, shape, kinds, resize) for given in by_pattern)), None)
+    if rule is None and not resize and (nearest := _nearest(near, shape, kinds)):
+        return f"no prior given fits {_kernels_text(shape, kinds, rules)}; resize=True would take {nearest.name}"
     if rule is None:
-        return f"no prior given fits {size_text(shape[2:])} kernels here"
+        return f"no prior given fits {_kernels_text(shape, kinds, rules)}"
     return conv.reason_against_inverse(module) or _Choice(name, module, shape, rule, depths.get(name, 0.0))
+
+
+def _take(rules: list[_Rule], shape: torch.Size, kinds: tuple[str, ...], resize: bool) -> _Rule | None:
+    same = next((rule for rule in rules if rule.size == shape[2:]), None)
+    return same or (_nearest(rules, shape, kinds) if resize else None)
+
+
+def _nearest(rules: list[_Rule], shape: torch.Size, kinds: tuple[str, ...]) -> _Rule | None:
+    """Returns the prior whose draws may be resampled to a layer's size, of the closest kind and size; none for 1×k."""
+
+    def distance(rule: _Rule) -> tuple[int, float]:
+        return kinds.index(rule.kind or kinds[0]), _size_apart(rule.size, shape[2:])
+
+    return min((rule for rule in rules if min(*rule.size, *shape[2:]) > 1), key=distance, default=None)
+
+
+def _kernels_text(shape: torch.Size, kinds: tuple[str, ...], rules: list[_Rule]) -> str:
+    kind = f" {' or '.join(kinds)}" if any(rule.kind for rule in rules) else ""
+    return f"{size_text(shape[2:])}{kind} kernels here"
+
+
+def _size_apart(left: torch.Size, right: torch.Size) -> float:
+    """Returns how far two kernel sizes are apart, as the factors between them."""
+    return sum(abs(math.log(ours / theirs)) for ours, theirs in zip(left, right, strict=True))
 
 
 def _sharing(plan: dict[tuple[conv.Span, ...], _Choice], places: dict[str, tuple[conv.Span, ...]]) -> dict[str, _Skip]:
@@ -298,7 +405,11 @@ def _check_choice(
             there = _there(rule.pattern, convolutions)
             raise ValueError(f"the pattern {rule.pattern!r} of prior= matches no convolution; {there}")
     if not plan:
-        needs = " or ".join(f"{size_text(rule.prior.kernel_shape)} kernels, as {rule.name!r} needs" for rule in rules)
+        needs = " or ".join(
+            f"{size_text(rule.prior.kernel_shape)} kernels{f' of a {rule.kind} layer' if rule.kind else ''}, as "
+            f"{rule.name!r} needs"
+            for rule in rules
+        )
         sizes: dict[str, int] = {}
         for module in convolutions.values():
             sizes[size_text(module.kernel_size)] = sizes.get(size_text(module.kernel_size), 0) + 1
@@ -330,7 +441,7 @@ def _check_effect(plan: list[_Choice], noise: bool, generator: torch.Generator |
 
 
 def _draw(
-    plan: list[_Choice], scale: str, noise: bool, seed: int | None, generator: torch.Generator | None
+    plan: list[_Choice], how: _How, seed: int | None, generator: torch.Generator | None
 ) -> list[tuple[str, Tensor, Tensor]]:
     """Returns layers' names, each with a stored tensor and its new value; changes nothing."""
     priors: dict[tuple[Prior, torch.device], Prior] = {}
@@ -344,7 +455,7 @@ def _draw(
             if here not in priors:
                 priors[here] = copy.deepcopy(prior).to(device, torch.float32).eval()
             source = generator if seed is None else _seeded(device, seed, choice.layer)
-            weight = _draw_weight(choice, priors[here], scale, noise, source, dtype)
+            weight = _draw_weight(choice, priors[here], how, source, dtype)
             values = conv.values_to_store(choice.module, weight)
             conv.check_shapes(stored, values)
         except Exception as error:
@@ -357,17 +468,30 @@ def _draw(
 
 
 def _draw_weight(
-    choice: _Choice, prior: Prior, scale: str, noise: bool, generator: torch.Generator | None, dtype: torch.dtype
+    choice: _Choice, prior: Prior, how: _How, generator: torch.Generator | None, dtype: torch.dtype
 ) -> Tensor:
-    count = math.prod(choice.shape) // prior.dim
+    module, shape = choice.module, choice.shape
+    count = shape.numel() // shape[2:].numel() // prior.kernel_shape[0]
     with torch.autocast(prior.device.type, enabled=False):
-        kernels = prior.sample(count, generator, noise=noise)
-    weight = conv.arrange(choice.module, kernels, choice.shape)
-    weight = weight.to(dtype) if scale == "prior" else weight
-    rms = _rms(weight)
-    if not (math.isfinite(rms) and rms > 0):
-        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {rms}; fit it anew")
-    return weight.mul_(conv.he_rms(choice.module, choice.shape) / rms).to(dtype) if scale == "fan_in" else weight
+        kernels = prior.sample(count, generator, noise=how.noise)
+        drawn = _checked_rms(kernels.to(dtype) if how.scale == "prior" else kernels, choice)
+        if kernels.shape[2:] != shape[2:]:
+            kernels = F.interpolate(kernels, tuple(shape[2:]), mode="bilinear", antialias=True)
+        orthogonal = choice.rule.orthogonal if how.orthogonal is None else how.orthogonal
+        if orthogonal:
+            kernels = conv.orthogonal_channels(kernels, module.groups, conv.inputs_per_group(module, shape))
+    weight = conv.arrange(module, kernels, shape)
+    if how.scale == "prior" and not orthogonal and choice.rule.size == shape[2:]:
+        return weight.to(dtype)
+    wanted = conv.he_rms(module, shape) if how.scale == "fan_in" else drawn
+    return (weight * (wanted / _checked_rms(weight, choice))).to(dtype)
+
+
+def _checked_rms(weight: Tensor, choice: _Choice) -> float:
+    found = _rms(weight)
+    if not (math.isfinite(found) and found > 0):
+        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found}; fit it anew")
+    return found
 
 
 def _write(plan: list[_Choice], staged: list[tuple[str, Tensor, Tensor]]) -> list[float]:

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.weight_norm import WeightNorm
 
 Conv2d = nn.Conv2d | nn.ConvTranspose2d
+KINDS = ("stem", "dense", "depthwise")
 OTHER_RANKS = (nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d)
 
 
@@ -78,6 +79,24 @@ def inputs_per_group(module: Conv2d, shape: torch.Size) -> int:
     return shape[0] // module.groups if isinstance(module, nn.ConvTranspose2d) else shape[1]
 
 
+def is_depthwise(module: Conv2d, shape: torch.Size | None = None) -> bool:
+    """Whether each of several input channels is a group of its own; ``shape`` is of the weight, where it is known."""
+    return module.groups > 1 and inputs_per_group(module, weight_shape(module) if shape is None else shape) == 1
+
+
+def kinds(module: Conv2d, shape: torch.Size, first: bool) -> tuple[str, ...]:
+    """Returns what kinds of layer this is, of ``KINDS``, the closest first.
+
+    Args:
+        module: The layer.
+        shape: Of its weight.
+        first: Whether it is the model's first convolution with kernels larger than 1×1.
+    """
+    if is_depthwise(module, shape):
+        return ("depthwise",)
+    return ("stem", "dense") if first and module.groups == 1 else ("dense",)
+
+
 def fan_in(module: Conv2d, shape: torch.Size | None = None) -> float:
     """Returns how many weights reach one output value: ``in/groups · k · k``, over the stride² if transposed."""
     shape = weight_shape(module) if shape is None else shape
@@ -101,6 +120,39 @@ def arrange(module: Conv2d, kernels: Tensor, shape: torch.Size) -> Tensor:
         return kernels.reshape(shape)
     by_group = kernels.reshape(module.groups, shape[1], inputs_per_group(module, shape), *shape[2:])
     return by_group.transpose(1, 2).reshape(shape)
+
+
+def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
+    """Returns kernels of which no output channel of a group repeats another, as near to the given ones as can be.
+
+    From the rows of each group's ``(out, in · k · k)`` matrix their means are taken, for independent kernels with means
+    make all channels behind a ReLU alike; then U Vᵀ of what is U S Vᵀ, the nearest matrix with orthonormal rows. Where
+    there are more rows than columns, none has, and only the means go. Of a matrix of lower rank U Vᵀ has only its own
+    directions. A group of one input channel does not mix any: its kernels are only scaled to one norm.
+
+    Args:
+        kernels: ``(n, c, k, k)``, each from c input channels to one output channel, all of an output channel together
+            and all of a group together.
+        groups: How many groups there are.
+        inputs: Input channels of a group.
+    """
+    taps = inputs * kernels.shape[2:].numel()
+    exact = torch.float32 if kernels.device.type == "mps" else torch.float64
+    rows = kernels.reshape(groups, -1, taps).to(exact)
+    if inputs == 1:
+        changed = nn.functional.normalize(rows, dim=2)
+    else:
+        rows = rows - rows.mean(2, keepdim=True)
+        changed = _nearest_orthonormal(rows) if rows.shape[1] <= taps else rows
+    return changed.reshape(kernels.shape).to(kernels.dtype)
+
+
+def _nearest_orthonormal(rows: Tensor) -> Tensor:
+    """Returns U Vᵀ of wide matrices ``(b, rows, columns)`` that are U S Vᵀ, by their Gram matrices."""
+    values, vectors = torch.linalg.eigh(rows @ rows.mT)
+    noise = (rows.shape[2] * torch.finfo(torch.float32).eps) ** 2 * values[..., -1:]  # of float32 draws
+    inverse_root = (vectors * values.rsqrt().where(values > noise, 0.0)[..., None, :]) @ vectors.mT
+    return inverse_root @ rows
 
 
 def stored_tensors(module: nn.Module) -> list[Tensor] | None:

@@ -12,7 +12,9 @@ class Drawn:
     Args:
         layer: The layer's name in the model.
         kind: Its class, and shape of its weight.
-        prior: Name of the prior.
+        prior: Name of the prior, and the size that its draws were resampled from, if it has another.
+        depth: How deep it lies among the model's convolutions with kernels larger than 1×1: 0 the first, 1 the last; 0
+            too for one of 1×1.
         rms_before: Root mean square of the weight before.
         rms_after: Root mean square after; ``None`` in a dry run.
     """
@@ -20,6 +22,7 @@ class Drawn:
     layer: str
     kind: str
     prior: str
+    depth: float
     rms_before: float
     rms_after: float | None
 
@@ -46,10 +49,12 @@ class Report:
         return [row.layer for row in self.drawn]
 
     def __str__(self) -> str:
-        rows = [("layer", "kind", "prior", "rms before", "rms after")]
+        rows = [("layer", "kind", "prior", "depth", "rms before", "rms after")]
         for row in self.drawn:
             after = "(dry run)" if row.rms_after is None else f"{row.rms_after:.4g}"
-            rows.append((row.layer or "(model)", row.kind, row.prior, f"{row.rms_before:.4g}", after))
+            rows.append(
+                (row.layer or "(model)", row.kind, row.prior, f"{row.depth:.2f}", f"{row.rms_before:.4g}", after)
+            )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.extend(f"left alone: {line}" for line in by_reason(self.skipped))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, load_model
 
-from dwp_init import Gaussian, KernelVAE, apply_, cli, load_prior, registry, save_prior
+from dwp_init import SETS, Gaussian, KernelVAE, apply_, cli, load_prior, registry, save_prior
 from dwp_init.files import read_files
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.version import __version__
@@ -105,7 +105,11 @@ def test_list(run):
         ["gauss-3x3", "3×3", "gaussian", "notMNIST", "-"],
         ["notmnist-7x7", "7×7", "vae", "notMNIST", "107.6"],
     ]
-    assert lines[3:] == ["log p: nats per kernel, on kernels of held-out networks"]
+    assert lines[3] == "log p: nats per kernel, on kernels of held-out networks"
+    assert lines[4].startswith(
+        "sets, for `dwp-init apply`: natural: tinyimagenet-stem-7x7 (stem), tinyimagenet-3x3 (dense)"
+    )
+    assert len(lines) == 4 + len(SETS)
     assert lines[1].index("notMNIST") == lines[2].index("notMNIST", 10)
 
 
@@ -256,11 +260,20 @@ def test_apply_is_a_dry_run(run, module, workplace, attribute):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"seed": 5}, {"scale": "prior"}, {"layers": ["stem", "block.*"]}, {"layers": ["stem"]}]
+    "options",
+    [
+        {},
+        {"seed": 5},
+        {"scale": "prior"},
+        {"layers": ["stem", "block.*"]},
+        {"layers": ["stem"]},
+        {"orthogonal": True},
+    ],
 )
 def test_apply_saves_what_apply_draws(run, module, options):
     name = module(NET)
-    flags = [f for key, v in options.items() for f in (f"--{key}", *(v if isinstance(v, list) else [v]))]
+    values = {key: v if isinstance(v, list) else [] if v is True else [v] for key, v in options.items()}
+    flags = [flag for key, each in values.items() for flag in (f"--{key}", *each)]
     out = run(
         "apply", f"{name}:net", *flags, "--prior", "notmnist-7x7", "--prior", "gauss-3x3", "--save", "a.safetensors"
     )
@@ -273,6 +286,12 @@ def test_apply_saves_what_apply_draws(run, module, options):
     for key, value in expected.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
     assert set(load_file("a.safetensors")) == set(expected.state_dict()) - {"block.1.weight"}
+
+
+def test_apply_resizes_kernels_if_asked(run, module):
+    name = module(NET)
+    stem = [run("apply", f"{name}:net", *more, "--prior", "gauss-3x3").splitlines() for more in ((), ("--resize",))]
+    assert [any("gauss-3x3, resized from 3×3" in line for line in lines) for lines in stem] == [False, True]
 
 
 def test_apply_saves_views_that_differ(run, module):

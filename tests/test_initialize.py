@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dwp_init import Gaussian, KernelVAE, MixtureByDepth, apply_, save_prior
+from dwp_init import Gaussian, KernelDensity, KernelVAE, MixtureByDepth, apply_, save_prior
 
 Fit = Callable[..., Gaussian]
 Snapshot = Callable[[nn.Module], dict[str, bytes]]
@@ -127,7 +127,9 @@ def test_model_may_be_a_single_layer(prior: Callable[[Gaussian], object], gaussi
 def test_strict_accepts_a_complete_choice_only(gaussian: Fit, snapshot: Snapshot) -> None:
     model, three = network(), gaussian(3)
     before = snapshot(model)
-    with pytest.raises(ValueError, match=r"strict: 0.0: no prior given fits 5×5 kernels here; add a prior, narrow"):
+    with pytest.raises(
+        ValueError, match=r"strict: 0.0: no prior given fits 5×5 kernels here; resize=True .*; add a prior, narrow"
+    ):
         apply_(model, three, strict=True)
     with pytest.raises(ValueError, match=r"strict: no layer took 'Gaussian'; .* or leave strict off"):
         apply_(model, [three, gaussian(5), gaussian(7)], strict=True)
@@ -404,6 +406,97 @@ def test_noise_may_be_left_out_where_one_of_the_priors_has_some(gaussian: Fit) -
     assert apply_(network(), priors, noise=False).initialized == ["0.0", "1.0", "1.2"]
     with pytest.raises(ValueError, match="noise=False has no effect: Gaussian has no noise step"):
         apply_(network(), priors, noise=False, layers="1.*")
+
+
+@pytest.mark.parametrize(("groups", "outputs"), [(1, 8), (2, 12), (1, 60), (4, 4)])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_orthogonal_channels_are_the_nearest_to_the_draw(kind: type, groups: int, outputs: int, gaussian: Fit) -> None:
+    layer = kind(4, outputs, 3, groups=groups)
+
+    def by_group(orthogonal: bool) -> Tensor:
+        apply_(layer, gaussian(3), seed=0, orthogonal=orthogonal)
+        weight = layer.weight.detach()
+        if kind is nn.ConvTranspose2d:
+            weight = weight.reshape(groups, 4 // groups, -1, 3, 3).transpose(1, 2)
+        return weight.reshape(groups, outputs // groups, -1)
+
+    drawn, found = by_group(orthogonal=False).double(), by_group(orthogonal=True)
+    rows, taps = drawn.shape[1:]
+    if groups == 4:  # of one input each
+        nearest = drawn / drawn.norm(dim=2, keepdim=True)
+    else:
+        nearest = drawn - drawn.mean(2, keepdim=True)
+        left, _, right = torch.linalg.svd(nearest, full_matrices=False)
+        nearest = left @ right if rows <= taps else nearest  # the polar factor
+    scale = drawn.square().mean().sqrt() / nearest.square().mean().sqrt()
+    torch.testing.assert_close(found, (nearest * scale).float(), atol=1e-5, rtol=1e-4)
+
+
+def test_orthogonal_channels_keep_the_priors_scale_if_asked(gaussian: Fit) -> None:
+    layer = nn.Conv2d(4, 8, 3)
+    plain = apply_(layer, gaussian(3), seed=0, scale="prior").drawn[0].rms_after
+    assert apply_(layer, gaussian(3), seed=0, scale="prior", orthogonal=True).drawn[0].rms_after == pytest.approx(plain)
+
+
+def test_orthogonal_channels_of_draws_that_are_partly_zero_stay_finite() -> None:
+    kernels = torch.cat([torch.zeros(3, 1, 3, 3), torch.randn(3, 1, 3, 3)])
+    prior, layer = KernelDensity((1, 3, 3), 6).fit_(kernels), nn.Conv2d(64, 64, 3, groups=64)
+    apply_(layer, prior, noise=False, orthogonal=True, seed=0)
+    norms = layer.weight.detach().flatten(1).norm(dim=1)
+    assert 0 < (norms == 0).sum() < 64
+    torch.testing.assert_close(norms[norms > 0], norms.max().expand(int((norms > 0).sum())))
+
+
+def test_orthogonal_channels_stay_within_what_the_prior_draws(gaussian: Fit) -> None:
+    """Resized kernels of two inputs span 18 dimensions of 98, 17 without their mean: what is nearest does too."""
+    layer = nn.Conv2d(2, 32, 7)
+    apply_(layer, gaussian(3), resize=True, seed=0)
+    basis = torch.linalg.svd(layer.weight.detach().flatten(1).double()).Vh[:18]
+    apply_(layer, gaussian(3), resize=True, orthogonal=True, seed=0)
+    weight = layer.weight.detach().flatten(1).double()
+    outside = weight - weight @ basis.T @ basis
+    assert outside.square().sum() < 1e-9 * weight.square().sum()
+    values = torch.linalg.svdvals(weight)
+    torch.testing.assert_close(values[:17], values[:1].expand(17), rtol=1e-5, atol=0)
+    assert values[17] < 1e-4 * values[0]
+
+
+def test_resize_passes_over_priors_without_a_plane_and_keeps_to_the_first_pattern(gaussian: Fit) -> None:
+    point, three, seven = gaussian(1), gaussian(3), gaussian(7)
+    for prior, name in ((point, "point"), (three, "three"), (seven, "seven")):
+        prior.details["name"] = name
+    assert apply_(nn.Conv2d(2, 2, 5), [point, three], resize=True).drawn[0].prior == "three, resized from 3×3"
+    model = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3))
+    rows = apply_(model, {"0": seven, "*": three}, resize=True).drawn
+    assert [row.prior for row in rows] == ["seven, resized from 7×7", "three"]
+
+
+def test_resize_gives_the_nearest_size_and_says_so(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 5), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, (1, 3)), nn.Conv2d(4, 4, 11))
+    three, seven = gaussian(3), gaussian(7)
+    three.details["name"], seven.details["name"] = "three", "seven"
+    with pytest.raises(ValueError, match="no prior given fits 5×5 kernels here; resize=True would take seven"):
+        apply_(model, [three, seven])
+    report = apply_(model, [three, seven], resize=True, seed=0)
+    assert [(row.layer, row.prior) for row in report.drawn] == [
+        ("0", "seven, resized from 7×7"),
+        ("3", "seven, resized from 7×7"),
+    ]
+    assert {report.skipped["1"], report.skipped["2"]} == {
+        "no prior given fits 1×1 kernels here",
+        "no prior given fits 1×3 kernels here",
+    }
+    assert report.drawn[0].rms_after == pytest.approx((2 / 50) ** 0.5)
+
+
+def test_resized_kernels_are_what_the_prior_draws_resampled() -> None:
+    ramp = torch.arange(7.0).expand(1, 1, 7, 7)
+    prior = Gaussian((1, 7, 7)).fit_(ramp + 1e-3 * torch.randn(500, 1, 7, 7))
+    layer = nn.Conv2d(1, 1, 13)
+    apply_(layer, prior, resize=True, scale="prior")
+    middle = layer.weight.detach()[0, 0, 6, 3:10]
+    torch.testing.assert_close(middle.diff(), middle.diff().mean().expand(6), atol=0.02, rtol=0)  # still a ramp
+    assert layer.weight.square().mean().sqrt().item() == pytest.approx(ramp.square().mean().sqrt().item(), rel=0.01)
 
 
 # --- randomness -----------------------------------------------------------------------------------------------------

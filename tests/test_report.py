@@ -7,8 +7,8 @@ from dwp_init import Gaussian, apply_
 from dwp_init.report import Drawn, Report
 
 DRAWN = [
-    Drawn("conv", "Conv2d 8×1×7×7", "notmnist-7x7", 0.12345678, 0.2),
-    Drawn("", "Conv2d 8×1×5×5", "mine", 1.0, None),
+    Drawn("conv", "Conv2d 8×1×7×7", "notmnist-7x7", 0.0, 0.12345678, 0.2),
+    Drawn("", "Conv2d 8×1×5×5", "mine", 1 / 3, 1.0, None),
 ]
 
 
@@ -17,9 +17,9 @@ def test_report_prints_a_table_and_the_rest_by_reason() -> None:
     report = Report(DRAWN, skipped, ["notmnist-5x5", "other"])
     assert report.initialized == ["conv", ""]
     assert str(report).splitlines() == [
-        "layer    kind            prior         rms before  rms after",
-        "conv     Conv2d 8×1×7×7  notmnist-7x7  0.1235      0.2",
-        "(model)  Conv2d 8×1×5×5  mine          1           (dry run)",
+        "layer    kind            prior         depth  rms before  rms after",
+        "conv     Conv2d 8×1×7×7  notmnist-7x7  0.00   0.1235      0.2",
+        "(model)  Conv2d 8×1×5×5  mine          0.33   1           (dry run)",
         "left alone: (model): empty",
         "left alone: bn0, bn1, bn2, … 2 more: not a convolution",
         "no layer took: notmnist-5x5, other",

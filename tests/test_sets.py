@@ -1,0 +1,180 @@
+"""Sets of priors: which kind of layer takes which prior."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from dwp_init import SETS, Gaussian, PriorSet, apply_, load_prior
+from dwp_init.layers import KINDS, kinds
+
+Fit = Callable[..., Gaussian]
+
+
+def named(prior: Gaussian, name: str) -> Gaussian:
+    prior.details["name"] = name
+    return prior
+
+
+@pytest.fixture
+def prior_set(gaussian: Fit) -> PriorSet:
+    return PriorSet(
+        stem=(named(gaussian(3, 3), "stem"),),
+        dense=(named(gaussian(3), "dense"), named(gaussian(5), "dense-5")),
+        depthwise=(named(gaussian(3), "depthwise"),),
+        name="mine",
+    )
+
+
+def network(channels: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 6, 3),
+        nn.Conv2d(6, 6, 3, groups=2),
+        nn.Conv2d(6, 6, 5, groups=6),
+        nn.ConvTranspose2d(6, 6, 3, groups=6),
+        nn.Conv2d(6, 6, (1, 3)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "first", "expected"),
+    [
+        (nn.Conv2d(3, 8, 3), True, ("stem", "dense")),
+        (nn.Conv2d(1, 8, 3), True, ("stem", "dense")),
+        (nn.Conv2d(3, 8, 3), False, ("dense",)),
+        (nn.Conv2d(4, 8, 3, groups=2), True, ("dense",)),
+        (nn.Conv2d(4, 8, 3, groups=4), True, ("depthwise",)),
+        (nn.ConvTranspose2d(4, 4, 3, groups=4), False, ("depthwise",)),
+        (nn.Conv2d(4, 12, 3, groups=4), False, ("depthwise",)),
+    ],
+)
+def test_kinds(layer: nn.Conv2d, first: bool, expected: tuple[str, ...]) -> None:
+    assert kinds(layer, layer.weight.shape, first) == expected and set(expected) <= set(KINDS)
+
+
+def test_each_layer_takes_the_prior_of_its_kind_and_size(prior_set: PriorSet) -> None:
+    report = apply_(network(), prior_set, seed=0)
+    assert {row.layer: row.prior for row in report.drawn} == {
+        "0": "stem",
+        "2": "depthwise",
+        "3": "dense",
+        "4": "dense",
+        "6": "depthwise",
+    }
+    assert report.skipped == {
+        "1": "no prior given fits 1×1 dense kernels here",
+        "5": "no prior given fits 5×5 depthwise kernels here; resize=True would take depthwise",
+        "7": "no prior given fits 1×3 dense kernels here",
+    }
+    assert report.unused == []
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(1, "dense"), (3, "stem"), (4, "dense"), (6, "dense")])
+def test_a_stem_without_a_prior_of_its_channels_takes_a_dense_layers(
+    channels: int, expected: str, prior_set: PriorSet
+) -> None:
+    assert apply_(network(channels), prior_set).drawn[0].prior == expected
+
+
+def test_a_layer_whose_attributes_are_stale_counts_by_its_weight(prior_set: PriorSet) -> None:
+    layer = nn.Conv2d(8, 8, 3, groups=8)
+    layer.weight = nn.Parameter(torch.randn(4, 1, 3, 3))  # pruned by hand
+    layer.groups = 4
+    assert [row.prior for row in apply_(nn.Sequential(nn.Conv2d(3, 4, 3), layer), prior_set).drawn][1] == "depthwise"
+
+
+def test_one_by_one_layers_are_no_stems(gaussian: Fit) -> None:
+    pointwise = PriorSet(stem=(gaussian(1, 3), gaussian(3, 3)), dense=(named(gaussian(1), "point"),))
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 1))
+    assert [row.prior for row in apply_(model, pointwise).drawn][1] == "point"
+
+
+def test_a_set_says_whether_channels_are_orthogonal_and_the_caller_has_the_last_word(gaussian: Fit) -> None:
+    prior, layer = gaussian(3), nn.Conv2d(4, 6, 3)
+
+    def is_orthogonal(by_set: bool, **options: bool) -> bool:
+        apply_(layer, PriorSet(dense=(prior,), orthogonal=by_set), seed=0, **options)
+        rows = layer.weight.detach().flatten(1)
+        gram = rows @ rows.T / rows.square().sum(1).mean()
+        return bool((gram - torch.eye(6)).abs().max() < 1e-4)
+
+    assert is_orthogonal(True) and is_orthogonal(False, orthogonal=True)
+    assert not is_orthogonal(False) and not is_orthogonal(True, orthogonal=False)
+
+
+def test_sets_without_names_of_their_own_are_told_apart(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    sets = [PriorSet(dense=(gaussian(3),)), PriorSet(dense=(gaussian(7),))]
+    assert apply_(model, sets).unused == ["PriorSet"]
+    with pytest.raises(ValueError, match="strict: no layer took 'PriorSet'"):
+        apply_(model, sets, strict=True)
+
+
+def test_the_stem_is_the_first_of_the_model_though_others_are_asked_for(prior_set: PriorSet) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    assert [row.prior for row in apply_(model, prior_set, layers="1").drawn] == ["dense"]
+
+
+def test_priors_beside_a_set_go_before_it_if_they_stand_before_it(prior_set: PriorSet, gaussian: Fit) -> None:
+    mine = named(gaussian(3), "any")
+    assert {row.prior for row in apply_(network(), [mine, prior_set]).drawn} == {"any"}
+    after = apply_(network(), [prior_set, mine])
+    assert {row.prior for row in after.drawn} == {"stem", "dense", "depthwise"} and after.unused == ["any"]
+    by_pattern = apply_(network(), {"3": mine, "*": prior_set})
+    assert {row.layer: row.prior for row in by_pattern.drawn}["3"] == "any"
+
+
+def test_a_set_that_no_layer_takes_from_is_unused_as_one(prior_set: PriorSet, gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 7))
+    report = apply_(model, [gaussian(7), prior_set])
+    assert report.unused == ["mine"]
+    with pytest.raises(ValueError, match="strict: no layer took 'mine'; add a prior"):
+        apply_(model, [gaussian(7), prior_set], strict=True)
+    dense = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 5))
+    assert apply_(dense, prior_set, strict=True).unused == []  # one member that is taken is enough
+
+
+def test_helpful_errors(prior_set: PriorSet, gaussian: Fit) -> None:
+    with pytest.raises(ValueError, match="'dense' and 'Gaussian' are both for 3×3 kernels of dense layers; keep one"):
+        apply_(network(), [prior_set, PriorSet(dense=(gaussian(3),))])
+    with pytest.raises(TypeError, match="stem= takes a tuple of names, folders or priors; got 'notmnist-7x7'"):
+        PriorSet(stem="notmnist-7x7")
+    with pytest.raises(ValueError, match="a PriorSet needs a prior for one kind at least: stem, dense, depthwise"):
+        PriorSet()
+    with pytest.raises(TypeError, match="orthogonal= is True or False; got 1"):
+        PriorSet(dense=(gaussian(3),), orthogonal=1)
+    for name in ("", 5):
+        with pytest.raises(TypeError, match=f"name= is what the set is called, a str; got {name!r}"):
+            PriorSet(dense=(gaussian(3),), name=name)
+    with pytest.raises(ValueError, match="none has 3×3 kernels of a depthwise layer, as 'Gaussian' needs; the model"):
+        apply_(nn.Conv2d(8, 8, 3), PriorSet(depthwise=(gaussian(3),)))
+    with pytest.raises(ValueError, match="no prior and no folder is called 'Naturel'; did you mean 'natural'"):
+        apply_(network(), "Naturel")
+    with pytest.raises(ValueError, match="it is an object or a set: write user/name@revision for each"):
+        apply_(network(), "natural", revision="v1")
+    with pytest.raises(ValueError, match="'natural' is a set of priors, which apply_ takes by that name; its priors"):
+        load_prior("natural")
+    with pytest.raises(
+        ValueError, match="no layer can be initialised: none has 3×3×3 kernels of a stem layer, as 'stem'"
+    ):
+        apply_(nn.Conv2d(3, 4, 1), prior_set)
+
+
+def test_draws_do_not_depend_on_what_else_the_set_holds(prior_set: PriorSet) -> None:
+    models = [network(), network()]
+    models[1].load_state_dict(models[0].state_dict())
+    apply_(models[0], prior_set, seed=1)
+    apply_(models[1], {"2": prior_set.depthwise[0], "*": prior_set}, seed=1)
+    assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_named_sets_priors_are_for_what_they_are_called(name: str) -> None:
+    assert SETS[name].name == name
+    for kind, like in SETS[name]:
+        assert (load_prior(like).kernel_shape[0] > 1) == (kind == "stem")
+        assert ("dw" in like) == (kind == "depthwise") and ("stem" in like) == (kind == "stem")

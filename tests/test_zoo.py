@@ -1,0 +1,96 @@
+"""The set ``natural`` on every convolutional network of torchvision: each convolution drawn, or left for a reason."""
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from dwp_init import apply_
+
+models = pytest.importorskip("torchvision.models")
+
+WITHOUT_CONVOLUTIONS = ("vit", "swin")  # but for the one that cuts the image into patches
+NAMES = [name for name in models.list_models(module=models) if not name.startswith(WITHOUT_CONVOLUTIONS)]
+SMALLEST = (  # of each family, one that is quick to build
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "vgg11",
+)
+OWN_SIZES = {"dense": {(3, 3), (5, 5), (7, 7)}, "depthwise": {(3, 3), (7, 7)}}
+NONE_FITS = r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here(; resize=True would take \S+)?"
+
+
+def build(name: str) -> nn.Module:
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return models.get_model(name, weights=None, **options)
+
+
+def without_values(name: str) -> nn.Module:
+    """Builds a model, where it can be without computing its weights, which then are whatever was in the memory."""
+    try:
+        with torch.device("meta"):
+            return build(name).to_empty(device="cpu")
+    except (NotImplementedError, RuntimeError):  # it computes with tensors while it is built
+        return build(name)
+
+
+def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+def has_a_prior(module: nn.Conv2d, resize: bool) -> bool:
+    if resize:
+        return min(module.kernel_size) > 1
+    return module.kernel_size in OWN_SIZES["depthwise" if module.groups == module.in_channels > 1 else "dense"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_convolution_is_drawn_or_left_for_a_reason(name: str) -> None:
+    model = without_values(name)
+    there = convolutions(model)
+    for resize in (False, True):
+        report = apply_(model, "natural", dry_run=True, resize=resize)
+        assert report.initialized == [name for name, module in there.items() if has_a_prior(module, resize)]
+        assert all(re.fullmatch(NONE_FITS, report.skipped[name]) for name in there.keys() - set(report.initialized))
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_outputs_stay_finite_and_every_layer_has_hes_scale(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(name).eval()
+    report = apply_(model, "natural", resize=True, seed=0)
+    there = convolutions(model)
+    for row in report.drawn:
+        weight = there[row.layer].weight
+        assert weight.square().mean().sqrt().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=1e-4)
+    size = 96 if name != "inception_v3" else 128
+    with torch.no_grad():
+        outputs = model(torch.randn(2, 3, size, size))
+    assert outputs.isfinite().all() and (outputs[0] - outputs[1]).abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny"])
+def test_a_draw_takes_less_than_one_and_a_half_seconds(name: str) -> None:
+    model = without_values(name)
+
+    def seconds(draw: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        draw()
+        return time.perf_counter() - start
+
+    assert min(seconds(lambda: apply_(model, "natural", seed=0)) for _ in range(3)) < 1.5
