@@ -11,10 +11,11 @@ import torch
 
 from dwp_init import PriorError, load_prior
 from dwp_init.cli import printable
+from dwp_init.layers import KINDS
 from training import cards, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
-from training.convolutions import KINDS, LeftOut
+from training.convolutions import LeftOut
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
 from training.harvest import BY_CHECKPOINT, Settings, harvest

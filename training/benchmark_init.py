@@ -43,7 +43,8 @@ class BenchmarkInit(Stage):
     Only the weights of spatial convolutions differ between the runs of a seed: biases, the other layers, images and
     their order are the same. Adam, learning rate decaying linearly to 0 at every step. The initial one is chosen for
     each initialisation by the accuracy after the last step on the last training images, which are never trained on,
-    over seeds of its own. Records ``<name>.csv``, ``<name>_runs.csv``, ``<name>_rates.csv`` and ``<name>.png``.
+    over seeds of its own; intervals are for the rates so chosen. Records ``<name>.csv``, ``<name>_runs.csv``,
+    ``<name>_rates.csv`` and ``<name>.png``.
 
     Args:
         needs: Stages with learned kernels, of one channel; none by default.
@@ -53,7 +54,7 @@ class BenchmarkInit(Stage):
         data: Name of the data set.
         network: A network of :data:`training.architectures.NETWORKS`.
         filters: Its channels.
-        priors: Bundled priors, for dwp; a layer that none fits keeps PyTorch's default.
+        priors: Bundled priors, for dwp; a layer that none fits has Kaiming's draw.
         inits: Which of :data:`training.inits.INITS`; by default all, those that need ``priors`` or ``needs`` where
             there are any.
         seeds: Number of paired runs.
@@ -61,7 +62,7 @@ class BenchmarkInit(Stage):
         rates: Learning rates to choose from.
         rate_seeds: Runs of each to choose by.
         first_rate_seed: Seed of the first of these.
-        hold_out: Training images, the last ones, to choose by.
+        hold_out: Training images, the last ones, to choose by, whatever ``labels`` is.
         labels: Labelled images to train on, as many of every class, drawn by the seed; all if 0.
         frozen: Whether spatial convolutions, with their biases, stay as they were initialised.
         augment: Whether images are shifted by up to 4 pixels and flipped, at random.
@@ -146,10 +147,11 @@ class BenchmarkInit(Stage):
             )
         if BASELINE not in self.arms or len(set(self.arms)) != len(self.arms):
             raise ValueError(f"inits must be different, and {BASELINE} among them; got {'; '.join(self.arms)}")
-        if not len(self.needs) == len(self.kinds) == len(self.depths) or set(self.kinds) - set(KINDS):
+        odd = set(self.kinds) - set(KINDS) or not all(0 <= depth <= 1 for depth in self.depths)
+        if not len(self.needs) == len(self.kinds) == len(self.depths) or odd:
             raise ValueError(
-                f"each kernels stage needs its kind, {' or '.join(KINDS)}, and its depth; got needs={self.needs}, "
-                f"kinds={self.kinds}, depths={self.depths}"
+                f"each kernels stage needs its kind, {' or '.join(KINDS)}, and its depth from 0 to 1; got "
+                f"needs={self.needs}, kinds={self.kinds}, depths={self.depths}"
             )
         for init in self.arms:
             check_init(init, priors=bool(self.priors), learned=bool(self.needs))
@@ -159,12 +161,18 @@ class BenchmarkInit(Stage):
         test = tuple(thin(part, self.test_images) for part in context.images(self.data, "test").to(context.device))
         if self.hold_out >= len(images):
             raise ValueError(f"hold_out must leave some of {len(images)} training images; got {self.hold_out}")
-        held_out = tuple(thin(part[-self.hold_out :], self.test_images) for part in (images, labels))
+        held_out = (images[-self.hold_out :], labels[-self.hold_out :])
         train = (images[: -self.hold_out], labels[: -self.hold_out])
         learned: dict[tuple[str, int], dict[float, Tensor]] = {}
         for need, kind, depth in zip(self.needs, self.kinds, self.depths, strict=True):
             kernels = KernelSet.load(context.out / need).train
-            learned.setdefault((kind, kernels.shape[-1]), {})[depth] = kernels
+            by_depth = learned.setdefault((kind, kernels.shape[-1]), {})
+            if kernels.shape[1] != 1 or depth in by_depth:
+                raise ValueError(
+                    f"kernels of one channel are drawn, from one stage for each kind, size and depth; {need} has "
+                    f"{tuple(kernels.shape[1:])} {kind} ones at depth {depth}"
+                )
+            by_depth[depth] = kernels
         return _Job(self, train, held_out, test, learned)
 
     def _summarize(self, record: Path, chosen_from: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:

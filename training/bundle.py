@@ -1,18 +1,20 @@
-"""From finished fits to the package: the bundled prior, its registry entry and its pictures."""
+"""From finished fits to the package: the bundled priors, their registry entries and their pictures."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dwp_init import Prior, save_prior
+import torch
+
+from dwp_init import MixtureByDepth, Prior, save_prior
 from dwp_init.files import CONFIG, MODEL, write_json
 from dwp_init.registry import BUNDLED, REGISTRY, registry
-from training.cards import CARDS, has_a_plane
-from training.figures import plot_kernels, plot_latent_space
+from training.cards import CARDS, KERNELS, LATENT, has_a_plane, in_colour
+from training.figures import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
 from training.fit import fitted_prior
 from training.kernels import KernelSet
 from training.stages import DONE, Stage, read_config
@@ -37,17 +39,28 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
     stages = recipe.stages()
     priors = {name: _finished(name, stage, stages, out) for name, stage in recipe.PRIORS.items()}
     for name, prior in priors.items():
-        needs = stages[recipe.PRIORS[name]].needs[0]
-        prior.details["source"] |= _provenance(out / needs, out / stages[needs].needs[0])
+        needs = stages[recipe.PRIORS[name]].needs
+        prior.details["source"] |= _provenance([out / need for need in needs])
         folder = save_prior(prior, BUNDLED / name)
         registry()[name] = _entry(prior, folder, registry().get(name, {}))
         write_json(REGISTRY, dict(sorted(registry().items())))
-        (CARDS / name).mkdir(parents=True, exist_ok=True)
-        kernels = KernelSet.load(out / needs)
-        plot_kernels(kernels.test, prior, CARDS / name / "kernels.png")
-        if has_a_plane(prior):
-            plot_latent_space(prior, kernels.train, CARDS / name / "latent.png")
+        _draw(prior, [KernelSet.load(out / need) for need in needs], CARDS / name)
     return list(priors)
+
+
+def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
+    """Draws held-out kernels beside the prior's: by depth, in colour, or as they are; and a VAE's plane."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kernels = KernelSet.together(layers)
+    if isinstance(prior, MixtureByDepth):
+        plot_depths([layer.test for layer in layers], prior, folder / KERNELS)
+    elif in_colour(prior):
+        draws = prior.sample(64, torch.Generator().manual_seed(0))
+        plot_colour_kernels({REAL: kernels.test, DRAWN: draws}, folder / KERNELS)
+    else:
+        plot_kernels(kernels.test, prior, folder / KERNELS)
+    if has_a_plane(prior):
+        plot_latent_space(prior, kernels.train, folder / LATENT)
 
 
 def _entry(prior: Prior, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,8 +101,15 @@ def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
         _check_settings(need, stages, out)
 
 
-def _provenance(kernels: Path, sources: Path) -> dict[str, Any]:
-    """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest."""
-    data = read_config(sources)["data"]
+def _provenance(kernels: Sequence[Path]) -> dict[str, Any]:
+    """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest.
+
+    Args:
+        kernels: The folders of the kernels stages, one for each layer; a rule that differs between them is a list.
+    """
+    settings = [read_config(folder)["settings"] for folder in kernels]
+    rules = [each["min_norm"] for each in settings]
+    sources = {folder.parent / each["needs"][0] for folder, each in zip(kernels, settings, strict=True)}
+    data = {name: splits for source in sorted(sources) for name, splits in read_config(source)["data"].items()}
     digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
-    return {"min_norm": read_config(kernels)["settings"]["min_norm"], "data_sha256": digests}
+    return {"min_norm": rules[0] if len(set(rules)) == 1 else rules, "data_sha256": digests}

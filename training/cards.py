@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dwp_init import KernelVAE, Prior, load_prior
+from dwp_init import KernelVAE, MixtureByDepth, Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
@@ -16,28 +16,33 @@ from training.converge import LEARNED
 from training.figures import plot_latent_space
 from training.metadata import HUB_ID, card_metadata, check_card
 from training.tables import (
+    BENCHMARKS,
+    FAMILIES,
     bayes_line,
+    benchmark_of,
+    benchmark_table,
+    benchmarks,
     cost_line,
     density_line,
     density_table,
     draws_cost,
+    effect_line,
     effect_table,
     families_table,
     few_labels_accuracy,
     few_labels_calibration,
     few_labels_lead,
     joint_table,
-    kernel_size,
     priors_table,
     read,
+    size_of_record,
 )
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
 CARD, KERNELS, LATENT = "README.md", "kernels.png", "latent.png"
-README_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "dense VAE", "Gaussian prior", LEARNED)
-CALLED = {"": "dwp", "-vae": "dense VAE", "-h1": "paper's VAE"}  # in the effect table, by the end of a prior's name
-LIMITS = (
+MNIST_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "dense VAE", "Gaussian prior", LEARNED)
+LIMITS = (  # of the priors with tables of record
     "Its kernels come from two-layer networks on 28×28 grey letters; it was not measured on photographs, at other "
     "depths, or on deep or normalised networks.",
     "Only the start of training was measured, not networks trained to the end.",
@@ -48,7 +53,7 @@ def render_card(prior: Prior, address: str) -> str:
     """Renders the model card, ``README.md``, of a prior.
 
     Everything is taken from the prior and its ``details``; for a bundled prior under its own name the tables of record
-    in ``training/results`` are shown too. Where there is no figure, the card says so.
+    in ``training/results`` are shown too, as far as it is in them. Where there is no figure, the card says so.
 
     Args:
         prior: Any prior that :func:`dwp_init.save_prior` can save.
@@ -80,7 +85,7 @@ def render_card(prior: Prior, address: str) -> str:
         family=wording.family_text(prior),
         samples=wording.samples_text(prior),
         license=wording.plain(prior.details["license"]),
-        **(_recorded(prior, address) if bundled else _unrecorded(prior)),
+        **(_bundled(prior, address) if bundled else _unrecorded(prior)),
     )
 
 
@@ -117,7 +122,7 @@ def write_card(folder: Path, address: str) -> list[Path]:
 
 
 def pages() -> dict[Path, str]:
-    """Returns every page that is written from results, with its text: cards, families, few labels, README."""
+    """Returns every page that is written from results, with its text: the cards, the README and three more."""
     bundled = [name for name in registry() if (BUNDLED / name).exists()]
     written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
     written[CARDS / "families.md"] = _fill(
@@ -134,6 +139,13 @@ def pages() -> dict[Path, str]:
         calibration=few_labels_calibration,
         bayes=bayes_line(),
     )
+    written[CARDS / "benchmark.md"] = _fill(
+        "benchmark.md.jinja",
+        summary=benchmark_table(),
+        effect=effect_table(MNIST_INITS),
+        titles={name: BENCHMARKS[name] for name in benchmarks()},
+        table=benchmark_of,
+    )
     return written | {ROOT / "README.md": _fill_readme((ROOT / "README.md").read_text())}
 
 
@@ -148,6 +160,11 @@ def write_pages() -> list[Path]:
 def has_a_plane(prior: Prior) -> bool:
     """Whether a prior's latent space can be drawn: a VAE's of two dimensions."""
     return isinstance(prior, KernelVAE) and prior.latent_dim == 2
+
+
+def in_colour(prior: Prior) -> bool:
+    """Whether a prior's kernels can be drawn in colour: those of three channels."""
+    return prior.kernel_shape[0] == 3
 
 
 def _fill(template: str, **values: Any) -> str:
@@ -174,14 +191,21 @@ def _is_bundled(prior: Prior, address: str) -> bool:
     )
 
 
-def _recorded(prior: Prior, name: str) -> dict[str, Any]:
-    """Returns the parts of a bundled prior's card that are rendered from the results of record."""
-    size = kernel_size(name)
+def _bundled(prior: Prior, name: str) -> dict[str, Any]:
+    """Returns the parts of a bundled prior's card that depend on what was recorded."""
+    recipe = next(recipe for recipe in recipes.names() if name in getattr(recipes.load(recipe), "PRIORS", {}))
+    size = size_of_record(name)
+    found = _unrecorded(prior) if size is None else _recorded(prior, name, size)
+    origin = f" Made by `python -m training run {recipe}` in a clone of `dwp_init`."
+    return found | {"cost": draws_cost(name), "origin": origin}
+
+
+def _recorded(prior: Prior, name: str, size: str) -> dict[str, Any]:
+    """Returns those of a prior that is in the tables of record of its size."""
     held_out = read(f"density_notmnist_{size}.csv")[0]
     every = "all" if held_out["kernels"] == held_out["of"] else f"{int(held_out['kernels']):,} evenly spaced ones of"
-    recipe = next(recipe for recipe in recipes.names() if name in getattr(recipes.load(recipe), "PRIORS", {}))
     networks = prior.details["source"]["held_out_networks"]["test"]
-    called = CALLED[name.removeprefix(f"notmnist-{size}")]
+    _, called = FAMILIES[name.removeprefix(f"notmnist-{size}")]
     return {
         "density": (
             f"{density_line(size, name)} It is the mean over {every} {int(held_out['of']):,} kernels of {networks} "
@@ -198,8 +222,6 @@ def _recorded(prior: Prior, name: str) -> dict[str, Any]:
             f"{effect_table((called, 'Gaussian prior', LEARNED))}"
         ),
         "limits": [*wording.limits(prior), *LIMITS],
-        "cost": draws_cost(name),
-        "origin": f" Made by `python -m training run {recipe}` in a clone of `dwp_init`.",
     }
 
 
@@ -208,7 +230,11 @@ def _unrecorded(prior: Prior) -> dict[str, Any]:
     return {
         "density": wording.density_text(prior),
         "effect": "Not measured: how a network trains from its draws, beside Kaiming's initialisation.",
-        "limits": [*wording.limits(prior), "Whether it helps on your network and data was not measured."],
+        "limits": [
+            *wording.limits(prior),
+            *wording.source_limits(prior),
+            "Whether it helps on your network and data was not measured.",
+        ],
         "cost": "Not measured: how long drawing takes, beside `kaiming_normal_`.",
         "origin": "",
     }
@@ -216,7 +242,8 @@ def _unrecorded(prior: Prior) -> dict[str, Any]:
 
 def _caption(prior: Prior, name: str, bundled: bool) -> str:
     if bundled:
-        return f"{wording.size_text(prior)} kernels of held-out networks beside draws from {name}"
+        shown = ", in colour" if in_colour(prior) else ", by depth" if isinstance(prior, MixtureByDepth) else ""
+        return f"{wording.size_text(prior)} kernels of held-out networks beside draws from {name}{shown}"
     channels = ", its channels side by side" if prior.kernel_shape[0] > 1 else ""
     return f"Draws from {name}, each on its own scale{channels}, blue below and red above 0"
 
@@ -224,7 +251,8 @@ def _caption(prior: Prior, name: str, bundled: bool) -> str:
 def _fill_readme(text: str) -> str:
     tables = {
         "priors": priors_table(),
-        "effect": effect_table(README_INITS),
+        "benchmark": benchmark_table(every=False),
+        "effect": effect_line(),
         "cost": cost_line(),
         "bayes": bayes_line(),
     }

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from training.figures import save_figure
 from training.fills import DEFAULT, DWP, KAIMING, XAVIER
-from training.inits import DELTA, DWP_ORTHOGONAL, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
+from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, DWP_ORTHOGONAL, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
 from training.intervals import paired_interval
 from training.steps_to import first_crossing
 
@@ -19,6 +19,8 @@ AT_START = ("channel_rank", "channel_rank_last", "scale_min", "scale_max")
 COLOURS = {
     DWP: "#c0392b",
     DWP_ORTHOGONAL: "#e67e22",
+    DWP_CENTRED: "#f1948a",
+    DWP_LSUV: "#6e2c00",
     KAIMING: "#1e8449",
     NOISE: "#7f8c8d",
     XAVIER: "#17202a",

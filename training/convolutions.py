@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,11 +10,12 @@ from torch import Tensor
 from dwp_init.files import tensor_bytes
 from training.checkpoints import Checkpoint, Entry, natural
 
-KINDS = ("dense", "depthwise", "stem")
 LARGEST = 64  # a larger square is a table or a mask
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _QUANTIZED = re.compile(r"[IU][48]|F[468](?:_\w+)?")
 _STEM = re.compile(r"(?:^|[._])(?:stem|patch_embed|embeddings?|conv_in)\b|^(?:\w+\.)?(?:conv1|features\.0)\b")
+_OPTIMIZER = re.compile(r"(?:^|[._])(?:exp_avg(?:_sq)?|momentum_buffer)(?:[._]|$)")
+_AVERAGE = re.compile(r"_ema\b|\bema[._]")
 _TABLE = re.compile(r"pos_?emb|position", re.IGNORECASE)
 
 
@@ -24,7 +26,7 @@ class Layer:
     Args:
         checkpoint: Where it is from.
         name: Its tensor.
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`dwp_init.layers.KINDS`.
         depth: Its place among the spatial convolutions, from 0, the first, to 1, the last.
         entry: Its type and shape there, ``(out, in/groups, k, k)``.
     """
@@ -74,7 +76,7 @@ def read_layers(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[list
     for name in sorted(entries, key=natural):
         entry = entries[name]
         if len(entry.shape) == 4:
-            if reason := _why_no_layer(name, entry):
+            if reason := _why_no_layer(name, entry) or _why_no_weight(name, entries.keys()):
                 left_out.append(LeftOut(checkpoint.name, name, reason, _shown(entry)))
             else:
                 square[name] = entry
@@ -107,7 +109,8 @@ def find_stem(entries: dict[str, Entry]) -> str | None:
     """Finds the first layer among spatial convolutions in their order: one that reads an image of 3, 1 or 4 channels.
 
     Depthwise convolutions have one input channel too, and groups may have 4. So the first with 3 is the stem, one with
-    a stem's name before others; without any, the first by such a name, or else the first of all, with 1 or 4.
+    a stem's name before others; without any, the first by such a name, or else the first of all, with 4, or with 1 if
+    it is the only one.
     """
     named = [name for name in entries if _STEM.search(name)]
     channels = {name: entry.shape[1] for name, entry in entries.items()}
@@ -115,7 +118,7 @@ def find_stem(entries: dict[str, Entry]) -> str | None:
         if channels[name] == 3:
             return name
     for name in [*named, *entries][:1]:
-        if channels[name] in (1, 4):
+        if channels[name] == 4 or (channels[name] == 1 and (named or list(channels.values()).count(1) == 1)):
             return name
     return None
 
@@ -142,6 +145,12 @@ def _why_no_layer(name: str, entry: Entry) -> str:
     if out == channels < 16 <= height:
         return "channels last, by its shape (k, k, in, out)"
     return ""
+
+
+def _why_no_weight(name: str, entries: Set[str]) -> str:
+    if _OPTIMIZER.search(name):
+        return "an optimizer's state, by its name"
+    return "an average of another tensor, by its name" if _AVERAGE.sub("", name) in entries - {name} else ""
 
 
 def _why_unusable(weight: Tensor) -> str:

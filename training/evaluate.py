@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from dwp_init import KernelVAE, Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.registry import registry
+from dwp_init.sets import SETS
 from training.figures import plot_families
 from training.kernels import KernelSet
 from training.stages import Context, Stage, read_config, read_done
@@ -27,8 +29,9 @@ SMOKE = {"samples": 30, "most": 200}
 
 
 def bundled_digests(*names: str) -> dict[str, Any]:
-    """Returns the digests of bundled priors by name; ValueError if one is unknown."""
-    return {name: _digests(name) for name in names}
+    """Returns the digests of bundled priors by name, those of a set each; ValueError if one is unknown."""
+    members = [[like for _, like in SETS[name]] if name in SETS else [name] for name in names]
+    return {name: _digests(name) for name in itertools.chain.from_iterable(members)}
 
 
 def _digests(name: str) -> dict[str, str]:

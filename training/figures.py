@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from dwp_init import KernelVAE, Prior
+from dwp_init import KernelVAE, MixtureByDepth, Prior
 from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet
 
@@ -42,6 +42,8 @@ PRIOR_COLOURS = {
     "normal": "#5dade2",
     "deterministic": "#17202a",
 }
+
+REAL, DRAWN = "kernels of held-out networks", "draws from the prior"
 
 
 def plot_convergence(
@@ -215,7 +217,7 @@ def plot_kernels(real: Tensor, prior: Prior, path: Path, count: int = 64) -> Non
         path: Where the PNG goes.
         count: Kernels in each panel.
     """
-    plot_families(real, {"draws from the prior": prior}, path, count)
+    plot_families(real, {DRAWN: prior}, path, count)
 
 
 def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: int = 64, columns: int = 2) -> None:
@@ -230,7 +232,7 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
     """
     generator = torch.Generator().manual_seed(0)
     picked = real[torch.randperm(len(real), generator=generator)[:count]]
-    panels = {"kernels of held-out networks": picked}
+    panels = {REAL: picked}
     panels |= {title: prior.sample(count, generator) for title, prior in priors.items()}
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.5 * columns, 4.8 * rows))
@@ -240,6 +242,31 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
     for axis, (title, kernels) in zip(axes, panels.items(), strict=False):
         axis.imshow(kernel_sheet(kernels).numpy(), interpolation="nearest")
         axis.set_title(title)
+    save_figure(figure, path)
+
+
+def plot_depths(real: Sequence[Tensor], prior: MixtureByDepth, path: Path, count: int = 12) -> None:
+    """Draws held-out kernels beside draws from a prior, a row for each of its depths, each kernel on its own scale.
+
+    Args:
+        real: Kernels ``(n, c, k, k)`` of each depth, the lowest first.
+        prior: The prior.
+        path: Where the PNG goes.
+        count: Kernels in each row; fewer where a depth has fewer.
+    """
+    generator = torch.Generator().manual_seed(0)
+    count = min(count, *map(len, real))
+    figure = Figure(figsize=(11, 0.7 + 5.5 * len(prior.depths) / count))
+    rows = figure.subplots(len(prior.depths), 2, squeeze=False)
+    for axes, depth, layer in zip(rows, prior.depths, real, strict=True):
+        picked = layer[torch.randperm(len(layer), generator=generator)[:count]]
+        for axis, kernels in zip(axes, (picked, prior.at(depth).sample(count, generator)), strict=True):
+            axis.imshow(kernel_sheet(kernels, columns=count).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        axes[0].set_ylabel(f"{depth:.2f}", rotation=0, ha="right", va="center")
+    for axis, title in zip(rows[0], (REAL, DRAWN), strict=True):
+        axis.set_title(title)
+    figure.supylabel("relative depth")
     save_figure(figure, path)
 
 

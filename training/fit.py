@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ from training.statistics import sample_statistics
 
 CHECKPOINT = "checkpoint.pt"
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)
+OF_A_LAYER = {"layer", "kind"}  # what kernels stages of the same networks may differ in
 _NOT_SHOWN = ("needs", "name", "evaluate_every")
 
 
@@ -123,6 +124,10 @@ class FitMixture(Fit):
     family: ClassVar[str] = "mixture"
 
     def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        return self._best(kernels, folder)
+
+    def _best(self, kernels: KernelSet, folder: Path, **labels: int) -> GaussianMixture:
+        """Fits every mixture of the grid; each is recorded with the labels."""
         check_counts(restarts=self.restarts, most=self.most)
         train = thin(kernels.train, self.most)
         grid = [(count, pull) for count in self.components if count <= len(train) for pull in self.shrinkages]
@@ -136,7 +141,7 @@ class FitMixture(Fit):
             for components, shrinkage in grid:
                 mixture = self._average(train, components, shrinkage, bar)
                 value = score(mixture, kernels.validation)[1]["log_prob"]
-                record_metrics(folder, components=components, shrinkage=shrinkage, validation_log_prob=value)
+                record_metrics(folder, **labels, components=components, shrinkage=shrinkage, validation_log_prob=value)
                 if value > best_value:
                     best, best_value = mixture, value
         if best is None:
@@ -161,29 +166,65 @@ class FitByDepth(FitMixture):
     """Fits a mixture to each of several layers' kernels and puts them together by relative depth.
 
     What is reported as log p is for kernels of unknown depth, as it is for any prior; ``log_prob_at_depth`` is for
-    those whose depth is known.
+    those whose depth is known, each kernel counting the same, and beside it that of a Gaussian for each depth, with the
+    best reach of its own.
 
     Args:
         needs: The stages with the kernels of each layer, the first layer's first.
         depths: Of these layers: 0 the network's first convolution with kernels larger than 1×1, 1 its last.
+        reaches: To how many layers on each side those may lie whose kernels a layer's mixture is fitted to with its
+            own, to try; more than 0 where a layer has few kernels for their size, and all are of the same networks.
     """
 
     depths: tuple[float, ...] = ()
+    reaches: tuple[int, ...] = (0,)
     family: ClassVar[str] = "mixture-by-depth"
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         layers = [KernelSet.load(context.out / need) for need in self.needs]
         if len(layers) != len(self.depths):
             raise ValueError(f"each kernels stage needs its depth; needs={self.needs}, depths={self.depths}")
+        MixtureByDepth(tuple(layers[0].train.shape[1:]), self.depths, (1,) * len(layers))  # refuses odd depths at once
+        if not self.reaches or min(self.reaches) < 0:
+            raise ValueError(f"reaches must be one or more numbers of layers, 0 or more; got {self.reaches}")
+        self._check_held_out(context)
         torch.manual_seed(self.seed)
-        mixtures = [self.fit(layer, folder, context.device) for layer in layers]
-        prior = MixtureByDepth.stack(self.depths, mixtures).eval()
-        return self.keep(prior, KernelSet.together(layers), folder, context, self._at_depth(mixtures, layers))
 
-    def _at_depth(self, mixtures: list[Prior], layers: list[KernelSet]) -> dict[str, Any]:
-        known = [score(mixture, layer.test) for mixture, layer in zip(mixtures, layers, strict=True)]
-        values = [found["log_prob"] for _, found in known]
-        return {"log_prob_at_depth": round(sum(values) / len(values), 3), "log_prob_by_depth": values}
+        def mixture(kernels: KernelSet, place: int, reach: int) -> Prior:
+            return self._best(kernels, folder, layer=place, reach=reach)
+
+        def gaussian(kernels: KernelSet, place: int, reach: int) -> Prior:
+            return Gaussian(tuple(kernels.train.shape[1:])).fit_(kernels.train)
+
+        found = [self._reaching(mixture, place, layers) for place in range(len(layers))]
+        controls = [self._reaching(gaussian, place, layers)[1] for place in range(len(layers))]
+        mixtures = [prior for _, prior in found]
+        prior = MixtureByDepth.stack(self.depths, mixtures).eval()
+        more = _at_depth(mixtures, controls, layers) | {"reaches": [reach for reach, _ in found]}
+        return self.keep(prior, KernelSet.together(layers), folder, context, more)
+
+    def _check_held_out(self, context: Context) -> None:
+        """Raises where a layer's mixture might be fitted to kernels of networks that another layer holds out."""
+        sources = {need: read_done(context.out / need)["source"] for need in self.needs}
+        networks = {need: {key: source[key] for key in source.keys() - OF_A_LAYER} for need, source in sources.items()}
+        first, *others = networks
+        for need in others if max(self.reaches) > 0 else ():
+            if differ := [key for key, value in networks[first].items() if networks[need].get(key) != value]:
+                raise ValueError(
+                    f"{first} and {need} differ in {', '.join(sorted(differ))}: fitted together, one could see "
+                    "networks that the other holds out; make them alike, or set reaches=0"
+                )
+
+    def _reaching(
+        self, fit: Callable[[KernelSet, int, int], Prior], place: int, layers: list[KernelSet]
+    ) -> tuple[int, Prior]:
+        """Fits to a layer's kernels with those at each reach; returns what is best on its own validation kernels."""
+        found = {}
+        for reach in self.reaches:
+            near = layers[max(place - reach, 0) : place + reach + 1]
+            found[reach] = fit(replace(layers[place], train=torch.cat([layer.train for layer in near])), place, reach)
+        best = max(found, key=lambda reach: score(found[reach], layers[place].validation)[1]["log_prob"])
+        return best, found[best]
 
     def _source(self, context: Context) -> dict[str, Any]:
         """Describes the kernels of all layers: what differs from layer to layer is a list, their numbers a sum."""
@@ -195,6 +236,25 @@ class FitByDepth(FitMixture):
         }
         counts = {part: sum(done["kernels"][part] for done in each) for part in PARTS}
         return source | {"kernels": counts, "kept": [done["kept"] for done in each]}
+
+
+def _at_depth(mixtures: list[Prior], controls: list[Prior], layers: list[KernelSet]) -> dict[str, Any]:
+    values, beside = _by_depth(mixtures, layers), _by_depth(controls, layers)
+    return {
+        "log_prob_at_depth": _per_kernel(values, layers),
+        "gaussian_log_prob_at_depth": _per_kernel(beside, layers),
+        "log_prob_by_depth": values,
+    }
+
+
+def _by_depth(priors: Sequence[Prior], layers: list[KernelSet]) -> list[float]:
+    return [score(prior, layer.test)[1]["log_prob"] for prior, layer in zip(priors, layers, strict=True)]
+
+
+def _per_kernel(values: list[float], layers: list[KernelSet]) -> float:
+    """Averages over all test kernels what is known of each layer's: the mean of layers would favour small ones."""
+    counts = [len(layer.test) for layer in layers]
+    return round(sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts), 3)
 
 
 @dataclass(frozen=True)

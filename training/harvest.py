@@ -1,6 +1,7 @@
 """Harvests kernels from checkpoints that exist already: labelled, split by checkpoint, ready for ``fit``."""
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Settings:
     """What is harvested, and how.
 
     Args:
-        kind: One of :data:`training.convolutions.KINDS`; all by default.
+        kind: One of :data:`dwp_init.layers.KINDS`; all by default.
         size: The kernels' height and width; all by default.
         per_layer: Kernels taken of each tensor at most, at random.
         min_norm: Dropped are kernels whose Euclidean norm is below this times the 95 % quantile of their tensor's, as
@@ -74,7 +75,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
 
     ``kernels.safetensors`` holds the kernels in their parts. ``labels.safetensors`` has ``<part>.checkpoint``,
     ``<part>.tensor``, positions in the lists of ``labels.json``, and ``<part>.depth``, all ``(n,)``.
-    ``harvest.json``, beside the folders, names the checkpoints and all that was left out.
+    ``harvest.json``, beside the folders, names the checkpoints and what was left out, of every harvest into ``out``.
 
     Args:
         sources: What :func:`training.checkpoints.find_checkpoints` takes.
@@ -111,8 +112,16 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
     chosen = _choose(groups, settings, left_out)
     rank = {names[i]: place for place, i in enumerate(_shuffled(len(names), settings.seed).tolist())}
     folders = _write(out, {name: _pack(group, rank, settings) for name, group in sorted(chosen.items())})
-    write_json(out / REPORT, {"checkpoints": names, "left_out": [asdict(item) for item in left_out]})
+    _write_report(out / REPORT, names, [asdict(item) for item in left_out])
     return Harvest(folders, left_out)
+
+
+def _write_report(path: Path, names: list[str], left_out: list[dict[str, str]]) -> None:
+    """Writes the report, with what that of an earlier harvest into the same folder says."""
+    before = json.loads(path.read_text()) if path.exists() else {"checkpoints": [], "left_out": []}
+    checkpoints = list(dict.fromkeys(before["checkpoints"] + names))
+    more = [item for item in left_out if item not in before["left_out"]]
+    write_json(path, {"checkpoints": checkpoints, "left_out": before["left_out"] + more})
 
 
 def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | None:

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 import dwp_init
 from dwp_init import Prior
-from dwp_init.layers import he_rms
+from dwp_init.layers import he_rms, is_depthwise
 from training.fills import DEFAULT, DWP, KAIMING, XAVIER
 
 ORTHOGONAL, DELTA, LSUV = "orthogonal", "delta-orthogonal", "LSUV"
 NOISE, GAUSSIAN, LEARNED = "white noise", "empirical Gaussian", "learned kernels"
-DWP_ORTHOGONAL = "dwp, orthogonal"
+DWP_ORTHOGONAL, DWP_CENTRED, DWP_LSUV = "dwp, orthogonal", "dwp, centred", "dwp, LSUV"
 CONTROLS = (DEFAULT, KAIMING, XAVIER, ORTHOGONAL, DELTA, NOISE, LSUV)
-FROM_LEARNED, FROM_PRIORS = (GAUSSIAN, LEARNED), (DWP, DWP_ORTHOGONAL)
+FROM_LEARNED, FROM_PRIORS = (GAUSSIAN, LEARNED), (DWP, DWP_ORTHOGONAL, DWP_CENTRED, DWP_LSUV)
+BY_BATCH = (LSUV, DWP_LSUV)
 INITS = (*CONTROLS, *FROM_LEARNED, *FROM_PRIORS)
 KINDS = ("dense", "depthwise")
 
@@ -54,13 +55,14 @@ def initialize_(
                             2016), by their package ``lsuv``
     empirical Gaussian *    the Gaussian of ``learned`` kernels of the layer's kind and size, of the nearest depth
     learned kernels *       those kernels themselves, at random
-    dwp *                   :func:`dwp_init.apply_`
-    dwp, orthogonal *       that, then in each group the polar factor U Vᵀ of the ``(out, in · k · k)`` matrix: channels
-                            no longer repeat each other; a depthwise kernel is only scaled to norm 1
+    dwp *                   :func:`dwp_init.apply_`, each kernel drawn independently
+    dwp, orthogonal *       that with ``orthogonal=True``
+    dwp, centred *          dwp, each kernel less its mean
+    dwp, LSUV               dwp, then scaled as LSUV is
     ======================  =========================================================================================
 
     Those with * have He's root mean square √(2 / fan_in) exactly, layer by layer. A layer that no prior and no learned
-    kernel fits stays as it is.
+    kernel fits, such as one that cuts patches, has Kaiming's draw of that seed.
 
     Args:
         model: The model, on the CPU.
@@ -79,13 +81,15 @@ def initialize_(
     if not layers:
         raise ValueError("the model has no Conv2d with kernels larger than 1×1; nothing could be initialised")
     if init in FROM_PRIORS:
-        _from_priors_(model, layers, init, seed, priors)
+        drawn = _from_priors_(model, layers, init, seed, priors)
     elif init in FROM_LEARNED:
-        _from_learned_(layers, init, seed, learned)
-    elif init != DEFAULT:
-        for name, layer in layers.items():
-            _control_(layer, init, _generator(init, seed, name))
-    if init == LSUV:
+        drawn = _from_learned_(layers, init, seed, learned)
+    else:
+        drawn = []
+    control = KAIMING if drawn else init
+    for name in layers.keys() - drawn if init != DEFAULT else ():
+        _control_(layers[name], control, _generator(control, seed, name))
+    if init in BY_BATCH:
         _unit_variance_(model, layers, batch)
 
 
@@ -96,11 +100,11 @@ def check_init(init: str, *, priors: bool, learned: bool, batch: bool = True) ->
     for inits, there, way_out in (
         (FROM_PRIORS, priors, "priors="),
         (FROM_LEARNED, learned, "learned="),
-        ((LSUV,), batch, "batch="),
+        (BY_BATCH, batch, "batch="),
     ):
         if init in inits and not there:
             raise ValueError(f"{init!r} needs {way_out}, which is empty; give it, or choose another initialisation")
-    if init == LSUV:
+    if init in BY_BATCH:
         _lsuv()
 
 
@@ -112,7 +116,7 @@ def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 def kind_of(layer: nn.Conv2d) -> str:
     """Returns ``depthwise`` where each input channel is a group of its own, else ``dense``."""
-    return KINDS[1] if layer.groups == layer.in_channels > 1 else KINDS[0]
+    return KINDS[1] if is_depthwise(layer) else KINDS[0]
 
 
 def _generator(init: str, seed: int, name: str) -> torch.Generator:
@@ -145,27 +149,22 @@ def _write_(layer: nn.Conv2d, weight: Tensor) -> None:
     layer.weight.copy_(weight * (he_rms(layer) / weight.square().mean().sqrt()))
 
 
+@torch.no_grad()
 def _from_priors_(
     model: nn.Module,
     layers: Mapping[str, nn.Conv2d],
     init: str,
     seed: int,
     priors: Sequence[str | Path | Prior],
-) -> None:
-    report = dwp_init.apply_(model, list(priors), layers=list(layers), seed=seed)
-    for drawn in report.drawn if init == DWP_ORTHOGONAL else ():
-        layer = layers[drawn.layer]
-        _write_(layer, polar(layer.weight.detach(), layer.groups))
+) -> list[str]:
+    report = dwp_init.apply_(model, list(priors), layers=list(layers), orthogonal=init == DWP_ORTHOGONAL, seed=seed)
+    for drawn in report.drawn if init == DWP_CENTRED else ():
+        weight = layers[drawn.layer].weight
+        _write_(layers[drawn.layer], weight - weight.mean((2, 3), keepdim=True))
+    return report.initialized
 
 
-def polar(weight: Tensor, groups: int = 1) -> Tensor:
-    """Returns the polar factor U Vᵀ of each group's ``(out, in · k · k)`` matrix U S Vᵀ: the nearest orthogonal one."""
-    matrix = weight.reshape(groups, weight.shape[0] // groups, -1)
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    return (left @ right).reshape(weight.shape)
-
-
-def _from_learned_(layers: Mapping[str, nn.Conv2d], init: str, seed: int, learned: Learned) -> None:
+def _from_learned_(layers: Mapping[str, nn.Conv2d], init: str, seed: int, learned: Learned) -> list[str]:
     depths = {name: place / max(len(layers) - 1, 1) for place, name in enumerate(layers)}
     fitting = {name: learned.get(_key(layer), {}) for name, layer in layers.items()}
     if not any(fitting.values()):
@@ -182,6 +181,7 @@ def _from_learned_(layers: Mapping[str, nn.Conv2d], init: str, seed: int, learne
         else:
             drawn = dwp_init.Gaussian(tuple(kernels.shape[1:])).fit_(kernels).sample(shape[0] * shape[1], generator)
         _write_(layers[name], drawn.reshape(shape))
+    return [name for name, by_depth in fitting.items() if by_depth]
 
 
 def _key(layer: nn.Conv2d) -> tuple[str, int]:
@@ -238,10 +238,15 @@ def activation_scale(model: nn.Module, images: Tensor) -> list[float]:
 
 
 def effective_rank(activations: Tensor) -> float:
-    """Returns exp of the entropy of the eigenvalues of the channels' covariance, of activations ``(n, c, h, w)``."""
+    """Returns exp of the entropy of the eigenvalues of the channels' covariance, of activations ``(n, c, h, w)``.
+
+    It is 0 where all are constant, and where any is not finite.
+    """
     flat = activations.double().transpose(0, 1).flatten(1)
+    if not flat.isfinite().all():
+        return 0.0
     eigenvalues = torch.linalg.eigvalsh(flat.cov().reshape(len(flat), -1)).clamp_min(0)
-    if not eigenvalues.isfinite().all() or eigenvalues.sum() == 0:
+    if eigenvalues.sum() == 0:
         return 0.0
     return torch.distributions.Categorical(eigenvalues / eigenvalues.sum()).entropy().exp().item()
 

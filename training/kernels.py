@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dwp_init.files import write_bytes
+from training.checkpoints import Checkpoint
+from training.convolutions import read_layers
 from training.own_images import is_own, short_name
 from training.sources import network_file
 from training.stages import DONE, FIXED, Context, Stage, check_counts, read_config, read_done
@@ -116,7 +118,8 @@ class Kernels(Stage):
                 "images": source["data"][settings["data"]]["train"]["images"],
                 "synthetic": source["data"][settings["data"]]["train"]["synthetic"],
                 "layer": self.layer,
-                **{key: settings[key] for key in _RECIPE_KEYS},
+                "kind": self._kind(network_file(source_folder, seeds[0])),
+                **{key: settings[key] for key in (*_RECIPE_KEYS, "first_seed")},
                 "held_out_networks": {"validation": self.validation_networks, "test": self.test_networks},
                 "test_accuracy_mean": read_done(source_folder)["test_accuracy_mean"],
                 "made_with": read_done(source_folder)["made_with"],
@@ -135,6 +138,12 @@ class Kernels(Stage):
         picked = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(seed))[: self.per_network]
         return kernels[picked.sort().values]
 
+    def _kind(self, path: Path) -> str:
+        """Returns which of ``dwp_init.layers.KINDS`` the layer is; empty where its weight does not tell."""
+        checkpoint = Checkpoint(path.name, (path,))
+        found, _ = read_layers(checkpoint, checkpoint.entries())
+        return next((layer.kind for layer, _ in found if layer.name == f"{self.layer}.weight"), "")
+
     def _cut(self, weight: Tensor) -> Tensor:
         """Cuts a weight ``(out, in, k, k)`` into kernels ``(n, c, k, k)``: one per pair of channels (Eq. 5)."""
         return weight.flatten(0, 1)[:, None]
@@ -152,7 +161,18 @@ class JointKernels(Kernels):
         return weight
 
 
-_RECIPE_KEYS = ("network", "filters", "networks", "epochs", "batch_size", "lr", "l2", "precision", "first_seed")
+_RECIPE_KEYS = [
+    "network",
+    "filters",
+    "networks",
+    "epochs",
+    "batch_size",
+    "lr",
+    "l2",
+    "precision",
+    "init_scale",
+    "first_seed",
+]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def _tags(prior: Prior) -> list[str]:
         "deep-weight-prior",
         f"kernel-{_size(prior)}",
         *([f"kernel-channels-{channels}"] if channels > 1 else []),
+        *(["depthwise"] if wording.layer_kind(prior) == "depthwise" else []),
         f"family-{prior.family}",
         "pytorch",
         *(["synthetic"] if wording.is_synthetic(prior) else []),

@@ -15,7 +15,7 @@ KINDS = ("imagefolder", "parquet")
 HELD_OUT = ("test", "validation", "valid", "val")  # what the images to test on may be called
 EVERY = 10  # without such a part, every tenth image of what there is
 _LABELS = ("label", "labels", "fine_label")
-_PART = re.compile(r"(?:.*/)?(train|test|validation|valid|val)\b[^/]*\.parquet")
+_PART = re.compile(r"(?:.*/)?(train|test|validation|valid|val)(?![a-z])[^/]*\.parquet")
 
 
 def is_own(name: str) -> bool:

@@ -40,6 +40,8 @@ class Sources(Stage):
         lr: Initial learning rate.
         l2: Coefficient of the penalty.
         precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
+        init_scale: Factor on the initial weights of convolutions with kernels larger than 1×1. Below 1, where they are
+            normalised, kernels soon are what was learned rather than the noise that they began with.
         first_seed: Seed of the first network.
     """
 
@@ -52,6 +54,7 @@ class Sources(Stage):
     lr: float = 1e-3
     l2: float = 1e-3
     precision: str = "float32"
+    init_scale: float = 1.0
     first_seed: int = 0
 
     def data_sets(self) -> tuple[str, ...]:
@@ -61,6 +64,8 @@ class Sources(Stage):
         """Trains what is missing, on ``context.workers`` processes; a network in progress continues where it was."""
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is 'float32' or 'bfloat16'; got {self.precision!r}")
+        if not 0 < self.init_scale < math.inf:
+            raise ValueError(f"init_scale must be a number above 0; got {self.init_scale}")
         check_counts(networks=self.networks, epochs=self.epochs, batch_size=self.batch_size)
         images, labels = context.images(self.data, "train").to(context.device)
         test = context.images(self.data, "test").to(context.device)
@@ -108,6 +113,7 @@ class _Job:
         steps_per_epoch = max(n // stage.batch_size, 1)
         torch.manual_seed(seed)
         network = self.network().to(self.device, memory_format=torch.channels_last)
+        _rescale_(network, stage.init_scale)
         convolutions = {p for module in network.modules() if isinstance(module, nn.Conv2d) for p in module.parameters()}
         groups = [
             {"params": [p for p in network.parameters() if p in convolutions], "weight_decay": 2 * stage.l2},
@@ -147,6 +153,13 @@ class _Job:
         for number, batch in enumerate(batches, start=first):
             loss_sum += step(batch, self.stage.lr * (1 - number / total))
         return (loss_sum / len(batches)).item()
+
+
+@torch.no_grad()
+def _rescale_(network: nn.Module, factor: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and math.prod(module.kernel_size) > 1:
+            module.weight.mul_(factor)
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:

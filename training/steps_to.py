@@ -53,7 +53,8 @@ class StepsTo(Stage):
             )
         inits = list(dict.fromkeys(row["init"] for row in read_done(source)["table"]))
         seeds = sorted({seed for _, seed in rows})
-        curves = {init: torch.tensor([rows[init, seed][self.measure] for seed in seeds]) for init in inits}
+        values = {init: [rows[init, seed][self.measure] for seed in seeds] for init in inits}
+        curves = {init: torch.tensor(each, dtype=torch.float64) for init, each in values.items()}
         steps = {init: torch.tensor([self._steps(marks, curve) for curve in curves[init]]) for init in inits}
         table = [self._table_row(init, column, steps) for init in inits for column in range(len(self.levels))]
         flat = [

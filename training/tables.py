@@ -1,16 +1,35 @@
 """Tables of the README, the cards and the families' page, rendered from the results of record."""
 
 import csv
-import re
 from pathlib import Path
 
+from dwp_init import Prior, load_prior
 from dwp_init.registry import BUNDLED, registry
+from training import wording
 from training.converge import BASELINE, LEARNED
 from training.few_labels import DWP, FROM_DWP
+from training.inits import DWP_ORTHOGONAL
+from training.recipes import benchmark_init
 
 RESULTS = Path(__file__).parent / "results"
+SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted; each has a table of densities
 EFFECT_STEPS = ("25", "120")
+OTHER_FAMILIES = ("-h1", "-vae")
 FAMILY_STEPS = ("25", "120", "200")
+NATURAL = DWP_ORTHOGONAL  # what apply_ does with the set
+EARLY = "50"  # of the 200 steps of benchmark_init
+BENCHMARKS = {  # what the stages of benchmark_init are of
+    "benchmark_convmixer": "ConvMixer, 7×7 depthwise",
+    "benchmark_convnext": "ConvNeXt, 7×7 depthwise",
+    "benchmark_resnet": "ResNet-20, 3×3",
+    "benchmark_cifar": "the paper's CIFAR net, 7×7 and 5×5, no norm",
+    "benchmark_vgg": "VGG, 3×3, no norm",
+    "benchmark_mobilenet": "MobileNet, 3×3 depthwise",
+    "benchmark_convmixer_1000_labels": "ConvMixer, 1,000 labels",
+    "benchmark_convmixer_frozen": "ConvMixer, frozen depthwise kernels",
+    "benchmark_resnet_1000_labels": "ResNet-20, 1,000 labels",
+    "benchmark_cifar_frozen": "the paper's CIFAR net, frozen kernels",
+}
 FAMILIES = {  # by the end of the prior's name: title, and what the effect table calls it
     "": ("**scale mixture**, bundled", "dwp"),
     "-mixture": ("mixture of Gaussians", "mixture"),
@@ -49,19 +68,50 @@ def effect_table(inits: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
+def effect_line() -> str:
+    """Says how far ``converge_mnist.csv`` has dwp ahead of Kaiming, beside learned kernels and white noise."""
+    found = {(row["init"], row["step"]): row for row in read("converge_mnist.csv")}
+    leads = {
+        init: " and ".join(_paired(found[init, step], "kaiming") for step in EFFECT_STEPS)
+        for init in (DWP, LEARNED, "white noise, dwp's RMS")
+    }
+    accuracies = " and ".join(f"{float(found[BASELINE, step]['accuracy']):.1f}" for step in EFFECT_STEPS)
+    steps, seeds = " and ".join(EFFECT_STEPS), found[BASELINE, EFFECT_STEPS[0]]["seeds"]
+    return (
+        f"The paper's network on MNIST, from the `notmnist` priors: after {steps} steps {accuracies} % from Kaiming's "
+        f"initialisation, and over it, points ± sd of {seeds} paired seeds, "
+        + "; ".join(f"{lead} from {init}" for init, lead in leads.items())
+        + "."
+    )
+
+
 def priors_table() -> str:
-    """Renders the bundled priors with their density on held-out networks."""
+    """Renders the bundled priors but for other families of the same kernels, and their density on held-out networks."""
     lines = ["| prior | kernels | log p | Gaussian's log p | over the Gaussian | size |", "|---|---|---|---|---|---|"]
     for name in registry():
-        rows = {row["prior"]: row for row in read(f"density_notmnist_{kernel_size(name)}.csv")}
-        row, gaussian = rows[name], rows[f"notmnist-{kernel_size(name)}-gaussian"]
+        if name.endswith(OTHER_FAMILIES):
+            continue
+        prior = load_prior(name)
         size = sum(path.stat().st_size for path in (BUNDLED / name).iterdir())
-        link = f"[`{name}`](model_cards/{name}/README.md)"
-        lines.append(
-            f"| {link} | {kernel_size(name).replace('x', '×')} | {row['log_prob']} ± {row['standard_error']} | "
-            f"{gaussian['log_prob']} | {margin(row, 'gaussian')} | {size / 1e6:.2f} MB |"
-        )
+        cells = [f"[`{name}`](model_cards/{name}/README.md)", wording.kernels_note(prior), *_density_cells(prior, name)]
+        lines.append(f"| {' | '.join(cells)} | {size / 1e6:.2f} MB |")
     return "\n".join(lines)
+
+
+def _density_cells(prior: Prior, name: str) -> tuple[str, str, str]:
+    """Renders log p, the Gaussian's and the difference: from the table of record, or the prior's own metrics."""
+    size = size_of_record(name)
+    if size is None:
+        return wording.density_cells(prior)
+    rows = {row["prior"]: row for row in read(f"density_notmnist_{size}.csv")}
+    row, gaussian = rows[name], rows[f"notmnist-{size}-gaussian"]
+    return f"{row['log_prob']} ± {row['standard_error']}", gaussian["log_prob"], margin(row, "gaussian")
+
+
+def size_of_record(name: str) -> str | None:
+    """Returns which of ``SIZES`` has a prior in its table of densities; None for a prior that is in none."""
+    found = {row["prior"]: size for size in SIZES for row in read(f"density_notmnist_{size}.csv")}
+    return found.get(name)
 
 
 def families_table() -> str:
@@ -70,13 +120,13 @@ def families_table() -> str:
     cost = {row["prior"].removeprefix("notmnist-5x5"): row for row in read("decoding.csv")}
     densities = {
         size: {row["prior"].removeprefix(f"notmnist-{size}"): row for row in read(f"density_notmnist_{size}.csv")}
-        for size in ("7x7", "5x5")
+        for size in SIZES
     }
     steps = " | ".join(f"{step} steps, over Kaiming | over learned kernels" for step in FAMILY_STEPS)
     lines = [f"| family | log p, 7×7 | log p, 5×5 | | {steps} | draws, of `kaiming_normal_`'s time |"]
     lines.append("|---" * (5 + 2 * len(FAMILY_STEPS)) + "|")
     for suffix, (title, init) in FAMILIES.items():
-        rows = [densities[size][suffix] for size in ("7x7", "5x5")]
+        rows = [densities[size][suffix] for size in SIZES]
         cells = [title, *(f"{row['log_prob']} ± {row['standard_error']}" for row in rows), rows[0]["kind"]]
         lines.append(f"| {' | '.join([*cells, *_effects(effect, init)])} | {cost[suffix]['over_kaiming']}× |")
     others = {"dense VAE, decoder means": "dense VAE, decoder mean", "learned kernels at random": LEARNED}
@@ -162,6 +212,64 @@ def bayes_line() -> str:
     )
 
 
+def benchmarks() -> dict[str, list[dict[str, str]]]:
+    """Returns the records of ``benchmark_init`` that there are, by stage, in the order of the recipe."""
+    return {name: read(f"{name}.csv") for name in benchmark_init.stages() if (RESULTS / f"{name}.csv").exists()}
+
+
+def benchmark_table(every: bool = True) -> str:
+    """Renders for each network how far ``natural`` is ahead of Kaiming's initialisation, and its channel rank.
+
+    Args:
+        every: Whether those with few labels or frozen convolutions are shown too.
+    """
+    lines = [
+        "| network | Kaiming, % | `natural`, over Kaiming | early | steps to Kaiming's final accuracy | channel rank |",
+        "|---" * 6 + "|",
+    ]
+    for name, rows in benchmarks().items():
+        if not every and name.removeprefix("benchmark_") in benchmark_init.VARIANTS:
+            continue
+        found = {(row["init"], row["step"]): row for row in rows}
+        last = rows[-1]["step"]
+        ours, base = found[NATURAL, last], found[BASELINE, last]
+        cells = [BENCHMARKS[name], base["accuracy"], _over(ours), f"{_over(found[NATURAL, EARLY])} at {EARLY} steps"]
+        cells += [f"{ours['steps_to_kaiming'] or 'not reached'} of {last}", _rank(ours, base)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def benchmark_of(name: str) -> str:
+    """Renders one stage of ``benchmark_init``: each initialisation's rate, accuracies and state at the start."""
+    rows = benchmarks()[name]
+    steps = list(dict.fromkeys(row["step"] for row in rows))
+    base = next(row for row in rows if row["init"] == BASELINE)
+    lines = [
+        f"| init | rate | {' | '.join(f'{step} steps' for step in steps)} | over Kaiming | ahead | steps to Kaiming's "
+        "final | channel rank | activations |",
+        "|---" * (7 + len(steps)) + "|",
+    ]
+    for init in dict.fromkeys(row["init"] for row in rows):
+        by_step = {row["step"]: row for row in rows if row["init"] == init}
+        end = by_step[steps[-1]]
+        cells = [f"**{init}**" if init == NATURAL else init, f"{float(end['rate']):g}"]
+        cells += [f"{float(by_step[step]['accuracy']):.1f}" for step in steps]
+        cells += ["", ""] if init == BASELINE else [_over(end), f"{end['ahead_of_kaiming']} of {end['seeds']}"]
+        cells += [end["steps_to_kaiming"] or "not reached", _rank(end, base)]
+        cells.append(f"{float(end['scale_min']):.2g} to {float(end['scale_max']):.2g}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _over(row: dict[str, str]) -> str:
+    return f"{float(row['over_kaiming']):+.1f} ± {float(row['over_kaiming_95']):.1f}"
+
+
+def _rank(row: dict[str, str], base: dict[str, str]) -> str:
+    """Renders the channel rank, the mean over layers and the last layer's, as a share of Kaiming's."""
+    return " / ".join(f"{float(row[key]) / float(base[key]):.2f}" for key in ("channel_rank", "channel_rank_last"))
+
+
 def few_labels_accuracy(record: str) -> str:
     """Renders a record of ``fig2a_mnist``: accuracy of the ensemble, a row per prior, the paper's three last."""
     rows, sizes = _few_labels(record)
@@ -237,8 +345,3 @@ def read(name: str) -> list[dict[str, str]]:
     if not path.exists():
         raise FileNotFoundError(f"no {path}; run the recipe that records it, see python -m training list")
     return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def kernel_size(name: str) -> str:
-    """Returns the kernel size in a prior's name, such as ``7x7``."""
-    return next(part for part in name.split("-") if re.fullmatch(r"\d+x\d+", part))

@@ -20,6 +20,7 @@ from dwp_init import (
     MixtureByDepth,
     Prior,
 )
+from dwp_init.layers import KINDS
 from training.kernels import PARTS
 
 DATA_SETS = {
@@ -30,6 +31,7 @@ DATA_SETS = {
     "tinyimagenet32-a": "the first 100 classes of Tiny ImageNet at 32×32",
 }
 LONGEST = 300
+FEW = 10  # kernels to each of their numbers; below, a covariance is hardly known
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
 _SOURCES = {
     "dataset": str,
@@ -86,10 +88,29 @@ def size_text(prior: Prior) -> str:
     return "×".join(map(str, prior.kernel_shape[1:]))
 
 
+def layer_kind(prior: Prior) -> str:
+    """Returns which of ``dwp_init.layers.KINDS`` the prior's kernels are of; empty where it is not recorded."""
+    found = section(prior.details, "source").get("kind")
+    return found if found in KINDS else ""
+
+
 def kernels_text(prior: Prior) -> str:
     """Returns what the prior draws, such as ``7×7 convolution kernels of 3 channels``."""
-    channels = prior.kernel_shape[0]
-    return f"{size_text(prior)} convolution kernels" + (f" of {channels} channels" if channels > 1 else "")
+    channels, depthwise = prior.kernel_shape[0], "depthwise " if layer_kind(prior) == "depthwise" else ""
+    return f"{size_text(prior)} {depthwise}convolution kernels" + (f" of {channels} channels" if channels > 1 else "")
+
+
+def kernels_note(prior: Prior) -> str:
+    """Returns the same for a table's cell, such as ``7×7``, ``7×7 RGB stem`` or ``3×3 depthwise, by depth``."""
+    channels, of = prior.kernel_shape[0], layer_kind(prior)
+    text = size_text(prior)
+    if (channels, of) == (3, "stem"):
+        text += " RGB stem"
+    elif channels > 1:
+        text += f" of {channels} channels"
+    if of == "depthwise":
+        text += " depthwise"
+    return f"{text}, by depth" if isinstance(prior, MixtureByDepth) else text
 
 
 def source_text(prior: Prior) -> str:
@@ -120,13 +141,27 @@ def data_text(source: Mapping[str, Any]) -> str:
 
 
 def _kept_text(source: Mapping[str, Any]) -> str:
-    counts, kept = section(source, "kernels"), number(source, "kept")
-    if not _fits(counts, dict.fromkeys(PARTS, int)) or kept is None or not 1e-4 <= kept <= 1:
+    counts, shares = section(source, "kernels"), _kept_shares(source)
+    if not _fits(counts, dict.fromkeys(PARTS, int)) or not shares:
         return ""
     total = sum(counts[part] for part in PARTS)
-    if kept == 1:
+    if min(shares) == 1:
         return f"All {total:,} kernels were kept."
-    return f"{total:,} of about {float(f'{total / kept:.3g}'):,.0f} kernels were kept; smaller ones were left out."
+    if len(shares) > 1:
+        return f"{total:,} kernels were kept, {_span(shares)} of each layer's; smaller ones were left out."
+    return f"{total:,} of about {float(f'{total / shares[0]:.3g}'):,.0f} kernels were kept; smaller ones were left out."
+
+
+def _kept_shares(source: Mapping[str, Any]) -> list[float]:
+    """Returns what share of its kernels each layer kept; empty where one is none."""
+    kept = source.get("kept")
+    shares = kept if isinstance(kept, list) else [kept]
+    return shares if all(_is(share, float) and 1e-4 <= share <= 1 for share in shares) else []
+
+
+def _span(shares: list[float]) -> str:
+    low, high = (f"{100 * share:.1f}" for share in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def source_table(prior: Prior) -> str:
@@ -143,23 +178,41 @@ def source_table(prior: Prior) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]) if rows else ""
 
 
+def _init_scale(source: Mapping[str, Any]) -> str:
+    factor = source.get("init_scale", 1.0)
+    return f", spatial kernels from {plain(factor)} of their usual initial scale" if factor != 1 else ""
+
+
 def _source_rows(source: Mapping[str, Any]) -> dict[str, str]:
     rows = {
         "data": f"{data_text(source)}, {source['images']:,} images",
         "networks": _networks_text(source),
         "their training": f"{source['epochs']:,} epochs, batches of {source['batch_size']:,}, Adam {source['lr']:g}, "
-        f"linear decay, l2 {source['l2']:g}, {plain(source['precision'])}",
+        f"linear decay, l2 {source['l2']:g}, {plain(source['precision'])}{_init_scale(source)}",
         "their test accuracy": f"{100 * source['test_accuracy_mean']:.1f} %",
-        "layer": plain(source["layer"]),
+        **_layer_row(source["layer"]),
     }
-    kept, threshold, share = (number(source, key) for key in ("kept", "norm_threshold", "min_norm"))
-    if kept is not None and threshold is not None:
-        rule = "" if share is None else f", {share:g} times the 95 % quantile of the fitting networks"
-        rows["kernels kept"] = f"{100 * kept:.1f} %, of norm ≥ {threshold:g}{rule}"
+    if kept := _kept_row(source):
+        rows["kernels kept"] = kept
     made = section(source, "made_with")
     if _fits(made, {"torch": str, "processor": str}):
         rows["made with"] = f"PyTorch {plain(made['torch'])}, {plain(made['processor'])}"
     return rows
+
+
+def _layer_row(layer: str | list[Any]) -> dict[str, str]:
+    return {"layer": plain(layer)} if isinstance(layer, str) else {"layers": plain(", ".join(map(str, layer)))}
+
+
+def _kept_row(source: Mapping[str, Any]) -> str:
+    """Says what share of the kernels was kept and by which rule; the threshold is known where there is one layer."""
+    shares, threshold, share = _kept_shares(source), number(source, "norm_threshold"), number(source, "min_norm")
+    rule = "" if share is None else f"{share:g} times the 95 % quantile of the fitting networks"
+    if len(shares) > 1:
+        return f"{_span(shares)} of each layer's" + (f", of norm ≥ {rule}" if rule else "")
+    if not shares or threshold is None:
+        return ""
+    return f"{_span(shares)}, of norm ≥ {threshold:g}" + (f", {rule}" if rule else "")
 
 
 def _networks_text(source: Mapping[str, Any]) -> str:
@@ -175,9 +228,14 @@ def _fit_text(prior: Prior, fit: Mapping[str, Any]) -> str:
         return "maximum likelihood"
     if isinstance(prior, (GaussianMixture, MixtureByDepth)) and _fits(fit, _BY_EM):
         tried = [" or ".join(map(plain, fit[key])) for key in ("components", "shrinkages")]
+        by_depth, starts = isinstance(prior, MixtureByDepth), fit["restarts"]
+        averaged = f", the average of {starts:,} starts" if by_depth and starts > 1 else ""
+        reaches = fit.get("reaches", (0,)) if by_depth else (0,)
+        own = f", to a layer's kernels and those up to {' or '.join(map(plain, reaches))} layers away"
+        averaged = (own if max(reaches) > 0 else "") + averaged
         return (
-            f"expectation-maximisation with {tried[0]} components and a shrinkage of {tried[1]} kernels, the best on "
-            f"the validation kernels; at most {fit['most']:,} kernels"
+            f"{'at each depth ' * by_depth}expectation-maximisation with {tried[0]} components and a shrinkage of "
+            f"{tried[1]} kernels{averaged}, the best on the validation kernels; at most {fit['most']:,} kernels"
         )
     if isinstance(prior, KernelDensity) and _fits(fit, {"most": int}):
         return f"the bandwidth that is best on the validation kernels; at most {fit['most']:,} kernels kept"
@@ -210,7 +268,10 @@ def _family(prior: Prior) -> str:
     if isinstance(prior, MixtureByDepth):
         components = sum(mixture.components for mixture in prior.mixtures)
         depths = ", ".join(f"{depth:.2g}" for depth in prior.depths)
-        return f"Gaussian scale mixtures by relative depth ({depths}), {components} components in all."
+        return (
+            f"Gaussian scale mixtures by relative depth ({depths}), {components} components in all; each layer takes "
+            "that of the depth nearest to its own."
+        )
     if isinstance(prior, KernelDensity):
         return f"A kernel density: {prior.count:,} learned kernels, each blurred by the covariance of all."
     if isinstance(prior, Flow):
@@ -252,20 +313,59 @@ def _latent_family(prior: KernelVAE) -> str:
 def density_text(prior: Prior) -> str:
     """Says how likely held-out kernels are, beside a Gaussian and a mixture; what is missing is not measured."""
     metrics = section(prior.details, "metrics")
-    found, gaussian = number(metrics, "log_prob"), number(metrics, "gaussian_log_prob")
-    if found is None:
+    if number(metrics, "log_prob") is None:
         return "Not measured: the log p of kernels held out of the fit, and a Gaussian's and a mixture's beside it."
-    count = f"{metrics['kernels']:,} kernels" if _is(metrics.get("kernels"), int) else "kernels"
-    kind = "a lower bound by importance sampling" if is_bound(prior) else "exact"
-    over = "" if gaussian is None else f"{found - gaussian:+.3f}"
-    control = "not measured" if gaussian is None else f"{gaussian:g}"
-    return (
-        f"Mean log p of {count} held out of the fit, in nats per kernel; this prior's is {kind}:\n\n"
-        "| density | log p | over the Gaussian |\n|---|---|---|\n"
-        f"| **this prior** | {found:g} | {over} |\n"
-        f"| Gaussian with a full covariance | {control} | |\n"
-        "| mixture of Gaussians beside it | not measured | |"
-    )
+    exactness = "a lower bound by importance sampling" if is_bound(prior) else "exact"
+    unknown, known = density_cells(prior), density_cells(prior, "log_prob_at_depth")
+    by_depth = _log_prob_by_depth(prior)
+    lines = [
+        f"Mean log p of {_held_out_text(prior)}, in nats per kernel; this prior's is {exactness}:\n",
+        "| density | log p | over the Gaussian |",
+        "|---|---|---|",
+        *_density_rows(", depth unknown" if known[0] else "", "Gaussian with a full covariance", unknown),
+        *(_density_rows(", depth known", "Gaussian for each depth", known) if known[0] else []),
+        "| mixture of Gaussians beside it | not measured | |",
+        *([f"\nBy relative depth, 0 at the images: {by_depth}."] if by_depth else []),
+    ]
+    return "\n".join(lines)
+
+
+def density_cells(prior: Prior, known: str = "log_prob") -> tuple[str, str, str]:
+    """Renders log p of held-out kernels, a Gaussian's, and how far it is above that; empty where it was not measured.
+
+    Args:
+        prior: The prior.
+        known: The metric: ``log_prob``, or ``log_prob_at_depth`` for kernels of known depth.
+    """
+    metrics = section(prior.details, "metrics")
+    found, gaussian = number(metrics, known), number(metrics, f"gaussian_{known}")
+    shown = ["" if value is None else f"{value:.7g}" for value in (found, gaussian)]
+    return *shown, "" if None in (found, gaussian) else f"{found - gaussian:+.3f}"
+
+
+def _density_rows(which: str, control: str, cells: tuple[str, str, str]) -> list[str]:
+    found, beside, over = cells
+    return [f"| **this prior**{which} | {found} | {over} |", f"| {control} | {beside or 'not measured'} | |"]
+
+
+def _held_out_text(prior: Prior) -> str:
+    """Says what kernels a prior was judged by, such as ``192 kernels of 2 networks that were held out whole``."""
+    count = section(prior.details, "metrics").get("kernels")
+    kernels = f"{count:,} kernel{'s' * (count != 1)}" if _is(count, int) else "kernels"
+    networks = section(section(prior.details, "source"), "held_out_networks").get("test")
+    if not _is(networks, int):
+        return f"{kernels} held out of the fit"
+    held_out = "1 network that was" if networks == 1 else f"{networks:,} networks that were"
+    return f"{kernels} of {held_out} held out whole"
+
+
+def _log_prob_by_depth(prior: Prior) -> str:
+    """Lists log p of the kernels of each depth under the mixture of that depth; empty where it was not measured."""
+    values = section(prior.details, "metrics").get("log_prob_by_depth")
+    depths = prior.depths if isinstance(prior, MixtureByDepth) else ()
+    if not isinstance(values, list) or len(values) != len(depths) or not all(_is(value, float) for value in values):
+        return ""
+    return ", ".join(f"{value:g} at {depth:.2g}" for value, depth in zip(values, depths, strict=True))
 
 
 def samples_text(prior: Prior) -> str:
@@ -305,15 +405,42 @@ def limits(prior: Prior) -> list[str]:
         found.append("It knows single kernels, not how the channels of a layer go together.")
     else:
         found.append(f"It draws {channels} channels together, so a layer's input channels must be a multiple of that.")
+    if layer_kind(prior) == "depthwise":
+        found.append("Its kernels are of depthwise layers; `layers=` of `apply_` narrows the choice to those.")
     metrics = section(prior.details, "metrics")
-    log_prob, gaussian = number(metrics, "log_prob"), number(metrics, "gaussian_log_prob")
+    log_prob, gaussian, at_depth = (
+        number(metrics, key) for key in ("log_prob", "gaussian_log_prob", "log_prob_at_depth")
+    )
     if log_prob is not None and gaussian is not None and log_prob < gaussian:
         found.append(
             "As a density it was not shown to be better than a Gaussian: the lower bound on its log p is below that."
             if is_bound(prior)
             else "As a density it is worse than a Gaussian."
         )
-    return found
+    if log_prob is not None and at_depth is not None and at_depth < log_prob:
+        found.append("Knowing the depth does not help: held-out kernels are likelier under all its mixtures together.")
+    return found + _few_kernels(prior)
+
+
+def _few_kernels(prior: Prior) -> list[str]:
+    train = section(section(prior.details, "source"), "kernels").get("train")
+    depths = len(prior.depths) if isinstance(prior, MixtureByDepth) else 1
+    if not _is(train, int) or train >= FEW * prior.dim * depths:
+        return []
+    at_depths = f", at {depths} depths" if depths > 1 else ""
+    numbers = f"{train:,} of {prior.dim:,} numbers each{at_depths}"
+    return [f"There were few kernels to fit it to, and the Gaussian beside it: {numbers}."]
+
+
+def source_limits(prior: Prior) -> list[str]:
+    """Returns what alone the prior has seen; nothing where that is not recorded."""
+    source = section(prior.details, "source")
+    if not _fits(source, _SOURCES) or is_synthetic(prior):
+        return []
+    return [
+        f"Its kernels come from one kind of network and one data set: {_networks_text(source)}, trained on "
+        f"{data_text(source)} to a test accuracy of {100 * source['test_accuracy_mean']:.1f} %."
+    ]
 
 
 def _fits(mapping: Mapping[str, Any], form: Mapping[str, type | tuple[type, ...]]) -> bool:

@@ -265,6 +265,15 @@ def test_learned_kernels_come_from_stages_by_kind_size_and_depth(tmp_path: Path)
     job.check()
     with pytest.raises(ValueError, match=r"the model has .*depthwise 7×7 kernels, the learned ones are dense 7×7"):
         _job(tmp_path, **learned | {"kinds": ("dense",) * 2}, inits=("Kaiming", "learned kernels")).check()
+    twice = learned | {"depths": (0.0, 0.0)}
+    with pytest.raises(ValueError, match=r"for each kind, .*; last has \(1, 7, 7\) depthwise ones at depth 0"):
+        _job(tmp_path, **twice)
+    with pytest.raises(ValueError, match=r"each kernels stage needs .* depth from 0 to 1; got .* depths=\(0.0, 1.5\)"):
+        replace(SMALL, **learned | {"depths": (0.0, 1.5)})._check()
+    colour = torch.randn(20, 3, 7, 7)
+    KernelSet(colour, colour.clone(), colour.clone(), torch.zeros(20)).save(tmp_path / "last")
+    with pytest.raises(ValueError, match=r"kernels of one channel are drawn, .*; last has \(3, 7, 7\) depthwise ones"):
+        _job(tmp_path, **learned)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,50 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import dwp_init
-from training import bundle, recipes
+from dwp_init import registry
+from training import bundle, cards, recipes, tables
 from training.__main__ import main
-from training.fit import fitted_prior
+from training.fit import FitByDepth, FitMixture, fitted_prior
+from training.kernels import JointKernels, Kernels
+from training.metadata import check_card
+from training.sources import Sources
 from training.stages import Context, run_stages
+
+GRID = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
+HELD_OUT = {"needs": ("sources",), "validation_networks": 1, "test_networks": 1}
+SMALL = {  # in the manner of prior_tinyimagenet
+    "sources": Sources(
+        data="tinyimagenet32-a", network="resnet-7x7-stem", filters=(4, 4, 4), networks=3, epochs=1, batch_size=128
+    ),
+    "kernels_stem": JointKernels(layer="stem.0", **HELD_OUT),
+    "kernels_1": Kernels(layer="body.0.conv1", **HELD_OUT),
+    "kernels_2": Kernels(layer="body.2.conv2", min_norm=0.5, **HELD_OUT),
+    "mixture_stem": FitMixture(("kernels_stem",), "tinyimagenet-stem-7x7", **GRID),
+    "by_depth": FitByDepth(("kernels_1", "kernels_2"), "tinyimagenet-3x3", depths=(0.5, 1.0), **GRID),
+}
+PRIORS = {"tinyimagenet-3x3": "by_depth", "tinyimagenet-stem-7x7": "mixture_stem"}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty registry and folders in place of the package's and the cards'."""
+    (tmp_path / "registry.json").write_text("{}")
+    for module in (registry, bundle):
+        monkeypatch.setattr(module, "REGISTRY", tmp_path / "registry.json")
+    for module in (registry, bundle, cards, tables):
+        monkeypatch.setattr(module, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(bundle, "CARDS", tmp_path / "cards")
+    registry.registry.cache_clear()
+    yield tmp_path
+    registry.registry.cache_clear()
 
 
 def test_bundling_needs_a_finished_recipe_that_makes_priors(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -61,7 +95,7 @@ def test_a_pin_to_the_hub_is_kept_if_and_only_if_the_files_are_the_same(
     small = recipe.stages(smoke=True)
     monkeypatch.setattr(recipe, "stages", lambda: {name: small[name] for name in ("sources", "kernels_7x7", "h1_7x7")})
     monkeypatch.setattr(recipe, "PRIORS", {"notmnist-7x7-h1": "h1_7x7"})
-    monkeypatch.setattr(bundle, "_provenance", lambda kernels, sources: {})  # synthetic images leave no digest
+    monkeypatch.setattr(bundle, "_provenance", lambda kernels: {})  # synthetic images leave no digest
     run_stages(recipe.stages(), Context(out=tmp_path / "runs", smoke=True))
     monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _as_if_of_real_data(fitted_prior(folder), note))
     note = "first"
@@ -73,6 +107,54 @@ def test_a_pin_to_the_hub_is_kept_if_and_only_if_the_files_are_the_same(
     written = json.loads((tmp_path / "registry.json").read_text())["notmnist-7x7-h1"]
     assert {key: written[key] for key in ("repo", "revision") if key in written} == kept
     assert {path.name for path in (tmp_path / "CARDS" / "notmnist-7x7-h1").iterdir()} == {"kernels.png", "latent.png"}
+
+
+def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From several kernels stages: files, entries, pictures, cards without tables of record, rows of the README."""
+    runs = package / "runs"
+    run_stages(SMALL, Context(out=runs, smoke=True))
+    config = json.loads((runs / "sources" / "config.json").read_text())
+    del config["data"]["smoke"]
+    (runs / "sources" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _as_if_of_real_data(fitted_prior(folder), ""))
+    recipe = SimpleNamespace(stages=lambda: SMALL, PRIORS=PRIORS)
+    assert bundle.bundle(recipe, runs) == list(PRIORS) == dwp_init.list_priors()
+    by_depth, stem = map(dwp_init.load_prior, PRIORS)
+    digests = {"tinyimagenet32-a": config["data"]["tinyimagenet32-a"]["train"]["sha256"]}
+    for prior, rule, kind in ((by_depth, [0.25, 0.5], "dense"), (stem, 0.25, "stem")):
+        source = prior.details["source"]
+        assert (source["min_norm"], source["data_sha256"], source["kind"]) == (rule, digests, kind)
+        name = prior.details["name"]
+        assert registry.registry()[name]["kernel_shape"] == list(prior.kernel_shape)
+        assert (package / "cards" / name / "kernels.png").read_bytes().startswith(b"\x89PNG")
+        text = cards.render_card(prior, name)
+        check_card(text, prior, ("README.md", "kernels.png"))
+        assert "Not measured: how a network trains from its draws" in text
+        assert "MIT. Made by `python -m training run prior_tinyimagenet` in a clone" in text
+    text = cards.render_card(by_depth, "tinyimagenet-3x3")
+    assert "beside draws from tinyimagenet-3x3, by depth](kernels.png)" in text
+    assert f"| **this prior**, depth known | {by_depth.details['metrics']['log_prob_at_depth']:g} |" in text
+    assert "tinyimagenet-stem-7x7, in colour](kernels.png)" in cards.render_card(stem, "tinyimagenet-stem-7x7")
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in tables.priors_table().splitlines()[2:]]
+    for row, prior, kernels in zip(rows, (by_depth, stem), ("3×3, by depth", "7×7 RGB stem"), strict=True):
+        metrics = prior.details["metrics"]
+        found, gaussian = metrics["log_prob"], metrics["gaussian_log_prob"]
+        assert row[:2] == [kernels, f"{found:.7g}"]
+        assert row[2:4] == [f"{gaussian:.7g}", f"{found - gaussian:+.3f}"] and row[4].endswith(" MB")
+
+
+def test_provenance_is_of_all_kernels_stages(tmp_path: Path) -> None:
+    for name, images in (("one", "cifar10"), ("two", "mnist")):
+        for folder, config in (
+            (f"sources_{name}", {"data": {images: {"train": {"sha256": f"digest of {images}"}}}}),
+            (f"kernels_{name}", {"settings": {"needs": [f"sources_{name}"], "min_norm": 0.25}}),
+        ):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "config.json").write_text(json.dumps(config))
+    both = [tmp_path / "kernels_one", tmp_path / "kernels_two"]
+    digests = {"cifar10": "digest of cifar10", "mnist": "digest of mnist"}
+    assert bundle._provenance(both) == {"min_norm": 0.25, "data_sha256": digests}
+    assert bundle._provenance(both[:1])["data_sha256"] == {"cifar10": "digest of cifar10"}
 
 
 def _as_if_of_real_data(prior: dwp_init.Prior, note: str) -> dwp_init.Prior:

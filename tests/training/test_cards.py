@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 import dwp_init
 from dwp_init import Gaussian, KernelVAE, MixtureByDepth, Prior, load_prior, save_prior
 from dwp_init.registry import registry
-from training import cards, tables
+from training import cards, tables, wording
 from training.__main__ import main
 from training.metadata import card_metadata, check_card
 from training.wording import source_table
@@ -57,11 +57,13 @@ def files_of(prior: Prior) -> list[str]:
 def test_pages_are_those_that_the_results_give() -> None:
     """No number by hand: cards and the README's tables are what ``python -m training cards`` writes."""
     pages = cards.pages()
-    assert len(pages) == 9
+    assert len(pages) == 16
     for path, text in pages.items():
         assert path.read_text() == text, f"{path} is stale; run python -m training cards"
         assert not re.search(r"\{\{|\{%|\n\n\n", text)
     assert sorted(path.name for path in cards.CARDS.glob("*.*")) == [
+        "benchmark.md",
+        "benchmark.md.jinja",
         "families.md",
         "families.md.jinja",
         "few_labels.md",
@@ -87,24 +89,28 @@ def test_a_bundled_card_says_what_its_config_says(name: str) -> None:
     text = (cards.CARDS / name / "README.md").read_text()
     check_card(text, prior, files_of(prior))
     data = ModelCard(text).data
-    size = tables.kernel_size(name)
+    recorded = tables.size_of_record(name) is not None
+    channels, *size = prior.kernel_shape
     assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "dwp_init", None)
     assert data.tags == [
         "dwp-prior",
         "weight-initialization",
         "deep-weight-prior",
-        f"kernel-{size}",
+        f"kernel-{size[0]}x{size[1]}",
+        *([f"kernel-channels-{channels}"] if channels > 1 else []),
+        *(["depthwise"] if prior.details["source"].get("kind") == "depthwise" else []),
         f"family-{prior.family}",
         "pytorch",
     ]
     assert data.datasets is None
-    assert "notMNIST" in text
+    assert wording.DATA_SETS[registry()[name]["source"]] in text
     (result,) = data.eval_results
     assert data.model_name == name
     assert result.metric_value == prior.details["metrics"]["log_prob"] == registry()[name]["log_prob"]
     assert result.metric_name == "log p, nats per kernel" + ("" if prior.exact else " (lower bound)")
     assert list(parts(text)) == HEADINGS
-    assert "ot measured:" not in text
+    assert ("ot measured:" not in text) == recorded == name.startswith("notmnist-")
+    assert "Made by `python -m training run prior_" in parts(text)["Licence"]
     assert f'report = dwp_init.apply_(model, prior="{name}")' in parts(text)["Use"]
     assert ("not shown to be better than a Gaussian" in text) == (name == "notmnist-7x7-h1")
 
@@ -121,6 +127,11 @@ def test_tables_of_record_are_only_for_the_bundled_prior_under_its_own_name() ->
         assert "| Gaussian with a full covariance | 43.588 | |" in text
         assert parts(text)["Effect on training"].startswith("Not measured")
         check_card(text, prior, FILES)
+
+
+def test_the_priors_of_record_are_in_a_table_of_densities() -> None:
+    sizes = {"notmnist-7x7": "7x7", "notmnist-5x5-h1": "5x5", "notmnist-7x7-flow": "7x7", "tinyimagenet-7x7": None}
+    assert {name: tables.size_of_record(name) for name in sizes} == sizes
 
 
 def test_a_missing_result_names_its_recipe_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,6 +184,14 @@ def test_source_networks_are_named(settings: dict[str, Any], said: str) -> None:
     assert f"\n| networks | {said} |\n" in source_table(licensed(Gaussian((1, 3, 3)), source=source))
 
 
+@pytest.mark.parametrize(("scale", "said"), [({}, False), ({"init_scale": 1.0}, False), ({"init_scale": 0.1}, True)])
+def test_an_initial_scale_of_the_sources_is_said(scale: dict[str, Any], said: bool) -> None:
+    counts = {"images": 5, "networks": 24, "epochs": 1, "batch_size": 2, "lr": 0.1, "l2": 0.2, "filters": [1, 2]}
+    source = counts | {"dataset": "d", "layer": "l", "precision": "float32", "test_accuracy_mean": 0.5} | scale
+    table = source_table(licensed(Gaussian((1, 3, 3)), source=source))
+    assert ("float32, spatial kernels from 0.1 of their usual initial scale |" in table) == said
+
+
 def test_a_prior_by_depth_says_so() -> None:
     """Its layers are a list, and its kept shares too, for which there is no one number."""
     made = {
@@ -185,17 +204,108 @@ def test_a_prior_by_depth_says_so() -> None:
         "l2": 0.2,
     }
     made |= {"network": "convmixer", "filters": [8], "precision": "float32", "test_accuracy_mean": 0.5}
-    made |= {"layer": ["a", "b"], "kept": [1.0, 0.5], "kernels": {"train": 4, "validation": 2, "test": 2}}
-    fit = {"components": [2], "shrinkages": [3.0], "restarts": 1, "most": 20}
+    made |= {"layer": ["a", "b"], "kept": [1.0, 0.5], "kernels": {"train": 400, "validation": 2, "test": 2}}
+    made |= {"held_out_networks": {"validation": 1, "test": 1}, "min_norm": 0.25, "kind": "depthwise"}
+    fit = {"components": [2], "shrinkages": [3.0], "restarts": 2, "most": 20}
+    metrics = {"log_prob": 2.5, "kernels": 2, "kind": "exact", "gaussian_log_prob": 2.0}
+    metrics |= {"log_prob_at_depth": 3.0, "gaussian_log_prob_at_depth": 3.25, "log_prob_by_depth": [-1.5, 7.5]}
     prior = MixtureByDepth((1, 3, 3), (0.25, 1.0), (2, 3))
-    text = cards.render_card(licensed(prior, source=made, fit=fit), "user/deep")
+    text = cards.render_card(licensed(prior, source=made, fit=fit, metrics=metrics), "user/deep")
     found = parts(text)
     assert found["Family and size"].startswith(
-        "Gaussian scale mixtures by relative depth (0.25, 1), 5 components in all."
+        "Gaussian scale mixtures by relative depth (0.25, 1), 5 components in all; each layer takes that of the depth"
     )
+    assert "A prior over 3×3 depthwise convolution kernels, for" in text
     assert "The kernels of 2 layers of 3 small networks, trained on the first 100 classes of Tiny ImageNet at" in text
-    assert "expectation-maximisation with 2 components" in text
+    assert "404 kernels were kept, 50.0 to 100.0 % of each layer's; smaller ones were left out." in text
+    assert "| layers | a, b |" in text
+    rule = "of norm ≥ 0.25 times the 95 % quantile of the fitting networks"
+    assert f"| kernels kept | 50.0 to 100.0 % of each layer's, {rule} |" in text
+    assert "| fit | at each depth expectation-maximisation with 2 components and a shrinkage of 3 kernels, the" in text
+    assert "the average of 2 starts" in text
+    assert found["How likely held-out kernels are"].splitlines() == [
+        "Mean log p of 2 kernels of 1 network that was held out whole, in nats per kernel; this prior's is exact:",
+        "",
+        "| density | log p | over the Gaussian |",
+        "|---|---|---|",
+        "| **this prior**, depth unknown | 2.5 | +0.500 |",
+        "| Gaussian with a full covariance | 2 | |",
+        "| **this prior**, depth known | 3 | -0.250 |",
+        "| Gaussian for each depth | 3.25 | |",
+        "| mixture of Gaussians beside it | not measured | |",
+        "",
+        "By relative depth, 0 at the images: -1.5 at 0.25, 7.5 at 1.",
+    ]
+    limits = found["Where it does not help"]
+    assert "from one kind of network and one data set: 3 of kind convmixer, 8 filters, trained on" in limits
+    assert "to a test accuracy of 50.0 %." in limits
+    assert "- Its kernels are of depthwise layers;" in limits
+    assert "few kernels" not in limits and "Knowing the depth does not help" not in limits
     check_card(text, prior, FILES)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said", "row"),
+    [
+        ([1.0, 1.0], "All 8 kernels were kept.", "| kernels kept | 100.0 % of each layer's |"),
+        (1.0, "All 8 kernels were kept.", "| kernels kept | 100.0 %, of norm ≥ 0.125 |"),
+        (0.5, "8 of about 16 kernels were kept; smaller ones", "| kernels kept | 50.0 %, of norm ≥ 0.125 |"),
+        ([0.5, "1"], "", ""),
+        ([], "", ""),
+        (None, "", ""),
+    ],
+)
+def test_the_share_of_kernels_that_was_kept(kept: Any, said: str, row: str) -> None:
+    counts = {"images": 5, "networks": 24, "epochs": 1, "batch_size": 2, "lr": 0.1, "l2": 0.2, "filters": [1]}
+    made = counts | {"dataset": "d", "layer": "l", "precision": "float32", "test_accuracy_mean": 0.5, "kept": kept}
+    made |= {"kernels": {"train": 4, "validation": 2, "test": 2}, "norm_threshold": 0.125}
+    text = cards.render_card(licensed(Gaussian((1, 3, 3)), source=made), "user/prior")
+    assert said in text and row in text
+    assert ("were kept" in text) == bool(said) and ("| kernels kept |" in text) == bool(row)
+
+
+@pytest.mark.parametrize("values", [HOSTILE, [1.0], [1.0, HOSTILE], [1.0, 2.0, 3.0], {"a": 1}, None])
+def test_log_p_by_depth_of_another_form_is_left_out(values: Any) -> None:
+    metrics = {"log_prob": 1.0, "log_prob_at_depth": values, "log_prob_by_depth": values}
+    found = parts(cards.render_card(licensed(MixtureByDepth((1, 3, 3)), metrics=metrics), "user/deep"))
+    assert found["How likely held-out kernels are"].endswith("| mixture of Gaussians beside it | not measured | |")
+    assert "| **this prior** | 1 |  |" in found["How likely held-out kernels are"]
+
+
+def test_what_depth_and_few_kernels_do_not_give_is_said() -> None:
+    metrics = {"log_prob": 2.0, "log_prob_at_depth": 1.0}
+    source = {"kernels": {"train": 179, "validation": 2, "test": 2}}
+    prior = licensed(MixtureByDepth((1, 3, 3)), metrics=metrics, source=source)
+    few = "- There were few kernels to fit it to, and the Gaussian beside it: 179 of 9 numbers each, at 2 depths.\n"
+    said = cards.render_card(prior, "user/deep")
+    assert "- Knowing the depth does not help: held-out kernels are likelier under all its mixtures" in said
+    assert few in said
+    prior.details["source"]["kernels"]["train"] = 180
+    assert "few kernels" not in cards.render_card(prior, "user/deep")
+
+
+@pytest.mark.parametrize(
+    ("prior", "kind", "note"),
+    [
+        (Gaussian((1, 7, 7)), None, "7×7"),
+        (Gaussian((1, 7, 7)), "stem", "7×7"),
+        (Gaussian((3, 7, 7)), "stem", "7×7 RGB stem"),
+        (Gaussian((3, 7, 7)), HOSTILE, "7×7 of 3 channels"),
+        (MixtureByDepth((1, 3, 3)), "dense", "3×3, by depth"),
+        (MixtureByDepth((1, 3, 3)), "depthwise", "3×3 depthwise, by depth"),
+    ],
+)
+def test_a_table_says_what_kernels_a_prior_has(prior: Prior, kind: str | None, note: str) -> None:
+    prior.details = {"source": {"kind": kind}}
+    assert wording.kernels_note(prior) == note
+
+
+def test_what_a_prior_has_seen_is_said_of_real_images_alone() -> None:
+    assert wording.source_limits(licensed(Gaussian((1, 3, 3)))) == []
+    real = load_prior("notmnist-7x7")
+    assert "on notMNIST to a test accuracy of 91.5 %." in wording.source_limits(real)[0]
+    real.details["source"]["synthetic"] = True
+    assert wording.source_limits(real) == []
 
 
 def test_channels_are_in_tags_and_text() -> None:

@@ -104,6 +104,18 @@ def test_a_part_of_the_parquet_files_is_no_set(tmp_path: Path) -> None:
         load_images("cifar10", "train", root=tmp_path)
 
 
+def test_ones_own_images_are_mixed(tmp_path: Path) -> None:
+    """They come class by class, so that the last ones, which may be held out, would be of one class."""
+    for label in range(2):
+        (tmp_path / str(label)).mkdir()
+        for i in range(20):
+            Image.new("RGB", (8, 8), (100 * label + i, 0, 0)).save(tmp_path / str(label) / f"{i:02}.png")
+    found, again = (load_images(f"imagefolder:{tmp_path}", "train", root=tmp_path) for _ in range(2))
+    assert torch.equal(found.images, again.images) and torch.equal(found.labels, again.labels)
+    assert torch.equal(found.images[:, 0, 0, 0] // 100, found.labels)
+    assert 0 < found.labels[-10:].sum() < 10
+
+
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_torchvision_layout(tmp_path: Path, name: str, kind: type, split: str, monkeypatch: pytest.MonkeyPatch) -> None:

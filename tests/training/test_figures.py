@@ -7,13 +7,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dwp_init import Gaussian, KernelVAE
+from dwp_init import Gaussian, GaussianMixture, KernelVAE, MixtureByDepth
 from dwp_init.picture import kernel_sheet
 from training import figures
 from training.figures import (
     COLOURS,
     plot_colour_kernels,
     plot_convergence,
+    plot_depths,
     plot_families,
     plot_kernels,
     plot_latent_space,
@@ -94,6 +95,24 @@ def test_kernels_stand_beside_draws(tmp_path: Path, drawn: list[Figure], gaussia
     order = torch.randperm(5, generator=seeded())
     assert torch.equal(found["kernels of held-out networks"], kernel_sheet(real[order]))  # there are no more
     assert found["draws from the prior"].shape == kernel_sheet(torch.zeros(64, 2, 3, 3)).shape
+
+
+def test_depths_have_a_row_each(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Of two depths, with draws of the second ten times as large, and no more kernels than the first has."""
+    layers = [scale * torch.randn(n, 1, 3, 3, generator=seeded(n)) for n, scale in ((5, 1), (50, 10))]
+    mixtures = [GaussianMixture((1, 3, 3), 1).fit_(layer, generator=seeded()) for layer in layers]
+    prior = MixtureByDepth.stack((0.25, 1.0), mixtures)
+    plot_depths(layers, prior, tmp_path / "a.png")
+    size(tmp_path / "a.png")
+    rows = [drawn[0].axes[i : i + 2] for i in (0, 2)]
+    assert [axes.get_title() for axes in rows[0]] == ["kernels of held-out networks", "draws from the prior"]
+    assert [axes[0].get_ylabel() for axes in rows] == ["0.25", "1.00"]
+    generator = seeded()
+    for axes, depth, layer in zip(rows, prior.depths, layers, strict=True):
+        picked = layer[torch.randperm(len(layer), generator=generator)[:5]]
+        for axis, kernels in zip(axes, (picked, prior.at(depth).sample(5, generator)), strict=True):
+            shown = torch.as_tensor(axis.images[0].get_array().data)
+            assert torch.equal(shown, kernel_sheet(kernels, columns=5))
 
 
 def test_colour_kernels(tmp_path: Path, drawn: list[Figure]) -> None:

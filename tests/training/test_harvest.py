@@ -75,12 +75,36 @@ def test_the_only_layer_has_depth_0(tmp_path: Path) -> None:
         ({"blocks.0.conv_dw": 1, "stem.conv": 1}, "stem.conv"),
         ({"conv_in": 4, "down.0": 4}, "conv_in"),
         ({"a": 8, "b": 1, "c": 4}, None),
+        ({"blocks.0.dw": 1, "blocks.1.dw": 1}, None),  # behind a 1×1 stem
+        ({"0": 1, "2": 8}, "0"),
         ({"a": 8, "stem": 16, "b": 1}, None),
         ({}, None),
     ],
 )
 def test_stem(shapes: dict[str, int], stem: str | None) -> None:
     assert find_stem({name: Entry("F32", (8, n, 3, 3), Path()) for name, n in shapes.items()}) == stem
+
+
+def test_averages_and_optimizers_states_are_no_layers(tmp_path: Path) -> None:
+    names = ("model.conv1", "model_ema.conv1", "model.conv2", "ema.conv9", "state.exp_avg.conv1", "schema.conv3")
+    found, left_out = layers(tmp_path, {name: normal(2, 8, 3, 3, seed=i) for i, name in enumerate(names)})
+    assert list(found) == ["ema.conv9", "model.conv1", "model.conv2", "schema.conv3"]  # an average alone is a layer
+    assert left_out == {
+        "model_ema.conv1": "an average of another tensor, by its name: F32 (2, 8, 3, 3)",
+        "state.exp_avg.conv1": "an optimizer's state, by its name: F32 (2, 8, 3, 3)",
+    }
+
+
+def test_a_second_harvest_keeps_what_the_first_reported(zoo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"a": normal(8, 8, 9, 9), "b": normal(4, 4, 1, 1)}, other)
+    reports = []
+    for source in (zoo, other):
+        harvest([str(source)], tmp_path / "out", Settings())
+        reports.append(json.loads((tmp_path / "out" / "harvest.json").read_text()))
+    first, both = reports
+    assert both["checkpoints"] == [*first["checkpoints"], "other.safetensors"]
+    assert both["left_out"][: len(first["left_out"])] == first["left_out"] != both["left_out"]
 
 
 def test_one_to_one_channel_is_dense(tmp_path: Path) -> None:

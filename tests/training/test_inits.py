@@ -11,8 +11,11 @@ from dwp_init import KernelDensity, apply_
 from dwp_init.layers import he_rms
 from training.architectures import ConvMixer, ConvNeXt, MobileNet, ResNet
 from training.inits import (
+    BY_BATCH,
     DELTA,
     DWP,
+    DWP_CENTRED,
+    DWP_LSUV,
     DWP_ORTHOGONAL,
     FROM_LEARNED,
     GAUSSIAN,
@@ -27,13 +30,13 @@ from training.inits import (
     effective_rank,
     initialize_,
     kind_of,
-    polar,
     spatial_convolutions,
 )
 from training.networks import CIFARNet
 
-OF_FREE_SCALE = ("PyTorch default", KAIMING, "Xavier", LSUV)
-WITHOUT_LSUV = tuple(init for init in INITS if init != LSUV)
+UNFIT_FOR_PATCHES = (DWP, DWP_ORTHOGONAL, DWP_CENTRED, *FROM_LEARNED)  # of 2×2 kernels
+OF_FREE_SCALE = ("PyTorch default", KAIMING, "Xavier", *BY_BATCH)
+WITHOUT_BATCH = tuple(init for init in INITS if init not in BY_BATCH)
 
 
 def _kernels(k: int, n: int = 40) -> Tensor:
@@ -74,11 +77,10 @@ def _made(network: str, init: str, images: Tensor, seed: int = 0) -> nn.Module:
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("init", INITS)
 def test_only_spatial_kernels_differ_and_by_the_seed(network: str, init: str, images: Tensor) -> None:
-    if init == LSUV:
+    if init in BY_BATCH:
         pytest.importorskip("lsuv")
-    base, made, again, other = (
-        _made(network, *run) for run in (("PyTorch default", images), (init, images), (init, images), (init, images, 1))
-    )
+    base, kaiming, made, again = (_made(network, each, images) for each in ("PyTorch default", KAIMING, init, init))
+    other = _made(network, init, images, seed=1)
     spatial = {f"{name}.weight" for name, layer in spatial_convolutions(made).items() if layer.kernel_size[0] > 2}
     patches = {f"{name}.weight" for name, layer in spatial_convolutions(made).items() if layer.kernel_size[0] == 2}
     for name, value in made.state_dict().items():
@@ -86,8 +88,8 @@ def test_only_spatial_kernels_differ_and_by_the_seed(network: str, init: str, im
         changed = not torch.equal(value, base.state_dict()[name])
         if name not in patches:
             assert changed == (init != "PyTorch default" and name in spatial)
-        elif init in ("PyTorch default", DWP, DWP_ORTHOGONAL, *FROM_LEARNED):  # nothing here is for 2×2 kernels
-            assert not changed
+        elif init in UNFIT_FOR_PATCHES:
+            assert torch.equal(value, kaiming.state_dict()[name])
     assert all(not torch.equal(made.state_dict()[name], other.state_dict()[name]) for name in spatial)
 
 
@@ -111,8 +113,9 @@ def test_white_noise_is_no_copy_of_kaimings_draw(images: Tensor) -> None:
     assert abs(F.cosine_similarity(noise, kaiming, dim=0).item()) < 0.1
 
 
-@pytest.mark.parametrize(("out", "into"), [(8, 4), (40, 2)])
-@pytest.mark.parametrize("init", [ORTHOGONAL, DWP_ORTHOGONAL])
+@pytest.mark.parametrize(
+    ("init", "out", "into"), [(ORTHOGONAL, 8, 4), (ORTHOGONAL, 40, 2), (DWP_ORTHOGONAL, 8, 4), (DWP_ORTHOGONAL, 16, 2)]
+)
 def test_orthogonal_gram_matrices(out: int, into: int, init: str) -> None:
     layer = nn.Sequential(nn.Conv2d(into, out, 3))
     initialize_(layer, init, 0, priors=PRIORS)
@@ -120,19 +123,6 @@ def test_orthogonal_gram_matrices(out: int, into: int, init: str) -> None:
     gram = matrix @ matrix.T if out <= into * 9 else matrix.T @ matrix
     scale = layer[0].weight.square().sum() / len(gram)
     torch.testing.assert_close(gram, scale * torch.eye(len(gram)), atol=1e-5, rtol=0)
-
-
-def test_polar_factors_group_by_group() -> None:
-    weight = torch.randn(6, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    for found, part in zip(polar(weight, groups=2).split(3), weight.split(3), strict=True):
-        flat, matrix = found.flatten(1), part.flatten(1)
-        torch.testing.assert_close(flat @ flat.T, torch.eye(3), atol=1e-5, rtol=0)
-        stretch = matrix @ flat.T  # U S Uᵀ: symmetric and positive
-        torch.testing.assert_close(stretch, stretch.T, atol=1e-5, rtol=0)
-        assert torch.linalg.eigvalsh(stretch).min() > 0
-    depthwise = torch.randn(5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    expected = depthwise / depthwise.flatten(1).norm(dim=1)[:, None, None, None]
-    torch.testing.assert_close(polar(depthwise, groups=5), expected)
 
 
 @pytest.mark.parametrize("k", [3, 7])
@@ -160,6 +150,18 @@ def test_dwp_is_what_apply_draws(images: Tensor) -> None:
     apply_(expected, PRIORS, seed=3)
     found = _made("mobilenet", DWP, images, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+
+
+def test_centred_kernels_have_no_mean_and_else_are_as_dwp_draws(images: Tensor) -> None:
+    for (name, plain), centred in zip(
+        spatial_convolutions(_made("mobilenet", DWP, images)).items(),
+        spatial_convolutions(_made("mobilenet", DWP_CENTRED, images)).values(),
+        strict=True,
+    ):
+        expected = plain.weight - plain.weight.mean((2, 3), keepdim=True)
+        found = centred.weight.flatten()
+        assert F.cosine_similarity(found, expected.flatten(), dim=0).item() == pytest.approx(1, abs=1e-5), name
+        assert centred.weight.mean((2, 3)).abs().max() < 1e-6
 
 
 def test_learned_kernels_are_of_the_kind_size_and_nearest_depth() -> None:
@@ -192,14 +194,17 @@ def test_kinds() -> None:
 
 
 @pytest.mark.parametrize("network", ["cifar", "convmixer", "resnet"])
-def test_lsuv_makes_unit_variances(network: str, images: Tensor) -> None:
+@pytest.mark.parametrize("init", BY_BATCH)
+def test_lsuv_makes_unit_variances(network: str, init: str, images: Tensor) -> None:
     pytest.importorskip("lsuv")
-    made = _made(network, LSUV, images).eval()
+    made = _made(network, init, images).eval()
     found: list[float] = []
     for layer in spatial_convolutions(made).values():
         layer.register_forward_hook(lambda module, inputs, output: found.append(output.std().item()))
     made(images)
     assert found == pytest.approx([1.0] * len(found), abs=0.02)
+    if init == DWP_LSUV:
+        return
     matrix = next(iter(spatial_convolutions(made).values())).weight.detach().flatten(1)
     gram = matrix @ matrix.T
     torch.testing.assert_close(gram, gram[0, 0] * torch.eye(len(gram)), atol=1e-4, rtol=1e-4)
@@ -280,7 +285,7 @@ def test_helpful_errors(init: str, options: dict[str, object], message: str, ima
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("init", WITHOUT_LSUV)
+@pytest.mark.parametrize("init", WITHOUT_BATCH)
 def test_a_model_without_spatial_convolutions_is_refused(init: str) -> None:
     with pytest.raises(ValueError, match="no Conv2d with kernels larger than 1×1"):
         initialize_(nn.Conv2d(2, 2, 1), init, 0, priors=PRIORS, learned=LEARNED_KERNELS)

@@ -23,6 +23,7 @@ SOURCE = {
     "lr": 0.1,
     "l2": 0.2,
     "precision": "float32",
+    "init_scale": 1.0,
     "first_seed": 3,
 }
 
@@ -76,6 +77,23 @@ def test_threshold_comes_from_the_fitting_networks_alone(out: Path) -> None:
     assert done["source"]["held_out_networks"] == {"validation": 1, "test": 2}
     assert done["source"] | {key: value for key, value in SOURCE.items() if key != "data"} == done["source"]
     assert (done["source"]["dataset"], done["source"]["images"], done["source"]["synthetic"]) == ("notmnist", 12, True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight", "kind"),
+    [
+        ("features.conv1", None, "stem"),
+        ("features.conv2", None, "dense"),
+        ("features.conv2", torch.rand(10, 1, 5, 5), "depthwise"),
+        ("features.conv2", torch.zeros(2, 10, 5, 5), ""),
+    ],
+)
+def test_the_kind_of_layer_is_recorded(layer: str, weight: Tensor | None, kind: str, out: Path) -> None:
+    if weight is not None:
+        save_file(
+            {"features.conv1.weight": conv1(3), "features.conv2.weight": weight}, network_file(out / "sources", 3)
+        )
+    assert collect(out, Kernels(layer=layer, min_norm=0, **HELD_OUT))[1]["source"]["kind"] == kind
 
 
 def test_parts_are_whole_networks(out: Path) -> None:

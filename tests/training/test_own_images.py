@@ -342,6 +342,7 @@ def test_labels_that_the_training_part_lacks(tmp_path: Path) -> None:
     ("files", "error", "message"),
     [
         ([], FileNotFoundError, r"has no parquet file whose name begins with train; it has \[\]"),
+        (["train_0-of-3.parquet", "train_1-of-3.parquet"], FileNotFoundError, "has 2 of 3 files for train"),
         (["trainer.parquet", "test.parquet"], FileNotFoundError, r"it has \['test.parquet', 'trainer.parquet'\]"),
         (
             ["a/train.parquet", "b/train.parquet"],

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dwp_init.registry import registry
+from dwp_init.sets import SETS
 from training import __main__ as command_line
 from training import benchmarks, recipes
 from training.__main__ import main
@@ -89,7 +90,8 @@ def smoke(name: str, out: Path, *words: str) -> int:
 
 
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
-BUNDLED |= dict.fromkeys(("benchmark_init", "fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
+BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
+BUNDLED |= {"benchmark_init": [like for _, like in SETS["natural"]]}
 
 
 @pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])

@@ -82,6 +82,15 @@ def test_objective_is_cross_entropy_and_the_squares_of_the_convolutions(tmp_path
     assert min(distance(0.5, everywhere=False), distance(0, everywhere=False), distance(1, everywhere=True)) > 1e-3
 
 
+def test_the_initial_scale_is_of_spatial_kernels_alone(tmp_path: Path) -> None:
+    stage = replace(SMALL, network="resnet-7x7-stem", networks=1, lr=1e-12, init_scale=0.1)
+    found = load_file(network_file(run(stage, tmp_path), 0))
+    torch.manual_seed(0)
+    for name, before in build(stage.network, stage.filters, 10, (1, 28, 28)).named_parameters():
+        factor = 0.1 if before.dim() == 4 and before.shape[-1] > 1 else 1.0
+        torch.testing.assert_close(found[name], factor * before, atol=1e-8, rtol=1e-5)
+
+
 def test_learning_rate_decays_by_step_towards_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
 
@@ -225,6 +234,7 @@ def test_bfloat16_trains_float32_weights(tmp_path: Path, finished: Path) -> None
         ({"network": "lenet"}, "unknown network 'lenet'; there are mnist, cifar"),
         ({"filters": (2, 3, 4)}, r"the network takes filters of length 2; got \(2, 3, 4\)"),
         ({"networks": 0}, "networks must be 1 or more; got 0"),
+        ({"init_scale": 0.0}, "init_scale must be a number above 0; got 0.0"),
         ({"epochs": 0}, "epochs must be 1 or more; got 0"),
         ({"batch_size": -1}, "batch_size must be 1 or more; got -1"),
     ],

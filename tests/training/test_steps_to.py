@@ -74,6 +74,18 @@ def test_the_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert flat[XAVIER, 1, 80.0] == "30.0" and flat[DWP, 0, 80.0] == "20.0" and flat[DWP, 1, 80.0] == ""
 
 
+def test_a_level_that_is_reached_exactly_counts(out: Path) -> None:
+    found = replace(STAGE, levels=(65.1,)).run(out / "steps", Context(out))["table"]
+    lines = (out / "runs" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["accuracy"][-1] = 65.1
+        row["accuracy"][:-1] = [0.0 for _ in row["accuracy"][:-1]]
+    (out / "runs" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    exact = replace(STAGE, levels=(65.1,)).run(out / "steps", Context(out))["table"]
+    assert [row["reached"] for row in exact] == [row["seeds"] for row in found]
+
+
 def test_one_seed_has_no_spread(out: Path) -> None:
     lines = (out / "runs" / "metrics.jsonl").read_text().splitlines(keepends=True)
     (out / "runs" / "metrics.jsonl").write_text("".join(line for line in lines if '"seed": 0' in line))
