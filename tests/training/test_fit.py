@@ -479,7 +479,7 @@ def test_neighbours_of_other_networks_are_not_fitted_together(tmp_path: Path) ->
     done = json.loads((tmp_path / "far" / "done.json").read_text())
     done["source"]["dataset"] = "another"
     (tmp_path / "far" / "done.json").write_text(json.dumps(done))
-    with pytest.raises(ValueError, match="near and far differ in dataset: fitted together, one could see networks that the other"):
+    with pytest.raises(ValueError, match="near and far differ in dataset: fitted together, one could see networks"):
         FitByDepth(("near", "far"), reaches=(0, 1), **ONE_GAUSSIAN).run(tmp_path, Context(out=tmp_path))
 
 
