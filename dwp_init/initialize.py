@@ -78,9 +78,9 @@ def apply_(
         orthogonal: Whether output channels are made orthogonal within each group, before scaling: each channel's mean
             weight is removed, and the nearest matrix with orthonormal rows ``(out, in · k · k)`` taken. Independent
             draws (Eq. 5) make the channels of a deep network more and more alike; these do not. Kernels stay much as
-            they were drawn where a layer has many inputs. A layer of one input channel per group has its kernels only
-            scaled to one norm, one of more outputs than weights for each only its means removed. By default as a set
-            of priors says: ``"natural"`` does; elsewhere not.
+            they were drawn where a layer has many inputs. Where it has one input channel per group, as depthwise ones
+            have, kernels less their means are only scaled to one norm; where more outputs than weights for each, only
+            the means are removed. By default as a set of priors says: ``"natural"`` does; elsewhere not.
         resize: Whether a layer of two-dimensional kernels of a size that no prior has takes the prior of the nearest
             size, its draws resampled bilinearly and kept at their root mean square.
         seed: Makes each layer's draw a function of the seed and of the layer's name alone, and leaves the global

@@ -128,7 +128,7 @@ def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
     From the rows of each group's ``(out, in · k · k)`` matrix their means are taken, for independent kernels with means
     make all channels behind a ReLU alike; then U Vᵀ of what is U S Vᵀ, the nearest matrix with orthonormal rows. Where
     there are more rows than columns, none has, and only the means go. Of a matrix of lower rank U Vᵀ has only its own
-    directions. A group of one input channel does not mix any: its kernels are only scaled to one norm.
+    directions. Groups of one input channel mix none: their kernels, less their means, are only scaled to one norm.
 
     Args:
         kernels: ``(n, c, k, k)``, each from c input channels to one output channel, all of an output channel together
@@ -139,10 +139,10 @@ def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
     taps = inputs * kernels.shape[2:].numel()
     exact = torch.float32 if kernels.device.type == "mps" else torch.float64
     rows = kernels.reshape(groups, -1, taps).to(exact)
+    rows = rows - rows.mean(2, keepdim=True)
     if inputs == 1:
         changed = nn.functional.normalize(rows, dim=2)
     else:
-        rows = rows - rows.mean(2, keepdim=True)
         changed = _nearest_orthonormal(rows) if rows.shape[1] <= taps else rows
     return changed.reshape(kernels.shape).to(kernels.dtype)
 

@@ -422,12 +422,12 @@ def test_orthogonal_channels_are_the_nearest_to_the_draw(kind: type, groups: int
 
     drawn, found = by_group(orthogonal=False).double(), by_group(orthogonal=True)
     rows, taps = drawn.shape[1:]
+    nearest = drawn - drawn.mean(2, keepdim=True)
     if groups == 4:  # of one input each
-        nearest = drawn / drawn.norm(dim=2, keepdim=True)
-    else:
-        nearest = drawn - drawn.mean(2, keepdim=True)
+        nearest = nearest / nearest.norm(dim=2, keepdim=True)
+    elif rows <= taps:
         left, _, right = torch.linalg.svd(nearest, full_matrices=False)
-        nearest = left @ right if rows <= taps else nearest  # the polar factor
+        nearest = left @ right  # the polar factor
     scale = drawn.square().mean().sqrt() / nearest.square().mean().sqrt()
     torch.testing.assert_close(found, (nearest * scale).float(), atol=1e-5, rtol=1e-4)
 
@@ -442,8 +442,10 @@ def test_orthogonal_channels_of_draws_that_are_partly_zero_stay_finite() -> None
     kernels = torch.cat([torch.zeros(3, 1, 3, 3), torch.randn(3, 1, 3, 3)])
     prior, layer = KernelDensity((1, 3, 3), 6).fit_(kernels), nn.Conv2d(64, 64, 3, groups=64)
     apply_(layer, prior, noise=False, orthogonal=True, seed=0)
-    norms = layer.weight.detach().flatten(1).norm(dim=1)
-    assert 0 < (norms == 0).sum() < 64
+    weight = layer.weight.detach().flatten(1)
+    assert weight.isfinite().all() and 0 < (weight.norm(dim=1) == 0).sum() < 64
+    torch.testing.assert_close(weight.mean(1), torch.zeros(64), atol=1e-6, rtol=0)
+    norms = weight.norm(dim=1)
     torch.testing.assert_close(norms[norms > 0], norms.max().expand(int((norms > 0).sum())))
 
 
