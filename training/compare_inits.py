@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 
 from training.figures import save_figure
-from training.fills import DEFAULT, DWP, KAIMING, XAVIER
-from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, DWP_ORTHOGONAL, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
+from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
+from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
 from training.intervals import paired_interval
 from training.steps_to import first_crossing
 

@@ -1,6 +1,6 @@
 """How fast a network trains from each initialisation (Section 4.3, Fig. 4b): paired seeds, one table, one figure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from training.fills import (
 )
 from training.kernels import KernelSet
 from training.sources import accuracy
-from training.stages import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
+from training.stages import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.workers import Progress, run_jobs
 
 BASELINE = KAIMING
@@ -46,7 +46,8 @@ class Converge(Stage):
         name: Of the record.
         data: Name of the data set.
         network: A network of :data:`training.architectures.NETWORKS` with 7×7 and 5×5 kernels: ``mnist``, ``cifar``.
-        priors: The bundled priors of the two kernel sizes, called dwp; none by default.
+        priors: The bundled priors of the two kernel sizes, or a set, called dwp; none by default.
+        draws: How the bundled priors are drawn from, of :data:`training.fills.FROM_PRIORS`.
         filters: Channels of the convolutions.
         seeds: Number of paired runs.
         first_seed: Seed of the first.
@@ -64,6 +65,7 @@ class Converge(Stage):
     data: str = "mnist"
     network: str = "mnist"
     priors: tuple[str, ...] = ()
+    draws: tuple[str, ...] = field(default=BUNDLED, metadata=FIXED)
     filters: tuple[int, ...] = (32, 128)
     seeds: int = 8
     first_seed: int = 0
@@ -83,7 +85,7 @@ class Converge(Stage):
     def inits(self) -> tuple[str, ...]:
         """Every initialisation."""
         controls = CONTROLS if self.needs else tuple(init for init in CONTROLS if init not in FROM_KERNELS)
-        return controls + (BUNDLED if self.priors else ()) + self.families
+        return controls + (self.draws if self.priors else ()) + self.families
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(seeds=self.seeds, batch_size=self.batch_size, test_images=self.test_images)

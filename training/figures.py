@@ -25,6 +25,7 @@ COLOURS = {
     "Xavier": "#17202a",
 }
 ALL_COLOURS = COLOURS | {
+    "dwp, orthogonal": "#e67e22",
     "dwp, prior's scale": "#e6b0aa",
     "white noise, prior's scale": "#bdc3c7",
     "learned kernels, own scale": "#5dade2",

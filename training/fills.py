@@ -11,11 +11,11 @@ import dwp_init
 from dwp_init.layers import he_rms
 from training.kernels import KernelSet
 
-DWP, DWP_OWN = "dwp", "dwp, prior's scale"
+DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"
 DEFAULT, XAVIER, KAIMING = "PyTorch default", "Xavier", "Kaiming"
 NOISE, NOISE_OWN = "white noise, dwp's RMS", "white noise, prior's scale"
 LEARNED, LEARNED_OWN = "learned kernels, He's RMS", "learned kernels, own scale"
-FROM_PRIORS, FROM_KERNELS = (DWP, DWP_OWN, NOISE_OWN), (LEARNED, LEARNED_OWN)
+FROM_PRIORS, FROM_KERNELS = (DWP, DWP_OWN, DWP_ORTHOGONAL, NOISE_OWN), (LEARNED, LEARNED_OWN)
 INITS = (DEFAULT, XAVIER, KAIMING, NOISE, *FROM_PRIORS, *FROM_KERNELS)
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
@@ -64,13 +64,14 @@ def initialize_(
 
     ``dwp`` has, layer by layer, the root mean square √(2 / fan_in) of He et al. (2015), so that white noise of dwp's
     RMS has the law of Kaiming's normal initialisation in a ``Conv2d``. In a ``ConvTranspose2d`` it has not:
-    ``torch.nn.init`` takes the output channels for the fan-in there, and the stride for 1.
+    ``torch.nn.init`` takes the output channels for the fan-in there, and the stride for 1. Draws are independent, as in
+    the paper, but those of ``dwp, orthogonal``: :func:`dwp_init.apply_` with ``orthogonal=True``.
 
     Args:
         network: The network.
         init: One of ``INITS``.
         seed: Of the draws.
-        priors: The bundled priors, one for each kernel size.
+        priors: The bundled priors, one for each kernel size, or a set.
         kernels: Learned kernels ``(n, 1, k, k)`` by k.
         layers: Patterns of layer names.
 
@@ -87,8 +88,9 @@ def initialize_(
         )
     generator = torch.Generator().manual_seed((5000 if init.startswith("white noise") else 1000) + seed)
     if init in FROM_PRIORS:
-        scale = "fan_in" if init == DWP else "prior"
-        dwp_init.apply_(network, list(priors), layers=tuple(layers), scale=scale, seed=seed, strict=True)
+        scale, orthogonal = "prior" if init in (DWP_OWN, NOISE_OWN) else "fan_in", init == DWP_ORTHOGONAL
+        chosen_by = {"layers": tuple(layers), "strict": True}
+        dwp_init.apply_(network, list(priors), scale=scale, orthogonal=orthogonal, seed=seed, **chosen_by)
     for name, layer in chosen:
         k = layer.kernel_size[0]
         if init in FROM_KERNELS and k not in kernels:

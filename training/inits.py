@@ -17,11 +17,11 @@ from torch import Tensor, nn
 import dwp_init
 from dwp_init import Prior
 from dwp_init.layers import he_rms, is_depthwise
-from training.fills import DEFAULT, DWP, KAIMING, XAVIER
+from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 
 ORTHOGONAL, DELTA, LSUV = "orthogonal", "delta-orthogonal", "LSUV"
 NOISE, GAUSSIAN, LEARNED = "white noise", "empirical Gaussian", "learned kernels"
-DWP_ORTHOGONAL, DWP_CENTRED, DWP_LSUV = "dwp, orthogonal", "dwp, centred", "dwp, LSUV"
+DWP_CENTRED, DWP_LSUV = "dwp, centred", "dwp, LSUV"
 CONTROLS = (DEFAULT, KAIMING, XAVIER, ORTHOGONAL, DELTA, NOISE, LSUV)
 FROM_LEARNED, FROM_PRIORS = (GAUSSIAN, LEARNED), (DWP, DWP_ORTHOGONAL, DWP_CENTRED, DWP_LSUV)
 BY_BATCH = (LSUV, DWP_LSUV)

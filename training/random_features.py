@@ -16,6 +16,7 @@ from training.evaluate import bundled_digests, print_table, write_table
 from training.figures import plot_scales
 from training.fills import (
     DWP,
+    DWP_ORTHOGONAL,
     DWP_OWN,
     FROM_KERNELS,
     KAIMING,
@@ -31,6 +32,7 @@ from training.sources import accuracy
 from training.stages import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
 from training.workers import Progress, run_jobs
 
+INITS = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
 BATCH = 500  # images whose features are made at once
 
 
@@ -51,7 +53,7 @@ class RandomFeatures(Stage):
             ``classifier``.
         filters: Channels of the convolutions at k = 1.
         scales: The scales k of all these numbers.
-        priors: The bundled priors, one for each kernel size.
+        priors: The bundled priors, one for each kernel size, or a set.
         inits: Initialisations of :data:`training.fills.INITS`; those from learned kernels come with ``needs``.
         seeds: Number of paired runs.
         first_seed: Seed of the first.
@@ -71,7 +73,7 @@ class RandomFeatures(Stage):
     filters: tuple[int, ...] = (32, 128)
     scales: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
     priors: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    inits: tuple[str, ...] = field(default=(DWP, DWP_OWN, XAVIER, KAIMING, NOISE, NOISE_OWN), metadata=FIXED)
+    inits: tuple[str, ...] = field(default=INITS, metadata=FIXED)
     seeds: int = 10
     first_seed: int = 0
     hold_out: int = 0

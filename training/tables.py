@@ -8,7 +8,7 @@ from dwp_init.registry import BUNDLED, registry
 from training import wording
 from training.converge import BASELINE, LEARNED
 from training.few_labels import DWP, FROM_DWP
-from training.inits import DWP_ORTHOGONAL
+from training.fills import DWP_ORTHOGONAL
 from training.recipes import benchmark_init
 
 RESULTS = Path(__file__).parent / "results"

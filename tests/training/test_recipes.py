@@ -24,8 +24,10 @@ RECIPES = [
         "fig2a_mnist",
         "fig2b_cifar10",
         "fig3a",
+        "fig3b",
         "fig4a",
         "fig4b",
+        "fig4c",
         "fig5_gaussian",
     ),
     *(
@@ -91,7 +93,7 @@ def smoke(name: str, out: Path, *words: str) -> int:
 
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
 BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
-BUNDLED |= {"benchmark_init": [like for _, like in SETS["natural"]]}
+BUNDLED |= {key: [like for _, like in SETS["natural"]] for key in ("benchmark_init", "fig3b", "fig4c")}
 
 
 @pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])

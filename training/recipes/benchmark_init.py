@@ -21,8 +21,8 @@ from typing import Any
 
 from training.benchmark_init import BenchmarkInit
 from training.compare_inits import BASELINE
-from training.fills import DEFAULT, DWP
-from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, DWP_ORTHOGONAL, FROM_PRIORS, LSUV, NOISE
+from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL
+from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, FROM_PRIORS, LSUV, NOISE
 from training.stages import Stage
 
 FOLDER = "cifar10"

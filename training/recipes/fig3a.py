@@ -8,8 +8,9 @@ Found: not run at full size yet.
 Departures: the paper states no training; here 10 passes of Adam in batches of 256 from 3e-2 linearly to 0, picked on
 held-out training images, on features divided by one number, their root mean square. Convolutions' biases are PyTorch's,
 as in the authors' code. The paper's dwp has the source's own scale and no noise; here are draws with noise, at He's
-scale (``dwp``) and at their own. Controls: Kaiming and white noise, of one law but other draws, and white noise at the
-prior's own scale. Learned kernels are not in the bundle: name kernels stages in ``needs``.
+scale (``dwp``) and at their own, and with orthogonal output channels. Controls: Kaiming and white noise, of one law but
+other draws, and white noise at the prior's own scale. Learned kernels are not in the bundle: name kernels stages in
+``needs``.
 """
 
 from training.random_features import RandomFeatures
