@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--layers", action="extend", nargs="+", metavar="PATTERN", help="only layers with such names")
     command.add_argument("--scale", choices=SCALES, help="He's scale for each layer's fan-in, or the prior's own")
     command.add_argument(
-        "--orthogonal", action=argparse.BooleanOptionalAction, help="whether no output channel repeats another"
+        "--orthogonal", action=argparse.BooleanOptionalAction, help="whether output channels are made orthogonal"
     )
     command.add_argument("--resize", action="store_true", help="kernels of a size that no prior has, from the nearest")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")

@@ -75,12 +75,14 @@ def apply_(
             transposed convolution's fan-in is over the stride²; ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` draws a VAE's decoder mean without the noise of p(w|z), as the paper's authors did, and of a
             kernel density the learned kernels themselves; other families have no such step, and it is an error.
-        orthogonal: Whether output channels are made orthogonal within each group, before scaling: each channel's mean
-            weight is removed, and the nearest matrix with orthonormal rows ``(out, in · k · k)`` taken. Independent
-            draws (Eq. 5) make the channels of a deep network more and more alike; these do not. Kernels stay much as
-            they were drawn where a layer has many inputs. Where it has one input channel per group, as depthwise ones
-            have, kernels less their means are only scaled to one norm; where more outputs than weights for each, only
-            the means are removed. By default as a set of priors says: ``"natural"`` does; elsewhere not.
+        orthogonal: Whether output channels are made orthogonal within each group, before scaling: from each output
+            channel's weights their mean is subtracted, and the nearest matrix with orthonormal rows
+            ``(out, in · k · k)`` taken. Independent draws (Eq. 5) make the channels of a deep network more and more
+            alike; these do not. Kernels stay much as they were drawn where a layer has many inputs, and become
+            rougher, up to white noise, the more outputs it has for each input, as wide stems have. With one input
+            channel per group, as in depthwise layers, kernels without their means are only scaled to one norm; with as
+            many outputs as weights for each, or more, only the means go. By default as a set of priors says:
+            ``"natural"`` does; elsewhere not.
         resize: Whether a layer of two-dimensional kernels of a size that no prior has takes the prior of the nearest
             size, its draws resampled bilinearly and kept at their root mean square.
         seed: Makes each layer's draw a function of the seed and of the layer's name alone, and leaves the global

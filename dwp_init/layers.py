@@ -123,12 +123,13 @@ def arrange(module: Conv2d, kernels: Tensor, shape: torch.Size) -> Tensor:
 
 
 def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
-    """Returns kernels of which no output channel of a group repeats another, as near to the given ones as can be.
+    """Returns kernels with the output channels of each group orthogonal, as near to the given ones as can be.
 
-    From the rows of each group's ``(out, in · k · k)`` matrix their means are taken, for independent kernels with means
-    make all channels behind a ReLU alike; then U Vᵀ of what is U S Vᵀ, the nearest matrix with orthonormal rows. Where
-    there are more rows than columns, none has, and only the means go. Of a matrix of lower rank U Vᵀ has only its own
-    directions. Groups of one input channel mix none: their kernels, less their means, are only scaled to one norm.
+    From each row of a group's ``(out, in · k · k)`` matrix its mean is subtracted, for independent kernels with means
+    make all channels behind a ReLU alike; then U Vᵀ is taken of what is U S Vᵀ, the nearest matrix with orthonormal
+    rows. Rows without means have none if there are as many as columns or more: then nothing follows. Of a matrix of
+    lower rank U Vᵀ has only its own directions. With one input channel per group the channels are not made orthogonal:
+    rows without their means are only scaled to one norm.
 
     Args:
         kernels: ``(n, c, k, k)``, each from c input channels to one output channel, all of an output channel together
@@ -137,14 +138,14 @@ def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
         inputs: Input channels of a group.
     """
     taps = inputs * kernels.shape[2:].numel()
-    exact = torch.float32 if kernels.device.type == "mps" else torch.float64
-    rows = kernels.reshape(groups, -1, taps).to(exact)
+    device = "cpu" if kernels.device.type == "mps" else kernels.device  # which has no float64
+    rows = kernels.reshape(groups, -1, taps).to(device, torch.float64)
     rows = rows - rows.mean(2, keepdim=True)
     if inputs == 1:
         changed = nn.functional.normalize(rows, dim=2)
     else:
-        changed = _nearest_orthonormal(rows) if rows.shape[1] <= taps else rows
-    return changed.reshape(kernels.shape).to(kernels.dtype)
+        changed = _nearest_orthonormal(rows) if rows.shape[1] < taps else rows
+    return changed.reshape(kernels.shape).to(kernels)
 
 
 def _nearest_orthonormal(rows: Tensor) -> Tensor:

@@ -408,7 +408,7 @@ def test_noise_may_be_left_out_where_one_of_the_priors_has_some(gaussian: Fit) -
         apply_(network(), priors, noise=False, layers="1.*")
 
 
-@pytest.mark.parametrize(("groups", "outputs"), [(1, 8), (2, 12), (1, 60), (4, 4)])
+@pytest.mark.parametrize(("groups", "outputs"), [(1, 8), (2, 12), (1, 36), (1, 60), (4, 4), (4, 8)])
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 def test_orthogonal_channels_are_the_nearest_to_the_draw(kind: type, groups: int, outputs: int, gaussian: Fit) -> None:
     layer = kind(4, outputs, 3, groups=groups)
@@ -425,7 +425,7 @@ def test_orthogonal_channels_are_the_nearest_to_the_draw(kind: type, groups: int
     nearest = drawn - drawn.mean(2, keepdim=True)
     if groups == 4:  # of one input each
         nearest = nearest / nearest.norm(dim=2, keepdim=True)
-    elif rows <= taps:
+    elif rows < taps:
         left, _, right = torch.linalg.svd(nearest, full_matrices=False)
         nearest = left @ right  # the polar factor
     scale = drawn.square().mean().sqrt() / nearest.square().mean().sqrt()
