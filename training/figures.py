@@ -16,6 +16,7 @@ from dwp_init.picture import kernel_sheet
 
 COLOURS = {
     "dwp": "#c0392b",
+    "dwp, orthogonal": "#e67e22",
     "scale mixture": "#c0392b",
     "learned kernels, He's RMS": "#2471a3",
     "dense VAE": "#8e44ad",
@@ -25,7 +26,6 @@ COLOURS = {
     "Xavier": "#17202a",
 }
 ALL_COLOURS = COLOURS | {
-    "dwp, orthogonal": "#e67e22",
     "dwp, prior's scale": "#e6b0aa",
     "white noise, prior's scale": "#bdc3c7",
     "learned kernels, own scale": "#5dade2",

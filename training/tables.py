@@ -8,7 +8,7 @@ from dwp_init.registry import BUNDLED, registry
 from training import wording
 from training.converge import BASELINE, LEARNED
 from training.few_labels import DWP, FROM_DWP
-from training.fills import DWP_ORTHOGONAL
+from training.fills import DEFAULT, DWP_ORTHOGONAL
 from training.recipes import benchmark_init
 
 RESULTS = Path(__file__).parent / "results"
@@ -224,8 +224,9 @@ def benchmark_table(every: bool = True) -> str:
         every: Whether those with few labels or frozen convolutions are shown too.
     """
     lines = [
-        "| network | Kaiming, % | `natural`, over Kaiming | early | steps to Kaiming's final accuracy | channel rank |",
-        "|---" * 6 + "|",
+        "| network | Kaiming, % | `natural`, over Kaiming | early | steps to Kaiming's final accuracy | channel rank "
+        "| PyTorch default, over Kaiming |",
+        "|---" * 7 + "|",
     ]
     for name, rows in benchmarks().items():
         if not every and name.removeprefix("benchmark_") in benchmark_init.VARIANTS:
@@ -235,6 +236,7 @@ def benchmark_table(every: bool = True) -> str:
         ours, base = found[NATURAL, last], found[BASELINE, last]
         cells = [BENCHMARKS[name], base["accuracy"], _over(ours), f"{_over(found[NATURAL, EARLY])} at {EARLY} steps"]
         cells += [f"{ours['steps_to_kaiming'] or 'not reached'} of {last}", _rank(ours, base)]
+        cells.append(_over(found[DEFAULT, last]) if (DEFAULT, last) in found else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
