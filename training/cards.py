@@ -11,6 +11,7 @@ from dwp_init import KernelVAE, MixtureByDepth, Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
+from dwp_init.sets import SETS
 from training import recipes, wording
 from training.converge import LEARNED
 from training.figures import plot_latent_space
@@ -196,6 +197,9 @@ def _bundled(prior: Prior, name: str) -> dict[str, Any]:
     recipe = next(recipe for recipe in recipes.names() if name in getattr(recipes.load(recipe), "PRIORS", {}))
     size = size_of_record(name)
     found = _unrecorded(prior) if size is None else _recorded(prior, name, size)
+    sets = [each.name for each in SETS.values() if name in {like for _, like in each}]
+    if size is None and sets:
+        found["effect"] = wording.effect_of_sets(sets)
     origin = f" Made by `python -m training run {recipe}` in a clone of `dwp_init`."
     return found | {"cost": draws_cost(name), "origin": origin}
 

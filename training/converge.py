@@ -23,6 +23,7 @@ from training.fills import (
     LEARNED_OWN,
     NOISE,
     XAVIER,
+    check_inits,
     initialize_,
 )
 from training.kernels import KernelSet
@@ -110,6 +111,8 @@ class Converge(Stage):
             test = tuple(part[-self.hold_out :] for part in train)
             train = tuple(part[: -self.hold_out] for part in train)
         test = tuple(thin(part, self.test_images) for part in test)
+        if self.priors:
+            check_inits(self.draws, self.priors, {})
         folders = [context.out / need / PRIOR for need in self.needs[2:]]
         if len(self.needs) == 1 or len(folders) != 2 * len(self.families):
             raise ValueError(

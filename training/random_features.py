@@ -32,7 +32,7 @@ from training.sources import accuracy
 from training.stages import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
 from training.workers import Progress, run_jobs
 
-INITS = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
+COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
 BATCH = 500  # images whose features are made at once
 
 
@@ -73,7 +73,7 @@ class RandomFeatures(Stage):
     filters: tuple[int, ...] = (32, 128)
     scales: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
     priors: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    inits: tuple[str, ...] = field(default=INITS, metadata=FIXED)
+    inits: tuple[str, ...] = field(default=COMPARED, metadata=FIXED)
     seeds: int = 10
     first_seed: int = 0
     hold_out: int = 0

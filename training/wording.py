@@ -6,7 +6,7 @@ for which there is no figure says so.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dwp_init import (
@@ -453,3 +453,13 @@ def _is(value: object, kind: type | tuple[type, ...]) -> bool:
         kinds = (int,) if kind is int else (int, float)
         return type(value) in kinds and -1e15 < value < 1e15
     return isinstance(value, kind)
+
+
+def effect_of_sets(names: Sequence[str]) -> str:
+    """Says where the effect of a prior on training is measured that is one of sets of priors."""
+    listed = ", ".join(f'`prior="{name}"`' for name in names)
+    return (
+        f"Measured as one of a set, {listed}, of which each layer takes the prior of its kind: six networks, beside the "
+        "usual initialisations, in `model_cards/benchmark.md` of a clone. Not measured: this prior alone, whose draws are "
+        "independent."
+    )

@@ -129,6 +129,14 @@ def test_tables_of_record_are_only_for_the_bundled_prior_under_its_own_name() ->
         check_card(text, prior, FILES)
 
 
+def test_a_card_says_where_the_effect_of_its_set_is_measured() -> None:
+    text = cards.render_card(load_prior("tinyimagenet-dw7x7"), "tinyimagenet-dw7x7")
+    assert '`prior="natural"`' in parts(text)["Effect on training"]
+    assert "`model_cards/benchmark.md`" in parts(text)["Effect on training"]
+    text = cards.render_card(load_prior("tinyimagenet-dw7x7"), "user/prior")
+    assert parts(text)["Effect on training"].startswith("Not measured")
+
+
 def test_the_priors_of_record_are_in_a_table_of_densities() -> None:
     sizes = {"notmnist-7x7": "7x7", "notmnist-5x5-h1": "5x5", "notmnist-7x7-flow": "7x7", "tinyimagenet-7x7": None}
     assert {name: tables.size_of_record(name) for name in sizes} == sizes

@@ -11,6 +11,7 @@ from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
 from dwp_init.layers import he_rms
 from training.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
 from training.data import Images
+from training.fills import DWP, DWP_ORTHOGONAL
 from training.kernels import KernelSet
 from training.networks import MNISTNet
 from training.stages import Context, read_done, read_metrics, run_stages
@@ -249,6 +250,17 @@ def test_the_cifar_network_by_settings_alone(data: dict[str, Images], tmp_path: 
     steps = read_done(made["fig4c"])["table"]
     assert [row["init"] for row in steps[::2]] == list(stage.inits)
     assert [(row["steps"], row["reached"]) for row in steps] == [(1.0, 1), ("", 0)] * len(stage.inits)
+
+
+def test_a_set_may_be_drawn_from_with_orthogonal_channels(data: dict[str, Images], tmp_path: Path) -> None:
+    stage = replace(ALONE, draws=(DWP, DWP_ORTHOGONAL))
+    assert stage.inits[-2:] == (DWP, DWP_ORTHOGONAL)
+    job = stage._job(Context(out=tmp_path))
+    weight = _network(job, DWP_ORTHOGONAL).features.conv2.weight.detach().flatten(1).double()
+    gram = weight @ weight.T
+    torch.testing.assert_close(gram, torch.eye(len(gram), dtype=torch.float64) * gram[0, 0], atol=1e-6, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"inits must be some of .*; got dwp; He"):
+        replace(ALONE, draws=(DWP, "He"))._job(Context(out=tmp_path))
 
 
 def test_steps_are_those_of_the_curves(data: dict[str, Images], tmp_path: Path) -> None:
