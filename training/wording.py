@@ -459,7 +459,7 @@ def effect_of_sets(names: Sequence[str]) -> str:
     """Says where the effect of a prior on training is measured that is one of sets of priors."""
     listed = ", ".join(f'`prior="{name}"`' for name in names)
     return (
-        f"Measured as one of a set, {listed}, of which each layer takes the prior of its kind: six networks, beside the "
-        "usual initialisations, in `model_cards/benchmark.md` of a clone. Not measured: this prior alone, whose draws are "
-        "independent."
+        f"Measured as one of a set, {listed}, of which each layer takes the prior of its kind: six networks, beside "
+        "the usual initialisations, in `model_cards/benchmark.md` of a clone. Not measured: this prior alone, whose "
+        "draws are independent."
     )
