@@ -33,6 +33,8 @@ from training.tables import (
     few_labels_accuracy,
     few_labels_calibration,
     few_labels_lead,
+    figure_table,
+    figures,
     joint_table,
     priors_table,
     read,
@@ -146,6 +148,8 @@ def pages() -> dict[Path, str]:
         effect=effect_table(MNIST_INITS),
         titles={name: BENCHMARKS[name] for name in benchmarks()},
         table=benchmark_of,
+        figures=figures(),
+        figure_table=figure_table,
     )
     return written | {ROOT / "README.md": _fill_readme((ROOT / "README.md").read_text())}
 

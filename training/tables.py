@@ -1,7 +1,9 @@
 """Tables of the README, the cards and the families' page, rendered from the results of record."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dwp_init import Prior, load_prior
 from dwp_init.registry import BUNDLED, registry
@@ -9,6 +11,7 @@ from training import wording
 from training.converge import BASELINE, LEARNED
 from training.few_labels import DWP, FROM_DWP
 from training.fills import DEFAULT, DWP_ORTHOGONAL
+from training.paper import RANDOM_FEATURES, STEPS_TO
 from training.recipes import benchmark_init
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,6 +32,13 @@ BENCHMARKS = {  # what the stages of benchmark_init are of
     "benchmark_convmixer_frozen": "ConvMixer, frozen depthwise kernels",
     "benchmark_resnet_1000_labels": "ResNet-20, 1,000 labels",
     "benchmark_cifar_frozen": "the paper's CIFAR net, frozen kernels",
+}
+FIGURES = {  # the paper's figures of training, and what their columns are
+    "fig3a": ("Fig. 3(a): features of fixed convolutions, MNIST; test accuracy, %", "k = {}"),
+    "fig3b": ("Fig. 3(b): the same on CIFAR-10; test accuracy, %", "k = {}"),
+    "fig4a": ("Fig. 4(a): the image VAE on MNIST; steps to an ELBO in nats", "{}"),
+    "fig4b": ("Fig. 4(b): the ConvNet on MNIST; steps to a test accuracy", "{} %"),
+    "fig4c": ("Fig. 4(c): the ConvNet on CIFAR-10; steps to a test accuracy", "{} %"),
 }
 FAMILIES = {  # by the end of the prior's name: title, and what the effect table calls it
     "": ("**scale mixture**, bundled", "dwp"),
@@ -261,6 +271,36 @@ def benchmark_of(name: str) -> str:
         cells.append(f"{float(end['scale_min']):.2g} to {float(end['scale_max']):.2g}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def figures() -> dict[str, str]:
+    """Returns the titles of the figures of the paper that are recorded, by recipe."""
+    return {name: title for name, (title, _) in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
+
+
+def figure_table(name: str) -> str:
+    """Renders a figure of the paper, a row per initialisation: mean ± standard deviation, and the paper's beside."""
+    rows, data_set = read(f"{name}.csv"), {"fig3a": "mnist", "fig3b": "cifar10"}.get(name)
+    column, value = ("k", "accuracy") if data_set else ("level", "steps")
+    theirs: Mapping[str, Mapping[float, Any]] = RANDOM_FEATURES[data_set] if data_set else STEPS_TO[name]
+    columns = list(dict.fromkeys(float(row[column]) for row in rows))
+    titles = [FIGURES[name][1].format(f"1/{1 / each:g}" if 0 < each < 1 else f"{each:g}") for each in columns]
+    lines = [f"| init | {' | '.join(titles)} |", "|---" * (1 + len(columns)) + "|"]
+    for init in dict.fromkeys(row["init"] for row in rows):
+        found = {float(row[column]): row for row in rows if row["init"] == init}
+        lines.append(f"| {init} | {' | '.join(_spread(found[each], value) for each in columns)} |")
+    for init, by in theirs.items():
+        shown = [by.get(each, "") for each in columns]
+        cells = [f"{each[0]:g} ± {each[1]:g}" if isinstance(each, tuple) else f"{each}" for each in shown]
+        lines.append(f"| *the paper's {init}* | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(row: dict[str, str], value: str) -> str:
+    if not row[value]:
+        return f"{row['reached']} of {row['seeds']} get there"
+    sd = row["sd" if value == "accuracy" else f"{value}_sd"]
+    return f"{float(row[value]):.1f} ± {float(sd):.1f}"
 
 
 def _over(row: dict[str, str]) -> str:

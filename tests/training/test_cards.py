@@ -142,6 +142,29 @@ def test_the_priors_of_record_are_in_a_table_of_densities() -> None:
     assert {name: tables.size_of_record(name) for name in sizes} == sizes
 
 
+def test_figures_of_the_paper_stand_beside_its_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.figures() == {}
+    (tmp_path / "fig3b.csv").write_text("init,k,accuracy,sd,seeds\nXavier,0.125,60.25,0.5,3\nXavier,1.0,63.0,1.25,3\n")
+    rows = "Xavier,-200.0,10.0,1.0,2,2\nXavier,-97.0,,,1,2\n"
+    (tmp_path / "fig4a.csv").write_text(f"init,level,steps,steps_sd,reached,seeds\n{rows}")
+    assert list(tables.figures()) == ["fig3b", "fig4a"]
+    assert tables.figure_table("fig3b").splitlines() == [
+        "| init | k = 1/8 | k = 1 |",
+        "|---|---|---|",
+        "| Xavier | 60.2 ± 0.5 | 63.0 ± 1.2 |",
+        "| *the paper's dwp* | 63.7 ± 0.55 | 68.95 ± 0.63 |",
+        "| *the paper's xavier* | 62.15 ± 0.46 | 65.6 ± 0.35 |",
+        "| *the paper's filters* | 65.29 ± 1.53 | 71.02 ± 0.65 |",
+    ]
+    assert tables.figure_table("fig4a").splitlines()[2:] == [
+        "| Xavier | 10.0 ± 1.0 | 1 of 2 get there |",
+        "| *the paper's dwp* | 33 | 521 |",
+        "| *the paper's filters* | 35 | 603 |",
+        "| *the paper's xavier* | 101 | 837 |",
+    ]
+
+
 def test_a_missing_result_names_its_recipe_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="python -m training list"):
