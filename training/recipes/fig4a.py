@@ -7,7 +7,7 @@ On an accelerator ``--device cuda --workers 4 vae_converge.seeds=8 vae_converge.
 Expected, steps to -200, -180, -160, -140, -120, -110 and -100 nats, read off Fig. 4(a): dwp 33, 54, 74, 109, 170, 239,
 393; learned kernels 35, 47, 66, 101, 175, 261, 456; Xavier 101, 151, 200, 260, 366, 466, 685.
 Found: ``training/results/fig4a.csv``, each seed in ``fig4a_runs.csv``, and ``fig4a.png``: dwp is ahead of Xavier at
-every level, by less than in the paper the higher the level.
+every level, by less than in the paper.
 Departures: two seeds, where the paper shows one curve, and the ELBO every 20 steps. It does not state the number of
 latents (64 here), the padding, which layers are initialised (here all convolutions and transposed ones, of 7×7 and 5×5
 kernels), how pixels become binary (here 1 above a half: of three ways a pilot on held-out training images tried, the

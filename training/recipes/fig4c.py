@@ -8,7 +8,8 @@ fig4c_runs.test_images=10000``.
 Expected, steps to 20, 30, 40, 45, 50, 55 and 60 % test accuracy, read off Fig. 4(c): dwp 10, 24, 38, 50, 114, 222, 372;
 learned kernels 9, 21, 33, 52, 99, 152, 283; Xavier 44, 55, 126, 174, 294 and 55 % never.
 Found: ``training/results/fig4c.csv``, each seed in ``fig4c_runs.csv``, the curves in ``fig4c_curves.*`` and
-``fig4c.png``: ``natural`` takes a third to half of Xavier's steps, independent draws as many as Xavier.
+``fig4c.png``: from 30 % on ``natural`` takes a quarter to half of Xavier's steps; independent draws take as many as
+Xavier at 40 %, and more from there.
 Departures: a quarter of the paper's channels, for a CPU, so that accuracies at a step are not the paper's; priors of
 Tiny ImageNet's networks, in place of CIFAR-100's, the first layer's a joint one of three channels; accuracy on 1,000
 evenly spaced test images, every 8 steps; batches of 256 and a constant learning rate, 1e-3 for all. ``dwp`` has
