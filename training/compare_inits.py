@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from training.figures import save_figure
+from training.figures import ALL_COLOURS, save_figure
 from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
 from training.intervals import paired_interval
@@ -16,15 +16,10 @@ from training.steps_to import first_crossing
 
 BASELINE = KAIMING
 AT_START = ("channel_rank", "channel_rank_last", "scale_min", "scale_max")
-COLOURS = {
-    DWP: "#c0392b",
-    DWP_ORTHOGONAL: "#e67e22",
+COLOURS = {init: ALL_COLOURS[init] for init in (DWP, DWP_ORTHOGONAL, KAIMING, XAVIER, DEFAULT)} | {
     DWP_CENTRED: "#f1948a",
     DWP_LSUV: "#6e2c00",
-    KAIMING: "#1e8449",
     NOISE: "#7f8c8d",
-    XAVIER: "#17202a",
-    DEFAULT: "#b7950b",
     ORTHOGONAL: "#2471a3",
     DELTA: "#5dade2",
     LSUV: "#8e44ad",

@@ -33,12 +33,12 @@ BENCHMARKS = {  # what the stages of benchmark_init are of
     "benchmark_resnet_1000_labels": "ResNet-20, 1,000 labels",
     "benchmark_cifar_frozen": "the paper's CIFAR net, frozen kernels",
 }
-FIGURES = {  # the paper's figures of training, and what their columns are
-    "fig3a": ("Fig. 3(a): features of fixed convolutions, MNIST; test accuracy, %", "k = {}"),
-    "fig3b": ("Fig. 3(b): the same on CIFAR-10; test accuracy, %", "k = {}"),
-    "fig4a": ("Fig. 4(a): the image VAE on MNIST; steps to an ELBO in nats", "{}"),
-    "fig4b": ("Fig. 4(b): the ConvNet on MNIST; steps to a test accuracy", "{} %"),
-    "fig4c": ("Fig. 4(c): the ConvNet on CIFAR-10; steps to a test accuracy", "{} %"),
+FIGURES: dict[str, tuple[str, str, Mapping[str, Mapping[float, Any]]]] = {  # title, column, and the paper's values
+    "fig3a": ("Fig. 3(a): features of fixed convolutions, MNIST; test accuracy, %", "k = {}", RANDOM_FEATURES["mnist"]),
+    "fig3b": ("Fig. 3(b): the same on CIFAR-10; test accuracy, %", "k = {}", RANDOM_FEATURES["cifar10"]),
+    "fig4a": ("Fig. 4(a): the image VAE on MNIST; steps to an ELBO in nats", "{}", STEPS_TO["fig4a"]),
+    "fig4b": ("Fig. 4(b): the ConvNet on MNIST; steps to a test accuracy", "{} %", STEPS_TO["fig4b"]),
+    "fig4c": ("Fig. 4(c): the ConvNet on CIFAR-10; steps to a test accuracy", "{} %", STEPS_TO["fig4c"]),
 }
 FAMILIES = {  # by the end of the prior's name: title, and what the effect table calls it
     "": ("**scale mixture**, bundled", "dwp"),
@@ -275,16 +275,15 @@ def benchmark_of(name: str) -> str:
 
 def figures() -> dict[str, str]:
     """Returns the titles of the figures of the paper that are recorded, by recipe."""
-    return {name: title for name, (title, _) in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
+    return {name: title for name, (title, *_) in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
 
 
 def figure_table(name: str) -> str:
     """Renders a figure of the paper, a row per initialisation: mean ± standard deviation, and the paper's beside."""
-    rows, data_set = read(f"{name}.csv"), {"fig3a": "mnist", "fig3b": "cifar10"}.get(name)
-    column, value = ("k", "accuracy") if data_set else ("level", "steps")
-    theirs: Mapping[str, Mapping[float, Any]] = RANDOM_FEATURES[data_set] if data_set else STEPS_TO[name]
+    rows, (_, title, theirs) = read(f"{name}.csv"), FIGURES[name]
+    column, value = ("k", "accuracy") if "k" in rows[0] else ("level", "steps")
     columns = list(dict.fromkeys(float(row[column]) for row in rows))
-    titles = [FIGURES[name][1].format(f"1/{1 / each:g}" if 0 < each < 1 else f"{each:g}") for each in columns]
+    titles = [title.format(f"1/{1 / each:g}" if 0 < each < 1 else f"{each:g}") for each in columns]
     lines = [f"| init | {' | '.join(titles)} |", "|---" * (1 + len(columns)) + "|"]
     for init in dict.fromkeys(row["init"] for row in rows):
         found = {float(row[column]): row for row in rows if row["init"] == init}

@@ -368,6 +368,16 @@ def _log_prob_by_depth(prior: Prior) -> str:
     return ", ".join(f"{value:g} at {depth:.2g}" for value, depth in zip(values, depths, strict=True))
 
 
+def effect_of_sets(names: Sequence[str]) -> str:
+    """Says where the effect of a prior on training is measured that is one of sets of priors."""
+    listed = ", ".join(f'`prior="{name}"`' for name in names)
+    return (
+        f"Measured as one of a set, {listed}, of which each layer takes the prior of its kind: six networks, beside "
+        "the usual initialisations, in `model_cards/benchmark.md` of a clone. Not measured: this prior alone, whose "
+        "draws are independent."
+    )
+
+
 def samples_text(prior: Prior) -> str:
     """Renders what draws are like beside held-out kernels."""
     samples = section(section(prior.details, "metrics"), "samples")
@@ -453,13 +463,3 @@ def _is(value: object, kind: type | tuple[type, ...]) -> bool:
         kinds = (int,) if kind is int else (int, float)
         return type(value) in kinds and -1e15 < value < 1e15
     return isinstance(value, kind)
-
-
-def effect_of_sets(names: Sequence[str]) -> str:
-    """Says where the effect of a prior on training is measured that is one of sets of priors."""
-    listed = ", ".join(f'`prior="{name}"`' for name in names)
-    return (
-        f"Measured as one of a set, {listed}, of which each layer takes the prior of its kind: six networks, beside "
-        "the usual initialisations, in `model_cards/benchmark.md` of a clone. Not measured: this prior alone, whose "
-        "draws are independent."
-    )
