@@ -1,4 +1,4 @@
-"""``python -m training list | run | fit | evaluate | kernels | import-authors | bundle | cards | publish``."""
+"""``python -m training list | run | fit | evaluate | kernels | import-authors | bundle | cards | check | publish``."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ import torch
 from dwp_init import PriorError, load_prior
 from dwp_init.cli import printable
 from dwp_init.layers import KINDS
-from training import cards, publish, recipes
+from training import cards, guard, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
 from training.convolutions import LeftOut
@@ -167,6 +167,13 @@ def _cards(options: argparse.Namespace) -> None:
         print(f"wrote {path}")
 
 
+def _check(options: argparse.Namespace) -> None:
+    if options.update:
+        print(f"wrote {guard.update()}")
+    guard.check()
+    print("the records, the bundled priors and every page are as committed")
+
+
 def _write_card(folder: Path, address: str | None) -> list[Path]:
     if address is None:
         name = re.sub(r"[^\w.-]+", "-", load_prior(folder).details["name"], flags=re.ASCII).strip("-") or "prior"
@@ -260,6 +267,9 @@ def _parser() -> argparse.ArgumentParser:
     pages.set_defaults(command=_cards)
     pages.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a prior of your own: gets a README.md")
     pages.add_argument("--address", metavar="USER/REPO", help="where it will be on the Hub (default: user/<its name>)")
+    checking = commands.add_parser("check", help="whether records, bundled priors and pages are as committed")
+    checking.set_defaults(command=_check)
+    checking.add_argument("--update", action="store_true", help="take the records and bundled priors as they are now")
     publishing = commands.add_parser(
         "publish", help="send a prior's folder to the Hugging Face Hub; a dry run by default"
     )
