@@ -19,8 +19,8 @@ from training.convolutions import LeftOut
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
 from training.harvest import BY_CHECKPOINT, Settings, harvest
+from training.images.own import short_name
 from training.kernels import KERNELS, KernelFile, read_reference
-from training.own_images import short_name
 from training.stages import Context, StageChangedError, override, publish_records, read_done, run_stages
 
 RESULTS = Path(__file__).parent / "results"

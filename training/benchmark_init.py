@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.architectures import build
-from training.augment import PADDING, moved
 from training.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
 from training.evaluate import bundled_digests, print_table, thin, write_table
+from training.images.augment import PADDING, moved
 from training.inits import (
     FROM_LEARNED,
     FROM_PRIORS,

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from dwp_init.files import write_bytes, write_json
-from training.data import Images, load_images
+from training.images.sets import Images, load_images
 
 CONFIG, METRICS, DONE, LOCK = "config.json", "metrics.jsonl", "done.json", ".lock"
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from training import benchmark_init
-from training.augment import moved
 from training.benchmark_init import BenchmarkInit, _Job
 from training.compare_inits import best_rates, summary
-from training.data import Images
+from training.images.augment import moved
+from training.images.sets import Images
 from training.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 from training.intervals import paired_interval, t_bound
 from training.kernels import KernelSet

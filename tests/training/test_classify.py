@@ -14,7 +14,6 @@ import torch
 from dwp_init import load_prior
 from training import bayes, classify
 from training.classify import METRICS, Classify, Selection, _passes, summary
-from training.data import Images
 from training.few_labels import (
     DWP,
     DWP_FIXED,
@@ -32,6 +31,7 @@ from training.few_labels import (
     LearnedPriors,
     stratified,
 )
+from training.images.sets import Images
 from training.stages import Context, read_done, read_metrics, run_stages
 
 SMALL = Classify(

@@ -10,8 +10,8 @@ from torch import Tensor
 from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
 from dwp_init.layers import he_rms
 from training.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
-from training.data import Images
 from training.fills import DWP, DWP_ORTHOGONAL
+from training.images.sets import Images
 from training.kernels import KernelSet
 from training.networks import MNISTNet
 from training.stages import Context, read_done, read_metrics, run_stages

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.data import Images
 from training.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
+from training.images.sets import Images
 from training.kernels import KernelSet
 from training.networks import MNISTNet
 from training.random_features import RandomFeatures, _Job, extract

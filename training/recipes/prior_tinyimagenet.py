@@ -19,8 +19,8 @@ that begin at a tenth of their usual scale: so short a training would leave them
 from typing import Any
 
 from training.fit import SCALES, FitByDepth, FitGaussian, FitMixture
+from training.images.own import short_name
 from training.kernels import JointKernels, Kernels
-from training.own_images import short_name
 from training.sources import Sources
 from training.stages import Stage
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from dwp_init.files import write_bytes
-from training.own_images import KINDS as OWN
-from training.own_images import is_own, read_own, read_parquet
+from training.images.own import KINDS as OWN
+from training.images.own import is_own, read_own, read_parquet
 
 SPLITS = ("train", "test")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from training.data import load_images
-from training.own_images import is_own, read_own, short_name
+from training.images.own import is_own, read_own, short_name
+from training.images.sets import load_images
 
 Values = list[tuple[int, int]]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
-from training.data import NotMNIST, fetch, load_images
+from training.images.sets import NotMNIST, fetch, load_images
 
 FOLDERS = {"mnist": "MNIST", "notmnist": "NotMNIST"}
 

@@ -1,0 +1,1 @@
+"""images as tensors"""
