@@ -16,12 +16,12 @@ from training import cards, guard, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
 from training.convolutions import LeftOut
+from training.engine.stage import Context, StageChangedError, override, publish_records, read_done, run_stages
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
 from training.harvest import BY_CHECKPOINT, Settings, harvest
 from training.images.own import short_name
 from training.kernels import KERNELS, KernelFile, read_reference
-from training.stages import Context, StageChangedError, override, publish_records, read_done, run_stages
 
 RESULTS = Path(__file__).parent / "results"
 

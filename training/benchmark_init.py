@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from training.architectures import build
 from training.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
+from training.engine.stage import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
+from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, thin, write_table
 from training.images.augment import PADDING, moved
 from training.inits import (
@@ -27,9 +29,7 @@ from training.inits import (
 )
 from training.kernels import KernelSet
 from training.sources import accuracy
-from training.stages import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.steps import Step
-from training.workers import Progress, run_jobs
 
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
 

@@ -10,6 +10,17 @@ import torch
 from tqdm import tqdm
 
 from training import bayes, few_labels
+from training.engine.stage import (
+    Context,
+    Stage,
+    check_counts,
+    load_checkpoint,
+    read_done,
+    read_metrics,
+    record_metrics,
+    save_checkpoint,
+)
+from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, write_table
 from training.few_labels import (
     CLASSES,
@@ -28,17 +39,6 @@ from training.few_labels import (
     LearnedPriors,
 )
 from training.figures import plot_few_labels
-from training.stages import (
-    Context,
-    Stage,
-    check_counts,
-    load_checkpoint,
-    read_done,
-    read_metrics,
-    record_metrics,
-    save_checkpoint,
-)
-from training.workers import Progress, run_jobs
 
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
 SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")

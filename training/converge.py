@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 import dwp_init
 from training.architectures import build
+from training.engine.stage import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
+from training.engine.workers import Progress, run_jobs
 from training.evaluate import PRIOR, bundled_digests, print_table, thin, write_table
 from training.figures import plot_convergence
 from training.fills import (
@@ -28,8 +30,6 @@ from training.fills import (
 )
 from training.kernels import KernelSet
 from training.sources import accuracy
-from training.stages import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
-from training.workers import Progress, run_jobs
 
 BASELINE = KAIMING
 CONTROLS = (DEFAULT, XAVIER, BASELINE, NOISE, LEARNED, LEARNED_OWN)

@@ -17,9 +17,9 @@ from dwp_init import KernelVAE, Prior, load_prior
 from dwp_init.files import write_bytes
 from dwp_init.registry import registry
 from dwp_init.sets import SETS
+from training.engine.stage import Context, Stage, read_config, read_done
 from training.figures import plot_families
 from training.kernels import KernelSet
-from training.stages import Context, Stage, read_config, read_done
 from training.statistics import sample_statistics
 
 PRIOR, SCORES = "prior", "scores.safetensors"

@@ -28,9 +28,17 @@ from dwp_init import (
 )
 from dwp_init.files import write_bytes
 from training.authors import UNSTATED
+from training.engine.stage import (
+    Context,
+    Stage,
+    check_counts,
+    load_checkpoint,
+    read_done,
+    record_metrics,
+    save_checkpoint,
+)
 from training.evaluate import PRIOR, SCORES, SMOKE, score, thin
 from training.kernels import PARTS, KernelSet
-from training.stages import Context, Stage, check_counts, load_checkpoint, read_done, record_metrics, save_checkpoint
 from training.statistics import sample_statistics
 
 CHECKPOINT = "checkpoint.pt"

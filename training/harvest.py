@@ -15,8 +15,8 @@ from tqdm import tqdm
 from dwp_init.files import tensor_bytes, write_bytes, write_json
 from training.checkpoints import find_checkpoints
 from training.convolutions import Layer, LeftOut, read_layers
+from training.engine.stage import DONE, check_counts
 from training.kernels import KERNELS, PARTS, KernelSet
-from training.stages import DONE, check_counts
 
 LABELS, REPORT = "labels", "harvest.json"
 FEWEST = 10  # kernels of a kind and size, as a fit needs

@@ -15,9 +15,9 @@ from torch import Tensor
 from dwp_init.files import write_bytes
 from training.checkpoints import Checkpoint
 from training.convolutions import read_layers
+from training.engine.stage import DONE, FIXED, Context, Stage, check_counts, read_config, read_done
 from training.images.own import is_own, short_name
 from training.sources import network_file
-from training.stages import DONE, FIXED, Context, Stage, check_counts, read_config, read_done
 
 KERNELS = "kernels.safetensors"
 PARTS = ("train", "validation", "test")

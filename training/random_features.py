@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.architectures import build
+from training.engine.stage import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
+from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, write_table
 from training.figures import plot_scales
 from training.fills import (
@@ -29,8 +31,6 @@ from training.fills import (
 )
 from training.paper import LABELS, RANDOM_FEATURES
 from training.sources import accuracy
-from training.stages import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
-from training.workers import Progress, run_jobs
 
 COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
 BATCH = 500  # images whose features are made at once

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from dwp_init.files import write_bytes
 from training.architectures import build
-from training.stages import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
+from training.engine.stage import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
+from training.engine.workers import Progress, run_jobs
 from training.steps import Step
-from training.workers import Progress, run_jobs
 
 
 @dataclass(frozen=True)

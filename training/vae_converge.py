@@ -12,6 +12,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dwp_init.files import write_bytes
+from training.engine.stage import (
+    FIXED,
+    Context,
+    Stage,
+    check_counts,
+    check_marks,
+    read_config,
+    read_metrics,
+    record_metrics,
+)
+from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, thin, write_table
 from training.figures import plot_samples
 from training.fills import (
@@ -26,17 +37,6 @@ from training.fills import (
     learned_kernels,
 )
 from training.image_vae import ImageVAE, binarize
-from training.stages import (
-    FIXED,
-    Context,
-    Stage,
-    check_counts,
-    check_marks,
-    read_config,
-    read_metrics,
-    record_metrics,
-)
-from training.workers import Progress, run_jobs
 
 
 @dataclass(frozen=True)

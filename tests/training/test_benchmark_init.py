@@ -11,12 +11,12 @@ from torch import Tensor
 from training import benchmark_init
 from training.benchmark_init import BenchmarkInit, _Job
 from training.compare_inits import best_rates, summary
+from training.engine.stage import Context, read_done, read_metrics, run_stages
 from training.images.augment import moved
 from training.images.sets import Images
 from training.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 from training.intervals import paired_interval, t_bound
 from training.kernels import KernelSet
-from training.stages import Context, read_done, read_metrics, run_stages
 from training.steps import Step
 
 ARMS = ("Kaiming", "white noise", "dwp")

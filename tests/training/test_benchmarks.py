@@ -12,7 +12,7 @@ import torch
 
 from dwp_init import Autoregressive, Gaussian, GaussianMixture, KernelDensity, KernelVAE, Prior, save_prior
 from training.benchmarks import Decoding, _decoding_flops
-from training.stages import Context
+from training.engine.stage import Context
 
 D = 9
 HIDDEN, HALF, MIXTURES, LATENT = 6, 3, 2, 4

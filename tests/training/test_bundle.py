@@ -13,11 +13,11 @@ import dwp_init
 from dwp_init import registry
 from training import bundle, cards, recipes, tables
 from training.__main__ import main
+from training.engine.stage import Context, run_stages
 from training.fit import FitByDepth, FitMixture, fitted_prior
 from training.kernels import JointKernels, Kernels
 from training.metadata import check_card
 from training.sources import Sources
-from training.stages import Context, run_stages
 
 GRID = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
 HELD_OUT = {"needs": ("sources",), "validation_networks": 1, "test_networks": 1}

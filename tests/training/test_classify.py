@@ -14,6 +14,7 @@ import torch
 from dwp_init import load_prior
 from training import bayes, classify
 from training.classify import METRICS, Classify, Selection, _passes, summary
+from training.engine.stage import Context, read_done, read_metrics, run_stages
 from training.few_labels import (
     DWP,
     DWP_FIXED,
@@ -32,7 +33,6 @@ from training.few_labels import (
     stratified,
 )
 from training.images.sets import Images
-from training.stages import Context, read_done, read_metrics, run_stages
 
 SMALL = Classify(
     filters=(2, 3),
@@ -285,7 +285,7 @@ from pathlib import Path
 import torch
 from training import classify
 from training.classify import Classify
-from training.stages import Context, run_stages
+from training.engine.stage import Context, run_stages
 torch.set_num_threads(1)
 classify.BLOCK = 5
 priors = ("dwp", "standard-normal")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from dwp_init import Gaussian, KernelDensity, KernelVAE, load_prior, save_prior
+from training.engine.stage import Context, Stage, read_done, run_stages
 from training.evaluate import (
     Density,
     bundled_digests,
@@ -23,7 +24,6 @@ from training.evaluate import (
 )
 from training.fit import FitGaussian, FitMixture, FitVAE
 from training.kernels import KernelSet
-from training.stages import Context, Stage, read_done, run_stages
 from training.statistics import sample_statistics
 
 

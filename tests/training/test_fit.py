@@ -14,6 +14,7 @@ from torch import Tensor
 from dwp_init import Flow, Gaussian, GaussianMixture, Prior, load_prior
 from dwp_init.priors import FAMILIES
 from training import evaluate
+from training.engine.stage import Context, read_metrics
 from training.fit import (
     FITS,
     Fit,
@@ -29,7 +30,6 @@ from training.fit import (
     fitted_prior,
 )
 from training.kernels import KernelSet
-from training.stages import Context, read_metrics
 
 SHORT = {"name": "quick", "epochs": 4, "batch_size": 32, "evaluate_every": 1}
 LATENT = {"latent_dim": 2, "hidden": 8}

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.engine.stage import Context, run_stages
 from training.kernels import JointKernels, KernelFile, Kernels, KernelSet, read_kernels, read_reference
 from training.sources import network_file
-from training.stages import Context, run_stages
 
 SOURCE = {
     "network": "mnist",

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
 from training.__main__ import main
+from training.engine.stage import read_done
 from training.evaluate import SMOKE, score
 from training.fit import FITS
 from training.kernels import KernelSet
-from training.stages import read_done
 from training.statistics import compare, describe
 
 

@@ -9,9 +9,9 @@ from dwp_init.sets import SETS
 from training import __main__ as command_line
 from training import benchmarks, recipes
 from training.__main__ import main
+from training.engine.stage import Stage, read_done
 from training.fit import fitted_prior
 from training.recipes import choose_family
-from training.stages import Stage, read_done
 
 RECIPES = [
     *(

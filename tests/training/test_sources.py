@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.architectures import build
+from training.engine.stage import Context, read_metrics, run_stages
 from training.networks import MNISTNet
 from training.sources import Sources, accuracy, network_file
-from training.stages import Context, read_metrics, run_stages
 
 SMALL = Sources(filters=(2, 3), networks=2, epochs=3, batch_size=200)
 

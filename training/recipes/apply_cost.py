@@ -4,7 +4,7 @@ python -m training run apply_cost
 """
 
 from training.benchmarks import ApplyCost
-from training.stages import Stage
+from training.engine.stage import Stage
 
 FOLDER = "benchmarks"
 

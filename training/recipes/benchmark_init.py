@@ -21,9 +21,9 @@ from typing import Any
 
 from training.benchmark_init import BenchmarkInit
 from training.compare_inits import BASELINE
+from training.engine.stage import Stage
 from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL
 from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, FROM_PRIORS, LSUV, NOISE
-from training.stages import Stage
 
 FOLDER = "cifar10"
 SOME = (BASELINE, DEFAULT, LSUV, DWP, DWP_ORTHOGONAL, DWP_CENTRED)

@@ -8,9 +8,9 @@ their own; the last 10,000 training images stand in for the test images.
 """
 
 from training.classify import Classify, Selection
+from training.engine.stage import Stage
 from training.few_labels import DWP, STANDARD
 from training.recipes import fig2a_mnist
-from training.stages import Stage
 
 FOLDER = fig2a_mnist.FOLDER
 TRIED = {"plain": {"steps": 300}, "longer": {"steps": 800}, "cold": {"steps": 300, "temperature": 0.1}}

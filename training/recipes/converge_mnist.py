@@ -13,8 +13,8 @@ that looked at the first 4,000 test images; they differed by no more than noise,
 The family that is bundled was chosen on training images held out: see ``choose_family``.
 """
 
+from training.engine.stage import Stage
 from training.recipes import choose_family
-from training.stages import Stage
 
 FOLDER = choose_family.FOLDER
 BUNDLED = "scale_mixture"  # the family of the bundled priors, which the table calls dwp

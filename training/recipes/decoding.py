@@ -8,8 +8,8 @@ Found: ``training/results/decoding.csv``; run it on an idle machine.
 """
 
 from training.benchmarks import Decoding
+from training.engine.stage import Stage
 from training.recipes import _notmnist, prior_notmnist_5x5
-from training.stages import Stage
 
 FOLDER = _notmnist.FOLDER
 

@@ -12,8 +12,8 @@ images (the authors' code gives every seed the same, unstratified); else as ``fi
 """
 
 from training.classify import Classify
+from training.engine.stage import Stage
 from training.recipes import fig2a_mnist
-from training.stages import Stage
 
 FOLDER = fig2a_mnist.FOLDER
 SMALL = fig2a_mnist.SMALL | {"filters": (2, 2, 2)}

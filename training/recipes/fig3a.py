@@ -16,8 +16,8 @@ Kaiming and white noise, of one law but other draws, and white noise at the prio
 in the bundle: name kernels stages in ``needs``.
 """
 
+from training.engine.stage import Stage
 from training.random_features import RandomFeatures
-from training.stages import Stage
 
 FOLDER = "figures"
 BUDGET = {"epochs": 10, "lr": 3e-2, "seeds": 4}

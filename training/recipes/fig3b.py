@@ -17,9 +17,9 @@ three seeds, for a CPU. ``dwp`` has independent draws, as in the paper, ``dwp, o
 "natural")`` does; both at He's scale, with noise. Controls: Kaiming and white noise, of one law but other draws.
 """
 
+from training.engine.stage import Stage
 from training.fills import DWP, DWP_ORTHOGONAL, KAIMING, NOISE, XAVIER
 from training.random_features import RandomFeatures
-from training.stages import Stage
 
 FOLDER = "figures"
 BUDGET = {

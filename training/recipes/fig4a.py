@@ -17,7 +17,7 @@ fan-in. White noise of dwp's RMS is the control. Learned kernels are not in the 
 ``needs``.
 """
 
-from training.stages import Stage
+from training.engine.stage import Stage
 from training.steps_to import StepsTo
 from training.vae_converge import VAEConverge
 

@@ -13,7 +13,7 @@ noise as controls. Learned kernels are not in the bundle: name the two kernels s
 """
 
 from training.converge import Converge
-from training.stages import Stage
+from training.engine.stage import Stage
 from training.steps_to import StepsTo
 
 FOLDER = "figures"

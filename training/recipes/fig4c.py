@@ -18,8 +18,8 @@ Kaiming and white noise as controls. Learned kernels are not in the bundle.
 """
 
 from training.converge import Converge
+from training.engine.stage import Stage
 from training.fills import DWP, DWP_ORTHOGONAL
-from training.stages import Stage
 from training.steps_to import StepsTo
 
 FOLDER = "figures"

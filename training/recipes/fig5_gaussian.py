@@ -10,9 +10,9 @@ the largest standard deviation.
 """
 
 from training.classify import Selection
+from training.engine.stage import Stage
 from training.few_labels import DWP, GAUSSIAN, LOG_UNIFORM_AUTHORS, NONE, NORMAL, STANDARD
 from training.recipes import fig2a_mnist
-from training.stages import Stage
 
 FOLDER = fig2a_mnist.FOLDER
 

@@ -8,8 +8,8 @@ Departures: those of ``fig4a``, whose runs these are; means of p(x|z), the laten
 learned kernels.
 """
 
+from training.engine.stage import Stage
 from training.recipes import fig4a
-from training.stages import Stage
 from training.vae_converge import SampleGrid
 
 FOLDER = fig4a.FOLDER

@@ -7,7 +7,7 @@ Found: ``training/results/inference_step.csv``; run it on an idle machine.
 """
 
 from training.benchmarks import InferenceStep
-from training.stages import Stage
+from training.engine.stage import Stage
 
 FOLDER = "benchmarks"
 

@@ -7,11 +7,11 @@ Found: ``training/results/joint_stem.csv``, and the stems in ``joint_stem.png``.
 Departures: two-layer networks of the notMNIST kind, 2 epochs each; a demonstration, whose priors are not bundled.
 """
 
+from training.engine.stage import Stage
 from training.fit import FitGaussian, FitMixture
 from training.joint import JointDensity
 from training.kernels import JointKernels, Kernels
 from training.sources import Sources
-from training.stages import Stage
 
 FOLDER = "cifar10"
 

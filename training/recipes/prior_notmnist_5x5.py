@@ -9,9 +9,9 @@ Departures: as for 7×7 kernels; and the paper's VAE has 24 epochs instead of 30
 density 10 and the chain 30, best at their last look, so they would gain from more.
 """
 
+from training.engine.stage import Stage
 from training.fit import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
 from training.recipes import _notmnist
-from training.stages import Stage
 
 FOLDER = _notmnist.FOLDER
 PRIORS = {"notmnist-5x5": "scale_mixture_5x5", "notmnist-5x5-vae": "vae_5x5", "notmnist-5x5-h1": "h1_5x5"}

@@ -12,9 +12,9 @@ Departures: narrower networks on fewer images (see ``_notmnist.sources``), whole
 floor, the best state on validation networks instead of the last.
 """
 
+from training.engine.stage import Stage
 from training.fit import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
 from training.recipes import _notmnist
-from training.stages import Stage
 
 FOLDER = _notmnist.FOLDER
 PRIORS = {"notmnist-7x7": "scale_mixture_7x7", "notmnist-7x7-vae": "vae_7x7", "notmnist-7x7-h1": "h1_7x7"}

@@ -18,11 +18,11 @@ that begin at a tenth of their usual scale: so short a training would leave them
 
 from typing import Any
 
+from training.engine.stage import Stage
 from training.fit import SCALES, FitByDepth, FitGaussian, FitMixture
 from training.images.own import short_name
 from training.kernels import JointKernels, Kernels
 from training.sources import Sources
-from training.stages import Stage
 
 FOLDER = "tinyimagenet"
 DATA = "tinyimagenet32-a"

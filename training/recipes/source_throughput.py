@@ -4,7 +4,7 @@ python -m training run source_throughput
 """
 
 from training.benchmarks import SourceThroughput
-from training.stages import Stage
+from training.engine.stage import Stage
 
 FOLDER = "benchmarks"
 

@@ -10,9 +10,9 @@ Departures: 200 labels, 1,000 steps; the importance-weighted bound with a defens
 of each layer; ψ fixed at the encoder beside, as in the authors' code.
 """
 
+from training.engine.stage import Stage
 from training.gap import Gap
 from training.recipes import fig2a_mnist
-from training.stages import Stage
 
 FOLDER = fig2a_mnist.FOLDER
 BUDGET = {"splits": 3, "steps": 1000, "batch_size": 32, "lr": 3e-3}

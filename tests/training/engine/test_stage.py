@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from training.stages import (
+from training.engine.stage import (
     Context,
     Stage,
     StageChangedError,
@@ -148,7 +148,7 @@ def test_a_data_set_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         loaded.append((name, split, *options.values()))
         return [name, split]
 
-    monkeypatch.setattr("training.stages.load_images", load)
+    monkeypatch.setattr("training.engine.stage.load_images", load)
     context = Context(out=tmp_path, data_root=tmp_path, download=True)
     train = context.images("mnist", "train")
     assert context.images("mnist", "test") == ["mnist", "test"] and context.images("mnist", "train") is train

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.workers import run_jobs
+from training.engine.workers import run_jobs
 
 
 class Slow(int):
@@ -71,10 +71,10 @@ def _sleep(seconds: int, progress: object) -> None:
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "from training.workers import run_jobs\nfrom tests.training.test_workers import _sleep\n"
+        "from training.engine.workers import run_jobs\nfrom tests.training.engine.test_workers import _sleep\n"
         "if __name__ == '__main__':\n    list(run_jobs(_sleep, [60, 60], 2, print))\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     parent = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(root)})
     try:
         children = _await(lambda: [c for c in _children(parent.pid) if "spawn_main" in _command(c)], 2)
