@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.architectures import build
 from training.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
 from training.engine.stage import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
@@ -28,8 +27,9 @@ from training.inits import (
     spatial_convolutions,
 )
 from training.kernels import KernelSet
+from training.networks.loop import Step
+from training.networks.modern import build
 from training.sources import accuracy
-from training.steps import Step
 
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
 
@@ -52,7 +52,7 @@ class BenchmarkInit(Stage):
         depths: Their relative depths, from 0 to 1.
         name: Of the record.
         data: Name of the data set.
-        network: A network of :data:`training.architectures.NETWORKS`.
+        network: A network of :data:`training.networks.modern.NETWORKS`.
         filters: Its channels.
         priors: Bundled priors, for dwp; a layer that none fits has Kaiming's draw.
         inits: Which of :data:`training.inits.INITS`; by default all, those that need ``priors`` or ``needs`` where

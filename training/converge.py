@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import dwp_init
-from training.architectures import build
 from training.engine.stage import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
 from training.evaluate import PRIOR, bundled_digests, print_table, thin, write_table
@@ -29,6 +28,7 @@ from training.fills import (
     initialize_,
 )
 from training.kernels import KernelSet
+from training.networks.modern import build
 from training.sources import accuracy
 
 BASELINE = KAIMING
@@ -46,7 +46,7 @@ class Converge(Stage):
         families: What the initialisations from these fits are called; ``…, decoder mean`` draws without noise.
         name: Of the record.
         data: Name of the data set.
-        network: A network of :data:`training.architectures.NETWORKS` with 7×7 and 5×5 kernels: ``mnist``, ``cifar``.
+        network: A network of :data:`training.networks.modern.NETWORKS` with 7×7 and 5×5 kernels: ``mnist``, ``cifar``.
         priors: The bundled priors of the two kernel sizes, or a set, called dwp; none by default.
         draws: How the bundled priors are drawn from, of :data:`training.fills.FROM_PRIORS`.
         filters: Channels of the convolutions.

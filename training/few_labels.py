@@ -10,7 +10,7 @@ import dwp_init
 from dwp_init import Gaussian, GaussianMixture, KernelVAE
 from training import bayes
 from training.engine.stage import Context, check_counts
-from training.networks import CIFARNet, MNISTNet
+from training.networks.paper import CIFARNet, MNISTNet
 
 DWP, DWP_FIXED, MIXTURE, GAUSSIAN = "dwp", "dwp-fixed", "mixture", "gaussian"
 LOG_UNIFORM, LOG_UNIFORM_AUTHORS = "log-uniform", "log-uniform-authors"

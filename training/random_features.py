@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.architectures import build
 from training.engine.stage import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, write_table
@@ -29,6 +28,7 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
+from training.networks.modern import build
 from training.paper import LABELS, RANDOM_FEATURES
 from training.sources import accuracy
 
@@ -49,7 +49,7 @@ class RandomFeatures(Stage):
         needs: Stages with learned kernels, one for each kernel size, to start from too; none by default.
         name: Of the record.
         data: Name of the data set.
-        network: ``mnist`` or ``cifar``: a network of :data:`training.architectures.NETWORKS` of ``features`` and
+        network: ``mnist`` or ``cifar``: a network of :data:`training.networks.modern.NETWORKS` of ``features`` and
             ``classifier``.
         filters: Channels of the convolutions at k = 1.
         scales: The scales k of all these numbers.

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dwp_init.files import write_bytes
-from training.architectures import build
 from training.engine.stage import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
 from training.engine.workers import Progress, run_jobs
-from training.steps import Step
+from training.networks.loop import Step
+from training.networks.modern import build
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sources(Stage):
 
     Args:
         data: Name of the data set.
-        network: A network of :data:`training.architectures.NETWORKS`; the paper's for notMNIST by default.
+        network: A network of :data:`training.networks.modern.NETWORKS`; the paper's for notMNIST by default.
         filters: Its channels; (256, 512) in the paper.
         networks: How many networks, with seeds ``first_seed``, ``first_seed + 1``, …
         epochs: Passes over the training images.

@@ -36,7 +36,7 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
-from training.image_vae import ImageVAE, binarize
+from training.networks.image_vae import ImageVAE, binarize
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from training.bayes import (
     bayesianize_,
     kl_from,
 )
-from training.networks import MNISTNet
+from training.networks.paper import MNISTNet
 
 
 def network(seed: int = 0, norm: bool = False, bayesian: bool = True, channels: int = 3) -> nn.Sequential:

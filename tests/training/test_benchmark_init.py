@@ -17,7 +17,7 @@ from training.images.sets import Images
 from training.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 from training.intervals import paired_interval, t_bound
 from training.kernels import KernelSet
-from training.steps import Step
+from training.networks.loop import Step
 
 ARMS = ("Kaiming", "white noise", "dwp")
 SMALL = BenchmarkInit(
@@ -314,6 +314,6 @@ def test_recorded_steps_find_what_eager_ones_do(tmp_path: Path, frozen: bool, mo
     settings = {"frozen": frozen, "augment": True, "marks": (10, 20), "inits": ("Kaiming", "dwp")}
     job = replace(SMALL, **settings)._job(Context(out=tmp_path, device=torch.device("cuda")))
     recorded = job.train(("dwp", 0, 1e-2, False), _nothing)
-    monkeypatch.setattr("training.steps.Step.eager_steps", 1000)
+    monkeypatch.setattr("training.networks.loop.Step.eager_steps", 1000)
     eager = job.train(("dwp", 0, 1e-2, False), _nothing)
     assert recorded["accuracy"] == pytest.approx(eager["accuracy"], abs=10)

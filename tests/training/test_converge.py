@@ -14,7 +14,7 @@ from training.engine.stage import Context, read_done, read_metrics, run_stages
 from training.fills import DWP, DWP_ORTHOGONAL
 from training.images.sets import Images
 from training.kernels import KernelSet
-from training.networks import MNISTNet
+from training.networks.paper import MNISTNet
 from training.steps_to import StepsTo, first_crossing
 
 BUNDLED_PRIORS = ("notmnist-7x7", "notmnist-5x5")

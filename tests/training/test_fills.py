@@ -20,9 +20,9 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
-from training.image_vae import ImageVAE
 from training.kernels import KernelSet
-from training.networks import CIFARNet, MNISTNet
+from training.networks.image_vae import ImageVAE
+from training.networks.paper import CIFARNet, MNISTNet
 
 PRIORS = ("notmnist-7x7", "notmnist-5x5")
 KERNELS = {k: torch.randn(9, 1, k, k, generator=torch.Generator().manual_seed(k)) for k in (7, 5)}

@@ -11,7 +11,7 @@ from training.engine.stage import Context, StageChangedError, read_metrics, run_
 from training.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
 from training.images.sets import Images
 from training.kernels import KernelSet
-from training.networks import MNISTNet
+from training.networks.paper import MNISTNet
 from training.random_features import RandomFeatures, _Job, extract
 from training.sources import accuracy
 

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.architectures import build
 from training.engine.stage import Context, read_metrics, run_stages
-from training.networks import MNISTNet
+from training.networks.modern import build
+from training.networks.paper import MNISTNet
 from training.sources import Sources, accuracy, network_file
 
 SMALL = Sources(filters=(2, 3), networks=2, epochs=3, batch_size=200)
@@ -249,7 +249,7 @@ def test_refused_settings_can_be_mended(settings: dict[str, Any], message: str, 
 def test_recorded_steps_train_as_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Sources(network="resnet", filters=(4, 8), networks=1, epochs=3, batch_size=64, data="cifar10")
     recorded = run(stage, tmp_path / "recorded", device=torch.device("cuda"))
-    monkeypatch.setattr("training.steps.Step.eager_steps", 1000)
+    monkeypatch.setattr("training.networks.loop.Step.eager_steps", 1000)
     eager = run(stage, tmp_path / "eager", device=torch.device("cuda"))
     one, other = load_file(network_file(recorded, 0)), load_file(network_file(eager, 0))
     for name, value in one.items():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.networks import CIFARNet, CIFARSource, MNISTNet
+from training.networks.paper import CIFARNet, CIFARSource, MNISTNet
 
 
 @pytest.mark.parametrize(

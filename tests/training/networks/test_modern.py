@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.architectures import NETWORKS, VGG, ConvMixer, ConvNeXt, MobileNet, ResNet, build
+from training.networks.modern import NETWORKS, VGG, ConvMixer, ConvNeXt, MobileNet, ResNet, build
 
 SMALL = {
     "mnist": (2, 3),

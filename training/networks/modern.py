@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks import CIFARNet, CIFARSource, MNISTNet, check_filters
+from training.networks.paper import CIFARNet, CIFARSource, MNISTNet, check_filters
 
 ImageShape = tuple[int, int, int]
 

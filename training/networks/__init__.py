@@ -1,0 +1,1 @@
+"""networks by name, and how they are trained"""
