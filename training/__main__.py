@@ -15,13 +15,13 @@ from dwp_init.layers import KINDS
 from training import cards, guard, publish, recipes
 from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
-from training.convolutions import LeftOut
 from training.engine.stage import Context, StageChangedError, override, publish_records, read_done, run_stages
 from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
 from training.fit import FITS
-from training.harvest import BY_CHECKPOINT, Settings, harvest
 from training.images.own import short_name
-from training.kernels import KERNELS, KernelFile, read_reference
+from training.kernels.collect import KERNELS, KernelFile, read_reference
+from training.kernels.convolutions import LeftOut
+from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
 
 RESULTS = Path(__file__).parent / "results"
 

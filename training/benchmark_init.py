@@ -26,10 +26,10 @@ from training.inits import (
     initialize_,
     spatial_convolutions,
 )
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
+from training.kernels.sources import accuracy
 from training.networks.loop import Step
 from training.networks.modern import build
-from training.sources import accuracy
 
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
 

@@ -27,9 +27,9 @@ from training.fills import (
     check_inits,
     initialize_,
 )
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
+from training.kernels.sources import accuracy
 from training.networks.modern import build
-from training.sources import accuracy
 
 BASELINE = KAIMING
 CONTROLS = (DEFAULT, XAVIER, BASELINE, NOISE, LEARNED, LEARNED_OWN)

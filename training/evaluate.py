@@ -19,7 +19,7 @@ from dwp_init.registry import registry
 from dwp_init.sets import SETS
 from training.engine.stage import Context, Stage, read_config, read_done
 from training.figures import plot_families
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.statistics import sample_statistics
 
 PRIOR, SCORES = "prior", "scores.safetensors"

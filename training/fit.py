@@ -38,7 +38,7 @@ from training.engine.stage import (
     save_checkpoint,
 )
 from training.evaluate import PRIOR, SCORES, SMOKE, score, thin
-from training.kernels import PARTS, KernelSet
+from training.kernels.collect import PARTS, KernelSet
 from training.statistics import sample_statistics
 
 CHECKPOINT = "checkpoint.pt"

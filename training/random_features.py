@@ -28,9 +28,9 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
+from training.kernels.sources import accuracy
 from training.networks.modern import build
 from training.paper import LABELS, RANDOM_FEATURES
-from training.sources import accuracy
 
 COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
 BATCH = 500  # images whose features are made at once

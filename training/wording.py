@@ -21,7 +21,7 @@ from dwp_init import (
     Prior,
 )
 from dwp_init.layers import KINDS
-from training.kernels import PARTS
+from training.kernels.collect import PARTS
 
 DATA_SETS = {
     "mnist": "MNIST",

@@ -16,7 +16,7 @@ from training.images.augment import moved
 from training.images.sets import Images
 from training.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 from training.intervals import paired_interval, t_bound
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.networks.loop import Step
 
 ARMS = ("Kaiming", "white noise", "dwp")

@@ -15,9 +15,9 @@ from training import bundle, cards, recipes, tables
 from training.__main__ import main
 from training.engine.stage import Context, run_stages
 from training.fit import FitByDepth, FitMixture, fitted_prior
-from training.kernels import JointKernels, Kernels
+from training.kernels.collect import JointKernels, Kernels
+from training.kernels.sources import Sources
 from training.metadata import check_card
-from training.sources import Sources
 
 GRID = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
 HELD_OUT = {"needs": ("sources",), "validation_networks": 1, "test_networks": 1}

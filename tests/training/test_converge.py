@@ -13,7 +13,7 @@ from training.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _J
 from training.engine.stage import Context, read_done, read_metrics, run_stages
 from training.fills import DWP, DWP_ORTHOGONAL
 from training.images.sets import Images
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.networks.paper import MNISTNet
 from training.steps_to import StepsTo, first_crossing
 

@@ -23,7 +23,7 @@ from training.evaluate import (
     write_table,
 )
 from training.fit import FitGaussian, FitMixture, FitVAE
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.statistics import sample_statistics
 
 

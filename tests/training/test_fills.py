@@ -20,7 +20,7 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.networks.image_vae import ImageVAE
 from training.networks.paper import CIFARNet, MNISTNet
 

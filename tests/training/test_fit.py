@@ -29,7 +29,7 @@ from training.fit import (
     FitVAE,
     fitted_prior,
 )
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 
 SHORT = {"name": "quick", "epochs": 4, "batch_size": 32, "evaluate_every": 1}
 LATENT = {"latent_dim": 2, "hidden": 8}

@@ -16,7 +16,7 @@ from training.__main__ import main
 from training.engine.stage import read_done
 from training.evaluate import SMOKE, score
 from training.fit import FITS
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.statistics import compare, describe
 
 

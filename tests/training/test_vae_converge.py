@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
 from training.fills import DWP, FROM_KERNELS, KAIMING, XAVIER
 from training.images.sets import Images
-from training.kernels import KernelSet
+from training.kernels.collect import KernelSet
 from training.networks.image_vae import ImageVAE, binarize, kl_from_standard_normal
 from training.vae_converge import SampleGrid, VAEConverge, _Job, samples_file
 

@@ -5,8 +5,8 @@ import dataclasses
 from training.engine.stage import Stage
 from training.evaluate import Density
 from training.fit import Fit, FitDensity, FitGaussian, FitMixture, FitVAE
-from training.kernels import Kernels
-from training.sources import Sources
+from training.kernels.collect import Kernels
+from training.kernels.sources import Sources
 
 FOLDER = "notmnist"
 PLAIN = {  # the control: the best of 5 to 10 full-covariance Gaussians

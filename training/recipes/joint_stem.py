@@ -10,8 +10,8 @@ Departures: two-layer networks of the notMNIST kind, 2 epochs each; a demonstrat
 from training.engine.stage import Stage
 from training.fit import FitGaussian, FitMixture
 from training.joint import JointDensity
-from training.kernels import JointKernels, Kernels
-from training.sources import Sources
+from training.kernels.collect import JointKernels, Kernels
+from training.kernels.sources import Sources
 
 FOLDER = "cifar10"
 

@@ -21,8 +21,8 @@ from typing import Any
 from training.engine.stage import Stage
 from training.fit import SCALES, FitByDepth, FitGaussian, FitMixture
 from training.images.own import short_name
-from training.kernels import JointKernels, Kernels
-from training.sources import Sources
+from training.kernels.collect import JointKernels, Kernels
+from training.kernels.sources import Sources
 
 FOLDER = "tinyimagenet"
 DATA = "tinyimagenet32-a"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dwp_init.files import tensor_bytes
-from training.checkpoints import Checkpoint, Entry, natural
+from training.kernels.checkpoints import Checkpoint, Entry, natural
 
 LARGEST = 64  # a larger square is a table or a mask
 _FLOATS = ("F64", "F32", "F16", "BF16")

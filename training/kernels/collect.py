@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dwp_init.files import write_bytes
-from training.checkpoints import Checkpoint
-from training.convolutions import read_layers
 from training.engine.stage import DONE, FIXED, Context, Stage, check_counts, read_config, read_done
 from training.images.own import is_own, short_name
-from training.sources import network_file
+from training.kernels.checkpoints import Checkpoint
+from training.kernels.convolutions import read_layers
+from training.kernels.sources import network_file
 
 KERNELS = "kernels.safetensors"
 PARTS = ("train", "validation", "test")
@@ -57,7 +57,7 @@ class KernelSet:
 
 @dataclass(frozen=True)
 class Kernels(Stage):
-    """Collects one layer's kernels from the networks of a :class:`training.sources.Sources` stage.
+    """Collects one layer's kernels from the networks of a :class:`training.kernels.sources.Sources` stage.
 
     Dropped are kernels whose Euclidean norm is below ``min_norm`` times the 95 % quantile of the fitting networks'
     norms: L2 drives unused kernels to zero, and the paper leaves those out too (Section 3.3), by a rule it does not

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.engine.stage import Context, run_stages
-from training.kernels import JointKernels, KernelFile, Kernels, KernelSet, read_kernels, read_reference
-from training.sources import network_file
+from training.kernels.collect import JointKernels, KernelFile, Kernels, KernelSet, read_kernels, read_reference
+from training.kernels.sources import network_file
 
 SOURCE = {
     "network": "mnist",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.checkpoints import find_checkpoints, natural
+from training.kernels.checkpoints import find_checkpoints, natural
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.engine.stage import Context, read_metrics, run_stages
+from training.kernels.sources import Sources, accuracy, network_file
 from training.networks.modern import build
 from training.networks.paper import MNISTNet
-from training.sources import Sources, accuracy, network_file
 
 SMALL = Sources(filters=(2, 3), networks=2, epochs=3, batch_size=200)
 
@@ -140,7 +140,7 @@ def test_a_normalised_network_is_kept_and_resumed_whole(tmp_path: Path, monkeypa
     stage = replace(SMALL, network="resnet-7x7-stem", networks=1)
     whole = run(stage, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("training.sources.tqdm", Bar(interrupt=3))
+        patch.setattr("training.kernels.sources.tqdm", Bar(interrupt=3))
         run(stage, tmp_path / "cut")
     assert weights(run(stage, tmp_path / "cut")) == weights(whole)
     found = load_file(network_file(whole, 0))
@@ -185,11 +185,11 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     report: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each network reports when it starts and after each of its three epochs."""
-    monkeypatch.setattr("training.sources.tqdm", Bar(interrupt=report))
+    monkeypatch.setattr("training.kernels.sources.tqdm", Bar(interrupt=report))
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, tmp_path)
     bar = Bar()
-    monkeypatch.setattr("training.sources.tqdm", bar)
+    monkeypatch.setattr("training.kernels.sources.tqdm", bar)
     assert weights(run(SMALL, tmp_path)) == weights(finished)
     assert bar.n == bar.total == 2 * 3 * 512
     assert bar.reports < 8 or report == 1
@@ -204,7 +204,7 @@ def test_a_kill_between_weights_and_checkpoint_leaves_no_checkpoint(tmp_path: Pa
 
 def test_workers_change_nothing(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = Bar()
-    monkeypatch.setattr("training.sources.tqdm", bar)
+    monkeypatch.setattr("training.kernels.sources.tqdm", bar)
     assert weights(run(SMALL, tmp_path, workers=2)) == weights(finished)
     assert list(weights(finished)) == ["network-000.safetensors", "network-001.safetensors"]
     assert bar.n == bar.total

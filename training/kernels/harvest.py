@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dwp_init.files import tensor_bytes, write_bytes, write_json
-from training.checkpoints import find_checkpoints
-from training.convolutions import Layer, LeftOut, read_layers
 from training.engine.stage import DONE, check_counts
-from training.kernels import KERNELS, PARTS, KernelSet
+from training.kernels.checkpoints import find_checkpoints
+from training.kernels.collect import KERNELS, PARTS, KernelSet
+from training.kernels.convolutions import Layer, LeftOut, read_layers
 
 LABELS, REPORT = "labels", "harvest.json"
 FEWEST = 10  # kernels of a kind and size, as a fit needs
@@ -33,7 +33,7 @@ class Settings:
         size: The kernels' height and width; all by default.
         per_layer: Kernels taken of each tensor at most, at random.
         min_norm: Dropped are kernels whose Euclidean norm is below this times the 95 % quantile of their tensor's, as
-            :class:`training.kernels.Kernels` drops them; of a tensor, for checkpoints differ in scale.
+            :class:`training.kernels.collect.Kernels` drops them; of a tensor, for checkpoints differ in scale.
         raw_scale: Whether kernels stay as they are; else the kept ones of a tensor are divided by their root mean
             square.
         seed: Of what is taken of a tensor, and of the split.
@@ -78,7 +78,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
     ``harvest.json``, beside the folders, names the checkpoints and what was left out, of every harvest into ``out``.
 
     Args:
-        sources: What :func:`training.checkpoints.find_checkpoints` takes.
+        sources: What :func:`training.kernels.checkpoints.find_checkpoints` takes.
         out: Where the folders go.
         settings: What to harvest.
 

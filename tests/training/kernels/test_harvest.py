@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dwp_init import load_prior
 from training.__main__ import main
-from training.checkpoints import Entry, find_checkpoints
-from training.convolutions import find_stem, read_layers
 from training.engine.stage import Context, StageChangedError, run_stages
-from training.harvest import Settings, harvest
-from training.kernels import KernelFile, KernelSet, read_reference
+from training.kernels.checkpoints import Entry, find_checkpoints
+from training.kernels.collect import KernelFile, KernelSet, read_reference
+from training.kernels.convolutions import find_stem, read_layers
+from training.kernels.harvest import Settings, harvest
 from training.wording import source_text
 
 State = dict[str, Tensor]

@@ -1,0 +1,1 @@
+"""from networks and checkpoints to kernels"""
