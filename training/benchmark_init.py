@@ -14,7 +14,11 @@ from training.engine.stage import Context, Stage, check_counts, check_marks, rea
 from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, thin, write_table
 from training.images.augment import PADDING, moved
-from training.inits import (
+from training.kernels.collect import KernelSet
+from training.kernels.sources import accuracy
+from training.networks.loop import Step
+from training.networks.modern import build
+from training.starts.inits import (
     FROM_LEARNED,
     FROM_PRIORS,
     INITS,
@@ -26,10 +30,6 @@ from training.inits import (
     initialize_,
     spatial_convolutions,
 )
-from training.kernels.collect import KernelSet
-from training.kernels.sources import accuracy
-from training.networks.loop import Step
-from training.networks.modern import build
 
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
 
@@ -55,8 +55,8 @@ class BenchmarkInit(Stage):
         network: A network of :data:`training.networks.modern.NETWORKS`.
         filters: Its channels.
         priors: Bundled priors, for dwp; a layer that none fits has Kaiming's draw.
-        inits: Which of :data:`training.inits.INITS`; by default all, those that need ``priors`` or ``needs`` where
-            there are any.
+        inits: Which of :data:`training.starts.inits.INITS`; by default all, those that need ``priors`` or ``needs``
+            where there are any.
         seeds: Number of paired runs.
         first_seed: Seed of the first.
         rates: Learning rates to choose from.

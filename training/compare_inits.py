@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 
 from training.figures import ALL_COLOURS, save_figure
-from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
-from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
 from training.intervals import paired_interval
+from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
+from training.starts.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
 from training.steps_to import first_crossing
 
 BASELINE = KAIMING

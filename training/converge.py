@@ -14,7 +14,10 @@ from training.engine.stage import FIXED, Context, Stage, check_counts, check_mar
 from training.engine.workers import Progress, run_jobs
 from training.evaluate import PRIOR, bundled_digests, print_table, thin, write_table
 from training.figures import plot_convergence
-from training.fills import (
+from training.kernels.collect import KernelSet
+from training.kernels.sources import accuracy
+from training.networks.modern import build
+from training.starts.fills import (
     DEFAULT,
     DWP,
     DWP_OWN,
@@ -27,9 +30,6 @@ from training.fills import (
     check_inits,
     initialize_,
 )
-from training.kernels.collect import KernelSet
-from training.kernels.sources import accuracy
-from training.networks.modern import build
 
 BASELINE = KAIMING
 CONTROLS = (DEFAULT, XAVIER, BASELINE, NOISE, LEARNED, LEARNED_OWN)
@@ -48,7 +48,7 @@ class Converge(Stage):
         data: Name of the data set.
         network: A network of :data:`training.networks.modern.NETWORKS` with 7×7 and 5×5 kernels: ``mnist``, ``cifar``.
         priors: The bundled priors of the two kernel sizes, or a set, called dwp; none by default.
-        draws: How the bundled priors are drawn from, of :data:`training.fills.FROM_PRIORS`.
+        draws: How the bundled priors are drawn from, of :data:`training.starts.fills.FROM_PRIORS`.
         filters: Channels of the convolutions.
         seeds: Number of paired runs.
         first_seed: Seed of the first.

@@ -1,6 +1,6 @@
 """The paper's numbers that it gives as pictures only, read off Fig. 3 and 4; accuracies in %, ELBOs in nats."""
 
-from training.fills import DWP, DWP_OWN, LEARNED, LEARNED_OWN, XAVIER
+from training.starts.fills import DWP, DWP_OWN, LEARNED, LEARNED_OWN, XAVIER
 
 LABELS = {DWP: "dwp", DWP_OWN: "dwp", XAVIER: "xavier", LEARNED: "filters", LEARNED_OWN: "filters"}
 """What the paper calls an initialisation; its scales are the source's own and, for dwp, the decoder's means."""

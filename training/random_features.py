@@ -15,7 +15,10 @@ from training.engine.stage import FIXED, Context, Stage, check_counts, read_metr
 from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, write_table
 from training.figures import plot_scales
-from training.fills import (
+from training.kernels.sources import accuracy
+from training.networks.modern import build
+from training.paper import LABELS, RANDOM_FEATURES
+from training.starts.fills import (
     DWP,
     DWP_ORTHOGONAL,
     DWP_OWN,
@@ -28,9 +31,6 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
-from training.kernels.sources import accuracy
-from training.networks.modern import build
-from training.paper import LABELS, RANDOM_FEATURES
 
 COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
 BATCH = 500  # images whose features are made at once
@@ -54,7 +54,7 @@ class RandomFeatures(Stage):
         filters: Channels of the convolutions at k = 1.
         scales: The scales k of all these numbers.
         priors: The bundled priors, one for each kernel size, or a set.
-        inits: Initialisations of :data:`training.fills.INITS`; those from learned kernels come with ``needs``.
+        inits: Initialisations of :data:`training.starts.fills.INITS`; those from learned kernels come with ``needs``.
         seeds: Number of paired runs.
         first_seed: Seed of the first.
         hold_out: Training images, the last ones, that are kept from training and on which accuracy is measured: for

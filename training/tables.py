@@ -10,9 +10,9 @@ from dwp_init.registry import BUNDLED, registry
 from training import wording
 from training.converge import BASELINE, LEARNED
 from training.few_labels import DWP, FROM_DWP
-from training.fills import DEFAULT, DWP_ORTHOGONAL
 from training.paper import RANDOM_FEATURES, STEPS_TO
 from training.recipes import benchmark_init
+from training.starts.fills import DEFAULT, DWP_ORTHOGONAL
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted; each has a table of densities

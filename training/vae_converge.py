@@ -25,7 +25,8 @@ from training.engine.stage import (
 from training.engine.workers import Progress, run_jobs
 from training.evaluate import bundled_digests, print_table, thin, write_table
 from training.figures import plot_samples
-from training.fills import (
+from training.networks.image_vae import ImageVAE, binarize
+from training.starts.fills import (
     DWP,
     DWP_OWN,
     FROM_KERNELS,
@@ -36,7 +37,6 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
-from training.networks.image_vae import ImageVAE, binarize
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class VAEConverge(Stage):
         name: Of the record.
         data: Name of the data set, of 28×28 grey images.
         priors: The bundled priors, one for each kernel size.
-        inits: Initialisations of :data:`training.fills.INITS`; those from learned kernels come with ``needs``.
+        inits: Initialisations of :data:`training.starts.fills.INITS`; those from learned kernels come with ``needs``.
         layers: Patterns of the layers that are initialised: all convolutions, transposed ones too.
         latent_dim: Number of latents.
         seeds: Number of paired runs.

@@ -14,10 +14,10 @@ from training.compare_inits import best_rates, summary
 from training.engine.stage import Context, read_done, read_metrics, run_stages
 from training.images.augment import moved
 from training.images.sets import Images
-from training.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 from training.intervals import paired_interval, t_bound
 from training.kernels.collect import KernelSet
 from training.networks.loop import Step
+from training.starts.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 
 ARMS = ("Kaiming", "white noise", "dwp")
 SMALL = BenchmarkInit(

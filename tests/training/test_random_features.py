@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
-from training.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
 from training.images.sets import Images
 from training.kernels.collect import KernelSet
 from training.kernels.sources import accuracy
 from training.networks.paper import MNISTNet
 from training.random_features import RandomFeatures, _Job, extract
+from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
 
 SMALL = RandomFeatures(
     inits=(DWP, XAVIER, KAIMING), filters=(3, 4), scales=(0.5, 1.0), seeds=2, epochs=2, batch_size=16

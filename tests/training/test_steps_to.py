@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from training.engine.stage import Context, record_metrics
-from training.fills import DWP, DWP_OWN, FROM_KERNELS, INITS, KAIMING, LEARNED, XAVIER
 from training.paper import LABELS, RANDOM_FEATURES, STEPS_TO
+from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, INITS, KAIMING, LEARNED, XAVIER
 from training.steps_to import StepsTo, first_crossing
 
 MARKS = (10, 20, 40)

@@ -5,7 +5,7 @@
 On an accelerator ``--device cuda --workers 4`` and for each stage, such as ``benchmark_resnet``,
 ``benchmark_resnet.filters=16,32,64 benchmark_resnet.batch_size=128 benchmark_resnet.precision=bfloat16
 benchmark_resnet.test_images=10000 benchmark_resnet.marks=50,100,200,500,1000,2000 benchmark_resnet.seeds=8
-benchmark_resnet.rate_seeds=2``. Some of :data:`training.inits.INITS` are left out to save time:
+benchmark_resnet.rate_seeds=2``. Some of :data:`training.starts.inits.INITS` are left out to save time:
 ``benchmark_resnet.inits=`` names those to compare.
 
 Expected: the paper has no such table. Normalised networks leave an initialisation little room, depthwise kernels and
@@ -22,8 +22,8 @@ from typing import Any
 from training.benchmark_init import BenchmarkInit
 from training.compare_inits import BASELINE
 from training.engine.stage import Stage
-from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL
-from training.inits import DELTA, DWP_CENTRED, DWP_LSUV, FROM_PRIORS, LSUV, NOISE
+from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL
+from training.starts.inits import DELTA, DWP_CENTRED, DWP_LSUV, FROM_PRIORS, LSUV, NOISE
 
 FOLDER = "cifar10"
 SOME = (BASELINE, DEFAULT, LSUV, DWP, DWP_ORTHOGONAL, DWP_CENTRED)

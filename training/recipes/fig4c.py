@@ -19,7 +19,7 @@ Kaiming and white noise as controls. Learned kernels are not in the bundle.
 
 from training.converge import Converge
 from training.engine.stage import Stage
-from training.fills import DWP, DWP_ORTHOGONAL
+from training.starts.fills import DWP, DWP_ORTHOGONAL
 from training.steps_to import StepsTo
 
 FOLDER = "figures"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import dwp_init
 from dwp_init import Prior
 from dwp_init.layers import he_rms, is_depthwise
-from training.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
+from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 
 ORTHOGONAL, DELTA, LSUV = "orthogonal", "delta-orthogonal", "LSUV"
 NOISE, GAUSSIAN, LEARNED = "white noise", "empirical Gaussian", "learned kernels"

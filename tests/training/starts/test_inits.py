@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from dwp_init import KernelDensity, apply_
 from dwp_init.layers import he_rms
-from training.inits import (
+from training.networks.modern import ConvMixer, ConvNeXt, MobileNet, ResNet
+from training.networks.paper import CIFARNet
+from training.starts.inits import (
     BY_BATCH,
     DELTA,
     DWP,
@@ -31,8 +33,6 @@ from training.inits import (
     kind_of,
     spatial_convolutions,
 )
-from training.networks.modern import ConvMixer, ConvNeXt, MobileNet, ResNet
-from training.networks.paper import CIFARNet
 
 UNFIT_FOR_PATCHES = (DWP, DWP_ORTHOGONAL, DWP_CENTRED, *FROM_LEARNED)  # of 2×2 kernels
 OF_FREE_SCALE = ("PyTorch default", KAIMING, "Xavier", *BY_BATCH)

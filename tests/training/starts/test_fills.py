@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 from dwp_init import apply_
 from dwp_init.layers import he_rms
-from training.fills import (
+from training.kernels.collect import KernelSet
+from training.networks.image_vae import ImageVAE
+from training.networks.paper import CIFARNet, MNISTNet
+from training.starts.fills import (
     DEFAULT,
     DWP,
     DWP_OWN,
@@ -20,9 +23,6 @@ from training.fills import (
     initialize_,
     learned_kernels,
 )
-from training.kernels.collect import KernelSet
-from training.networks.image_vae import ImageVAE
-from training.networks.paper import CIFARNet, MNISTNet
 
 PRIORS = ("notmnist-7x7", "notmnist-5x5")
 KERNELS = {k: torch.randn(9, 1, k, k, generator=torch.Generator().manual_seed(k)) for k in (7, 5)}

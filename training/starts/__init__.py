@@ -1,0 +1,1 @@
+"""how the convolutions of a network may start"""
