@@ -13,11 +13,20 @@ from dwp_init import PriorError, load_prior
 from dwp_init.cli import printable
 from dwp_init.layers import KINDS
 from training import cards, guard, publish, recipes
-from training.authors import UNSTATED, import_authors
 from training.bundle import bundle
 from training.engine.stage import Context, StageChangedError, override, publish_records, read_done, run_stages
-from training.evaluate import PRIOR, SAMPLES, SMOKE, check_unseen, evaluate_priors, print_table, transposed, write_table
-from training.fit import FITS
+from training.fits.authors import UNSTATED, import_authors
+from training.fits.base import FITS
+from training.fits.score import (
+    PRIOR,
+    SAMPLES,
+    SMOKE,
+    check_unseen,
+    evaluate_priors,
+    print_table,
+    transposed,
+    write_table,
+)
 from training.images.own import short_name
 from training.kernels.collect import KERNELS, KernelFile, read_reference
 from training.kernels.convolutions import LeftOut

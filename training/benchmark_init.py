@@ -12,7 +12,7 @@ from tqdm import tqdm
 from training.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
 from training.engine.stage import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
-from training.evaluate import bundled_digests, print_table, thin, write_table
+from training.fits.score import bundled_digests, print_table, thin, write_table
 from training.images.augment import PADDING, moved
 from training.kernels.collect import KernelSet
 from training.kernels.sources import accuracy

@@ -21,7 +21,6 @@ from training.engine.stage import (
     save_checkpoint,
 )
 from training.engine.workers import Progress, run_jobs
-from training.evaluate import bundled_digests, print_table, write_table
 from training.few_labels import (
     CLASSES,
     DWP,
@@ -39,6 +38,7 @@ from training.few_labels import (
     LearnedPriors,
 )
 from training.figures import plot_few_labels
+from training.fits.score import bundled_digests, print_table, write_table
 
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
 SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from training import bayes, few_labels
 from training.engine.stage import Context, Stage, check_counts, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
-from training.evaluate import bundled_digests, print_table, write_table
 from training.few_labels import DWP, DWP_FIXED, FROM_DWP, Experiment, LearnedPriors
+from training.fits.score import bundled_digests, print_table, write_table
 
 BOUNDS = ("auxiliary", "iwae", "blind")
 DRAWS = 10  # networks by which the data's part of the bound is estimated

@@ -22,8 +22,8 @@ from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files,
 from dwp_init.hub import LIBRARY, Access, Address, fetch
 from dwp_init.registry import BUNDLED, REGISTRY, registry
 from training.cards import CARD, CARDS, write_card
+from training.fits.statistics import describe
 from training.metadata import check_card
-from training.statistics import describe
 from training.wording import is_synthetic, number, section
 
 DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error

@@ -14,7 +14,7 @@ from dwp_init import registry
 from training import bundle, cards, recipes, tables
 from training.__main__ import main
 from training.engine.stage import Context, run_stages
-from training.fit import FitByDepth, FitMixture, fitted_prior
+from training.fits.base import FitByDepth, FitMixture, fitted_prior
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
 from training.metadata import check_card

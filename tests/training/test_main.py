@@ -14,10 +14,10 @@ from torch import Tensor
 from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
 from training.__main__ import main
 from training.engine.stage import read_done
-from training.evaluate import SMOKE, score
-from training.fit import FITS
+from training.fits.base import FITS
+from training.fits.score import SMOKE, score
+from training.fits.statistics import compare, describe
 from training.kernels.collect import KernelSet
-from training.statistics import compare, describe
 
 
 def kernels(n: int, seed: int, *shape: int) -> Tensor:

@@ -13,7 +13,7 @@ from dwp_init.files import CONFIG, MODEL
 from tests.localhub import Call, HubError, LocalHub
 from training import publish
 from training.__main__ import main
-from training.statistics import describe
+from training.fits.statistics import describe
 
 REPO = "dwp-init/mine"
 # The client hands a large file to httpx in a way that httpx warns of.

@@ -10,7 +10,7 @@ from training import __main__ as command_line
 from training import benchmarks, recipes
 from training.__main__ import main
 from training.engine.stage import Stage, read_done
-from training.fit import fitted_prior
+from training.fits.base import fitted_prior
 from training.recipes import choose_family
 
 RECIPES = [

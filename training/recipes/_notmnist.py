@@ -3,8 +3,8 @@
 import dataclasses
 
 from training.engine.stage import Stage
-from training.evaluate import Density
-from training.fit import Fit, FitDensity, FitGaussian, FitMixture, FitVAE
+from training.fits.base import Fit, FitDensity, FitGaussian, FitMixture, FitVAE
+from training.fits.score import Density
 from training.kernels.collect import Kernels
 from training.kernels.sources import Sources
 

@@ -10,7 +10,7 @@ density 10 and the chain 30, best at their last look, so they would gain from mo
 """
 
 from training.engine.stage import Stage
-from training.fit import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
+from training.fits.base import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
 from training.recipes import _notmnist
 
 FOLDER = _notmnist.FOLDER

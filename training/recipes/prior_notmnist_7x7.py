@@ -13,7 +13,7 @@ floor, the best state on validation networks instead of the last.
 """
 
 from training.engine.stage import Stage
-from training.fit import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
+from training.fits.base import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
 from training.recipes import _notmnist
 
 FOLDER = _notmnist.FOLDER

@@ -19,7 +19,7 @@ that begin at a tenth of their usual scale: so short a training would leave them
 from typing import Any
 
 from training.engine.stage import Stage
-from training.fit import SCALES, FitByDepth, FitGaussian, FitMixture
+from training.fits.base import SCALES, FitByDepth, FitGaussian, FitMixture
 from training.images.own import short_name
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources

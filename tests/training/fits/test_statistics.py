@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE
-from training.statistics import compare, describe, frechet_distance, sample_statistics
+from training.fits.statistics import compare, describe, frechet_distance, sample_statistics
 
 DESCRIPTION = [
     *("rms", "norm_5_50_95", "roughness", "autocorrelation"),

@@ -11,7 +11,8 @@ from torch.distributions import MultivariateNormal
 
 from dwp_init import Gaussian, KernelDensity, KernelVAE, load_prior, save_prior
 from training.engine.stage import Context, Stage, read_done, run_stages
-from training.evaluate import (
+from training.fits.base import FitGaussian, FitMixture, FitVAE
+from training.fits.score import (
     Density,
     bundled_digests,
     clustered_error,
@@ -22,9 +23,8 @@ from training.evaluate import (
     transposed,
     write_table,
 )
-from training.fit import FitGaussian, FitMixture, FitVAE
+from training.fits.statistics import sample_statistics
 from training.kernels.collect import KernelSet
-from training.statistics import sample_statistics
 
 
 def kernels(n: int, size: int = 3, seed: int = 0) -> Tensor:
@@ -165,7 +165,7 @@ def test_density_needs_its_controls_and_names(
 def test_priors_are_rows_of_what_they_are_like(
     gaussian: Callable[..., Gaussian], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.evaluate._sampling_seconds", lambda prior, noise: (prior.family, noise))
+    monkeypatch.setattr("training.fits.score._sampling_seconds", lambda prior, noise: (prior.family, noise))
     priors = {"g": gaussian(3), "k": KernelDensity((1, 3, 3), 30).fit_(kernels(30).float())}
     rows = evaluate_priors(priors, kernels(100, seed=1).float(), kernels(50, seed=2).float())
     assert [row["prior"] for row in rows] == ["(the kernels)", "g", "k", "k, noise=False"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import dwp_init
 from training.__main__ import main
-from training.authors import UNSTATED, import_authors
+from training.fits.authors import UNSTATED, import_authors
 
 State = dict[str, Any]
 

@@ -19,8 +19,8 @@ from dwp_init.registry import registry
 from dwp_init.sets import SETS
 from training.engine.stage import Context, Stage, read_config, read_done
 from training.figures import plot_families
+from training.fits.statistics import sample_statistics
 from training.kernels.collect import KernelSet
-from training.statistics import sample_statistics
 
 PRIOR, SCORES = "prior", "scores.safetensors"
 SAMPLES = 1000
@@ -178,7 +178,7 @@ def evaluate_priors(
     Returns:
         For the kernels themselves, each prior, and its draws without noise where it has any: log p in nats per kernel,
         its kind and Monte Carlo error, log p by quadrature for VAEs of up to two latents, the ELBO, seconds per 100,000
-        samples, bytes of the parameters, and all of :mod:`training.statistics`; empty where there is none.
+        samples, bytes of the parameters, and all of :mod:`training.fits.statistics`; empty where there is none.
 
     Raises:
         ValueError: A prior is for kernels of another shape.

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dwp_init import Flow, Gaussian, GaussianMixture, Prior, load_prior
 from dwp_init.priors import FAMILIES
-from training import evaluate
 from training.engine.stage import Context, read_metrics
-from training.fit import (
+from training.fits import score as evaluate
+from training.fits.base import (
     FITS,
     Fit,
     FitAutoregressive,
@@ -288,7 +288,7 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(
 
     expected = prior_bytes(run(tmp_path / "whole", stage))
     with monkeypatch.context() as patch:
-        patch.setattr("training.fit.score", interrupted)
+        patch.setattr("training.fits.base.score", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "part", stage)
     folder = run(tmp_path / "part", stage)
@@ -313,7 +313,7 @@ def test_the_best_state_on_validation_kernels_is_kept(
     values: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Tensor]] = []
-    monkeypatch.setattr("training.fit.score", looks(values, seen))
+    monkeypatch.setattr("training.fits.base.score", looks(values, seen))
     found = fitted_prior(run(tmp_path, QUICK)).state_dict()
     best = max(range(4), key=lambda epoch: (-math.inf if math.isnan(values[epoch]) else values[epoch], -epoch))
     same = [all(torch.equal(found[name], state[name]) for name in found) for state in seen]
@@ -321,7 +321,7 @@ def test_the_best_state_on_validation_kernels_is_kept(
 
 
 def test_a_fit_that_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.fit.score", looks([float("nan")] * 4, []))
+    monkeypatch.setattr("training.fits.base.score", looks([float("nan")] * 4, []))
     with pytest.raises(ValueError, match=r"the fit of 'quick' diverged: .*; lower lr=0\.001"):
         run(tmp_path, QUICK)
 

@@ -27,7 +27,6 @@ from dwp_init import (
     save_prior,
 )
 from dwp_init.files import write_bytes
-from training.authors import UNSTATED
 from training.engine.stage import (
     Context,
     Stage,
@@ -37,9 +36,10 @@ from training.engine.stage import (
     record_metrics,
     save_checkpoint,
 )
-from training.evaluate import PRIOR, SCORES, SMOKE, score, thin
+from training.fits.authors import UNSTATED
+from training.fits.score import PRIOR, SCORES, SMOKE, score, thin
+from training.fits.statistics import sample_statistics
 from training.kernels.collect import PARTS, KernelSet
-from training.statistics import sample_statistics
 
 CHECKPOINT = "checkpoint.pt"
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)
