@@ -37,7 +37,7 @@ from training.few_labels import (
     Experiment,
     LearnedPriors,
 )
-from training.figures import plot_few_labels
+from training.figures.kernels import plot_few_labels
 from training.fits.score import bundled_digests, print_table, write_table
 
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from training.figures import ALL_COLOURS, save_figure
+from training.figures.kernels import ALL_COLOURS, save_figure
 from training.intervals import paired_interval
 from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 from training.starts.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training.engine.stage import Context, Stage, read_config, read_done, read_metrics
-from training.figures import plot_steps
+from training.figures.kernels import plot_steps
 from training.fits.score import print_table, write_table
 from training.paper import LABELS, STEPS_TO
 from training.starts.fills import KAIMING, XAVIER

@@ -18,7 +18,7 @@ from dwp_init.files import write_bytes
 from dwp_init.registry import registry
 from dwp_init.sets import SETS
 from training.engine.stage import Context, Stage, read_config, read_done
-from training.figures import plot_families
+from training.figures.kernels import plot_families
 from training.fits.statistics import sample_statistics
 from training.kernels.collect import KernelSet
 

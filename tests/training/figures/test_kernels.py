@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dwp_init import Gaussian, GaussianMixture, KernelVAE, MixtureByDepth
 from dwp_init.picture import kernel_sheet
-from training import figures
-from training.figures import (
+from training.figures import kernels as figures
+from training.figures.kernels import (
     COLOURS,
     plot_colour_kernels,
     plot_convergence,
