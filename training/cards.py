@@ -13,7 +13,7 @@ from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.sets import SETS
 from training import recipes, wording
-from training.converge import LEARNED
+from training.experiments.converge import LEARNED
 from training.figures.kernels import plot_latent_space
 from training.metadata import HUB_ID, card_metadata, check_card
 from training.tables import (

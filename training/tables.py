@@ -8,9 +8,9 @@ from typing import Any
 from dwp_init import Prior, load_prior
 from dwp_init.registry import BUNDLED, registry
 from training import wording
-from training.converge import BASELINE, LEARNED
-from training.few_labels import DWP, FROM_DWP
-from training.paper import RANDOM_FEATURES, STEPS_TO
+from training.experiments.converge import BASELINE, LEARNED
+from training.experiments.few_labels import DWP, FROM_DWP
+from training.experiments.paper import RANDOM_FEATURES, STEPS_TO
 from training.recipes import benchmark_init
 from training.starts.fills import DEFAULT, DWP_ORTHOGONAL
 

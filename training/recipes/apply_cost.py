@@ -3,8 +3,8 @@
 python -m training run apply_cost
 """
 
-from training.benchmarks import ApplyCost
 from training.engine.stage import Stage
+from training.experiments.costs import ApplyCost
 
 FOLDER = "benchmarks"
 

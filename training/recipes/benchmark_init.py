@@ -19,9 +19,9 @@ Trockman et al. (2023) is left out, for the formula could not be confirmed from 
 
 from typing import Any
 
-from training.benchmark_init import BenchmarkInit
-from training.compare_inits import BASELINE
 from training.engine.stage import Stage
+from training.experiments.benchmark_init import BenchmarkInit
+from training.experiments.compare_inits import BASELINE
 from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL
 from training.starts.inits import DELTA, DWP_CENTRED, DWP_LSUV, FROM_PRIORS, LSUV, NOISE
 

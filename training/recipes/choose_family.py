@@ -10,8 +10,8 @@ Departures: the last 10,000 training images stand in for the test images, so tha
 
 from typing import Any
 
-from training.converge import Converge
 from training.engine.stage import Stage
+from training.experiments.converge import Converge
 from training.recipes import _notmnist, prior_notmnist_5x5, prior_notmnist_7x7
 
 FOLDER = _notmnist.FOLDER

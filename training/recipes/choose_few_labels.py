@@ -7,9 +7,9 @@ Found: ``training/results/choose_few_labels.csv``, the mean of three splits of 1
 their own; the last 10,000 training images stand in for the test images.
 """
 
-from training.classify import Classify, Selection
 from training.engine.stage import Stage
-from training.few_labels import DWP, STANDARD
+from training.experiments.classify import Classify, Selection
+from training.experiments.few_labels import DWP, STANDARD
 from training.recipes import fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER

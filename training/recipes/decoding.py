@@ -7,8 +7,8 @@ is all matrix products.
 Found: ``training/results/decoding.csv``; run it on an idle machine.
 """
 
-from training.benchmarks import Decoding
 from training.engine.stage import Stage
+from training.experiments.costs import Decoding
 from training.recipes import _notmnist, prior_notmnist_5x5
 
 FOLDER = _notmnist.FOLDER

@@ -14,9 +14,9 @@ draws of dwp, and three from Xavier's too. ``log-uniform-authors`` has the autho
 others an additive one. Beside them N(0, s²) (``normal``), the Gaussian, the scale mixture and deterministic networks.
 """
 
-from training.classify import Classify
 from training.engine.stage import Stage
-from training.few_labels import DWP, GAUSSIAN, LOG_UNIFORM_AUTHORS, MIXTURE, NONE, NORMAL, STANDARD
+from training.experiments.classify import Classify
+from training.experiments.few_labels import DWP, GAUSSIAN, LOG_UNIFORM_AUTHORS, MIXTURE, NONE, NORMAL, STANDARD
 
 FOLDER = "few_labels"
 SMALL = {"filters": (4, 4), "sizes": (10, 20), "splits": 2, "steps": 6, "batch_size": 10, "kernels": 8, "samples": 2}

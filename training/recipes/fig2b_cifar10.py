@@ -11,8 +11,8 @@ are not made here yet; a quarter of the paper's filters (128, 256, 256) for a CP
 images (the authors' code gives every seed the same, unstratified); else as ``fig2a_mnist``.
 """
 
-from training.classify import Classify
 from training.engine.stage import Stage
+from training.experiments.classify import Classify
 from training.recipes import fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER

@@ -17,7 +17,7 @@ in the bundle: name kernels stages in ``needs``.
 """
 
 from training.engine.stage import Stage
-from training.random_features import RandomFeatures
+from training.experiments.random_features import RandomFeatures
 
 FOLDER = "figures"
 BUDGET = {"epochs": 10, "lr": 3e-2, "seeds": 4}

@@ -18,7 +18,7 @@ three seeds, for a CPU. ``dwp`` has independent draws, as in the paper, ``dwp, o
 """
 
 from training.engine.stage import Stage
-from training.random_features import RandomFeatures
+from training.experiments.random_features import RandomFeatures
 from training.starts.fills import DWP, DWP_ORTHOGONAL, KAIMING, NOISE, XAVIER
 
 FOLDER = "figures"

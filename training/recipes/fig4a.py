@@ -18,8 +18,8 @@ fan-in. White noise of dwp's RMS is the control. Learned kernels are not in the 
 """
 
 from training.engine.stage import Stage
-from training.steps_to import StepsTo
-from training.vae_converge import VAEConverge
+from training.experiments.steps_to import StepsTo
+from training.experiments.vae_converge import VAEConverge
 
 FOLDER = "figures"
 BUDGET = {"seeds": 2, "marks": tuple(range(20, 701, 20))}

@@ -12,9 +12,9 @@ source's own scale and no noise; here are draws with noise, at He's scale (``dwp
 noise as controls. Learned kernels are not in the bundle: name the two kernels stages in ``needs``.
 """
 
-from training.converge import Converge
 from training.engine.stage import Stage
-from training.steps_to import StepsTo
+from training.experiments.converge import Converge
+from training.experiments.steps_to import StepsTo
 
 FOLDER = "figures"
 BUDGET = {

@@ -17,10 +17,10 @@ independent draws, as in the paper, ``dwp, orthogonal`` is what ``apply_(model, 
 Kaiming and white noise as controls. Learned kernels are not in the bundle.
 """
 
-from training.converge import Converge
 from training.engine.stage import Stage
+from training.experiments.converge import Converge
+from training.experiments.steps_to import StepsTo
 from training.starts.fills import DWP, DWP_ORTHOGONAL
-from training.steps_to import StepsTo
 
 FOLDER = "figures"
 BUDGET = {

@@ -9,9 +9,9 @@ Departures: those of ``fig2a_mnist``, whose runs these are; the covariance's dir
 the largest standard deviation.
 """
 
-from training.classify import Selection
 from training.engine.stage import Stage
-from training.few_labels import DWP, GAUSSIAN, LOG_UNIFORM_AUTHORS, NONE, NORMAL, STANDARD
+from training.experiments.classify import Selection
+from training.experiments.few_labels import DWP, GAUSSIAN, LOG_UNIFORM_AUTHORS, NONE, NORMAL, STANDARD
 from training.recipes import fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER

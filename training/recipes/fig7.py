@@ -9,8 +9,8 @@ learned kernels.
 """
 
 from training.engine.stage import Stage
+from training.experiments.vae_converge import SampleGrid
 from training.recipes import fig4a
-from training.vae_converge import SampleGrid
 
 FOLDER = fig4a.FOLDER
 

@@ -6,8 +6,8 @@ Expected: at most 2.5 times with the dense VAEs on a CPU, and memory that the nu
 Found: ``training/results/inference_step.csv``; run it on an idle machine.
 """
 
-from training.benchmarks import InferenceStep
 from training.engine.stage import Stage
+from training.experiments.costs import InferenceStep
 
 FOLDER = "benchmarks"
 

@@ -8,8 +8,8 @@ Departures: two-layer networks of the notMNIST kind, 2 epochs each; a demonstrat
 """
 
 from training.engine.stage import Stage
+from training.experiments.joint_stem import JointDensity
 from training.fits.base import FitGaussian, FitMixture
-from training.joint import JointDensity
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
 

@@ -3,8 +3,8 @@
 python -m training run source_throughput
 """
 
-from training.benchmarks import SourceThroughput
 from training.engine.stage import Stage
+from training.experiments.costs import SourceThroughput
 
 FOLDER = "benchmarks"
 

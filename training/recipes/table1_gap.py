@@ -11,7 +11,7 @@ of each layer; ψ fixed at the encoder beside, as in the authors' code.
 """
 
 from training.engine.stage import Stage
-from training.gap import Gap
+from training.experiments.gap import Gap
 from training.recipes import fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER

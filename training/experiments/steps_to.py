@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from training.engine.stage import Context, Stage, read_config, read_done, read_metrics
+from training.experiments.paper import LABELS, STEPS_TO
 from training.figures.kernels import plot_steps
 from training.fits.score import print_table, write_table
-from training.paper import LABELS, STEPS_TO
 from training.starts.fills import KAIMING, XAVIER
 
 MEASURES = {"accuracy": "accuracy, %", "elbo": "ELBO, nats per image"}
@@ -26,12 +26,12 @@ class StepsTo(Stage):
     many times faster than Xavier's and Kaiming's is the mean, over seeds, of the ratio of the steps.
 
     Args:
-        needs: The stage with the runs, of :class:`training.converge.Converge` or
-            :class:`training.vae_converge.VAEConverge`.
+        needs: The stage with the runs, of :class:`training.experiments.converge.Converge` or
+            :class:`training.experiments.vae_converge.VAEConverge`.
         name: Of the record.
         measure: ``accuracy`` in %, or ``elbo`` in nats.
         levels: What is to be reached.
-        figure: The paper's, of ``training.paper.STEPS_TO``, whose values stand beside; none if empty.
+        figure: The paper's, of ``training.experiments.paper.STEPS_TO``, whose values stand beside; none if empty.
         title: Of the picture.
     """
 

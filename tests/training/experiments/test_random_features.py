@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
+from training.experiments.random_features import RandomFeatures, _Job, extract
 from training.images.sets import Images
 from training.kernels.collect import KernelSet
 from training.kernels.sources import accuracy
 from training.networks.paper import MNISTNet
-from training.random_features import RandomFeatures, _Job, extract
 from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
 
 SMALL = RandomFeatures(
@@ -40,7 +40,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 def test_features_are_those_of_the_network_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = MNISTNet((3, 4)), _images(23, 0).to(torch.device("cpu"))[0]
-    monkeypatch.setattr("training.random_features.BATCH", 5)
+    monkeypatch.setattr("training.experiments.random_features.BATCH", 5)
     found = extract(network.features, images)
     assert found.shape == (23, 4 * 9) and not found.requires_grad
     torch.testing.assert_close(network.classifier(found), network(images))
@@ -154,7 +154,7 @@ def test_the_scale_of_the_convolutions_does_not_count(data: Any, tmp_path: Path,
                     layer.bias.zero_(), layer.weight.mul_(factor)
             made.append(network.classifier)
 
-        monkeypatch.setattr("training.random_features.initialize_", scaled_)
+        monkeypatch.setattr("training.experiments.random_features.initialize_", scaled_)
         job.train((0, 1.0, XAVIER), lambda *_: None)
         return list(made[0].parameters())
 

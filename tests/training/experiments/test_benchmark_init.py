@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training import benchmark_init
-from training.benchmark_init import BenchmarkInit, _Job
-from training.compare_inits import best_rates, summary
 from training.engine.stage import Context, read_done, read_metrics, run_stages
+from training.experiments import benchmark_init
+from training.experiments.benchmark_init import BenchmarkInit, _Job
+from training.experiments.compare_inits import best_rates, summary
+from training.experiments.paired import paired_interval, t_bound
 from training.images.augment import moved
 from training.images.sets import Images
-from training.intervals import paired_interval, t_bound
 from training.kernels.collect import KernelSet
 from training.networks.loop import Step
 from training.starts.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions

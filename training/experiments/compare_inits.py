@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from training.experiments.paired import paired_interval
+from training.experiments.steps_to import first_crossing
 from training.figures.kernels import ALL_COLOURS, save_figure
-from training.intervals import paired_interval
 from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 from training.starts.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
-from training.steps_to import first_crossing
 
 BASELINE = KAIMING
 AT_START = ("channel_rank", "channel_rank_last", "scale_min", "scale_max")

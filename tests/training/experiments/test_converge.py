@@ -9,13 +9,13 @@ from torch import Tensor
 
 from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
 from dwp_init.layers import he_rms
-from training.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
 from training.engine.stage import Context, read_done, read_metrics, run_stages
+from training.experiments.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
+from training.experiments.steps_to import StepsTo, first_crossing
 from training.images.sets import Images
 from training.kernels.collect import KernelSet
 from training.networks.paper import MNISTNet
 from training.starts.fills import DWP, DWP_ORTHOGONAL
-from training.steps_to import StepsTo, first_crossing
 
 BUNDLED_PRIORS = ("notmnist-7x7", "notmnist-5x5")
 FAMILIES = ("Gaussian prior", "dense VAE, decoder mean")

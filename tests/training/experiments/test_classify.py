@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from dwp_init import load_prior
-from training import bayes, classify
-from training.classify import METRICS, Classify, Selection, _passes, summary
+from training import bayes
 from training.engine.stage import Context, read_done, read_metrics, run_stages
-from training.few_labels import (
+from training.experiments import classify
+from training.experiments.classify import METRICS, Classify, Selection, _passes, summary
+from training.experiments.few_labels import (
     DWP,
     DWP_FIXED,
     FROM_DWP,
@@ -283,8 +284,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from training import classify
-from training.classify import Classify
+from training.experiments import classify
+from training.experiments.classify import Classify
 from training.engine.stage import Context, run_stages
 torch.set_num_threads(1)
 classify.BLOCK = 5
@@ -297,7 +298,7 @@ run_stages({"fig2a_mnist": stage}, Context(Path(sys.argv[1]), smoke=True))
 
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
     """``kill -9`` in the middle of a network, then again: the tables are the same to the last digit."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
     def start(out: Path) -> subprocess.Popen:
         return subprocess.Popen(

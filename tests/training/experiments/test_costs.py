@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dwp_init import Autoregressive, Gaussian, GaussianMixture, KernelDensity, KernelVAE, Prior, save_prior
-from training.benchmarks import Decoding, _decoding_flops
 from training.engine.stage import Context
+from training.experiments.costs import Decoding, _decoding_flops
 
 D = 9
 HIDDEN, HALF, MIXTURES, LATENT = 6, 3, 2, 4
@@ -75,7 +75,7 @@ def test_decoding_times_become_shares(
         function()
         return next(clock)
 
-    monkeypatch.setattr("training.benchmarks._seconds", seconds)
+    monkeypatch.setattr("training.experiments.costs._seconds", seconds)
     n, size = 10_000_000 // (2 * D * D), 100
     rows = decode(tmp_path, Decoding(fits, kernels=n, repeats=3, size=size))
     assert list(clock) == []
@@ -114,7 +114,7 @@ def test_counts_of_decoding(field: str, fits: tuple[str, ...], tmp_path: Path) -
 def test_extra_memory_is_what_a_call_needs() -> None:
     """In a process of its own, for in this one freed memory would be used again."""
     size = 64 * 2**20
-    code = "import torch; from training.benchmarks import _extra_memory as extra"
+    code = "import torch; from training.experiments.costs import _extra_memory as extra"
     code += f"; print(extra(lambda: torch.ones({size}, dtype=torch.uint8)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(found) == pytest.approx(size, rel=0.1)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from training import bayes, few_labels
+from training import bayes
 from training.engine.stage import Context, Stage, check_counts, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
-from training.few_labels import DWP, DWP_FIXED, FROM_DWP, Experiment, LearnedPriors
+from training.experiments import few_labels
+from training.experiments.few_labels import DWP, DWP_FIXED, FROM_DWP, Experiment, LearnedPriors
 from training.fits.score import bundled_digests, print_table, write_table
 
 BOUNDS = ("auxiliary", "iwae", "blind")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from training.engine.stage import Context, record_metrics
-from training.paper import LABELS, RANDOM_FEATURES, STEPS_TO
+from training.experiments.paper import LABELS, RANDOM_FEATURES, STEPS_TO
+from training.experiments.steps_to import StepsTo, first_crossing
 from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, INITS, KAIMING, LEARNED, XAVIER
-from training.steps_to import StepsTo, first_crossing
 
 MARKS = (10, 20, 40)
 CURVES = {  # by initialisation and seed; levels 50 and 80 are reached at…

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
 from training.engine.stage import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
+from training.experiments.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
 from training.fits.score import bundled_digests, print_table, thin, write_table
 from training.images.augment import PADDING, moved
 from training.kernels.collect import KernelSet

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from training import bayes, few_labels
+from training import bayes
 from training.engine.stage import (
     Context,
     Stage,
@@ -21,7 +21,8 @@ from training.engine.stage import (
     save_checkpoint,
 )
 from training.engine.workers import Progress, run_jobs
-from training.few_labels import (
+from training.experiments import few_labels
+from training.experiments.few_labels import (
     CLASSES,
     DWP,
     FROM_DWP,
@@ -62,8 +63,8 @@ class Classify(Stage):
         vaes: Bundled VAEs, one for each kernel size: the prior ``dwp``, and the initialisation of that name.
         mixtures: Bundled mixtures, for the other learned priors: themselves, the Gaussian of the same kernels, and
             ``normal``, N(0, s²) with s the root mean square of the same kernels.
-        priors: The priors to compare, of :data:`training.few_labels.PRIORS`, each from draws of ``vaes`` at their own
-            scale.
+        priors: The priors to compare, of :data:`training.experiments.few_labels.PRIORS`, each from draws of ``vaes``
+            at their own scale.
         from_xavier: Those of them that are started from Xavier's initialisation too.
         sizes: Sizes of the training sets.
         splits: How many for each size; each has its own seed for the network too.

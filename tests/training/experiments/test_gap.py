@@ -9,11 +9,12 @@ from torch import nn
 
 from dwp_init import KernelVAE
 from dwp_init.priors.latent import Normal
-from training import bayes, gap
+from training import bayes
 from training.bayes.gap import LayerGap
 from training.engine.stage import Context, read_done, run_stages
-from training.few_labels import DWP, DWP_FIXED
-from training.gap import Gap
+from training.experiments import gap
+from training.experiments.few_labels import DWP, DWP_FIXED
+from training.experiments.gap import Gap
 from training.images.sets import Images
 
 SMALL = Gap(filters=(2, 3), size=20, splits=2, steps=3, batch_size=10, subset=4, samples=12, kernels=3)

@@ -1,0 +1,1 @@
+"""one question or figure of the paper a file"""
