@@ -12,8 +12,7 @@ import torch
 from dwp_init import PriorError, load_prior
 from dwp_init.cli import printable
 from dwp_init.layers import KINDS
-from training import cards, guard, publish, recipes
-from training.bundle import bundle
+from training import recipes
 from training.engine.stage import Context, StageChangedError, override, publish_records, read_done, run_stages
 from training.fits.authors import UNSTATED, import_authors
 from training.fits.base import FITS
@@ -31,6 +30,9 @@ from training.images.own import short_name
 from training.kernels.collect import KERNELS, KernelFile, read_reference
 from training.kernels.convolutions import LeftOut
 from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
+from training.publish import cards, guard
+from training.publish import hub as publish
+from training.publish.bundle import bundle
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -11,8 +11,8 @@ import pytest
 
 from dwp_init import registry
 from tests.localhub import LocalHub
-from training import publish
 from training.__main__ import main
+from training.publish import hub as publish
 
 REPO = "dwp-init/smoke-7x7"
 ROOT = Path(__file__).parents[2]

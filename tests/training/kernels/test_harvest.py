@@ -16,7 +16,7 @@ from training.kernels.checkpoints import Entry, find_checkpoints
 from training.kernels.collect import KernelFile, KernelSet, read_reference
 from training.kernels.convolutions import find_stem, read_layers
 from training.kernels.harvest import Settings, harvest
-from training.wording import source_text
+from training.publish.wording import source_text
 
 State = dict[str, Tensor]
 

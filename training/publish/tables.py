@@ -7,14 +7,14 @@ from typing import Any
 
 from dwp_init import Prior, load_prior
 from dwp_init.registry import BUNDLED, registry
-from training import wording
 from training.experiments.converge import BASELINE, LEARNED
 from training.experiments.few_labels import DWP, FROM_DWP
 from training.experiments.paper import RANDOM_FEATURES, STEPS_TO
+from training.publish import wording
 from training.recipes import benchmark_init
 from training.starts.fills import DEFAULT, DWP_ORTHOGONAL
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted; each has a table of densities
 EFFECT_STEPS = ("25", "120")
 OTHER_FAMILIES = ("-h1", "-vae")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from dwp_init import Prior
-from training import wording
+from training.publish import wording
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 import dwp_init
 from dwp_init import Gaussian, KernelVAE, MixtureByDepth, Prior, load_prior, save_prior
 from dwp_init.registry import registry
-from training import cards, tables, wording
 from training.__main__ import main
-from training.metadata import card_metadata, check_card
-from training.wording import source_table
+from training.publish import cards, tables, wording
+from training.publish.check import card_metadata, check_card
+from training.publish.wording import source_table
 
 HEADINGS = [
     "Use",

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training import guard
+from training.publish import guard
 
 
 def test_the_records_the_bundled_priors_and_every_page_are_as_committed() -> None:

@@ -21,10 +21,10 @@ from dwp_init import Prior, PriorError
 from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files, write_json
 from dwp_init.hub import LIBRARY, Access, Address, fetch
 from dwp_init.registry import BUNDLED, REGISTRY, registry
-from training.cards import CARD, CARDS, write_card
 from training.fits.statistics import describe
-from training.metadata import check_card
-from training.wording import is_synthetic, number, section
+from training.publish.cards import CARD, CARDS, write_card
+from training.publish.check import check_card
+from training.publish.wording import is_synthetic, number, section
 
 DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
 STATISTICS = ("rms", "roughness")

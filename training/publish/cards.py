@@ -12,11 +12,12 @@ from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.sets import SETS
-from training import recipes, wording
+from training import recipes
 from training.experiments.converge import LEARNED
 from training.figures.kernels import plot_latent_space
-from training.metadata import HUB_ID, card_metadata, check_card
-from training.tables import (
+from training.publish import wording
+from training.publish.check import HUB_ID, card_metadata, check_card
+from training.publish.tables import (
     BENCHMARKS,
     FAMILIES,
     bayes_line,
@@ -41,7 +42,7 @@ from training.tables import (
     size_of_record,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "model_cards"
 CARD, KERNELS, LATENT = "README.md", "kernels.png", "latent.png"
 MNIST_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "dense VAE", "Gaussian prior", LEARNED)

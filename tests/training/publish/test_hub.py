@@ -11,9 +11,9 @@ import dwp_init
 from dwp_init import PriorError, load_prior, registry
 from dwp_init.files import CONFIG, MODEL
 from tests.localhub import Call, HubError, LocalHub
-from training import publish
 from training.__main__ import main
 from training.fits.statistics import describe
+from training.publish import hub as publish
 
 REPO = "dwp-init/mine"
 # The client hands a large file to httpx in a way that httpx warns of.

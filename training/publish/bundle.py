@@ -13,11 +13,11 @@ import torch
 from dwp_init import MixtureByDepth, Prior, save_prior
 from dwp_init.files import CONFIG, MODEL, write_json
 from dwp_init.registry import BUNDLED, REGISTRY, registry
-from training.cards import CARDS, KERNELS, LATENT, has_a_plane, in_colour
 from training.engine.stage import DONE, Stage, read_config
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.collect import KernelSet
+from training.publish.cards import CARDS, KERNELS, LATENT, has_a_plane, in_colour
 
 
 def bundle(recipe: ModuleType, out: Path) -> list[str]:

@@ -11,13 +11,14 @@ import pytest
 
 import dwp_init
 from dwp_init import registry
-from training import bundle, cards, recipes, tables
+from training import recipes
 from training.__main__ import main
 from training.engine.stage import Context, run_stages
 from training.fits.base import FitByDepth, FitMixture, fitted_prior
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
-from training.metadata import check_card
+from training.publish import bundle, cards, tables
+from training.publish.check import check_card
 
 GRID = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
 HELD_OUT = {"needs": ("sources",), "validation_networks": 1, "test_networks": 1}

@@ -1,0 +1,1 @@
+"""cards, pages, the bundle and the Hub"""
