@@ -1,6 +1,8 @@
 """Everything in this folder is marked ``training`` and skipped where the extra is not installed."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,3 +13,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.training)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The matplotlib figures that a test saves, in order."""
+    from matplotlib.figure import Figure
+
+    found, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **options: (found.append(figure), save(figure, *args, **options))
+    )
+    return found
+
+
+@pytest.fixture
+def png_size() -> Callable[[Path], tuple[int, ...]]:
+    """Returns the height and width of a PNG, after checking that it can be read and has several colours."""
+    import matplotlib.image
+
+    def read(path: Path) -> tuple[int, ...]:
+        pixels = matplotlib.image.imread(path)
+        assert len(set(map(tuple, pixels.reshape(-1, pixels.shape[2])[::7].tolist()))) > 5
+        return pixels.shape[:2]
+
+    return read

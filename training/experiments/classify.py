@@ -38,7 +38,7 @@ from training.experiments.few_labels import (
     Experiment,
     LearnedPriors,
 )
-from training.figures.kernels import plot_few_labels
+from training.figures.experiments import plot_few_labels
 from training.fits.score import bundled_digests, print_table, write_table
 
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from training.experiments.paired import paired_interval
 from training.experiments.steps_to import first_crossing
-from training.figures.kernels import ALL_COLOURS, save_figure
+from training.figures.experiments import ALL_COLOURS
+from training.figures.style import log_ticks, save_figure
 from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 from training.starts.inits import DELTA, DWP_CENTRED, DWP_LSUV, GAUSSIAN, LEARNED, LSUV, NOISE, ORTHOGONAL
 
@@ -106,9 +107,7 @@ def plot_benchmark(table: Sequence[Mapping[str, Any]], path: Path, title: str) -
     ahead.set(ylabel=f"points over {BASELINE}")
     for axes in (curves, ahead):
         axes.set(xlabel="steps")
-        axes.set_xscale("log")
-        axes.set_xticks(steps, [str(step) for step in steps], minor=False)
-        axes.minorticks_off()
+        log_ticks(axes, steps)
         axes.grid(alpha=0.3)
     curves.legend(loc="lower right", fontsize=7)
     figure.suptitle(title)

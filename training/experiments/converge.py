@@ -12,7 +12,7 @@ from tqdm import tqdm
 import dwp_init
 from training.engine.stage import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
-from training.figures.kernels import plot_convergence
+from training.figures.experiments import plot_convergence
 from training.fits.score import PRIOR, bundled_digests, print_table, thin, write_table
 from training.kernels.collect import KernelSet
 from training.kernels.sources import accuracy

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from training.engine.stage import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
 from training.experiments.paper import LABELS, RANDOM_FEATURES
-from training.figures.kernels import plot_scales
+from training.figures.experiments import plot_scales
 from training.fits.score import bundled_digests, print_table, write_table
 from training.kernels.sources import accuracy
 from training.networks.modern import build

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.engine.stage import Context, Stage, read_config, read_done, read_metrics
 from training.experiments.paper import LABELS, STEPS_TO
-from training.figures.kernels import plot_steps
+from training.figures.experiments import plot_steps
 from training.fits.score import print_table, write_table
 from training.starts.fills import KAIMING, XAVIER
 

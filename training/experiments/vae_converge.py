@@ -23,7 +23,7 @@ from training.engine.stage import (
     record_metrics,
 )
 from training.engine.workers import Progress, run_jobs
-from training.figures.kernels import plot_samples
+from training.figures.experiments import plot_samples
 from training.fits.score import bundled_digests, print_table, thin, write_table
 from training.networks.image_vae import ImageVAE, binarize
 from training.starts.fills import (

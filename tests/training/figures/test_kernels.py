@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.image
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -9,57 +8,13 @@ from torch import Tensor
 
 from dwp_init import Gaussian, GaussianMixture, KernelVAE, MixtureByDepth
 from dwp_init.picture import kernel_sheet
-from training.figures import kernels as figures
-from training.figures.kernels import (
-    COLOURS,
-    plot_colour_kernels,
-    plot_convergence,
-    plot_depths,
-    plot_families,
-    plot_kernels,
-    plot_latent_space,
-)
+from training.figures.kernels import plot_colour_kernels, plot_depths, plot_families, plot_kernels, plot_latent_space
 
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are saved."""
-    found, save = [], figures.save_figure
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: found.append(figure) or save(figure, path))
-    return found
+PngSize = Callable[[Path], tuple[int, ...]]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def size(path: Path) -> tuple[int, ...]:
-    """The size of a PNG, all of which can be read, and whose colours differ."""
-    pixels = matplotlib.image.imread(path)
-    assert len(set(map(tuple, pixels.reshape(-1, pixels.shape[2])[::7].tolist()))) > 5
-    return pixels.shape[:2]
-
-
-def test_convergence_has_a_curve_per_initialisation(tmp_path: Path, drawn: list[Figure]) -> None:
-    marks = (10, 25, 50)
-    found = {init: 10 * i + torch.tensor([[1.0, 2, 3], [3, 4, 5]]) for i, init in enumerate(COLOURS)}
-    found["PyTorch default"] = torch.zeros(2, 3)  # without a colour it is left out
-    plot_convergence(dict(reversed(found.items())), marks, tmp_path / "new" / "a.png")
-    assert size(tmp_path / "new" / "a.png") == (546, 832)
-    (axes,) = drawn[0].axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(COLOURS)
-    for i, (line, band) in enumerate(zip(axes.lines, axes.collections, strict=True)):
-        assert list(line.get_xdata()) == list(marks)
-        assert line.get_ydata().tolist() == [10 * i + 2, 10 * i + 3, 10 * i + 4]
-        edge = band.get_paths()[0].vertices[:, 1]
-        assert (edge.min(), edge.max()) == (10 * i + 1, 10 * i + 5)  # one standard deviation each way
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25", "50"]
-
-
-def test_convergence_of_one_seed(tmp_path: Path, drawn: list[Figure]) -> None:
-    plot_convergence({"Kaiming": torch.tensor([[1.0, 2.0]])}, (1, 2), tmp_path / "a.png")
-    assert size(tmp_path / "a.png") == (546, 832)
-    assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [1.0, 2.0]
 
 
 def pictures(figure: Figure) -> dict[str, Tensor]:
@@ -71,11 +26,11 @@ def pictures(figure: Figure) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("columns", "rows"), [(2, 2), (3, 1), (4, 1)])
 def test_families_have_a_panel_each(
-    columns: int, rows: int, tmp_path: Path, drawn: list[Figure], gaussian: Callable[..., Gaussian]
+    columns: int, rows: int, tmp_path: Path, drawn: list[Figure], png_size: PngSize, gaussian: Callable[..., Gaussian]
 ) -> None:
     real, priors = torch.randn(30, 1, 3, 3, generator=seeded(5)), {"a": gaussian(3), "b": gaussian(3)}
     plot_families(real, priors, tmp_path / "a.png", count=9, columns=columns)
-    height, width = size(tmp_path / "a.png")
+    height, width = png_size(tmp_path / "a.png")
     assert (height, width) == (round(130 * 4.8 * rows), round(130 * 4.5 * columns))
     assert len(drawn[0].axes) == rows * columns and not any(axes.axison for axes in drawn[0].axes)
     found, generator = pictures(drawn[0]), seeded()
@@ -86,10 +41,12 @@ def test_families_have_a_panel_each(
         assert torch.equal(picture, kernel_sheet(kernels))
 
 
-def test_kernels_stand_beside_draws(tmp_path: Path, drawn: list[Figure], gaussian: Callable[..., Gaussian]) -> None:
+def test_kernels_stand_beside_draws(
+    tmp_path: Path, drawn: list[Figure], png_size: PngSize, gaussian: Callable[..., Gaussian]
+) -> None:
     real = gaussian(3, 2).sample(5, seeded(1))
     plot_kernels(real, gaussian(3, 2), tmp_path / "a.png")
-    assert size(tmp_path / "a.png") == (624, 1170)
+    assert png_size(tmp_path / "a.png") == (624, 1170)
     found = pictures(drawn[0])
     assert list(found) == ["kernels of held-out networks", "draws from the prior"]
     order = torch.randperm(5, generator=seeded())
@@ -97,13 +54,13 @@ def test_kernels_stand_beside_draws(tmp_path: Path, drawn: list[Figure], gaussia
     assert found["draws from the prior"].shape == kernel_sheet(torch.zeros(64, 2, 3, 3)).shape
 
 
-def test_depths_have_a_row_each(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_depths_have_a_row_each(tmp_path: Path, drawn: list[Figure], png_size: PngSize) -> None:
     """Of two depths, with draws of the second ten times as large, and no more kernels than the first has."""
     layers = [scale * torch.randn(n, 1, 3, 3, generator=seeded(n)) for n, scale in ((5, 1), (50, 10))]
     mixtures = [GaussianMixture((1, 3, 3), 1).fit_(layer, generator=seeded()) for layer in layers]
     prior = MixtureByDepth.stack((0.25, 1.0), mixtures)
     plot_depths(layers, prior, tmp_path / "a.png")
-    size(tmp_path / "a.png")
+    png_size(tmp_path / "a.png")
     rows = [drawn[0].axes[i : i + 2] for i in (0, 2)]
     assert [axes.get_title() for axes in rows[0]] == ["kernels of held-out networks", "draws from the prior"]
     assert [axes[0].get_ylabel() for axes in rows] == ["0.25", "1.00"]
@@ -115,13 +72,13 @@ def test_depths_have_a_row_each(tmp_path: Path, drawn: list[Figure]) -> None:
             assert torch.equal(shown, kernel_sheet(kernels, columns=5))
 
 
-def test_colour_kernels(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_colour_kernels(tmp_path: Path, drawn: list[Figure], png_size: PngSize) -> None:
     """Red, of a kernel whose only weight is of the first channel, and what is no weight grey."""
     red = torch.zeros(2, 3, 2, 2)
     red[:, 0, 0, 0] = torch.tensor([0.01, 10])
     draws = {"a": red, "b": torch.randn(30, 3, 2, 2, generator=seeded())}
     plot_colour_kernels(draws, tmp_path / "a.png", count=9)
-    assert size(tmp_path / "a.png") == (round(130 * 4.6), round(130 * 8.4))
+    assert png_size(tmp_path / "a.png") == (round(130 * 4.6), round(130 * 8.4))
     found = pictures(drawn[0])
     assert list(found) == ["a", "b"]
     for tile in (found["a"][1:3, 1:3], found["a"][1:3, 4:6]):
@@ -133,13 +90,13 @@ def test_colour_kernels(tmp_path: Path, drawn: list[Figure]) -> None:
     assert found["b"].shape == (7, 25, 3)  # 8 kernels in a row and 1 below
 
 
-def test_latent_space(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_latent_space(tmp_path: Path, drawn: list[Figure], png_size: PngSize) -> None:
     """Kernels lie at the means of r(z|w), and the decoder's means where their latents do: z₁ to the right, z₂ up."""
     torch.manual_seed(0)
     vae, kernels = KernelVAE((1, 3, 3), latent_dim=2, hidden=8).eval(), torch.randn(60, 1, 3, 3)
     vae.whitening.fit_(kernels.flatten(1))
     plot_latent_space(vae, kernels, tmp_path / "a.png", count=20, grid=3)
-    assert size(tmp_path / "a.png") == (780, 1560)
+    assert png_size(tmp_path / "a.png") == (780, 1560)
     left, right = drawn[0].axes
     with torch.no_grad():
         means = vae.encode(vae.whitening(kernels[::3].flatten(1))).loc
