@@ -16,6 +16,7 @@ from dwp_init.priors import KernelDensity as KernelDensity
 from dwp_init.priors import KernelVAE as KernelVAE
 from dwp_init.priors import MixtureByDepth as MixtureByDepth
 from dwp_init.priors import Prior as Prior
+from dwp_init.priors import register as register
 from dwp_init.registry import list_priors as list_priors
 from dwp_init.registry import load_prior as load_prior
 from dwp_init.sets import SETS as SETS

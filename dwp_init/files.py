@@ -50,7 +50,7 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        TypeError: ``prior`` is no prior, or of a family that :func:`dwp_init.load_prior` does not know.
+        TypeError: ``prior`` is not a prior, or its class is not registered with :func:`dwp_init.register`.
         ValueError: A parameter is NaN, infinite, not float32 or without memory, the whitening describes no density,
             or ``details`` is not JSON, uses one of the configuration's own keys or has a name that is no printable
             string.
@@ -58,11 +58,7 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     """
     if not isinstance(prior, Prior):
         raise TypeError(f"save_prior needs a dwp_init Prior; got {type(prior).__name__}")
-    if FAMILIES.get(prior.family) is not type(prior):
-        raise TypeError(
-            f"save_prior saves {', '.join(kind.__name__ for kind in FAMILIES.values())}, which load_prior can rebuild; "
-            f"got {type(prior).__name__}, a family of your own: save its state_dict()"
-        )
+    _check_registered(type(prior))
     _check_parameters(prior, "this prior")
     _check_name(prior.details, "details")
     taken = sorted(set(prior.details) & _OWN)
@@ -86,6 +82,18 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     _write_all({folder / MODEL: model, folder / CONFIG: packed})
     return folder
+
+
+def _check_registered(kind: type[Prior]) -> None:
+    known = FAMILIES.get(getattr(kind, "family", ""))
+    if known is not kind:
+        replaced = known is not None and known.__qualname__ == kind.__qualname__ and known.__module__ == kind.__module__
+        raise TypeError(
+            f"{kind.__name__} was defined again after this prior was made; make the prior again"
+            if replaced
+            else f"{kind.__name__} is not a registered family, so load_prior could not rebuild it; give the class a "
+            "family name of its own and decorate it with @dwp_init.register"
+        )
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -238,7 +246,10 @@ def build_prior(config: dict[str, Any], path: str) -> Prior:
     """
     family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
     if not isinstance(family, str) or family not in FAMILIES:
-        raise ValueError(f"{path} names the family {family!r}; this dwp_init knows {', '.join(FAMILIES)}: upgrade it")
+        raise ValueError(
+            f"{path} names the family {family!r}, but this dwp_init knows {', '.join(FAMILIES)}; upgrade dwp_init, or "
+            "import the module that registers the family"
+        )
     if not isinstance(arguments, dict) or not isinstance(shape, list):
         raise ValueError(
             f"{path}: arguments must be an object and kernel_shape a list; got {arguments!r} and {shape!r}"

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dwp_init import Gaussian
+from dwp_init import Gaussian, register
+from dwp_init.priors import FAMILIES
 from tests.localhub import LocalHub
+from tests.toy_family import Spherical, SphericalBound
 
 # Read by huggingface_hub when it is imported: no test reaches the public Hub, or the user's own cache and token.
 _HOME = tempfile.TemporaryDirectory(prefix="dwp-init-tests-")
@@ -51,6 +53,17 @@ def gaussian() -> Callable[..., Gaussian]:
         return Gaussian((channels, size, size)).fit_(kernels.view(-1, channels, size, size))
 
     return fit
+
+
+@pytest.fixture
+def toy_families() -> Iterator[None]:
+    """Registers the families of :mod:`tests.toy_family` for one test."""
+    before = dict(FAMILIES)
+    register(Spherical)
+    register(SphericalBound)
+    yield
+    FAMILIES.clear()
+    FAMILIES.update(before)
 
 
 @pytest.fixture

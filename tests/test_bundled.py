@@ -1,12 +1,15 @@
 """The priors inside the package: whole, small, and what they claim to be."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
 
 import dwp_init
 from dwp_init.registry import BUNDLED, registry
+
+CARDS = Path(__file__).parents[1] / "model_cards"
 
 NAMES = (
     *(f"notmnist-{size}{suffix}" for size in ("5x5", "7x7") for suffix in ("", "-h1", "-vae")),
@@ -31,6 +34,7 @@ def test_a_bundled_prior(name: str) -> None:
     assert prior.details["metrics"]["log_prob"] == entry["log_prob"]
     assert not prior.details["source"]["synthetic"]
     assert not any(parameter.requires_grad for parameter in prior.parameters())
+    assert f"\n## Family and size\n\n{prior.describe()}\n" in (CARDS / name / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", registry())

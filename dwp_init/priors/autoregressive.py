@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.base import KernelShape, Prior, check_count, check_dropout
+from dwp_init.priors.base import KernelShape, Prior, check_count, check_dropout, register
 from dwp_init.priors.whitening import LOG_2PI, RasterWhitening
 
 
+@register
 class Autoregressive(Prior):
     """Describes kernels by p(w) = ∏ᵢ p(wᵢ | w₁ … wᵢ₋₁) in raster order, each factor a mixture of normals.
 
@@ -50,6 +51,12 @@ class Autoregressive(Prior):
 
     def arguments(self) -> dict[str, Any]:
         return {"hidden": self.hidden, "mixtures": self.mixtures, "dropout": self.dropout}
+
+    def describe(self) -> str:
+        return (
+            f"An autoregressive density, weight by weight, of {self.mixtures} normals each, {self.hidden} wide, on "
+            f"whitened kernels. {self.describe_size()}"
+        )
 
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""

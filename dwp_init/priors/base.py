@@ -1,10 +1,12 @@
-"""What every prior over kernels can do."""
+"""The base class of all priors over kernels, and the registry of their families."""
 
+import inspect
 import itertools
 import math
 import operator
+import re
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +15,44 @@ KernelShape = tuple[int, int, int]
 MAX_SIZE = 2**20
 
 
+class Estimate(NamedTuple):
+    """Estimates of log p(w), ``(n,)``, in nats per kernel, and their Monte Carlo standard errors ``(n,)``."""
+
+    log_prob: Tensor
+    error: Tensor
+
+
 class Prior(nn.Module, ABC):
     """Describes a distribution p(w) over the k×k kernels of a convolution.
 
+    A family of priors is a subclass with a :attr:`family` of its own, entered with :func:`register`. It implements
+    :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its numbers in float32 parameters
+    and buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact.
+
     Args:
-        kernel_shape: ``(c, k, k)`` of one kernel; ``c = 1`` in the paper, where each kernel joins one input channel
+        kernel_shape: ``(c, k, k)`` of one kernel. ``c = 1`` in the paper, where each kernel joins one input channel
             to one output channel (Eq. 5).
 
     Attributes:
         family: The name of the family in a prior's ``config.json``.
-        exact: Whether :meth:`log_prob` is exact; else it is a lower bound.
+        exact: Whether :meth:`log_prob` is exact. If it is ``False``, log_prob is a lower bound.
         has_noise: Whether :meth:`sample` has a last, white step that ``noise=False`` leaves out.
-        chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and a VAE's of :meth:`log_prob`.
-        details: What is known of this prior beside its parameters: name, source, metrics. JSON, saved with it.
+        chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and of a VAE's :meth:`log_prob`.
+        details: What is known about this prior besides its parameters: name, source, metrics. JSON, saved with it.
     """
 
     family: ClassVar[str]
     exact: ClassVar[bool]
     has_noise: ClassVar[bool] = False
     chunk: int = 4096
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not getattr(cls, "exact", True) and cls.estimate is Prior.estimate:
+            raise TypeError(
+                f"{cls.__name__} has exact = False, so it must override estimate(): the default takes log_prob() for "
+                "the exact density"
+            )
 
     def __init__(self, kernel_shape: KernelShape) -> None:
         super().__init__()
@@ -40,11 +61,18 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Returns the arguments, beside ``kernel_shape``, that rebuild this prior with other parameters; JSON."""
+        """Returns the constructor's arguments after ``kernel_shape``, as JSON; with them a saved prior is rebuilt."""
 
     @abstractmethod
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to log p(w) ``(n,)``, in nats per kernel."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Returns one or two sentences in English: what the family is, and its size.
+
+        They stand on a published prior's card. :meth:`describe_size` gives the sentence on the size.
+        """
 
     @abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
@@ -58,13 +86,13 @@ class Prior(nn.Module, ABC):
             n: How many.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
             noise: ``False`` leaves out the last, white step where a family has one: a VAE then returns the mean of
-                p(w|z), as the paper's authors did. Families without such a step draw as ever.
+                p(w|z), as the paper's authors did. Families without such a step ignore it.
 
         Returns:
             Kernels ``(n, c, k, k)``.
 
         Raises:
-            TypeError: ``n`` is no whole number.
+            TypeError: ``n`` is not a whole number.
             ValueError: ``n`` is negative.
         """
         n = whole_number(n, "the number of kernels")
@@ -76,19 +104,43 @@ class Prior(nn.Module, ABC):
             kernels[start:stop] = self._draw(stop - start, generator, noise)
         return kernels.view(n, *self.kernel_shape)
 
+    def estimate(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Estimate:
+        """Estimates log p(w) of kernels ``(n, c, k, k)``.
+
+        A family whose :attr:`exact` is ``True`` returns :meth:`log_prob` with an error of 0 and ignores the other
+        arguments. Any other family returns a lower bound and its Monte Carlo error.
+
+        Args:
+            kernels: ``(n, c, k, k)``.
+            samples: Number of draws per kernel.
+            generator: Source of randomness on the prior's device; PyTorch's global one by default.
+        """
+        exact = self.log_prob(kernels)
+        return Estimate(exact, torch.zeros_like(exact))
+
     def at(self, depth: float) -> "Prior":
-        """Returns the prior for a layer at a relative depth, 0 the first and 1 the last: itself, in most families."""
+        """Returns the prior for a layer at a relative depth, from 0 (the first) to 1 (the last).
+
+        Most families return themselves.
+        """
         return self
+
+    def describe_size(self) -> str:
+        """Returns a sentence on the size, such as ``"9 numbers; its tensors take 3.6e-05 MB."``."""
+        count, tensors = self.parameter_count, self.state_dict().values()
+        noun = "parameter" if any(True for _ in self.parameters()) else "number"
+        megabytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+        return f"{count:,} {noun}{'s' * (count != 1)}; its tensors take {megabytes:.3g} MB."
 
     @property
     def dim(self) -> int:
-        """Numbers in a kernel, ``c·k·k``."""
+        """Number of values in a kernel, ``c·k·k``."""
         c, height, width = self.kernel_shape
         return c * height * width
 
     @property
     def device(self) -> torch.device:
-        """Where the prior's parameters lie."""
+        """The device of the prior's parameters."""
         return self._any_tensor().device
 
     @property
@@ -98,11 +150,11 @@ class Prior(nn.Module, ABC):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers trained by gradient or, in a family that is fitted otherwise, all that are kept."""
+        """Number of values trained by gradient or, in a family that is fitted otherwise, of all values kept."""
         return sum(tensor.numel() for tensor in list(self.parameters()) or self.buffers())
 
     def check(self) -> None:
-        """Raises ``ValueError`` where the parameters, though finite, describe no density."""
+        """Raises ``ValueError`` if the parameters are finite but do not describe a density."""
 
     def extra_repr(self) -> str:
         return f"kernel_shape={self.kernel_shape}"
@@ -119,8 +171,52 @@ class Prior(nn.Module, ABC):
         return kernels.flatten(1).to(self.dtype)
 
 
+FAMILIES: dict[str, type[Prior]] = {}
+_Family = TypeVar("_Family", bound=type[Prior])
+
+
+def register(family: _Family) -> _Family:
+    """Enters a class under its own ``family`` name, so that its priors can be saved and loaded; a decorator.
+
+    A class of the same qualified name replaces the one before, as when a notebook cell is run again.
+
+    Args:
+        family: A concrete subclass of :class:`Prior` that defines ``family`` (letters, digits, ``-`` and ``_``) and
+            whose constructor takes ``kernel_shape`` and what :meth:`Prior.arguments` returns.
+
+    Returns:
+        The class, unchanged.
+
+    Raises:
+        TypeError: ``family`` is not a class derived from :class:`Prior`, or it lacks a method.
+        ValueError: The class has no valid ``family`` of its own, or another class has that name.
+    """
+    if not (isinstance(family, type) and issubclass(family, Prior)):
+        raise TypeError(f"register takes a class derived from dwp_init.Prior; got {family!r}")
+    if inspect.isabstract(family):
+        lacking = ", ".join(sorted(family.__abstractmethods__))
+        raise TypeError(f"{family.__name__} cannot be registered: it lacks {lacking}; define them")
+    name, kind = vars(family).get("family"), family.__name__
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(
+            f"{kind} needs a family name of its own, of letters, digits, - and _; got {name!r}: write family = "
+            f"'{kind.lower()}' in the class"
+        )
+    taken = FAMILIES.get(name, family)
+    if (taken.__module__, taken.__qualname__) != (family.__module__, family.__qualname__):
+        raise ValueError(f"the family {name!r} is {taken.__module__}.{taken.__qualname__}; give {kind} another name")
+    if not isinstance(getattr(family, "exact", None), bool):
+        raise TypeError(f"{kind} must say whether its log_prob() is exact: write exact = True or exact = False")
+    FAMILIES[name] = family
+    return family
+
+
 def whole_number(value: object, name: str) -> int:
-    """Returns an int, or what counts as one, such as numpy's; ``TypeError`` for anything else, ``True`` included."""
+    """Returns an int, or what converts to one without loss, such as numpy's ints.
+
+    Raises:
+        TypeError: It is anything else, including ``True``.
+    """
     try:
         if not isinstance(value, bool):
             return operator.index(value)
@@ -130,21 +226,21 @@ def whole_number(value: object, name: str) -> int:
 
 
 def check_count(**counts: int) -> None:
-    """Raises ``ValueError`` where one of a prior's arguments is no whole number from 1 up."""
+    """Raises ``ValueError`` if one of a prior's arguments is not a whole number from 1 to ``MAX_SIZE``."""
     for name, count in counts.items():
         if type(count) is not int or not 1 <= count <= MAX_SIZE:
             raise ValueError(f"{name} must be a whole number from 1 to {MAX_SIZE}; got {count!r}")
 
 
 def check_positive(**numbers: float) -> None:
-    """Raises ``ValueError`` where one of a prior's arguments is no number above 0 and below 1,000,000."""
+    """Raises ``ValueError`` if one of a prior's arguments is not a number above 0 and below 1,000,000."""
     for name, number in numbers.items():
         if type(number) not in (int, float) or not 0 < number < 1e6:
             raise ValueError(f"{name} must be a number above 0 and below 1,000,000; got {number!r}")
 
 
 def check_dropout(dropout: float) -> None:
-    """Raises ``ValueError`` where a share of units to drop is no number from 0 to below 1."""
+    """Raises ``ValueError`` if the share of units to drop is not a number from 0 to below 1."""
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout must be a number from 0 to below 1; got {dropout!r}")
 

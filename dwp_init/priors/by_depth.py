@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dwp_init.priors.base import KernelShape, Prior
+from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.gaussian import GaussianMixture
 
 
+@register
 class MixtureByDepth(Prior):
     """Describes kernels by a Gaussian mixture for each of some relative depths, all depths equally likely.
 
@@ -70,6 +71,14 @@ class MixtureByDepth(Prior):
         first = self.mixtures[0]
         components = [mixture.components for mixture in self.mixtures]
         return {"depths": list(self.depths), "components": components, "scales": list(first.scales)}
+
+    def describe(self) -> str:
+        components = sum(self.arguments()["components"])
+        depths = ", ".join(f"{depth:.2g}" for depth in self.depths)
+        return (
+            f"Gaussian scale mixtures by relative depth ({depths}), {components} components in all; each layer takes "
+            f"that of the depth nearest to its own. {self.describe_size()}"
+        )
 
     def check(self) -> None:
         """Raises ``ValueError`` where one of the mixtures describes no density."""

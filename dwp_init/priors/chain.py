@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.base import KernelShape
+from dwp_init.priors.base import KernelShape, register
 from dwp_init.priors.latent import Normal, Path, Proposal
 from dwp_init.priors.vae import DenseNetwork, KernelVAE
 
@@ -16,6 +16,7 @@ _FLOOR = 1e-4  # of a step's variance
 _HALF = math.log(math.expm1(0.5 - _FLOOR))  # where a step's variance is ½
 
 
+@register
 class KernelChain(KernelVAE):
     """Describes kernels by p(w) = ∫ p(w|z_T) ∏ p(zₜ₊₁|zₜ) p(z₀) dz₀ … dz_T over T transitions (Eq. 9).
 
@@ -49,6 +50,10 @@ class KernelChain(KernelVAE):
 
     def arguments(self) -> dict[str, Any]:
         return {"transitions": self.transitions, **super().arguments()}
+
+    def describe(self) -> str:
+        chain = f"A Markov-chain prior (Eq. 9, T = {self.transitions})"
+        return f"{chain}: a {self.describe_networks()}. {self.describe_size()}"
 
     def elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to one-sample estimates of the evidence lower bound ``(n,)`` (Appendix A)."""

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dwp_init.priors.base import KernelShape, Prior, check_count
+from dwp_init.priors.base import KernelShape, Prior, check_count, register
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
 FLOWS = ("maf", "nsf")
 MAX_WEIGHTS = 2**27
 
 
+@register
 class Flow(Prior):
     """Describes kernels by an invertible map of whitened kernels to N(0, I), a flow of the library ``zuko``.
 
@@ -71,6 +72,13 @@ class Flow(Prior):
             "hidden": self.hidden,
             "coupling": self.coupling,
         }
+
+    def describe(self) -> str:
+        kind = f"{self.transforms} {'coupling' if self.coupling else 'autoregressive'} transforms"
+        return (
+            f"A normalizing flow ({self.network}) of {kind}, {self.hidden} wide, on whitened kernels. "
+            f"{self.describe_size()}"
+        )
 
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""

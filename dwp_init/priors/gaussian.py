@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dwp_init.priors.base import KernelShape, Prior, check_count, check_positive
+from dwp_init.priors.base import KernelShape, Prior, check_count, check_positive, register
 from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril, standard_normal_log_prob
 
 MIN_SCALE = 1e-4
 
 
+@register
 class Gaussian(Prior):
     """Describes kernels by N(loc, Σ) with a full covariance Σ (Appendix C).
 
@@ -31,6 +32,9 @@ class Gaussian(Prior):
     def arguments(self) -> dict[str, Any]:
         return {}
 
+    def describe(self) -> str:
+        return f"A Gaussian with a full covariance. {self.describe_size()}"
+
     def fit_(self, kernels: Tensor) -> "Gaussian":
         """Fits mean and covariance to kernels ``(n, c, k, k)`` by maximum likelihood."""
         self.whitening.fit_(self._flatten(kernels))
@@ -45,6 +49,7 @@ class Gaussian(Prior):
         return self.whitening.inverse(white)
 
 
+@register
 class GaussianMixture(Prior):
     """Describes kernels by a mixture of Gaussians, Σₖₛ πₖₛ N(locₖ, s² Σₖ), with full covariances Σₖ.
 
@@ -81,6 +86,18 @@ class GaussianMixture(Prior):
 
     def arguments(self) -> dict[str, Any]:
         return {"components": self.components, "scales": list(self.scales)}
+
+    def describe(self) -> str:
+        text = f"A mixture of {self.components:,} Gaussian{' scale mixtures' if len(self.scales) > 1 else 's'}"
+        text += " with full covariances"
+        fit = self.details.get("fit")  # any JSON: the details of a downloaded prior are not trusted
+        fits = fit.get("restarts") if isinstance(fit, dict) else None
+        if type(fits) is int and fits > 1 and self.components % fits == 0:
+            text += f": the average of {fits} fits of {self.components // fits} components"
+        if len(self.scales) > 1:
+            strengths = ", ".join(f"{scale:g}" for scale in self.scales)
+            text += f", each component at {len(self.scales)} strengths ({strengths})"
+        return f"{text}. {self.describe_size()}"
 
     def check(self) -> None:
         """Raises ``ValueError`` unless the weights are a distribution and every covariance has an inverse."""

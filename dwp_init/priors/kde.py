@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dwp_init.priors.base import KernelShape, Prior, check_count
+from dwp_init.priors.base import KernelShape, Prior, check_count, register
 from dwp_init.priors.whitening import LOG_2PI, Whitening
 
 MIN_BANDWIDTH = 1e-4
 
 
+@register
 class KernelDensity(Prior):
     """Describes kernels by p(w) = 1/N Σᵢ N(w; wᵢ, h² Σ) over N learned kernels wᵢ of covariance Σ.
 
@@ -38,6 +39,12 @@ class KernelDensity(Prior):
 
     def arguments(self) -> dict[str, Any]:
         return {"count": self.count}
+
+    def describe(self) -> str:
+        return (
+            f"A kernel density: {self.count:,} learned kernels, each blurred by the covariance of all. "
+            f"{self.describe_size()}"
+        )
 
     def check(self) -> None:
         """Raises ``ValueError`` unless the bandwidth is positive, and not so small that densities overflow."""

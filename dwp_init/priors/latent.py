@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dwp_init.priors.base import Estimate
 from dwp_init.priors.whitening import LOG_2PI
 
 
@@ -82,13 +83,6 @@ class Path:
     def _split(self, value: Tensor) -> list[Tensor]:
         parts = list(value.chunk(len(self.steps) + 1, -1))
         return parts[::-1] if self.backward else parts
-
-
-class Estimate(NamedTuple):
-    """A Monte Carlo estimate of log p(w), ``(n,)``, in nats, and its standard error."""
-
-    log_prob: Tensor
-    error: Tensor
 
 
 def importance_weights(

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.base import KernelShape, Prior, check_count, check_dropout, check_positive
-from dwp_init.priors.latent import Estimate, Normal, Proposal, average, importance_weights
+from dwp_init.priors.base import Estimate, KernelShape, Prior, check_count, check_dropout, check_positive, register
+from dwp_init.priors.latent import Normal, Proposal, average, importance_weights
 from dwp_init.priors.paper_networks import paper_networks
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
 
+@register
 class KernelVAE(Prior):
     """Describes kernels by p(w) = ∫ p(w|z) N(z; 0, I) dz, p(w|z) a factorised normal given by a decoder (Eq. 6).
 
@@ -72,6 +73,19 @@ class KernelVAE(Prior):
             "min_scale": self.min_scale,
             "whiten": self.whiten,
         }
+
+    def describe(self) -> str:
+        return f"A {self.describe_networks()}. {self.describe_size()}"
+
+    def describe_networks(self) -> str:
+        """Returns a clause on the auto-encoder: its networks, its latents and the kernels that it sees."""
+        networks = (
+            "the convolutional networks of the paper's Appendix H.1"
+            if self.network == "paper"
+            else f"two dense layers each way ({self.hidden} wide in the decoder)"
+        )
+        seen = "whitened" if self.whiten else "raw"
+        return f"variational auto-encoder with {networks} and {self.latent_dim} latent dimensions, on {seen} kernels"
 
     def encode(self, white: Tensor) -> Normal:
         """Maps whitened kernels ``(n, d)`` to r(z|w), each part ``(n, latent_dim)``."""
