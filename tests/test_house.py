@@ -1,0 +1,55 @@
+"""The order of the tree: imports point down, one place for each thing, files and functions of moderate length."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.house import CODE, FLOORS, House, floors, folder_imports
+
+HOUSE = House(Path(__file__).parents[1])
+WITHOUT_A_MODULE = {  # tests of the whole, which no module stands for
+    "tests.test_bundled",
+    "tests.test_draws",
+    "tests.test_families",
+    "tests.test_import",
+    "tests.test_readme",
+    "tests.test_zoo",
+    "tests.training.test_end_to_end",
+}
+
+
+def test_every_folder_of_training_is_on_a_floor() -> None:
+    folders = {module.folder for module in HOUSE.code.values()} - {""}
+    assert folders == {folder for floor in FLOORS for folder in floor}
+    assert len(FLOORS) <= 8
+
+
+def test_imports_point_down() -> None:
+    assert HOUSE.wrong_ways() == []
+    assert floors(folder_imports(HOUSE)) <= 8
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    assert HOUSE.cycle() == []
+
+
+@pytest.mark.parametrize("folder", ["dwp_init/priors", "training/fits", "training/starts", "training/experiments"])
+def test_every_public_class_has_a_docstring(folder: str) -> None:
+    modules = [module for module in HOUSE.code.values() if module.path.parent == HOUSE.root / folder]
+    classes = [node for module in modules for node in module.tree.body if isinstance(node, ast.ClassDef)]
+    public = {node.name: ast.get_docstring(node) for node in classes if not node.name.startswith("_")}
+    assert modules and [name for name, docstring in public.items() if not docstring] == []
+
+
+def test_each_test_file_belongs_to_a_module() -> None:
+    strangers = set()
+    for name in HOUSE.tests:
+        *folders, file = name.split(".")[1:]
+        subject = file.removeprefix("test_")
+        packages = ("tests", "dwp_init.priors", *CODE)
+        places = {".".join([*place, *folders, subject]) for place in ([], *([package] for package in packages))}
+        modules = {*HOUSE.code, *HOUSE.tests, "training.main"}  # the last for training.__main__
+        if file.startswith("test_") and not places & modules:
+            strangers.add(name)
+    assert strangers == WITHOUT_A_MODULE
