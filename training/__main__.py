@@ -16,20 +16,13 @@ from training import recipes
 from training.engine.stage import Context, StageChangedError, override, publish_records, read_done, run_stages
 from training.fits.authors import UNSTATED, import_authors
 from training.fits.base import FITS
-from training.fits.score import (
-    PRIOR,
-    SAMPLES,
-    SMOKE,
-    check_unseen,
-    evaluate_priors,
-    print_table,
-    transposed,
-    write_table,
-)
+from training.fits.evaluate import check_unseen, evaluate_priors, transposed
+from training.fits.score import PRIOR, SAMPLES, SMOKE, print_table, write_table
 from training.images.own import short_name
-from training.kernels.collect import KERNELS, KernelFile, read_reference
 from training.kernels.convolutions import LeftOut
 from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
+from training.kernels.kernelset import KERNELS
+from training.kernels.read import KernelFile, read_reference
 from training.publish import cards, guard
 from training.publish import hub as publish
 from training.publish.bundle import bundle
@@ -235,9 +228,10 @@ def _parser() -> argparse.ArgumentParser:
     usage = "%(prog)s --kernels FILE --out DIR [fit.field=value ...] [options]"
     fit = commands.add_parser("fit", usage=usage, help="fit a prior to kernels of your own")
     fit.set_defaults(command=_fit)
+    families = [family for family, kind in FITS.items() if kind.one_layer]
     kernels = ".npy or .safetensors, (n, k, k) or (n, c, k, k); or kernels.safetensors of `kernels`, which is split"
     fit.add_argument("--kernels", type=Path, required=True, help=kernels)
-    fit.add_argument("--family", choices=FITS, default="mixture", help="default: %(default)s")
+    fit.add_argument("--family", choices=families, default="mixture", help="default: %(default)s")
     fit.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     fit.add_argument("--name", help="what the prior is called (default: the folder's name)")
     fit.add_argument("--smoke", action="store_true", help="two epochs, one start")

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from training.engine.stage import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
 from training.experiments.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
-from training.fits.score import bundled_digests, print_table, thin, write_table
+from training.fits.score import print_table, thin, write_table
 from training.images.augment import PADDING, moved
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.kernels.sources import accuracy
 from training.networks.loop import Step
 from training.networks.modern import build
@@ -30,6 +30,7 @@ from training.starts.inits import (
     initialize_,
     spatial_convolutions,
 )
+from training.starts.priors import bundled_digests
 
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
 

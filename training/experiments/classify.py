@@ -39,7 +39,8 @@ from training.experiments.few_labels import (
     LearnedPriors,
 )
 from training.figures.experiments import plot_few_labels
-from training.fits.score import bundled_digests, print_table, write_table
+from training.fits.score import print_table, write_table
+from training.starts.priors import bundled_digests
 
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
 SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")

@@ -13,8 +13,8 @@ import dwp_init
 from training.engine.stage import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
 from training.figures.experiments import plot_convergence
-from training.fits.score import PRIOR, bundled_digests, print_table, thin, write_table
-from training.kernels.collect import KernelSet
+from training.fits.score import PRIOR, print_table, thin, write_table
+from training.kernels.kernelset import KernelSet
 from training.kernels.sources import accuracy
 from training.networks.modern import build
 from training.starts.fills import (
@@ -30,6 +30,7 @@ from training.starts.fills import (
     check_inits,
     initialize_,
 )
+from training.starts.priors import bundled_digests
 
 BASELINE = KAIMING
 CONTROLS = (DEFAULT, XAVIER, BASELINE, NOISE, LEARNED, LEARNED_OWN)

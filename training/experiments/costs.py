@@ -19,8 +19,9 @@ from dwp_init import Prior
 from training import bayes
 from training.engine.stage import Context, Stage, check_counts
 from training.fits.base import fitted_prior
-from training.fits.score import bundled_digests, print_table, write_table
+from training.fits.score import print_table, write_table
 from training.networks.paper import CIFARNet, MNISTNet
+from training.starts.priors import bundled_digests
 
 PAIRS = tuple((f"notmnist-7x7{suffix}", f"notmnist-5x5{suffix}") for suffix in ("", "-vae", "-h1"))
 

@@ -14,7 +14,8 @@ from training.engine.stage import Context, Stage, check_counts, read_metrics, re
 from training.engine.workers import Progress, run_jobs
 from training.experiments import few_labels
 from training.experiments.few_labels import DWP, DWP_FIXED, FROM_DWP, Experiment, LearnedPriors
-from training.fits.score import bundled_digests, print_table, write_table
+from training.fits.score import print_table, write_table
+from training.starts.priors import bundled_digests
 
 BOUNDS = ("auxiliary", "iwae", "blind")
 DRAWS = 10  # networks by which the data's part of the bound is estimated

@@ -11,7 +11,7 @@ from dwp_init import Prior, load_prior
 from training.engine.stage import Context, Stage, read_done
 from training.figures.kernels import plot_colour_kernels
 from training.fits.score import MOST, PRIOR, clustered_error, print_table, score, thin, write_table
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from training.engine.stage import FIXED, Context, Stage, check_counts, read_metr
 from training.engine.workers import Progress, run_jobs
 from training.experiments.paper import LABELS, RANDOM_FEATURES
 from training.figures.experiments import plot_scales
-from training.fits.score import bundled_digests, print_table, write_table
+from training.fits.score import print_table, write_table
 from training.kernels.sources import accuracy
 from training.networks.modern import build
 from training.starts.fills import (
@@ -31,6 +31,7 @@ from training.starts.fills import (
     initialize_,
     learned_kernels,
 )
+from training.starts.priors import bundled_digests
 
 COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE, NOISE_OWN)
 BATCH = 500  # images whose features are made at once

@@ -24,7 +24,7 @@ from training.engine.stage import (
 )
 from training.engine.workers import Progress, run_jobs
 from training.figures.experiments import plot_samples
-from training.fits.score import bundled_digests, print_table, thin, write_table
+from training.fits.score import print_table, thin, write_table
 from training.networks.image_vae import ImageVAE, binarize
 from training.starts.fills import (
     DWP,
@@ -37,6 +37,7 @@ from training.starts.fills import (
     initialize_,
     learned_kernels,
 )
+from training.starts.priors import bundled_digests
 
 
 @dataclass(frozen=True)

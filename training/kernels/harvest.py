@@ -15,8 +15,8 @@ from tqdm import tqdm
 from dwp_init.files import tensor_bytes, write_bytes, write_json
 from training.engine.stage import DONE, check_counts
 from training.kernels.checkpoints import find_checkpoints
-from training.kernels.collect import KERNELS, PARTS, KernelSet
 from training.kernels.convolutions import Layer, LeftOut, read_layers
+from training.kernels.kernelset import KERNELS, PARTS, KernelSet
 
 LABELS, REPORT = "labels", "harvest.json"
 FEWEST = 10  # kernels of a kind and size, as a fit needs

@@ -16,7 +16,7 @@ from dwp_init.registry import BUNDLED, REGISTRY, registry
 from training.engine.stage import DONE, Stage, read_config
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
 from training.fits.base import fitted_prior
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.publish.cards import CARDS, KERNELS, LATENT, has_a_plane, in_colour
 
 

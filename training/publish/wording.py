@@ -21,7 +21,7 @@ from dwp_init import (
     Prior,
 )
 from dwp_init.layers import KINDS
-from training.kernels.collect import PARTS
+from training.kernels.kernelset import PARTS
 
 DATA_SETS = {
     "mnist": "MNIST",

@@ -3,8 +3,12 @@
 import dataclasses
 
 from training.engine.stage import Stage
-from training.fits.base import Fit, FitDensity, FitGaussian, FitMixture, FitVAE
-from training.fits.score import Density
+from training.experiments.density import Density
+from training.fits.base import Fit
+from training.fits.density import FitDensity
+from training.fits.gaussian import FitGaussian
+from training.fits.mixture import FitMixture
+from training.fits.vae import FitVAE
 from training.kernels.collect import Kernels
 from training.kernels.sources import Sources
 

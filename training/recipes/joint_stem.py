@@ -9,7 +9,8 @@ Departures: two-layer networks of the notMNIST kind, 2 epochs each; a demonstrat
 
 from training.engine.stage import Stage
 from training.experiments.joint_stem import JointDensity
-from training.fits.base import FitGaussian, FitMixture
+from training.fits.gaussian import FitGaussian
+from training.fits.mixture import FitMixture
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
 

@@ -10,7 +10,11 @@ density 10 and the chain 30, best at their last look, so they would gain from mo
 """
 
 from training.engine.stage import Stage
-from training.fits.base import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
+from training.fits.autoregressive import FitAutoregressive
+from training.fits.chain import FitChain
+from training.fits.flow import FitFlow
+from training.fits.mixture import SCALES, FitMixture
+from training.fits.vae import FitVAE
 from training.recipes import _notmnist
 
 FOLDER = _notmnist.FOLDER

@@ -13,7 +13,11 @@ floor, the best state on validation networks instead of the last.
 """
 
 from training.engine.stage import Stage
-from training.fits.base import SCALES, FitAutoregressive, FitChain, FitFlow, FitMixture, FitVAE
+from training.fits.autoregressive import FitAutoregressive
+from training.fits.chain import FitChain
+from training.fits.flow import FitFlow
+from training.fits.mixture import SCALES, FitMixture
+from training.fits.vae import FitVAE
 from training.recipes import _notmnist
 
 FOLDER = _notmnist.FOLDER

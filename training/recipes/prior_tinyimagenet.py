@@ -19,7 +19,9 @@ that begin at a tenth of their usual scale: so short a training would leave them
 from typing import Any
 
 from training.engine.stage import Stage
-from training.fits.base import SCALES, FitByDepth, FitGaussian, FitMixture
+from training.fits.by_depth import FitByDepth
+from training.fits.gaussian import FitGaussian
+from training.fits.mixture import SCALES, FitMixture
 from training.images.own import short_name
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import dwp_init
 from dwp_init.layers import he_rms
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 
 DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"
 DEFAULT, XAVIER, KAIMING = "PyTorch default", "Xavier", "Kaiming"

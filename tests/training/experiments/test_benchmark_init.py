@@ -15,7 +15,7 @@ from training.experiments.compare_inits import best_rates, summary
 from training.experiments.paired import paired_interval, t_bound
 from training.images.augment import moved
 from training.images.sets import Images
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.networks.loop import Step
 from training.starts.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
 

@@ -13,7 +13,7 @@ from training.engine.stage import Context, read_done, read_metrics, run_stages
 from training.experiments.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
 from training.experiments.steps_to import StepsTo, first_crossing
 from training.images.sets import Images
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.networks.paper import MNISTNet
 from training.starts.fills import DWP, DWP_ORTHOGONAL
 

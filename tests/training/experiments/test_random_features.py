@@ -10,7 +10,7 @@ from torch import Tensor
 from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
 from training.experiments.random_features import RandomFeatures, _Job, extract
 from training.images.sets import Images
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.kernels.sources import accuracy
 from training.networks.paper import MNISTNet
 from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER

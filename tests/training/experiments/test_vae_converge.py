@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
 from training.experiments.vae_converge import SampleGrid, VAEConverge, _Job, samples_file
 from training.images.sets import Images
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.networks.image_vae import ImageVAE, binarize, kl_from_standard_normal
 from training.starts.fills import DWP, FROM_KERNELS, KAIMING, XAVIER
 

@@ -11,20 +11,15 @@ from torch.distributions import MultivariateNormal
 
 from dwp_init import Gaussian, KernelDensity, KernelVAE, load_prior, save_prior
 from training.engine.stage import Context, Stage, read_done, run_stages
-from training.fits.base import FitGaussian, FitMixture, FitVAE
-from training.fits.score import (
-    Density,
-    bundled_digests,
-    clustered_error,
-    evaluate_priors,
-    print_table,
-    prior_bytes,
-    score,
-    transposed,
-    write_table,
-)
+from training.experiments.density import Density, prior_bytes
+from training.fits.evaluate import evaluate_priors, transposed
+from training.fits.gaussian import FitGaussian
+from training.fits.mixture import FitMixture
+from training.fits.score import clustered_error, print_table, score, write_table
 from training.fits.statistics import sample_statistics
-from training.kernels.collect import KernelSet
+from training.fits.vae import FitVAE
+from training.kernels.kernelset import KernelSet
+from training.starts.priors import bundled_digests
 
 
 def kernels(n: int, size: int = 3, seed: int = 0) -> Tensor:
@@ -165,7 +160,7 @@ def test_density_needs_its_controls_and_names(
 def test_priors_are_rows_of_what_they_are_like(
     gaussian: Callable[..., Gaussian], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.fits.score._sampling_seconds", lambda prior, noise: (prior.family, noise))
+    monkeypatch.setattr("training.fits.evaluate.sampling_seconds", lambda prior, noise: (prior.family, noise))
     priors = {"g": gaussian(3), "k": KernelDensity((1, 3, 3), 30).fit_(kernels(30).float())}
     rows = evaluate_priors(priors, kernels(100, seed=1).float(), kernels(50, seed=2).float())
     assert [row["prior"] for row in rows] == ["(the kernels)", "g", "k", "k, noise=False"]

@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.engine.stage import Context, run_stages
-from training.kernels.collect import JointKernels, KernelFile, Kernels, KernelSet, read_kernels, read_reference
+from training.kernels.collect import JointKernels, Kernels
+from training.kernels.kernelset import KernelSet
+from training.kernels.read import KernelFile, read_kernels, read_reference
 from training.kernels.sources import network_file
 
 SOURCE = {

@@ -13,9 +13,10 @@ from dwp_init import load_prior
 from training.__main__ import main
 from training.engine.stage import Context, StageChangedError, run_stages
 from training.kernels.checkpoints import Entry, find_checkpoints
-from training.kernels.collect import KernelFile, KernelSet, read_reference
 from training.kernels.convolutions import find_stem, read_layers
 from training.kernels.harvest import Settings, harvest
+from training.kernels.kernelset import KernelSet
+from training.kernels.read import KernelFile, read_reference
 from training.publish.wording import source_text
 
 State = dict[str, Tensor]
@@ -467,7 +468,7 @@ def test_a_split_file_keeps_its_parts(zoo: Path, tmp_path: Path, capsys: pytest.
         run_stages(stages, Context(out=tmp_path / "out"))
     summary.unlink()
     assert fit(file, tmp_path / "moved") == 1
-    assert "put the done.json of its folder beside it" in capsys.readouterr().err.splitlines()[-1]
+    assert "put the done.json of its folder next to it" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("broken", ["cut", "other"])
@@ -477,7 +478,7 @@ def test_a_broken_split_file(broken: str, tmp_path: Path) -> None:
     if broken == "cut":
         file.write_bytes(file.read_bytes()[:-1])
     (tmp_path / "done.json").write_text("{}")
-    message = "is no whole file of train, validation, test and test_network .*, though beside a done.json; make it anew"
+    message = "next to a done.json, is not a complete file of train, validation, test and test_network"
     with pytest.raises(ValueError, match=message):
         read_reference(file)
     with pytest.raises(ValueError, match=message):

@@ -14,7 +14,9 @@ from dwp_init import registry
 from training import recipes
 from training.__main__ import main
 from training.engine.stage import Context, run_stages
-from training.fits.base import FitByDepth, FitMixture, fitted_prior
+from training.fits.base import fitted_prior
+from training.fits.by_depth import FitByDepth
+from training.fits.mixture import FitMixture
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
 from training.publish import bundle, cards, tables

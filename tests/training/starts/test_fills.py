@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dwp_init import apply_
 from dwp_init.layers import he_rms
-from training.kernels.collect import KernelSet
+from training.kernels.kernelset import KernelSet
 from training.networks.image_vae import ImageVAE
 from training.networks.paper import CIFARNet, MNISTNet
 from training.starts.fills import (

@@ -1,0 +1,135 @@
+"""The fit of mixtures by relative depth."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from dwp_init import Gaussian, GaussianMixture, MixtureByDepth, Prior
+from training.engine.stage import Context, read_done
+from training.fits.base import either, has_form, register
+from training.fits.mixture import FitMixture
+from training.fits.score import score
+from training.kernels.kernelset import PARTS, KernelSet
+
+OF_A_LAYER = {"layer", "kind"}  # keys in which kernels stages of the same networks may differ
+AnyPrior = TypeVar("AnyPrior", bound=Prior)
+
+
+@register
+@dataclass(frozen=True)
+class FitByDepth(FitMixture):
+    """Fits a mixture to the kernels of each of several layers and combines them by relative depth.
+
+    The metric ``log_prob`` is for kernels of unknown depth, as for any prior. ``log_prob_at_depth`` is for kernels of
+    known depth, each kernel counting the same, and ``gaussian_log_prob_at_depth`` that of one Gaussian per depth, with
+    its own best reach.
+
+    Args:
+        needs: The stages with the kernels of each layer, the first layer first.
+        depths: Relative depths of these layers: 0 for the network's first convolution with kernels larger than 1×1, 1
+            for its last.
+        reaches: Numbers of neighbouring layers on each side to try, whose kernels are added to those of a layer. Above
+            0 where a layer has few kernels for their size; all layers must then be of the same networks.
+    """
+
+    depths: tuple[float, ...] = ()
+    reaches: tuple[int, ...] = (0,)
+    family: ClassVar[str] = "mixture-by-depth"
+    one_layer: ClassVar[bool] = False
+
+    @classmethod
+    def describe(cls, settings: Mapping[str, Any]) -> str:
+        text = super().describe(settings)
+        return f"at each depth {text}" if text else ""
+
+    @classmethod
+    def _origin(cls, settings: Mapping[str, Any]) -> str:
+        reaches, restarts = settings.get("reaches", (0,)), settings["restarts"]
+        text = f", the average of {restarts:,} starts" if restarts > 1 else ""
+        if has_form({"reaches": reaches}, reaches=list) and max(reaches) > 0:
+            text = f", to a layer's kernels and those up to {either(reaches)} layers away{text}"
+        return text
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        layers = [KernelSet.load(context.out / need) for need in self.needs]
+        self._check(layers, context)
+        torch.manual_seed(self.seed)
+
+        def mixture(kernels: KernelSet, place: int, reach: int) -> GaussianMixture:
+            return self.best(kernels, folder, layer=place, reach=reach)
+
+        def gaussian(kernels: KernelSet, place: int, reach: int) -> Gaussian:
+            return Gaussian(kernels.kernel_shape).fit_(kernels.train)
+
+        found = [self._reaching(mixture, place, layers) for place in range(len(layers))]
+        controls = [self._reaching(gaussian, place, layers)[1] for place in range(len(layers))]
+        mixtures = [prior for _, prior in found]
+        prior = MixtureByDepth.stack(self.depths, mixtures).eval()
+        more = _at_depth(mixtures, controls, layers) | {"reaches": [reach for reach, _ in found]}
+        return self.keep(prior, KernelSet.together(layers), folder, context, more)
+
+    def _check(self, layers: Sequence[KernelSet], context: Context) -> None:
+        """Raises ``ValueError`` where settings and layers do not go together."""
+        if len(layers) != len(self.depths):
+            raise ValueError(f"each kernels stage needs its depth; needs={self.needs}, depths={self.depths}")
+        MixtureByDepth(layers[0].kernel_shape, self.depths, (1,) * len(layers))  # raises for depths out of order
+        if not self.reaches or min(self.reaches) < 0:
+            raise ValueError(f"reaches must be one or more numbers of layers, 0 or more; got {self.reaches}")
+        if max(self.reaches) > 0:
+            self._check_held_out(context)
+
+    def _check_held_out(self, context: Context) -> None:
+        """Raises where a layer's mixture might be fitted to kernels of networks that another layer holds out."""
+        sources = {need: read_done(context.out / need)["source"] for need in self.needs}
+        networks = {need: {key: source[key] for key in source.keys() - OF_A_LAYER} for need, source in sources.items()}
+        first, *others = networks
+        for need in others:
+            if differ := [key for key, value in networks[first].items() if networks[need].get(key) != value]:
+                raise ValueError(
+                    f"{first} and {need} differ in {', '.join(sorted(differ))}: fitted together, one could see "
+                    "networks that the other holds out; make them alike, or set reaches=0"
+                )
+
+    def _reaching(
+        self, fit: Callable[[KernelSet, int, int], AnyPrior], place: int, layers: Sequence[KernelSet]
+    ) -> tuple[int, AnyPrior]:
+        """Fits to a layer's kernels with those at each reach; returns what is best on its own validation kernels."""
+        found = {}
+        for reach in self.reaches:
+            near = layers[max(place - reach, 0) : place + reach + 1]
+            found[reach] = fit(replace(layers[place], train=torch.cat([layer.train for layer in near])), place, reach)
+        best = max(found, key=lambda reach: score(found[reach], layers[place].validation)[1]["log_prob"])
+        return best, found[best]
+
+    def _source(self, context: Context) -> dict[str, Any]:
+        """Describes the kernels of all layers: what differs from layer to layer is a list, their numbers a sum."""
+        each = [read_done(context.out / need) for need in self.needs]
+        layers = [done["source"] for done in each]
+        source = {
+            key: value if all(layer[key] == value for layer in layers) else [layer[key] for layer in layers]
+            for key, value in layers[0].items()
+        }
+        counts = {part: sum(done["kernels"][part] for done in each) for part in PARTS}
+        return source | {"kernels": counts, "kept": [done["kept"] for done in each]}
+
+
+def _at_depth(mixtures: Sequence[Prior], controls: Sequence[Prior], layers: Sequence[KernelSet]) -> dict[str, Any]:
+    found, control = _by_depth(mixtures, layers), _by_depth(controls, layers)
+    return {
+        "log_prob_at_depth": _per_kernel(found, layers),
+        "gaussian_log_prob_at_depth": _per_kernel(control, layers),
+        "log_prob_by_depth": found,
+    }
+
+
+def _by_depth(priors: Sequence[Prior], layers: Sequence[KernelSet]) -> list[float]:
+    return [score(prior, layer.test)[1]["log_prob"] for prior, layer in zip(priors, layers, strict=True)]
+
+
+def _per_kernel(values: Sequence[float], layers: Sequence[KernelSet]) -> float:
+    """Averages over all test kernels, not over layers, which would give more weight to kernels of small layers."""
+    counts = [len(layer.test) for layer in layers]
+    return round(sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts), 3)

@@ -1,0 +1,106 @@
+"""The fit of Gaussian scale mixtures."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dwp_init import GaussianMixture, Prior
+from training.engine.stage import check_counts, record_metrics
+from training.fits.base import Fit, either, has_form, register
+from training.fits.score import score, thin
+from training.kernels.kernelset import KernelSet
+
+SCALES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)
+
+
+@register
+@dataclass(frozen=True)
+class FitMixture(Fit):
+    """Fits Gaussian scale mixtures and keeps the one with the highest log p of the validation kernels.
+
+    Args:
+        components: Numbers of components to try; those above the number of kernels are left out.
+        shrinkages: Strengths of the pull to the covariance of all kernels to try, in kernels.
+        scales: Strengths of each component; 1 alone is the usual mixture.
+        restarts: Number of fits from different starts whose densities are averaged. The average is a mixture again,
+            with ``restarts`` times as many components.
+        most: Maximum number of fitting kernels used, evenly spaced.
+    """
+
+    components: tuple[int, ...] = (6, 8, 10)
+    shrinkages: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
+    scales: tuple[float, ...] = SCALES
+    restarts: int = 8
+    most: int = 20_000
+    family: ClassVar[str] = "mixture"
+
+    @classmethod
+    def describe(cls, settings: Mapping[str, Any]) -> str:
+        if not has_form(settings, components=list, shrinkages=list, restarts=int, most=int):
+            return ""
+        return (
+            f"expectation-maximisation with {either(settings['components'])} components and a shrinkage of "
+            f"{either(settings['shrinkages'])} kernels{cls._origin(settings)}, the best on the validation kernels; "
+            f"at most {settings['most']:,} kernels"
+        )
+
+    @classmethod
+    def _origin(cls, settings: Mapping[str, Any]) -> str:
+        """Says what each mixture of the grid is fitted to and averaged from, where that is not the usual."""
+        return ""
+
+    def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        return self.best(kernels, folder)
+
+    def best(self, kernels: KernelSet, folder: Path, **labels: int) -> GaussianMixture:
+        """Fits every mixture of the grid and returns the one that is best on the validation kernels.
+
+        Args:
+            kernels: The kernels.
+            folder: The stage's folder, where each fit is recorded in ``metrics.jsonl``.
+            labels: Further keys of these records.
+
+        Raises:
+            ValueError: There are fewer kernels than components, or no fit has a finite log p.
+        """
+        check_counts(restarts=self.restarts, most=self.most)
+        train = thin(kernels.train, self.most)
+        grid = self._grid(len(train))
+        best, best_value = None, -math.inf
+        with tqdm(total=len(grid) * self.restarts, desc=self.name, unit="fit") as bar:
+            for components, shrinkage in grid:
+                mixture = self._average(train, components, shrinkage, bar)
+                value = score(mixture, kernels.validation)[1]["log_prob"]
+                record_metrics(folder, **labels, components=components, shrinkage=shrinkage, validation_log_prob=value)
+                if value > best_value:
+                    best, best_value = mixture, value
+        if best is None:
+            raise ValueError(
+                f"no mixture of {self.name!r} gives the validation kernels a finite log p; their norms reach "
+                f"{kernels.validation.flatten(1).norm(dim=1).max():.4g}: remove outliers"
+            )
+        return best
+
+    def _grid(self, kernels: int) -> list[tuple[int, float]]:
+        grid = [(count, pull) for count in self.components if count <= kernels for pull in self.shrinkages]
+        if not grid:
+            raise ValueError(
+                f"{min(self.components)} components need as many kernels to fit; there are {kernels}: "
+                f"lower components={self.components}"
+            )
+        return grid
+
+    def _average(self, train: Tensor, components: int, shrinkage: float, bar: "tqdm[None]") -> GaussianMixture:
+        parts = []
+        for restart in range(self.restarts):
+            generator = torch.Generator().manual_seed(self.seed * 1009 + restart)
+            part = GaussianMixture(tuple(train.shape[1:]), components, self.scales)
+            parts.append(part.fit_(train, shrinkage, generator=generator))
+            bar.update(1)
+        return GaussianMixture.average(parts)
