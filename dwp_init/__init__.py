@@ -1,10 +1,10 @@
 """Initialises convolutions with kernels drawn from a learned prior: the deep weight prior (Atanov et al. 2019)."""
 
+from dwp_init.errors import PriorCorruptError as PriorCorruptError
+from dwp_init.errors import PriorDownloadError as PriorDownloadError
+from dwp_init.errors import PriorError as PriorError
+from dwp_init.errors import PriorNotFoundError as PriorNotFoundError
 from dwp_init.files import save_prior as save_prior
-from dwp_init.hub import PriorCorruptError as PriorCorruptError
-from dwp_init.hub import PriorDownloadError as PriorDownloadError
-from dwp_init.hub import PriorError as PriorError
-from dwp_init.hub import PriorNotFoundError as PriorNotFoundError
 from dwp_init.initialize import Report as Report
 from dwp_init.initialize import apply_ as apply_
 from dwp_init.priors import Autoregressive as Autoregressive

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dwp_init.access import Access
+from dwp_init.errors import PriorNotFoundError
 from dwp_init.files import parse_prior, safetensors_bytes, write_bytes
-from dwp_init.hub import Access, PriorNotFoundError, search
+from dwp_init.hub import search
 from dwp_init.initialize import SCALES, apply_
 from dwp_init.picture import COLORS, kernel_sheet, write_png
 from dwp_init.priors import Prior

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dwp_init import hub
+from dwp_init.access import Access, Address
 from dwp_init.files import parse_prior, read_files
-from dwp_init.hub import Access, Address, Files
+from dwp_init.hub import Files
 from dwp_init.priors import Prior
 from dwp_init.sets import SETS
 
@@ -26,13 +27,13 @@ def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoi
     """Returns the names of priors, sorted.
 
     Args:
-        remote: ``False`` names those that come with this version, and needs no network; ``True`` those that anyone has
-            published on the Hugging Face Hub, as ``user/name``: the repositories tagged ``dwp-prior``.
-        token: As in ``huggingface_hub``, for what is private.
-        endpoint: Another Hub than ``HF_ENDPOINT`` or the public one.
+        remote: ``False`` lists the priors that come with this version, which needs no network; ``True`` lists those
+            published by anyone on the Hugging Face Hub, as ``user/name``: the repositories tagged ``dwp-prior``.
+        token: As in ``huggingface_hub``, for private repositories.
+        endpoint: URL of the Hub; ``HF_ENDPOINT`` or the public one by default.
 
     Raises:
-        PriorDownloadError: The Hub cannot be asked.
+        PriorDownloadError: The Hub cannot be reached.
     """
     if not remote:
         return sorted(registry())
@@ -43,9 +44,10 @@ def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoi
 def registry() -> dict[str, dict[str, Any]]:
     """Returns ``registry.json``: by name the kernel shape, family, source, licence, log p and the files' sha256.
 
-    An entry that is on the Hub has its ``repo`` and the commit, ``revision``, too.
+    The entry of a prior on the Hub also has its ``repo`` and its commit, ``revision``.
     """
-    return json.loads(REGISTRY.read_text())
+    entries: dict[str, dict[str, Any]] = json.loads(REGISTRY.read_text())
+    return entries
 
 
 def load_prior(
@@ -59,22 +61,22 @@ def load_prior(
 ) -> Prior:
     """Loads a prior, in evaluation mode on the CPU.
 
-    A registered name stands for one commit and for the digests of its files: the bundled copy is taken where it has
-    these, else the cached one, without any request, else the Hub's. Only ``config.json`` and ``model.safetensors`` are
-    ever read, and nothing is executed.
+    A registered name is resolved to its pinned commit and to the digests of its files. The bundled copy is used if it
+    has these digests; otherwise the cached copy, without any request; otherwise the files are downloaded. Only
+    ``config.json`` and ``model.safetensors`` are ever read, and nothing in them is executed.
 
     Args:
         name_or_folder: A name from :func:`list_priors`, a folder that :func:`dwp_init.save_prior` wrote, or a
-            repository on the Hugging Face Hub, each of the names with ``@revision`` or without. A registered name wins
-            over a folder of that name, and a folder over a repository; write ``./name`` for a folder. A ``Path`` is
-            always a folder.
-        revision: A tag, branch or commit of the repository, like ``@revision``; ``main`` by default, and for a
-            registered name its pinned commit.
-        cache_dir: As in ``huggingface_hub``: where downloads are kept, ``HF_HUB_CACHE`` by default.
-        token: As in ``huggingface_hub``: ``None`` for the one logged in with, ``False`` for none. One that the Hub
-            rejects is left out, with a warning.
-        local_files_only: As in ``huggingface_hub``: whether to make do with what is cached.
-        endpoint: As in ``huggingface_hub``: another Hub than ``HF_ENDPOINT`` or the public one.
+            repository on the Hugging Face Hub; names and repositories may end in ``@revision``. A registered name has
+            precedence over a folder of that name, and a folder over a repository; write ``./name`` for the folder. A
+            ``Path`` is always a folder.
+        revision: A tag, branch or commit of the repository, like ``@revision``; by default ``main`` or, for a
+            registered name, its pinned commit.
+        cache_dir: As in ``huggingface_hub``: the folder of the downloads, ``HF_HUB_CACHE`` by default.
+        token: As in ``huggingface_hub``: ``None`` for the token that is logged in, ``False`` for none. A token that
+            the Hub rejects is not used, and a warning says so.
+        local_files_only: As in ``huggingface_hub``: whether to use the cache only.
+        endpoint: As in ``huggingface_hub``: URL of the Hub, ``HF_ENDPOINT`` or the public one by default.
 
     Returns:
         The prior; ``details["name"]`` says what it is called.
@@ -84,44 +86,54 @@ def load_prior(
             or for a folder.
         FileNotFoundError: The folder lacks one of the files.
         PriorNotFoundError: The Hub shows no such repository, revision or file.
-        PriorDownloadError: The Hub cannot be reached, or the cache not be written, and the cache lacks a file.
-        PriorCorruptError: A download is damaged, and stays so when repeated.
-        TypeError: The argument is neither a string nor a path.
+        PriorDownloadError: The Hub cannot be reached, or the cache cannot be written, and the cache lacks a file.
+        PriorCorruptError: A download is damaged, also when it is repeated.
+        TypeError: ``name_or_folder`` is neither a string nor a path, or ``revision`` is not a string.
     """
-    files = obtain(find(name_or_folder, revision), Access(cache_dir, token, local_files_only, endpoint))
+    access = Access(
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+        endpoint=endpoint,
+    )
+    return load_with(name_or_folder, access)
+
+
+def load_with(name_or_folder: str | Path, access: Access) -> Prior:
+    """Loads a prior as :func:`load_prior` does, with its options in one object."""
+    files = obtain(find(name_or_folder, access.revision), access)
     prior = parse_prior(files.contents, files.owner)
     prior.details.setdefault("name", files.name)
     return prior
 
 
 def find(name_or_folder: str | Path, revision: str | None = None) -> Path | str | Address:
-    """Returns where a prior is: a folder, a registered name that stands for its pin, or a repository on the Hub.
+    """Returns where a prior is: a folder, a registered name, resolved to its pinned commit, or a repository on the Hub.
 
-    Touches neither the cache nor the network.
+    Uses neither the cache nor the network.
 
     Raises:
         ValueError: There is nothing of that name, or ``revision`` is given twice or for a folder.
-        TypeError: An argument has the wrong type.
+        TypeError: ``name_or_folder`` has the wrong type.
     """
     if not isinstance(name_or_folder, (str, Path)):
-        raise TypeError(f"a prior's name or folder is a str or a Path; got {type(name_or_folder).__name__}")
-    if revision is not None and not isinstance(revision, str):
-        raise TypeError(f"revision is a str, such as 'v1'; got {revision!r}")
+        raise TypeError(f"a prior's name or folder must be a str or a Path; got {type(name_or_folder).__name__}")
     if isinstance(name_or_folder, Path) or (os.path.isdir(name_or_folder) and name_or_folder not in registry()):
         return _folder(name_or_folder, revision)
     name, at, wanted = name_or_folder.partition("@")
     if name not in registry() and not _REPO.fullmatch(name):
         raise _unknown(name_or_folder)
     if at and revision is not None:
-        raise ValueError(f"{name_or_folder!r} has a revision, and revision={revision!r} is given too; leave one out")
+        raise ValueError(f"{name_or_folder!r} has a revision, but revision={revision!r} is given too; drop one")
     if (at and not wanted) or revision == "":
-        raise ValueError(f"{name_or_folder!r} lacks the revision, such as {name}@v1")
+        raise ValueError(f"{name_or_folder!r} lacks a revision; write for example {name}@v1")
     revision = wanted or revision
     return _registered(name, revision) if name in registry() else Address(name, revision or "main")
 
 
 def obtain(place: Path | str | Address, access: Access) -> Files:
-    """Returns a prior's files from where :func:`find` found it; raises as :func:`load_prior` does."""
+    """Returns a prior's files from the place that :func:`find` returned; raises what :func:`load_prior` does."""
     if isinstance(place, Path):
         return Files(place, read_files(place), name=place.resolve().name, owner=str(place))
     if isinstance(place, Address):
@@ -141,7 +153,7 @@ def _folder(folder: str | Path, revision: str | None) -> Path:
     if not os.path.isdir(folder):
         raise _unknown(folder)
     if revision is not None:
-        raise ValueError(f"{str(folder)!r} is a folder, which has no revisions; leave out revision={revision!r}")
+        raise ValueError(f"{str(folder)!r} is a folder, which has no revisions; drop revision={revision!r}")
     return Path(folder)
 
 
@@ -150,7 +162,7 @@ def _registered(name: str, revision: str | None) -> str | Address:
     if revision in (None, entry.get("revision")):
         return name
     if "repo" not in entry:
-        raise ValueError(f"{name!r} comes with this version and has no revision {revision!r}; leave the revision out")
+        raise ValueError(f"{name!r} comes with this version and has no revision {revision!r}; drop the revision")
     return Address(entry["repo"], revision)
 
 
@@ -159,7 +171,7 @@ def _check_sha256(contents: Mapping[str, bytes], sha256: Mapping[str, str], fold
         found = hashlib.sha256(content).hexdigest()
         if found != sha256[file]:
             raise ValueError(
-                f"{folder / file} is corrupt: its sha256 is {found}, expected {sha256[file]}; install dwp_init anew"
+                f"{folder / file} is corrupt: its sha256 is {found}, expected {sha256[file]}; install dwp_init again"
             )
 
 

@@ -201,7 +201,7 @@ def test_show_a_folder_of_a_gaussian(run, workplace):
     ("name", "message"),
     [
         ("notmnist-7x8", "did you mean 'notmnist-7x7'?"),
-        ("user/repo@", "lacks the revision, such as user/repo@v1"),
+        ("user/repo@", "lacks a revision; write for example user/repo@v1"),
         (".", "config.json does not exist"),
     ],
 )

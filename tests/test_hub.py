@@ -17,6 +17,7 @@ from torch import nn
 
 import dwp_init
 from dwp_init import PriorCorruptError, PriorDownloadError, PriorError, PriorNotFoundError, load_prior, registry
+from dwp_init.access import Access
 from dwp_init.files import CONFIG, MODEL, read_files
 from tests.localhub import LocalHub
 
@@ -105,16 +106,18 @@ def test_revision_as_an_argument(load: Callable, hub: LocalHub, commit: str, fil
     assert load(REPO).details["license"] == "other"
     assert load(REPO, revision="v1").details["license"] == "MIT"
     assert load(REPO, revision=commit).details["license"] == "MIT"
-    with pytest.raises(ValueError, match=r"'dwp-init/gauss-3x3@v1' has a revision, and revision='v1' is given too"):
+    with pytest.raises(
+        ValueError, match=r"'dwp-init/gauss-3x3@v1' has a revision, but revision='v1' is given too; drop one"
+    ):
         load(revision="v1")
-    with pytest.raises(ValueError, match="lacks the revision, such as dwp-init/gauss-3x3@v1"):
+    with pytest.raises(ValueError, match="lacks a revision; write for example dwp-init/gauss-3x3@v1"):
         load(f"{REPO}@")
-    with pytest.raises(TypeError, match="revision is a str, such as 'v1'; got 3"):
+    with pytest.raises(TypeError, match="revision must be a str, such as 'v1'; got 3"):
         load(REPO, revision=3)
 
 
 def test_a_folder_has_no_revision(load: Callable, files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="is a folder, which has no revisions; leave out revision='v1'"):
+    with pytest.raises(ValueError, match="is a folder, which has no revisions; drop revision='v1'"):
         load(tmp_path / "gauss-3x3", revision="v1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dwp-init").mkdir()
@@ -159,7 +162,7 @@ def test_a_bundled_copy_is_taken_where_it_is_what_the_pin_says(
 
 
 def test_a_bundled_name_that_is_not_on_the_hub_has_no_revision() -> None:
-    with pytest.raises(ValueError, match="'notmnist-7x7' comes with this version and has no revision 'v1'; leave"):
+    with pytest.raises(ValueError, match="'notmnist-7x7' comes with this version and has no revision 'v1'; drop"):
         load_prior("notmnist-7x7@v1")
 
 
@@ -194,7 +197,7 @@ def test_search(hub: LocalHub, commit: str, files: dict) -> None:
     assert dwp_init.list_priors(remote=True, endpoint=hub.endpoint) == [REPO]
     hub.tokens["mine"] = type(hub.tokens["hf_write"])("a")
     assert dwp_init.list_priors(remote=True, endpoint=hub.endpoint, token="mine") == ["a/prior", REPO]
-    found = dwp_init.hub.search(dwp_init.hub.Access(token="mine", endpoint=hub.endpoint))[0]
+    found = dwp_init.hub.search(Access(token="mine", endpoint=hub.endpoint))[0]
     assert (found.repo, found.kernel, found.family) == ("a/prior", "3x3", "gaussian")
     assert found.size >= len(files[MODEL]) and found.downloads == 0 and found.updated[:2] == "20"
     with pytest.warns(UserWarning, match="rejects the configured token"):
@@ -334,7 +337,7 @@ def test_an_expired_token(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "expired")
     with pytest.warns(
-        UserWarning, match="the Hub rejects the configured token, which may have expired; went on without"
+        UserWarning, match="the Hub rejects the configured token, which may have expired; continuing without"
     ):
         load(token=token)
     hub.repos[REPO].private = True
@@ -366,7 +369,10 @@ def test_a_gated_repository(load: Callable, hub: LocalHub, commit: str, token: s
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dwp-init/gauss", "'dwp-init/gauss' is no folder here, and the Hub shows no such repository: check the name"),
+        (
+            "dwp-init/gauss",
+            "'dwp-init/gauss' is not a folder here, and the Hub shows no such repository: check the name",
+        ),
         (f"{REPO}@v2", "'dwp-init/gauss-3x3' has no revision 'v2'; its page on the Hub lists its tags"),
         (f"{REPO}@{'0' * 40}", "'dwp-init/gauss-3x3' has no revision '0000"),
     ],
@@ -382,7 +388,7 @@ def test_a_missing_file(load: Callable, hub: LocalHub, files: dict, file: str) -
     hub.add_repo("a/b", {**files, "pytorch_model.bin": b"\x80\x04."})
     for _ in range(2):  # the second time the client knows that it is absent
         with pytest.raises(
-            PriorNotFoundError, match=f"a/b@.* has no {file}, so it is no dwp_init prior.* no pickle either"
+            PriorNotFoundError, match=f"a/b@.* has no {file}, so it is not a dwp_init prior, .* such as pickles, are"
         ):
             load("a/b")
     assert not [r.path for r in hub.requests() if r.path.endswith(".bin")]
@@ -416,7 +422,7 @@ def test_a_config_that_lacks_everything(load: Callable, hub: LocalHub, files: di
 
 
 def test_a_name_that_the_hub_does_not_allow(load: Callable) -> None:
-    with pytest.raises(ValueError, match=r"'a/b\.\.c' is no name of a repository"):
+    with pytest.raises(ValueError, match=r"'a/b\.\.c' is not a valid name of a repository"):
         load("a/b..c")
 
 
@@ -528,8 +534,8 @@ def test_a_read_only_cache(hub: LocalHub, commit: str, load: Callable, tmp_path:
     env = environment(hub, tmp_path / "cold")
     done = subprocess.run([*command, f"{REPO}@v1"], env=env, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "PriorDownloadError: config.json of dwp-init/gauss-3x3@v1 cannot be kept: [Errno 13]" in done.stderr
-    assert "pass cache_dir= or set HF_HUB_CACHE to a folder that can be written" in done.stderr
+    assert "PriorDownloadError: config.json of dwp-init/gauss-3x3@v1 cannot be written: [Errno 13]" in done.stderr
+    assert "pass cache_dir= or set HF_HUB_CACHE to a folder that is writable" in done.stderr
 
 
 def test_a_cache_without_links(
@@ -547,7 +553,7 @@ def test_a_cache_without_links(
 
 @pytest.mark.parametrize("token", ["hf_secret\n", "", "hf secret", "hf_ü"])
 def test_a_token_that_is_none(load: Callable, token: str) -> None:
-    with pytest.raises(ValueError, match="token is empty, or has characters that no token has") as caught:
+    with pytest.raises(ValueError, match="token is empty, or contains characters that no token has") as caught:
         load(token=token)
     assert "secret" not in str(caught.value)
 
@@ -573,7 +579,7 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    with pytest.raises(PriorDownloadError, match=r"cannot be kept: .*No space left on device; pass cache_dir="):
+    with pytest.raises(PriorDownloadError, match=r"cannot be written: .*No space left on device; pass cache_dir="):
         load(REPO)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dwp_init import Gaussian, KernelVAE, hub, list_priors, load_prior, registry, save_prior
+from dwp_init import Gaussian, KernelVAE, list_priors, load_prior, registry, save_prior
+from dwp_init.access import Address
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_name_wins_over_a_folder(bundled):
 def test_a_bundled_file_that_was_changed(bundled, name):
     path = bundled / "gauss-5x5" / name
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(ValueError, match=f"{name} is corrupt: its sha256 is .*, expected .*; install dwp_init anew"):
+    with pytest.raises(ValueError, match=f"{name} is corrupt: its sha256 is .*, expected .*; install dwp_init again"):
         load_prior("gauss-5x5")
 
 
@@ -121,10 +122,12 @@ def test_without_any_prior(bundled, tmp_path, monkeypatch):
     ],
 )
 def test_repositories(bundled, name, repo, revision):
-    assert registry.find(name) == hub.Address(repo, revision)
+    assert registry.find(name) == Address(repo, revision)
 
 
 @pytest.mark.parametrize("wrong", [None, 3, b"notmnist-3x3", ["notmnist-3x3"], Gaussian((1, 3, 3))])
 def test_wrong_types(bundled, wrong):
-    with pytest.raises(TypeError, match=f"a prior's name or folder is a str or a Path; got {type(wrong).__name__}"):
+    with pytest.raises(
+        TypeError, match=f"a prior's name or folder must be a str or a Path; got {type(wrong).__name__}"
+    ):
         load_prior(wrong)

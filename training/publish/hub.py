@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import torch
 
 from dwp_init import Prior, PriorError
+from dwp_init.access import Access, Address
 from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files, write_json
-from dwp_init.hub import LIBRARY, Access, Address, fetch
+from dwp_init.hub import CLIENT, fetch
 from dwp_init.registry import BUNDLED, REGISTRY, registry
 from training.fits.statistics import describe
 from training.publish.cards import CARD, CARDS, write_card
@@ -312,7 +313,7 @@ def _read_card(folder: Path) -> dict[str, bytes]:
 def _api(token: str | bool | None) -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(token=token, **LIBRARY)
+    return HfApi(token=token, **CLIENT)
 
 
 def _digests(api: Any, repo: str, commit: str) -> dict[str, str]:
