@@ -13,11 +13,14 @@ from dwp_init import PriorError, load_prior
 from dwp_init.cli import printable
 from dwp_init.layers import KINDS
 from training import recipes
-from training.engine.stage import Context, StageChangedError, override, publish_records, read_done, run_stages
+from training.engine.options import override
+from training.engine.records import RESULTS, print_table, read_done, write_table
+from training.engine.run import publish_records, run_stages
+from training.engine.stage import Context, StageChangedError
 from training.fits.authors import UNSTATED, import_authors
 from training.fits.base import FITS
 from training.fits.evaluate import check_unseen, evaluate_priors, transposed
-from training.fits.score import PRIOR, SAMPLES, SMOKE, print_table, write_table
+from training.fits.score import PRIOR, SAMPLES, SMOKE
 from training.images.own import short_name
 from training.kernels.convolutions import LeftOut
 from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
@@ -26,8 +29,6 @@ from training.kernels.read import KernelFile, read_reference
 from training.publish import cards, guard
 from training.publish import hub as publish
 from training.publish.bundle import bundle
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
 from training.__main__ import main
-from training.engine.stage import read_done
+from training.engine.records import read_done
 from training.fits.base import FITS
 from training.fits.score import SMOKE, score
 from training.fits.statistics import compare, describe

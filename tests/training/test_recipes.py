@@ -9,7 +9,8 @@ from dwp_init.sets import SETS
 from training import __main__ as command_line
 from training import recipes
 from training.__main__ import main
-from training.engine.stage import Stage, read_done
+from training.engine.records import read_done
+from training.engine.stage import Stage
 from training.experiments import costs as benchmarks
 from training.fits.base import fitted_prior
 from training.recipes import choose_family

@@ -1,1 +1,1 @@
-"""the stage engine"""
+"""Stages, their folders and their processes; nothing here knows about networks."""

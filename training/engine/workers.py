@@ -1,4 +1,4 @@
-"""Independent jobs on several processes, with progress reported as it is made."""
+"""Independent jobs on several processes, whose progress is reported while they run."""
 
 import concurrent.futures
 import multiprocessing
@@ -11,20 +11,23 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Progress = Callable[..., Any]  # of an amount and, where a job has one, a note
+Progress = Callable[..., Any]  # called with an amount and, by some jobs, a note
 Job = Callable[[Item, Progress], Result]
 
 
-def run_jobs(job: Job, items: Sequence[Item], workers: int, progress: Progress) -> Iterator[Result]:
-    """Runs ``job(item, progress)`` for every item and yields the results as they come.
+def run_jobs(job: Job[Item, Result], items: Sequence[Item], workers: int, progress: Progress) -> Iterator[Result]:
+    """Runs ``job(item, progress)`` for every item and yields the results as they are completed.
 
-    Where a job fails its error is raised, and the others stop at their next report.
+    If a job fails, its error is raised and the others stop at their next report.
 
     Args:
-        job: Picklable where there is more than one worker; the tensors that it holds are shared, not copied.
-        items: What to run it on.
-        workers: Processes; 1 runs everything in this one. Each gets an equal share of the cores.
-        progress: Called with what the jobs report, in this process.
+        job: Picklable if there is more than one worker; the tensors that it holds are shared, not copied.
+        items: The items.
+        workers: Number of processes, each with an equal share of the cores; 1 runs everything in this process.
+        progress: Called in this process with what the jobs report.
+
+    Raises:
+        ValueError: ``workers`` is below 1.
     """
     if workers < 1:
         raise ValueError(f"workers must be 1 or more; got {workers}")
@@ -51,13 +54,13 @@ def run_jobs(job: Job, items: Sequence[Item], workers: int, progress: Progress) 
 
 
 class _StoppedError(Exception):
-    """Ends a job whose result nobody waits for any more."""
+    """Ends a job whose result is no longer needed."""
 
 
-_state: tuple[Job, Any, Any] | None = None
+_state: tuple[Job[Any, Any], Any, Any]  # of a worker, set by _start
 
 
-def _start(job: Job, reports: Any, stop: Any, threads: int) -> None:
+def _start(job: Job[Any, Any], reports: Any, stop: Any, threads: int) -> None:
     global _state
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -65,9 +68,10 @@ def _start(job: Job, reports: Any, stop: Any, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it was killed, lest it train on for nobody."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    """Ends this process when its parent was killed, so that orphaned workers stop."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _run(item: Any) -> Any:

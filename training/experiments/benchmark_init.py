@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.engine.stage import Context, Stage, check_counts, check_marks, read_metrics, record_metrics
+from training.engine.options import check_counts, check_marks
+from training.engine.records import print_table, read_metrics, record_metrics, write_table
+from training.engine.stage import Context, Stage
 from training.engine.workers import Progress, run_jobs
 from training.experiments.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
-from training.fits.score import print_table, thin, write_table
 from training.images.augment import PADDING, moved
+from training.images.split import thin
 from training.kernels.kernelset import KernelSet
-from training.kernels.sources import accuracy
-from training.networks.loop import Step
-from training.networks.modern import build
+from training.networks.loop import Step, accuracy
+from training.networks.registry import build
 from training.starts.inits import (
     FROM_LEARNED,
     FROM_PRIORS,
@@ -53,7 +54,7 @@ class BenchmarkInit(Stage):
         depths: Their relative depths, from 0 to 1.
         name: Of the record.
         data: Name of the data set.
-        network: A network of :data:`training.networks.modern.NETWORKS`.
+        network: A network of :data:`training.networks.registry.NETWORKS`.
         filters: Its channels.
         priors: Bundled priors, for dwp; a layer that none fits has Kaiming's draw.
         inits: Which of :data:`training.starts.inits.INITS`; by default all, those that need ``priors`` or ``needs``

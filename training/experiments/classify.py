@@ -10,16 +10,17 @@ import torch
 from tqdm import tqdm
 
 from training import bayes
-from training.engine.stage import (
-    Context,
-    Stage,
-    check_counts,
+from training.engine.options import check_counts
+from training.engine.records import (
     load_checkpoint,
+    print_table,
     read_done,
     read_metrics,
     record_metrics,
     save_checkpoint,
+    write_table,
 )
+from training.engine.stage import Context, Stage
 from training.engine.workers import Progress, run_jobs
 from training.experiments import few_labels
 from training.experiments.few_labels import (
@@ -39,7 +40,6 @@ from training.experiments.few_labels import (
     LearnedPriors,
 )
 from training.figures.experiments import plot_few_labels
-from training.fits.score import print_table, write_table
 from training.starts.priors import bundled_digests
 
 METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import dwp_init
-from training.engine.stage import FIXED, Context, Stage, check_counts, check_marks, read_metrics, record_metrics
+from training.engine.options import check_counts, check_marks
+from training.engine.records import print_table, read_metrics, record_metrics, write_table
+from training.engine.stage import FIXED, Context, Stage
 from training.engine.workers import Progress, run_jobs
 from training.figures.experiments import plot_convergence
-from training.fits.score import PRIOR, print_table, thin, write_table
+from training.fits.score import PRIOR
+from training.images.split import thin
 from training.kernels.kernelset import KernelSet
-from training.kernels.sources import accuracy
-from training.networks.modern import build
+from training.networks.loop import accuracy
+from training.networks.registry import build
 from training.starts.fills import (
     DEFAULT,
     DWP,
@@ -47,7 +50,8 @@ class Converge(Stage):
         families: What the initialisations from these fits are called; ``…, decoder mean`` draws without noise.
         name: Of the record.
         data: Name of the data set.
-        network: A network of :data:`training.networks.modern.NETWORKS` with 7×7 and 5×5 kernels: ``mnist``, ``cifar``.
+        network: A network of :data:`training.networks.registry.NETWORKS` with 7×7 and 5×5 kernels, ``mnist`` or
+            ``cifar``.
         priors: The bundled priors of the two kernel sizes, or a set, called dwp; none by default.
         draws: How the bundled priors are drawn from, of :data:`training.starts.fills.FROM_PRIORS`.
         filters: Channels of the convolutions.

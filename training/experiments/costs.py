@@ -17,9 +17,10 @@ from tqdm import tqdm
 import dwp_init
 from dwp_init import Prior
 from training import bayes
-from training.engine.stage import Context, Stage, check_counts
+from training.engine.options import check_counts
+from training.engine.records import print_table, write_table
+from training.engine.stage import Context, Stage
 from training.fits.base import fitted_prior
-from training.fits.score import print_table, write_table
 from training.networks.paper import CIFARNet, MNISTNet
 from training.starts.priors import bundled_digests
 

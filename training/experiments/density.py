@@ -9,9 +9,11 @@ from torch import Tensor
 
 from dwp_init import load_prior
 from dwp_init.files import CONFIG, MODEL
-from training.engine.stage import Context, Stage, read_config, read_done
+from training.engine.records import print_table, read_config, read_done, write_table
+from training.engine.stage import Context, Stage
 from training.figures.kernels import plot_families
-from training.fits.score import MOST, PRIOR, SCORES, SMOKE, clustered_error, print_table, thin, write_table
+from training.fits.score import MOST, PRIOR, SCORES, SMOKE, clustered_error
+from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
 _SHOWN = (

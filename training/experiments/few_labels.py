@@ -9,7 +9,9 @@ from torch import Tensor, nn
 import dwp_init
 from dwp_init import Gaussian, GaussianMixture, KernelVAE
 from training import bayes
-from training.engine.stage import Context, check_counts
+from training.engine.options import check_counts
+from training.engine.stage import Context
+from training.images.split import hold_out, stratified, thin
 from training.networks.paper import CIFARNet, MNISTNet
 
 DWP, DWP_FIXED, MIXTURE, GAUSSIAN = "dwp", "dwp-fixed", "mixture", "gaussian"
@@ -158,21 +160,13 @@ class Data:
             raise ValueError(f"data must be one of {', '.join(NETWORKS)}; got {self.name!r}")
         check_counts(test_images=self.test_images)
         train, test = (context.images(self.name, split).to(context.device) for split in ("train", "test"))
-        if self.hold_out:
-            if not 0 < self.hold_out < len(train[0]):
-                raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {self.hold_out}")
-            test = tuple(part[-self.hold_out :] for part in train)
-            train = tuple(part[: -self.hold_out] for part in train)
-        test = tuple(_thin(part, self.test_images) for part in test)
+        train, test = hold_out(train, test, self.hold_out)
+        test = (thin(test[0], self.test_images), thin(test[1], self.test_images))
         others = context.images(self.others, "test").to(context.device)[0] if self.others else test[0][:0]
         if others.shape[1:] != test[0].shape[1:]:
             shapes = f"{tuple(others.shape[1:])}, not {tuple(test[0].shape[1:])}"
             raise ValueError(f"images of others={self.others!r} are {shapes} as those of {self.name!r}; choose another")
-        return train, test, _thin(others, self.test_images)
-
-
-def _thin(values: Tensor, most: int) -> Tensor:
-    return values[:: max(-(-len(values) // most), 1)]
+        return train, test, thin(others, self.test_images)
 
 
 def check_filters(network: str, filters: tuple[int, ...]) -> None:
@@ -180,18 +174,3 @@ def check_filters(network: str, filters: tuple[int, ...]) -> None:
     count = NETWORKS[network][1]
     if len(filters) != count or any(number < 1 for number in filters):
         raise ValueError(f"filters must be {count} numbers from 1 up, for the {network} network; got {filters}")
-
-
-def stratified(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Returns ``size`` random places in labels ``(n,)``, as many of each class.
-
-    Raises:
-        ValueError: ``size`` is no multiple of the number of classes, or a class has too few.
-    """
-    classes = labels.unique()
-    each = size // len(classes)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    picked = [order[labels[order] == label][:each] for label in classes]
-    if size % len(classes) or any(len(part) < each for part in picked):
-        raise ValueError(f"{size} images of {len(classes)} classes, as many of each, cannot be had from {len(labels)}")
-    return torch.cat(picked)

@@ -10,11 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training import bayes
-from training.engine.stage import Context, Stage, check_counts, read_metrics, record_metrics
+from training.engine.options import check_counts
+from training.engine.records import print_table, read_metrics, record_metrics, write_table
+from training.engine.stage import Context, Stage
 from training.engine.workers import Progress, run_jobs
 from training.experiments import few_labels
 from training.experiments.few_labels import DWP, DWP_FIXED, FROM_DWP, Experiment, LearnedPriors
-from training.fits.score import print_table, write_table
 from training.starts.priors import bundled_digests
 
 BOUNDS = ("auxiliary", "iwae", "blind")

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from dwp_init import Prior, load_prior
-from training.engine.stage import Context, Stage, read_done
+from training.engine.records import print_table, read_done, write_table
+from training.engine.stage import Context, Stage
 from training.figures.kernels import plot_colour_kernels
-from training.fits.score import MOST, PRIOR, clustered_error, print_table, score, thin, write_table
+from training.fits.score import MOST, PRIOR, clustered_error, score
+from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
 

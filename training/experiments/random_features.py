@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.engine.stage import FIXED, Context, Stage, check_counts, read_metrics, record_metrics
+from training.engine.options import check_counts
+from training.engine.records import print_table, read_metrics, record_metrics, write_table
+from training.engine.stage import FIXED, Context, Stage
 from training.engine.workers import Progress, run_jobs
 from training.experiments.paper import LABELS, RANDOM_FEATURES
 from training.figures.experiments import plot_scales
-from training.fits.score import print_table, write_table
-from training.kernels.sources import accuracy
-from training.networks.modern import build
+from training.networks.loop import accuracy
+from training.networks.registry import build
 from training.starts.fills import (
     DWP,
     DWP_ORTHOGONAL,
@@ -50,7 +51,7 @@ class RandomFeatures(Stage):
         needs: Stages with learned kernels, one for each kernel size, to start from too; none by default.
         name: Of the record.
         data: Name of the data set.
-        network: ``mnist`` or ``cifar``: a network of :data:`training.networks.modern.NETWORKS` of ``features`` and
+        network: ``mnist`` or ``cifar``: a network of :data:`training.networks.registry.NETWORKS` of ``features`` and
             ``classifier``.
         filters: Channels of the convolutions at k = 1.
         scales: The scales k of all these numbers.

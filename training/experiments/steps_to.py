@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.engine.stage import Context, Stage, read_config, read_done, read_metrics
+from training.engine.records import print_table, read_config, read_done, read_metrics, write_table
+from training.engine.stage import Context, Stage
 from training.experiments.paper import LABELS, STEPS_TO
 from training.figures.experiments import plot_steps
-from training.fits.score import print_table, write_table
 from training.starts.fills import KAIMING, XAVIER
 
 MEASURES = {"accuracy": "accuracy, %", "elbo": "ELBO, nats per image"}

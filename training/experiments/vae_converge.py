@@ -12,19 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dwp_init.files import write_bytes
-from training.engine.stage import (
-    FIXED,
-    Context,
-    Stage,
-    check_counts,
-    check_marks,
-    read_config,
-    read_metrics,
-    record_metrics,
-)
+from training.engine.options import check_counts, check_marks
+from training.engine.records import print_table, read_config, read_metrics, record_metrics, write_table
+from training.engine.stage import FIXED, Context, Stage
 from training.engine.workers import Progress, run_jobs
 from training.figures.experiments import plot_samples
-from training.fits.score import print_table, thin, write_table
+from training.images.split import thin
 from training.networks.image_vae import ImageVAE, binarize
 from training.starts.fills import (
     DWP,

@@ -11,7 +11,8 @@ from safetensors.torch import save
 import dwp_init
 from dwp_init import Gaussian, Prior, load_prior, save_prior
 from dwp_init.files import write_bytes
-from training.engine.stage import Context, Stage, read_done
+from training.engine.records import read_done
+from training.engine.stage import Context, Stage
 from training.fits.authors import UNSTATED
 from training.fits.score import PRIOR, SCORES, SMOKE, score
 from training.fits.statistics import sample_statistics

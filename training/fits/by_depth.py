@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from dwp_init import Gaussian, GaussianMixture, MixtureByDepth, Prior
-from training.engine.stage import Context, read_done
+from training.engine.records import read_done
+from training.engine.stage import Context
 from training.fits.base import either, has_form, register
 from training.fits.mixture import FitMixture
 from training.fits.score import score

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 
 from dwp_init import KernelDensity
-from training.engine.stage import check_counts
+from training.engine.options import check_counts
 from training.fits.base import Fit, has_form, register
-from training.fits.score import thin
+from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from dwp_init import KernelVAE, Prior
-from training.fits.score import MOST, SAMPLES, score, thin
+from training.fits.score import MOST, SAMPLES, score
 from training.fits.statistics import sample_statistics
+from training.images.split import thin
 
 _MEASURED = ("log_prob", "kind", "monte_carlo_error", "by_quadrature", "elbo", "kernels", "seconds_per_100000", "bytes")
 

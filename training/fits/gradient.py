@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from dwp_init import Prior
 from dwp_init.priors.base import KernelShape
-from training.engine.stage import check_counts, load_checkpoint, record_metrics, save_checkpoint
+from training.engine.options import check_counts
+from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
 from training.fits.base import CHECKPOINT, Fit, has_form
 from training.fits.score import score
 from training.kernels.kernelset import KernelSet

@@ -11,9 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dwp_init import GaussianMixture, Prior
-from training.engine.stage import check_counts, record_metrics
+from training.engine.options import check_counts
+from training.engine.records import record_metrics
 from training.fits.base import Fit, either, has_form, register
-from training.fits.score import score, thin
+from training.fits.score import score
+from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)

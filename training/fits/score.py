@@ -1,15 +1,12 @@
 """How good priors are: log p of held-out kernels."""
 
-import csv
-import io
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dwp_init import KernelVAE, Prior
-from dwp_init.files import write_bytes
+from training.images.split import thin
 
 PRIOR, SCORES = "prior", "scores.safetensors"
 SAMPLES = 1000
@@ -54,11 +51,6 @@ def _bound(prior: Prior, kernels: Tensor, samples: int) -> tuple[Tensor, dict[st
     return values, extra | {"latents_per_kernel": samples}
 
 
-def thin(values: Tensor, most: int) -> Tensor:
-    """Returns at most ``most`` evenly spaced rows."""
-    return values[:: max(-(-len(values) // most), 1)]
-
-
 def clustered_error(values: Tensor, cluster: Tensor) -> float:
     """Returns the standard error of a mean of values that are alike within clusters, such as networks.
 
@@ -72,21 +64,3 @@ def clustered_error(values: Tensor, cluster: Tensor) -> float:
     sums = torch.zeros(int(labels.max()) + 1).index_add(0, labels, values - values.mean())
     count = len(sums)
     return (count / max(count - 1, 1) * sums.square().sum()).sqrt().item() / len(values)
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Prints rows of equal keys as an aligned table."""
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes rows of equal keys as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, text.getvalue().encode())

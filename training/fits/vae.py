@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dwp_init import KernelVAE
 from dwp_init.priors.base import KernelShape
-from training.engine.stage import check_counts
+from training.engine.options import check_counts
 from training.fits.base import has_form, register
 from training.fits.gradient import FitByGradient
 

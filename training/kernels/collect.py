@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.engine.stage import Context, Stage, check_counts, read_config, read_done
+from training.engine.options import check_counts
+from training.engine.records import read_config, read_done
+from training.engine.stage import Context, Stage
 from training.images.own import is_own, short_name
 from training.kernels.checkpoints import Checkpoint
 from training.kernels.convolutions import read_layers

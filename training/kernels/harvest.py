@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dwp_init.files import tensor_bytes, write_bytes, write_json
-from training.engine.stage import DONE, check_counts
+from training.engine.options import check_counts
+from training.engine.records import DONE
 from training.kernels.checkpoints import find_checkpoints
 from training.kernels.convolutions import Layer, LeftOut, read_layers
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.engine.stage import DONE, FIXED, Context, Stage, read_done
+from training.engine.records import DONE, read_done
+from training.engine.stage import FIXED, Context, Stage
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet
 
 

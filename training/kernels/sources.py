@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dwp_init.files import write_bytes
-from training.engine.stage import Context, Stage, check_counts, load_checkpoint, record_metrics, save_checkpoint
+from training.engine.options import check_counts
+from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
+from training.engine.stage import Context, Stage
 from training.engine.workers import Progress, run_jobs
-from training.networks.loop import Step
-from training.networks.modern import build
+from training.networks.loop import Step, accuracy
+from training.networks.registry import build
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Sources(Stage):
 
     Args:
         data: Name of the data set.
-        network: A network of :data:`training.networks.modern.NETWORKS`; the paper's for notMNIST by default.
+        network: A network of :data:`training.networks.registry.NETWORKS`; the paper's for notMNIST by default.
         filters: Its channels; (256, 512) in the paper.
         networks: How many networks, with seeds ``first_seed``, ``first_seed + 1``, …
         epochs: Passes over the training images.
@@ -174,13 +176,3 @@ def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -
 def _recorded_accuracy(path: Path) -> float:
     with safe_open(path, "pt") as file:
         return float(file.metadata()["test_accuracy"])
-
-
-@torch.no_grad()
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Returns the fraction of images that the network, in evaluation mode, classifies rightly; its mode is kept."""
-    training = network.training
-    network.eval()
-    right = sum((network(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True))
-    network.train(training)
-    return (right / len(labels)).item()

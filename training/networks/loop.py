@@ -1,25 +1,37 @@
-"""One step of training, the same whichever network: on a GPU it is recorded once and replayed."""
+"""The training loop, the same for every network; on a GPU its step is recorded once and replayed."""
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Collection, Sequence
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 LookUp = Callable[[Tensor], tuple[Tensor, Tensor]]
+Measured = TypeVar("Measured")
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None) -> Tensor:
+    """Takes one optimizer step on a loss, at ``lr`` if it is given; returns the loss, detached."""
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 class Step:
-    """One step on the mean cross-entropy; on a GPU the first few run as they are, then one is recorded and replayed.
+    """One step on the mean cross-entropy; on a GPU, after a few eager steps, one is recorded and then replayed.
 
-    The launches of a small network's kernels take longer than the kernels, so that a replay is several times as fast.
+    Launching the kernels of a small network takes longer than running them, so a replay is several times as fast.
 
     Args:
         network: The network, on ``device``.
         optimizer: Its optimizer, one that can be captured, such as Adam.
-        look_up: Maps a batch, a tensor of whole numbers, to images and labels by operations on tensors alone.
-        device: Where all lie.
+        look_up: Maps a batch, a tensor of integers, to images and labels by operations on tensors alone.
+        device: The device of network and images.
         precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
     """
 
@@ -35,51 +47,106 @@ class Step:
     ) -> None:
         self.network, self.optimizer, self.look_up = network, optimizer, look_up
         self.device, self.precision = device, precision
-        self.on_gpu = device.type == "cuda"
-        self.stream = torch.cuda.Stream(device) if self.on_gpu else None
-        if self.on_gpu:
-            for group in optimizer.param_groups:  # a checkpoint may say otherwise
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self.stream:
+            for group in optimizer.param_groups:  # a checkpoint may have other values
                 group |= {"lr": torch.zeros((), device=device), "capturable": True}
         self.steps = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch = self.loss = torch.empty(0)
 
     def __call__(self, batch: Tensor, lr: float) -> Tensor:
-        """Takes a step on a batch, always of one shape, at a learning rate; returns the loss before it."""
+        """Takes a step on a batch, always of one shape, at a learning rate; returns the loss before the step."""
+        batch = batch.to(self.device)
+        if self.stream is None:
+            return descend(self._loss(batch), self.optimizer, lr)
         for group in self.optimizer.param_groups:
-            if self.on_gpu:
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
-        if not self.on_gpu:
-            return self._take(batch)
+            group["lr"].fill_(lr)
         self.steps += 1
         if self.steps <= self.eager_steps:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
-                loss = self._take(batch)
+                loss = descend(self._loss(batch), self.optimizer)
             torch.cuda.current_stream().wait_stream(self.stream)
             return loss
-        if self.graph is None:
-            self._record(batch)
+        graph = self.graph or self._record(batch)
         self.batch.copy_(batch)
-        self.graph.replay()
+        graph.replay()
         return self.loss
 
-    def _record(self, batch: Tensor) -> None:
+    def _record(self, batch: Tensor) -> torch.cuda.CUDAGraph:
         self.batch = batch.clone()
         self.optimizer.zero_grad()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.loss = self._take(self.batch)
+            self.loss = descend(self._loss(self.batch), self.optimizer)
+        return self.graph
 
-    def _take(self, batch: Tensor) -> Tensor:
+    def _loss(self, batch: Tensor) -> Tensor:
         images, labels = self.look_up(batch)
         bfloat16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+        return F.cross_entropy(logits.float(), labels)
+
+
+def batches(count: int, size: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Draws the examples of each step, ``(steps, size)``; every pass over them has a new order.
+
+    A batch may contain the end of one pass and the start of the next, so that all have the same size.
+
+    Args:
+        count: Number of examples.
+        size: Examples per batch.
+        steps: Number of batches.
+        generator: A generator on the CPU.
+    """
+    passes = range(-(-steps * size // count))
+    order = torch.cat([torch.randperm(count, generator=generator) for _ in passes])
+    return order[: steps * size].view(steps, size)
+
+
+def train(
+    step: Callable[[Tensor, float], object],
+    batches: Tensor | Sequence[Tensor],
+    lr: float,
+    *,
+    decay: bool = False,
+    progress: Callable[[int], object] | None = None,
+    marks: Collection[int] = (),
+    measure: Callable[[int], Measured] | None = None,
+) -> list[Measured]:
+    """Takes a step on each batch.
+
+    Args:
+        step: Takes a step on a batch at a learning rate, such as :class:`Step`.
+        batches: The batches, one for each step.
+        lr: Learning rate of the first step.
+        decay: Whether the learning rate falls linearly to 0, else it is constant.
+        progress: Called with 1 after each step.
+        marks: Numbers of the steps, from 1, after which something is measured.
+        measure: Measures it; called with the number of the step.
+
+    Returns:
+        What was measured, in the order of the steps.
+    """
+    found = []
+    for number, batch in enumerate(batches):
+        step(batch, lr * (1 - number / len(batches)) if decay else lr)
+        if progress:
+            progress(1)
+        if measure and number + 1 in marks:
+            found.append(measure(number + 1))
+    return found
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Returns the fraction of images that the network, in evaluation mode, classifies correctly; its mode is kept."""
+    training = network.training
+    network.eval()
+    right = torch.zeros((), dtype=torch.long, device=labels.device)
+    for part, expected in zip(images.split(500), labels.split(500), strict=True):
+        right += (network(part).argmax(1) == expected).sum()
+    network.train(training)
+    return (right / len(labels)).item()

@@ -1,14 +1,12 @@
 """Networks that people train today, at the size of 32×32 images: residual, depthwise, inverted and plain ones.
 
-Each is built by ``build(name, filters, classes, image_shape)``; what ``filters`` means stands with each class.
+Each is built by :func:`training.networks.registry.build`; each class says what ``filters`` means.
 """
-
-from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks.paper import CIFARNet, CIFARSource, MNISTNet, check_filters
+from training.networks.paper import check_filters
 
 ImageShape = tuple[int, int, int]
 
@@ -253,34 +251,3 @@ def _check_size(image_shape: ImageShape, halvings: int) -> None:
 def _conv_bn(width: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     padding = kernel // 2
     return nn.Conv2d(width, out, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(out)
-
-
-def _resnet_7x7(filters: tuple[int, ...], classes: int, image_shape: ImageShape) -> ResNet:
-    """A ResNet with one block in each stage, so that every layer has a depth of its own, and a 7×7 stem."""
-    return ResNet(filters, classes, image_shape, blocks=1, stem=7)
-
-
-NETWORKS: dict[str, Callable[[tuple[int, ...], int, ImageShape], nn.Module]] = {
-    "mnist": MNISTNet,
-    "cifar": CIFARNet,
-    "cifar-source": CIFARSource,
-    "resnet": ResNet,
-    "resnet-7x7-stem": _resnet_7x7,
-    "convmixer": ConvMixer,
-    "convnext": ConvNeXt,
-    "mobilenet": MobileNet,
-    "vgg": VGG,
-}
-
-
-def build(name: str, filters: tuple[int, ...], classes: int, image_shape: ImageShape) -> nn.Module:
-    """Builds a network of ``NETWORKS``, untrained, for images of one size.
-
-    Raises:
-        ValueError: There is none of that name, or ``filters`` or the images do not suit it.
-    """
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
-    if not filters or min(filters) < 1:
-        raise ValueError(f"filters are numbers of channels, 1 or more each; got {tuple(filters)}")
-    return NETWORKS[name](tuple(filters), classes, image_shape)

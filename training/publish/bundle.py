@@ -13,7 +13,8 @@ import torch
 from dwp_init import MixtureByDepth, Prior, save_prior
 from dwp_init.files import CONFIG, MODEL, write_json
 from dwp_init.registry import BUNDLED, REGISTRY, registry
-from training.engine.stage import DONE, Stage, read_config
+from training.engine.records import DONE, read_config
+from training.engine.stage import Stage
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet

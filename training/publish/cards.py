@@ -13,6 +13,7 @@ from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.sets import SETS
 from training import recipes
+from training.engine.records import ROOT
 from training.experiments.converge import LEARNED
 from training.figures.kernels import plot_latent_space
 from training.publish import wording
@@ -42,7 +43,6 @@ from training.publish.tables import (
     size_of_record,
 )
 
-ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "model_cards"
 CARD, KERNELS, LATENT = "README.md", "kernels.png", "latent.png"
 MNIST_INITS = ("PyTorch default", "white noise, dwp's RMS", "dwp", "dense VAE", "Gaussian prior", LEARNED)

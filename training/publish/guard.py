@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 
 from dwp_init.files import write_bytes
-from training.publish.cards import ROOT, pages
+from training.engine.records import ROOT
+from training.publish.cards import pages
 
 MANIFEST = ROOT / "training" / "results.sha256"
 GUARDED = ("training/results", "dwp_init/bundled", "dwp_init/registry.json")

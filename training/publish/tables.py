@@ -1,12 +1,11 @@
 """Tables of the README, the cards and the families' page, rendered from the results of record."""
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dwp_init import Prior, load_prior
 from dwp_init.registry import BUNDLED, registry
+from training.engine.records import RESULTS, read_table
 from training.experiments.converge import BASELINE, LEARNED
 from training.experiments.few_labels import DWP, FROM_DWP
 from training.experiments.paper import RANDOM_FEATURES, STEPS_TO
@@ -14,7 +13,6 @@ from training.publish import wording
 from training.recipes import benchmark_init
 from training.starts.fills import DEFAULT, DWP_ORTHOGONAL
 
-RESULTS = Path(__file__).parents[1] / "results"
 SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted; each has a table of densities
 EFFECT_STEPS = ("25", "120")
 OTHER_FAMILIES = ("-h1", "-vae")
@@ -382,7 +380,4 @@ def margin(row: dict[str, str], control: str) -> str:
 
 def read(name: str) -> list[dict[str, str]]:
     """Reads a table of record; ``FileNotFoundError`` where it is missing."""
-    path = RESULTS / name
-    if not path.exists():
-        raise FileNotFoundError(f"no {path}; run the recipe that records it, see python -m training list")
-    return list(csv.DictReader(path.read_text().splitlines()))
+    return read_table(RESULTS / name)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.engine.stage import Context, read_done, read_metrics, run_stages
+from training.engine.records import read_done, read_metrics
+from training.engine.run import run_stages
+from training.engine.stage import Context
 from training.experiments import benchmark_init
 from training.experiments.benchmark_init import BenchmarkInit, _Job
 from training.experiments.compare_inits import best_rates, summary

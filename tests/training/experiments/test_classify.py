@@ -13,7 +13,9 @@ import torch
 
 from dwp_init import load_prior
 from training import bayes
-from training.engine.stage import Context, read_done, read_metrics, run_stages
+from training.engine.records import read_done, read_metrics
+from training.engine.run import run_stages
+from training.engine.stage import Context
 from training.experiments import classify
 from training.experiments.classify import METRICS, Classify, Selection, _passes, summary
 from training.experiments.few_labels import (
@@ -31,7 +33,6 @@ from training.experiments.few_labels import (
     STANDARD,
     Experiment,
     LearnedPriors,
-    stratified,
 )
 from training.images.sets import Images
 
@@ -73,22 +74,6 @@ def run(stage: Classify, out: Path, **context: Any) -> list[dict[str, Any]]:
     folder = run_stages({"fig2a_mnist": stage}, Context(out, **context))["fig2a_mnist"]
     with (folder / "record" / "fig2a_mnist_runs.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize("size", [10, 50, 200])
-def test_splits_are_stratified_and_differ(size: int) -> None:
-    labels = torch.randint(10, (1000,), generator=torch.Generator().manual_seed(0))
-    picked = [stratified(labels, size, seed) for seed in range(3)]
-    for rows in picked:
-        assert len(rows.unique()) == size and (labels[rows].bincount(minlength=10) == size // 10).all()
-    assert not torch.equal(picked[0].sort().values, picked[1].sort().values)
-    assert torch.equal(picked[2], stratified(labels, size, 2))
-
-
-@pytest.mark.parametrize(("size", "count"), [(15, 1000), (2000, 1000)])
-def test_splits_that_cannot_be_had(size: int, count: int) -> None:
-    with pytest.raises(ValueError, match=f"{size} images of 10 classes, as many of each, cannot be had from {count}"):
-        stratified(torch.arange(count) % 10, size, 0)
 
 
 def test_every_prior_has_its_term(experiment: Experiment) -> None:
@@ -286,7 +271,8 @@ from pathlib import Path
 import torch
 from training.experiments import classify
 from training.experiments.classify import Classify
-from training.engine.stage import Context, run_stages
+from training.engine.stage import Context
+from training.engine.run import run_stages
 torch.set_num_threads(1)
 classify.BLOCK = 5
 priors = ("dwp", "standard-normal")

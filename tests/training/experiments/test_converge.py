@@ -9,7 +9,9 @@ from torch import Tensor
 
 from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
 from dwp_init.layers import he_rms
-from training.engine.stage import Context, read_done, read_metrics, run_stages
+from training.engine.records import read_done, read_metrics
+from training.engine.run import run_stages
+from training.engine.stage import Context
 from training.experiments.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
 from training.experiments.steps_to import StepsTo, first_crossing
 from training.images.sets import Images

@@ -11,7 +11,9 @@ from dwp_init import KernelVAE
 from dwp_init.priors.latent import Normal
 from training import bayes
 from training.bayes.gap import LayerGap
-from training.engine.stage import Context, read_done, run_stages
+from training.engine.records import read_done
+from training.engine.run import run_stages
+from training.engine.stage import Context
 from training.experiments import gap
 from training.experiments.few_labels import DWP, DWP_FIXED
 from training.experiments.gap import Gap

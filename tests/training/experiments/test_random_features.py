@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
+from training.engine.records import read_metrics
+from training.engine.run import run_stages
+from training.engine.stage import Context, StageChangedError
 from training.experiments.random_features import RandomFeatures, _Job, extract
 from training.images.sets import Images
 from training.kernels.kernelset import KernelSet
-from training.kernels.sources import accuracy
+from training.networks.loop import accuracy
 from training.networks.paper import MNISTNet
 from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from training.engine.stage import Context, record_metrics
+from training.engine.records import record_metrics
+from training.engine.stage import Context
 from training.experiments.paper import LABELS, RANDOM_FEATURES, STEPS_TO
 from training.experiments.steps_to import StepsTo, first_crossing
 from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, INITS, KAIMING, LEARNED, XAVIER

@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from training.engine.stage import Context, StageChangedError, read_metrics, run_stages
+from training.engine.records import read_metrics
+from training.engine.run import run_stages
+from training.engine.stage import Context, StageChangedError
 from training.experiments.vae_converge import SampleGrid, VAEConverge, _Job, samples_file
 from training.images.sets import Images
 from training.kernels.kernelset import KernelSet

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dwp_init import Flow, Gaussian, GaussianMixture, Prior, load_prior
 from dwp_init.priors import FAMILIES
-from training.engine.stage import Context, read_metrics
+from training.engine.records import read_metrics
+from training.engine.stage import Context
 from training.fits import score as evaluate
 from training.fits.autoregressive import FitAutoregressive
 from training.fits.base import FITS, Fit, fitted_prior

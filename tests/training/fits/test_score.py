@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from dwp_init import Gaussian, KernelDensity, KernelVAE, load_prior, save_prior
-from training.engine.stage import Context, Stage, read_done, run_stages
+from training.engine.records import print_table, read_done, write_table
+from training.engine.run import run_stages
+from training.engine.stage import Context, Stage
 from training.experiments.density import Density, prior_bytes
 from training.fits.evaluate import evaluate_priors, transposed
 from training.fits.gaussian import FitGaussian
 from training.fits.mixture import FitMixture
-from training.fits.score import clustered_error, print_table, score, write_table
+from training.fits.score import clustered_error, score
 from training.fits.statistics import sample_statistics
 from training.fits.vae import FitVAE
 from training.kernels.kernelset import KernelSet

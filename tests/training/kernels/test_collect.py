@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.engine.stage import Context, run_stages
+from training.engine.run import run_stages
+from training.engine.stage import Context
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile, read_kernels, read_reference

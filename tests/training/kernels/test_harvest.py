@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dwp_init import load_prior
 from training.__main__ import main
-from training.engine.stage import Context, StageChangedError, run_stages
+from training.engine.run import run_stages
+from training.engine.stage import Context, StageChangedError
 from training.kernels.checkpoints import Entry, find_checkpoints
 from training.kernels.convolutions import find_stem, read_layers
 from training.kernels.harvest import Settings, harvest

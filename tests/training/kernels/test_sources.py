@@ -9,10 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.engine.stage import Context, read_metrics, run_stages
-from training.kernels.sources import Sources, accuracy, network_file
-from training.networks.modern import build
+from training.engine.records import read_metrics
+from training.engine.run import run_stages
+from training.engine.stage import Context
+from training.kernels.sources import Sources, network_file
 from training.networks.paper import MNISTNet
+from training.networks.registry import build
 
 SMALL = Sources(filters=(2, 3), networks=2, epochs=3, batch_size=200)
 
@@ -117,24 +119,6 @@ def test_finished_networks_carry_what_they_reach(finished: Path) -> None:
     assert [row["seed"] for row in read_metrics(finished)] == [0, 1]
 
 
-def test_accuracy_counts_every_image() -> None:
-    images = F.one_hot(torch.arange(10)).repeat(70, 1)
-    labels = torch.arange(10).repeat(70)
-    labels[-7:] = (labels[-7:] + 1) % 10
-    assert accuracy(torch.nn.Identity(), images, labels) == pytest.approx(693 / 700)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_accuracy_is_that_of_evaluation_mode_and_keeps_the_mode(training: bool) -> None:
-    """An offset that is the same in all images decides, but normalisation by the batch would take it away."""
-    network = torch.nn.Sequential(torch.nn.BatchNorm1d(2)).train(training)
-    images = torch.tensor([[0.0, 5.0], [1.0, 4.0]])
-    assert accuracy(network, images, torch.tensor([1, 1])) == 1
-    assert [module.training for module in network.modules()] == [training] * 2
-    assert network[0].num_batches_tracked == 0
-    assert accuracy(network.train(), images, torch.tensor([1, 0])) == 0.5
-
-
 def test_a_normalised_network_is_kept_and_resumed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its running statistics; three epochs of two batches each."""
     stage = replace(SMALL, network="resnet-7x7-stem", networks=1)
@@ -215,7 +199,7 @@ def test_a_worker_that_fails_is_heard(tmp_path: Path, monkeypatch: pytest.Monkey
         patch.setattr(Sources, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run(SMALL, tmp_path)
     (tmp_path / "sources" / "network-001.checkpoint").write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"network-001.checkpoint is no whole checkpoint; remove it"):
+    with pytest.raises(ValueError, match=r"network-001.checkpoint is not a complete checkpoint; remove it"):
         run(SMALL, tmp_path, workers=2)
     assert not (tmp_path / "sources" / "done.json").exists()
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.networks.modern import NETWORKS, VGG, ConvMixer, ConvNeXt, MobileNet, ResNet, build
+from training.networks.modern import VGG, ConvMixer, ConvNeXt, MobileNet, ResNet
+from training.networks.registry import NETWORKS, build
 
 SMALL = {
     "mnist": (2, 3),

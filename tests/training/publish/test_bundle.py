@@ -13,7 +13,8 @@ import dwp_init
 from dwp_init import registry
 from training import recipes
 from training.__main__ import main
-from training.engine.stage import Context, run_stages
+from training.engine.run import run_stages
+from training.engine.stage import Context
 from training.fits.base import fitted_prior
 from training.fits.by_depth import FitByDepth
 from training.fits.mixture import FitMixture

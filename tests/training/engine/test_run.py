@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.engine.records import ROOT, read_done, read_metrics, record_metrics
+from training.engine.run import publish_records, run_stages
+from training.engine.stage import Context, Stage, StageChangedError
+
+
+@dataclass(frozen=True)
+class Count(Stage):
+    upto: int = 3
+
+    def run(self, folder: Path, context: Context) -> dict:
+        record_metrics(folder, upto=self.upto)
+        if self.upto < 0:
+            raise KeyboardInterrupt
+        return {"total": sum(range(self.upto))}
+
+
+def test_finished_stage_is_reused_and_changed_one_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    context = Context(out=tmp_path)
+    run_stages({"count": Count()}, context)
+    run_stages({"count": Count()}, context)
+    assert "reused" in capsys.readouterr().out
+    assert len(read_metrics(tmp_path / "count")) == 1
+    with pytest.raises(StageChangedError, match=r"settings\.upto is 3 there, 4 now.*--out"):
+        run_stages({"count": Count(upto=4)}, context)
+    assert read_done(tmp_path / "count")["total"] == 3
+
+
+def test_a_change_upstream_is_refused_downstream_before_anything_runs(tmp_path: Path) -> None:
+    context = Context(out=tmp_path)
+    run_stages({"a": Count(), "b": Count(needs=("a",))}, context)
+    for path in (tmp_path / "a").iterdir():
+        path.unlink()
+    with pytest.raises(StageChangedError, match=r"needs\.a is .* there"):
+        run_stages({"a": Count(upto=5), "b": Count(needs=("a",))}, context)
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_interrupted_stage_runs_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"count": Count(upto=-1)}, Context(out=tmp_path))
+    assert not (tmp_path / "count" / "done.json").exists()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"count": Count(upto=-1)}, Context(out=tmp_path))
+    assert len(read_metrics(tmp_path / "count")) == 2
+
+
+def test_missing_need_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stage 'b' needs a, which no earlier stage"):
+        run_stages({"b": Count(needs=("a",))}, Context(out=tmp_path))
+
+
+def test_publish_records_copies_the_record_only(tmp_path: Path) -> None:
+    (tmp_path / "stage" / "record").mkdir(parents=True)
+    (tmp_path / "stage" / "record" / "table.csv").write_text("a\n1\n")
+    (tmp_path / "stage" / "done.json").write_text(json.dumps({}))
+    copied = publish_records(tmp_path / "stage", tmp_path / "results")
+    assert copied == [tmp_path / "results" / "table.csv"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["table.csv"]
+
+
+def test_a_folder_that_no_stage_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "count").mkdir()
+    (tmp_path / "count" / "mine.txt").write_text("dear")
+    with pytest.raises(StageChangedError, match=r"holds mine\.txt but no config\.json.*choose another --out"):
+        run_stages({"count": Count()}, Context(out=tmp_path))
+    assert [path.name for path in (tmp_path / "count").iterdir()] == ["mine.txt"]
+
+
+def test_smoke_is_part_of_the_identity(tmp_path: Path) -> None:
+    run_stages({"count": Count()}, Context(out=tmp_path, smoke=True))
+    with pytest.raises(StageChangedError, match=r"data\.smoke is True there, None now"):
+        run_stages({"count": Count()}, Context(out=tmp_path))
+
+
+@dataclass(frozen=True)
+class Twice(Stage):
+    """Runs itself while it runs."""
+
+    def run(self, folder: Path, context: Context) -> dict:
+        run_stages({"twice": Twice()}, context)
+        return {}
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"another process is at work in .*twice; wait for it, or choose another --out"):
+        run_stages({"twice": Twice()}, Context(out=tmp_path))
+
+
+@dataclass(frozen=True)
+class Wait(Stage):
+    """Runs for as long as there is a file called ``wait``."""
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        print("ready", flush=True)
+        while (context.out / "wait").exists():
+            time.sleep(0.05)
+        return {}
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    (tmp_path / "wait").touch()
+    code = "from tests.training.engine.test_run import *; run_stages({'held': Wait()}, Context(out=Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "running" in process.stdout.readline() and process.stdout.readline() == "ready\n"
+        with pytest.raises(OSError, match="another process is at work"):
+            run_stages({"held": Wait()}, Context(out=tmp_path))
+        process.kill()
+    (tmp_path / "wait").unlink()
+    assert run_stages({"held": Wait()}, Context(out=tmp_path))["held"].exists()
+
+
+def test_the_engine_does_without_what_only_unix_has() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import training.engine.run, training.engine.sweep; print('done')"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "done\n", found.stderr

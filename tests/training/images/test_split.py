@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from training.images.split import hold_out, stratified, thin
+
+
+@pytest.mark.parametrize(("count", "most", "expected"), [(10, 4, [0, 3, 6, 9]), (10, 10, [*range(10)]), (9, 8, 5)])
+def test_thinned_rows_are_evenly_spaced(count: int, most: int, expected: list[int] | int) -> None:
+    found = thin(torch.arange(count), most).tolist()
+    assert found == (expected if isinstance(expected, list) else [*range(0, count, 2)])
+
+
+def test_what_is_held_out_replaces_the_test_images() -> None:
+    train, test = (torch.arange(6.0), torch.arange(6)), (torch.zeros(2), torch.zeros(2).long())
+    assert hold_out(train, test, 0) == (train, test)
+    (images, labels), (held_images, held_labels) = hold_out(train, test, 2)
+    assert images.tolist() == labels.tolist() == [0, 1, 2, 3]
+    assert held_images.tolist() == held_labels.tolist() == [4, 5]
+    for count in (6, -1):
+        with pytest.raises(ValueError, match=f"hold_out must leave some of 6 training images; got {count}"):
+            hold_out(train, test, count)
+
+
+@pytest.mark.parametrize("size", [10, 50, 200])
+def test_stratified_parts_differ_by_seed(size: int) -> None:
+    labels = torch.randint(10, (3000,), generator=torch.Generator().manual_seed(0))
+    picked = [stratified(labels, size, seed) for seed in range(3)]
+    assert all(labels[part].bincount().tolist() == [size // 10] * 10 for part in picked)
+    assert all(len(part.unique()) == size for part in picked)
+    assert not torch.equal(picked[0], picked[1])
+    assert torch.equal(picked[2], stratified(labels, size, 2))
+
+
+@pytest.mark.parametrize(("size", "least"), [(25, 10), (110, 10), (0, 10), (-10, 10)])
+def test_sizes_that_cannot_be_stratified(size: int, least: int) -> None:
+    message = f"a multiple of 10 images, as there are that many classes, and at most {least} of each class; got {size}"
+    with pytest.raises(ValueError, match=message):
+        stratified(torch.arange(100) % 10, size, 0)

@@ -1,0 +1,66 @@
+"""Settings of stages: overrides from the command line, and checks of their values."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.engine.stage import Stage
+
+
+def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, Stage]:
+    """Applies ``stage.field=value`` settings to a recipe's stages.
+
+    Raises:
+        ValueError: The form, the stage, the field or the type of the value is wrong; the message lists the options.
+    """
+    changed = dict(stages)
+    for setting in settings:
+        path, _, text = setting.partition("=")
+        name, _, key = path.partition(".")
+        if not (key and text):
+            raise ValueError(f"a setting reads stage.field=value, such as sources.networks=8; got {setting!r}")
+        if name not in changed:
+            raise ValueError(f"no stage {name!r} in this recipe; it has {', '.join(changed)}")
+        hints = typing.get_type_hints(type(changed[name]))
+        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and not f.metadata]
+        if key not in names:
+            raise ValueError(f"stage {name!r} has no field {key!r}; its fields are {', '.join(names)}")
+        changed[name] = dataclasses.replace(changed[name], **{key: _parse(text, hints[key], setting)})
+    return changed
+
+
+def check_counts(**counts: int) -> None:
+    """Raises ``ValueError`` if a count, such as ``epochs``, is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be 1 or more; got {count}")
+
+
+def check_marks(marks: Sequence[int], name: str = "marks") -> None:
+    """Raises ``ValueError`` unless marks are steps from 1 up, each once and in order."""
+    if not marks or marks[0] < 1 or list(marks) != sorted(set(marks)):
+        raise ValueError(f"{name} must be steps from 1 up, each once and in order; got {tuple(marks)}")
+
+
+def _parse(text: str, kind: Any, setting: str) -> Any:
+    try:
+        return _convert(text, kind)
+    except (ValueError, KeyError) as error:
+        shown = str(kind) if typing.get_origin(kind) else kind.__name__
+        raise ValueError(f"{setting!r}: {text!r} is not of type {shown}") from error
+
+
+def _convert(text: str, kind: Any) -> Any:
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        inner = next(option for option in options if option is not types.NoneType)
+        return None if text == "none" else _convert(text, inner)
+    if origin is tuple:
+        words = text.strip("[]()").split(",")
+        kinds = [options[0]] * len(words) if options[-1] is Ellipsis else options
+        return tuple(_convert(word.strip(), inner) for word, inner in zip(words, kinds, strict=True))
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]
+    return kind(text)

@@ -1,0 +1,109 @@
+"""Runs the stages of a recipe: a finished one is reused, an interrupted one resumed, a changed one refused."""
+
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from dwp_init.files import write_bytes, write_json
+from training.engine.records import CONFIG, DONE, read_config
+from training.engine.stage import Context, Stage, StageChangedError, stage_config
+
+LOCK = ".lock"
+
+
+def run_stages(stages: Mapping[str, Stage], context: Context) -> dict[str, Path]:
+    """Runs a recipe's stages in order and returns the folder of each.
+
+    Raises:
+        StageChangedError: A folder holds a stage of the same name with other settings.
+    """
+    configs: dict[str, dict[str, Any]] = {}
+    folders = {name: context.out / name for name in stages}
+    for name, stage in stages.items():
+        configs[name] = stage_config(name, stage, configs, context)
+        _check_unchanged(folders[name], configs[name])
+    for name, stage in stages.items():
+        _run_stage(name, stage, folders[name], configs[name], context)
+    return folders
+
+
+def publish_records(folder: Path, results: Path) -> list[Path]:
+    """Copies the files that a stage left under ``record/`` to the results of record, replacing each in full."""
+    results.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for source in sorted((folder / "record").glob("*")):
+        write_bytes(results / source.name, source.read_bytes())
+        copied.append(results / source.name)
+    return copied
+
+
+def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
+    there = {file.name for file in folder.iterdir()} - {LOCK} if folder.exists() else set()
+    if there <= {CONFIG}:
+        return  # nothing was made yet, for instance because a setting was refused
+    if CONFIG not in there:
+        raise StageChangedError(
+            f"{folder} holds {', '.join(sorted(there))} but no {CONFIG}, so no stage made it; choose another --out"
+        )
+    found = read_config(folder)
+    if found.get("fingerprint") == config["fingerprint"]:
+        return
+    parts = [
+        f"{part}.{key} is {found.get(part, {}).get(key)!r} there, {config[part].get(key)!r} now"
+        for part in ("settings", "needs", "data")
+        for key in sorted(set(found.get(part, {})) | set(config[part]))
+        if found.get(part, {}).get(key) != config[part].get(key)
+    ] or ["it is of another kind"]
+    raise StageChangedError(
+        f"{folder} was made with other settings: {'; '.join(parts)}. Choose another --out, or remove that folder"
+    )
+
+
+def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context) -> None:
+    if (folder / DONE).exists():
+        print(f"{name}: finished earlier, reused ({folder})", flush=True)
+        return
+    print(f"{name}: running ({folder})", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _check_unchanged(folder, config)  # another process may have changed it since the first check
+        write_json(folder / CONFIG, config)
+        _fill(stage, folder, context)
+
+
+def _fill(stage: Stage, folder: Path, context: Context) -> None:
+    start = time.perf_counter()
+    summary = stage.run(folder, context)
+    made_with = {
+        "torch": torch.__version__,
+        "device": str(context.device),
+        "processor": _processor(context.device),
+        "workers": context.workers,
+        "smoke": context.smoke,
+        "seconds_of_last_run": round(time.perf_counter() - start, 1),
+    }
+    write_json(folder / DONE, summary | {"made_with": made_with})
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a stage's folder; the operating system frees the lock of a killed process."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OSError(f"another process is at work in {folder}; wait for it, or choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _processor(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
