@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
-from training.__main__ import main
+from training.__main__ import COMMANDS, main
 from training.engine.records import read_done
 from training.fits.base import FITS
 from training.fits.score import SMOKE, score
@@ -280,3 +280,38 @@ def test_the_module_is_a_program() -> None:
     command = [sys.executable, "-m", "training", "evaluate", "--prior", "nope", "--kernels", "nope.npy"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: no prior and no folder is called 'nope'")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list"], "interrupted\n"),
+        (["run", "fig2a_mnist", "--smoke"], "interrupted; run the same command again to resume\n"),
+    ],
+)
+def test_ctrl_c_ends_without_a_traceback(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.__main__.run_stages", interrupt)
+    monkeypatch.setattr("training.recipes.summary", interrupt)
+    assert main(words) == 130
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith(f"usage: python -m training {command}")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["nope"], ["list", "fit.epochs=3"], ["evaluate", "--prior", "a", "--nope"], ["run", "--nope"]]
+)
+def test_a_command_line_that_is_not_understood(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2 and "error: " in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""The arguments of ``python -m training``: one function a command."""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from dwp_init.layers import KINDS
+from training.fits.authors import UNSTATED
+from training.fits.base import FITS
+from training.kernels.harvest import Settings
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+WITH_SETTINGS = ("run", "fit")  # commands that also take stage.field=value
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parses a command line; settings such as ``fit.epochs=3`` are in ``settings``, the command's name in ``command``.
+
+    Raises:
+        SystemExit: The command line is not valid, or asks for help.
+    """
+    parser = argparse.ArgumentParser(prog="python -m training", description="The pipeline: from images to priors.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("list", help="list the recipes")
+    for add in (_run, _fit, _evaluate, _kernels, _import_authors, _bundle, _cards, _check, _publish):
+        add(commands)
+    options, settings = parser.parse_known_args(arguments)
+    unknown = [word for word in settings if word.startswith("-") or options.command not in WITH_SETTINGS]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.settings = settings
+    return options
+
+
+def _run(commands: Commands) -> None:
+    usage = "%(prog)s RECIPE [stage.field=value ...] [options]"
+    parser = commands.add_parser("run", usage=usage, help="run the stages of a recipe; finished stages are reused")
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("--smoke", action="store_true", help="a run of seconds on a CPU, with synthetic data")
+    parser.add_argument("--out", type=Path, help="folder for the stages (default: runs/ and the recipe's folder)")
+    images = "images for prior_tinyimagenet: imagefolder:PATH, parquet:PATH or parquet:user/name; add @64 to resize"
+    parser.add_argument("--data", metavar="KIND:PATH", help=images)
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
+    parser.add_argument("--download", action="store_true", help="download data sets that are missing")
+    parser.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes that train networks in parallel")
+    _add_device(parser)
+
+
+def _fit(commands: Commands) -> None:
+    usage = "%(prog)s --kernels FILE --out DIR [fit.field=value ...] [options]"
+    parser = commands.add_parser("fit", usage=usage, help="fit a prior to your own kernels")
+    kernels = ".npy or .safetensors file of kernels (n, k, k) or (n, c, k, k), or a kernels.safetensors with its split"
+    parser.add_argument("--kernels", type=Path, required=True, help=kernels)
+    families = [family for family, kind in FITS.items() if kind.one_layer]
+    parser.add_argument("--family", choices=families, default="mixture", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
+    parser.add_argument("--name", help="name of the prior (default: the name of the folder)")
+    parser.add_argument("--smoke", action="store_true", help="two epochs and one restart")
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="device to compute on (default: %(default)s)")
+
+
+def _evaluate(commands: Commands) -> None:
+    parser = commands.add_parser("evaluate", help="compare priors on kernels: log p, and statistics of their samples")
+    parser.add_argument("--prior", nargs="+", required=True, metavar="NAME|FOLDER")
+    kernels = "kernels.safetensors of a kernels stage, whose test kernels are used; or a file of kernels (n, k, k)"
+    parser.add_argument("--kernels", type=Path, required=True, help=kernels)
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table, one row per prior")
+    parser.add_argument("--smoke", action="store_true", help="30 latents per kernel instead of 1,000")
+
+
+def _kernels(commands: Commands) -> None:
+    parser = commands.add_parser("kernels", help="collect kernels from existing checkpoints, to fit a prior to them")
+    place = "a folder, a .safetensors file, or user/name or user/name@revision on the Hub; may be repeated"
+    parser.add_argument("--from", dest="sources", action="append", required=True, metavar="PLACE", help=place)
+    parser.add_argument("--out", type=Path, required=True, help="gets one folder per kind and size, such as dense-3x3")
+    parser.add_argument("--kind", choices=KINDS, help="kind of layer (default: all)")
+    parser.add_argument("--size", type=int, metavar="K", help="kernel size, 3 for 3×3 (default: all)")
+    per_layer = "maximum number of kernels per tensor, drawn at random (default: %(default)s)"
+    parser.add_argument("--per-layer", type=int, default=Settings.per_layer, metavar="N", help=per_layer)
+    min_norm = "drop kernels below this share of the 95 %% quantile of the norms in their tensor (default: %(default)s)"
+    parser.add_argument("--min-norm", type=float, default=Settings.min_norm, metavar="SHARE", help=min_norm)
+    raw_scale = "keep the scale of kernels; by default each tensor is scaled to a root mean square of 1"
+    parser.add_argument("--raw-scale", action="store_true", help=raw_scale)
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="seed of the choice and of the split")
+
+
+def _import_authors(commands: Commands) -> None:
+    parser = commands.add_parser("import-authors", help="convert a VAE of the paper's released code into a prior")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="vae_params.torch, written by train-vae.py")
+    parser.add_argument("--kernel-size", type=int, required=True, help="7 or 5")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the prior")
+    parser.add_argument("--name", help="name of the prior (default: the name of the folder)")
+    parser.add_argument("--license", default=UNSTATED, help="license of the checkpoint (default: %(default)s)")
+
+
+def _bundle(commands: Commands) -> None:
+    parser = commands.add_parser("bundle", help="copy the finished priors of a recipe into the package")
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("--out", type=Path, help="folder of its stages (default: runs/ and the recipe's folder)")
+
+
+def _cards(commands: Commands) -> None:
+    parser = commands.add_parser("cards", help="write the card of a prior; without FOLDER all pages of this repository")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="folder of your prior; gets a README.md")
+    address = "repository on the Hub that the card names (default: user/ and the name of the prior)"
+    parser.add_argument("--address", metavar="USER/REPO", help=address)
+
+
+def _check(commands: Commands) -> None:
+    parser = commands.add_parser("check", help="check that records, bundled priors and pages are as committed")
+    parser.add_argument("--update", action="store_true", help="accept the records and bundled priors as they are now")
+
+
+def _publish(commands: Commands) -> None:
+    parser = commands.add_parser("publish", help="upload a prior to the Hugging Face Hub; by default a dry run")
+    files = "folder with config.json and model.safetensors, and optionally README.md and *.png"
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=files)
+    parser.add_argument("--repo", required=True, metavar="USER/NAME", help="repository; created if it does not exist")
+    parser.add_argument("--tag", default="v1", help="version; a tag is never moved (default: %(default)s)")
+    parser.add_argument("--push", action="store_true", help="upload; without it, only print what would be done")
+    parser.add_argument("--pin", action="store_true", help="enter the published release in the registry of this clone")
+    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
+    parser.add_argument("--allow-synthetic", action="store_true", help="allow priors made with --smoke, to try it out")
