@@ -14,7 +14,7 @@ from torch import nn
 
 from dwp_init.access import Access
 from dwp_init.errors import PriorNotFoundError
-from dwp_init.files import parse_prior, safetensors_bytes, write_bytes
+from dwp_init.files import parse_prior
 from dwp_init.hub import search
 from dwp_init.initialize import SCALES, apply_
 from dwp_init.picture import COLORS, kernel_sheet, write_png
@@ -22,6 +22,7 @@ from dwp_init.priors import Prior
 from dwp_init.registry import find, list_priors, load_prior, obtain, registry
 from dwp_init.report import size_text
 from dwp_init.sets import SETS
+from dwp_init.storage import safetensors_bytes, write_bytes
 from dwp_init.version import __version__
 
 PRIOR = "a name from `dwp-init list`, a folder, or user/repo[@revision] on the Hugging Face Hub"

@@ -1,8 +1,7 @@
-"""A prior and its folder: ``config.json`` beside ``model.safetensors``, strict both ways."""
+"""A prior and its two files, ``config.json`` and ``model.safetensors``; both are checked when saved and when loaded."""
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,35 @@ from torch import Tensor
 
 from dwp_init.priors import FAMILIES, Prior
 from dwp_init.priors.whitening import RasterWhitening, Whitening
+from dwp_init.storage import json_bytes, safetensors_bytes, write_files
 
 FORMAT_VERSION = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
 LIBRARY = "dwp_init"
 _REQUIRED = ("format_version", "family", "kernel_shape", "arguments")
 _OWN = {"library_name", "model_sha256", *_REQUIRED}
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 def save_prior(prior: Prior, folder: str | Path) -> Path:
-    """Saves a prior into a folder, which is made if need be.
+    """Saves a prior in a folder, which is created if it does not exist.
 
-    Both files are first written whole beside the old ones: as long as that fails, as on a full disk, the old ones
-    stay. Then ``model.safetensors`` and ``config.json`` are renamed, in this order; if only the second rename fails,
-    the folder holds the new tensors beside the old configuration, which loading refuses: a configuration holds the
-    digest of its tensors.
+    Both files are first written under temporary names; if that fails, as on a full disk, the old files stay. Then
+    ``model.safetensors`` and ``config.json`` are renamed, in this order. If only the second rename fails, the folder
+    holds the new tensors and the old configuration. Loading refuses that, because a configuration holds the digest of
+    its tensors.
 
     Args:
         prior: The prior; its ``details`` are saved with it.
-        folder: Where ``config.json`` and ``model.safetensors`` go.
+        folder: The folder of ``config.json`` and ``model.safetensors``.
 
     Returns:
         The folder.
 
     Raises:
         TypeError: ``prior`` is not a prior, or its class is not registered with :func:`dwp_init.register`.
-        ValueError: A parameter is NaN, infinite, not float32 or without memory, the whitening describes no density,
-            or ``details`` is not JSON, uses one of the configuration's own keys or has a name that is no printable
-            string.
+        ValueError: A parameter is NaN, infinite, not float32 or without memory, the parameters do not describe a
+            density, or ``details`` is not JSON, uses one of the configuration's own keys or has a name that is not a
+            printable string.
         OSError: The files cannot be written.
     """
     if not isinstance(prior, Prior):
@@ -63,8 +51,16 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     _check_name(prior.details, "details")
     taken = sorted(set(prior.details) & _OWN)
     if taken:
-        raise ValueError(f"details uses {', '.join(taken)}, which the configuration keeps for itself; rename them")
+        raise ValueError(f"details uses {', '.join(taken)}, which are keys of the configuration itself; rename them")
     model = safetensors_bytes(prior.state_dict())
+    config = _config_bytes(prior, model)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files({folder / MODEL: model, folder / CONFIG: config})
+    return folder
+
+
+def _config_bytes(prior: Prior, model: bytes) -> bytes:
     config = {
         "library_name": LIBRARY,
         "format_version": FORMAT_VERSION,
@@ -75,13 +71,9 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         **prior.details,
     }
     try:
-        packed = _json_bytes(config, allow_nan=False)
+        return json_bytes(config, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"details must be JSON, without NaN: {error}; convert or drop that entry") from error
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_all({folder / MODEL: model, folder / CONFIG: packed})
-    return folder
 
 
 def _check_registered(kind: type[Prior]) -> None:
@@ -97,7 +89,7 @@ def _check_registered(kind: type[Prior]) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Reads the two files of a prior, by name; ``FileNotFoundError`` where one is missing."""
+    """Reads the two files of a prior, by name; raises ``FileNotFoundError`` if one is missing."""
     for name in (CONFIG, MODEL):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} does not exist; a prior's folder holds {CONFIG} and {MODEL}")
@@ -105,14 +97,14 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
-    """Makes a prior from its two files, in evaluation mode on the CPU.
+    """Makes a prior from the contents of its two files, in evaluation mode on the CPU.
 
     Args:
-        contents: What ``config.json`` and ``model.safetensors`` hold, by name.
+        contents: The contents of ``config.json`` and ``model.safetensors``, by name.
         owner: Their folder or repository, for the messages of errors.
 
     Raises:
-        ValueError: A file is corrupt, or they do not fit each other or this version.
+        ValueError: A file is corrupt, or the files do not fit each other or this version.
     """
     config = parse_config(contents[CONFIG], f"{owner}/{CONFIG}")
     prior = build_prior(config, f"{owner}/{CONFIG}")
@@ -130,8 +122,8 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
     """Parses a prior's configuration, and checks that this version reads it.
 
     Args:
-        content: What ``config.json`` holds.
-        path: The file, for the messages of errors.
+        content: The content of ``config.json``.
+        path: Its path, for the messages of errors.
 
     Raises:
         ValueError: It is not JSON, not of ``dwp_init``, of a newer format, or lacks an entry.
@@ -139,12 +131,13 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
     try:
         config = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); get the prior's folder anew") from error
+        raise ValueError(f"{path} is not JSON ({error}); get the prior's folder again") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds a {type(config).__name__}, expected an object with {', '.join(_REQUIRED)}")
     if config.get("library_name", LIBRARY) != LIBRARY:
         raise ValueError(
-            f"{path} is of a model for {config['library_name']!r}, expected one for {LIBRARY!r}; check the prior's name"
+            f"{path} is the configuration of a model for {config['library_name']!r}, expected one for {LIBRARY!r}; "
+            "check the prior's name"
         )
     missing = [key for key in _REQUIRED if key not in config]
     if missing:
@@ -160,78 +153,6 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
     return config
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: into a temporary file beside it, then renamed over it."""
-    _write_all({path: content})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes indented JSON whole or not at all."""
-    write_bytes(path, _json_bytes(content))
-
-
-def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Packs tensors as a safetensors file; unlike ``safetensors.torch.save`` it needs no numpy.
-
-    Args:
-        tensors: By name, on any device; of shared ones pass one only.
-        metadata: Kept in the file's header.
-
-    Raises:
-        ValueError: Something is no dense tensor with memory, or has a dtype that is not supported.
-    """
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or tensor.is_meta or tensor.layout is not torch.strided:
-            raise ValueError(f"{name} cannot be saved: expected a dense tensor with memory; got {_describe(tensor)}")
-        if tensor.dtype not in _DTYPES:
-            known = ", ".join(_DTYPES.values())
-            raise ValueError(f"{name} cannot be saved: its dtype is {tensor.dtype}; safetensors here takes {known}")
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps every tensor aligned
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    packed, end = [], 0
-    for name in names:
-        packed.append(tensor_bytes(tensors[name]))
-        start, end = end, end + len(packed[-1])
-        dtype, shape = _DTYPES[tensors[name].dtype], list(tensors[name].shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *packed])
-
-
-def tensor_bytes(tensor: Tensor) -> bytearray:
-    """Returns a tensor's values in row-major order, in this machine's byte order; needs no numpy."""
-    packed = bytearray(tensor.numel() * tensor.element_size())
-    if packed:
-        flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        torch.frombuffer(packed, dtype=torch.uint8).copy_(flat)
-    return packed
-
-
-def _describe(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return "one on the meta device" if value.is_meta else f"layout {value.layout}"
-
-
-def _json_bytes(content: Any, allow_nan: bool = True) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n").encode()
-
-
-def _write_all(contents: dict[Path, bytes]) -> None:
-    """Writes every file into a temporary one beside it, and only then renames them."""
-    temporaries = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in contents}
-    try:
-        for path, content in contents.items():
-            with temporaries[path].open("xb") as file:
-                file.write(content)
-        for path, temporary in temporaries.items():
-            temporary.replace(path)
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
-
-
 def _check_name(details: Mapping[str, Any], owner: object) -> None:
     name = details.get("name", "")
     if not isinstance(name, str) or not name.isprintable():
@@ -241,8 +162,12 @@ def _check_name(details: Mapping[str, Any], owner: object) -> None:
 def build_prior(config: dict[str, Any], path: str) -> Prior:
     """Builds the prior that a configuration describes, on the meta device: without values, and without memory.
 
+    Args:
+        config: The configuration, as :func:`parse_config` returns it.
+        path: Its path, for the messages of errors.
+
     Raises:
-        ValueError: It describes none.
+        ValueError: It does not describe a prior.
     """
     family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
     if not isinstance(family, str) or family not in FAMILIES:
@@ -263,10 +188,11 @@ def build_prior(config: dict[str, Any], path: str) -> Prior:
 
 def _parse_tensors(content: bytes, path: str) -> dict[str, Tensor]:
     try:
-        tensors = load(content)
+        return load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); get the prior's folder anew") from error
-    return tensors
+        raise ValueError(
+            f"{path} is not a complete safetensors file ({error}); get the prior's folder again"
+        ) from error
 
 
 def _check_parameters(prior: Prior, owner: object) -> None:
@@ -285,8 +211,8 @@ def _check_parameters(prior: Prior, owner: object) -> None:
             try:
                 module.check()
             except ValueError as error:
-                what = f"{name} of {owner} is no whitening" if name else f"{owner} is no density"
-                raise ValueError(f"{what}: {error}; fit it anew") from error
+                what = f"{name} of {owner} is not valid" if name else f"{owner} is not a density"
+                raise ValueError(f"{what}: {error}; fit the prior again") from error
 
 
 def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
@@ -304,7 +230,7 @@ def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
                 f"{path} does not fit {CONFIG}: {name} is {found.dtype} {tuple(found.shape)}, "
                 f"expected {tensor.dtype} {tuple(tensor.shape)}; get both files from one place"
             )
-        if not tensor.is_floating_point() and not torch.equal(found, tensor):  # masks, orders: the architecture
+        if not tensor.is_floating_point() and not torch.equal(found, tensor):  # masks and orders: the architecture
             raise ValueError(
                 f"{path} does not fit {CONFIG}: {name}, which its arguments fix, has "
                 f"{(found != tensor).sum()} other values of {tensor.numel()}; get both files from one place"

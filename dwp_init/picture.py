@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dwp_init.files import tensor_bytes, write_bytes
+from dwp_init.storage import tensor_bytes, write_bytes
 
 COLORS = ("diverging", "grey")
 

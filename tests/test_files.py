@@ -2,7 +2,6 @@ import errno
 import hashlib
 import json
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from dwp_init import (
     load_prior,
     save_prior,
 )
-from dwp_init.files import CONFIG, MODEL, safetensors_bytes, tensor_bytes, write_bytes, write_json
+from dwp_init.files import CONFIG, MODEL
 from dwp_init.priors import FAMILIES
+from dwp_init.storage import safetensors_bytes, tensor_bytes
 
 PRIORS = {
     "gaussian": lambda: Gaussian((2, 3, 3)),
@@ -142,44 +142,6 @@ def test_arguments_with_a_default_may_be_missing(tmp_path, missing):
     assert load_prior(folder).arguments() == prior.arguments()
 
 
-def test_safetensors_bytes_are_what_safetensors_reads():
-    kinds = [
-        torch.float64,
-        torch.float32,
-        torch.float16,
-        torch.bfloat16,
-        torch.int64,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-    ]
-    tensors = {f"{i}é": torch.randn(3, i).mul(9).to(kind) for i, kind in enumerate(kinds)}
-    tensors |= {"scalar": torch.tensor(1.5), "strided": torch.randn(4, 6).T[::2], "grad": nn.Parameter(torch.ones(2))}
-    content = safetensors_bytes(tensors, {"a": "b"})
-    head = 8 + header_length(content)
-    header = json.loads(content[8:head])
-    assert header.pop("__metadata__") == {"a": "b"} and head % 8 == 0
-    assert all(header[name]["data_offsets"][0] % tensor.element_size() == 0 for name, tensor in tensors.items())
-    found = load(content)
-    assert found.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (3, "x cannot be saved: expected a dense tensor with memory; got int"),
-        (torch.empty(2, device="meta"), "got one on the meta device"),
-        (torch.eye(2).to_sparse(), "got layout torch.sparse_coo"),
-        (torch.zeros(2, dtype=torch.complex64), "x cannot be saved: its dtype is torch.complex64; .* takes F64, F32,"),
-    ],
-)
-def test_safetensors_bytes_errors(value, message):
-    with pytest.raises(ValueError, match=message):
-        safetensors_bytes({"x": value})
-
-
 # What cannot be saved
 
 
@@ -221,18 +183,18 @@ def detail(**details):
 SPOILED = [
     (spoil("whitening.loc", torch.nan), "whitening.loc of .* has 1 NaN or infinite values of 9; all must be finite"),
     (spoil("decoder.heads.weight", torch.inf), "decoder.heads.weight of .* has 1 NaN or infinite values of 72"),
-    (spoil("whitening.scale", 0.0), "whitening of .* is no whitening: every scale must be above 0; the smallest is 0"),
+    (spoil("whitening.scale", 0.0), "whitening of .* is not valid: every scale must be above 0; the smallest is 0"),
     (spoil("whitening.scale", -2.0), "every scale must be above 0; the smallest is -2"),
     (
         spoil("whitening.basis", 3.0),
-        "basis must be orthogonal; basisᵀ basis is up to .* from the identity; fit it anew",
+        "basis must be orthogonal; basisᵀ basis is up to .* from the identity; fit the prior again",
     ),
 ]
 UNSAVABLE = [
     (lambda prior: prior.double(), "is torch.float64, expected torch.float32; call .float"),
     (
         detail(family="x", arguments={}),
-        "details uses arguments, family, which the configuration keeps for itself; rename",
+        "details uses arguments, family, which are keys of the configuration itself; rename",
     ),
     *((detail(name=name), "details has the name .*, expected a string") for name in (3, None, "a\nb")),
     (lambda prior: prior.to("meta"), "is on the meta device; give it values first"),
@@ -269,7 +231,11 @@ def put(name, place, value):
 
 
 SPOILED_FAMILIES = [
-    ("mixture", put("weight", 1, -0.5), "is no density: weight must be 0 or more and sum to 1; its least is -0.5, its"),
+    (
+        "mixture",
+        put("weight", 1, -0.5),
+        "is not a density: weight must be 0 or more and sum to 1; its least is -0.5, its",
+    ),
     (
         "mixture",
         lambda p: p.weight[0].add_(torch.tensor([-1.0, 1.0])),
@@ -284,25 +250,33 @@ SPOILED_FAMILIES = [
     (
         "mixture",
         put("scale_tril", 81, 0.0),
-        "no density: the diagonal of scale_tril must be above 1e-12; its least is 0;",
+        "not a density: the diagonal of scale_tril must be above 1e-12; its least is 0;",
     ),
     (
         "mixture",
         put("scale_tril", 81, -0.3),
-        "the diagonal of scale_tril must be above 1e-12; its least is -0.3; fit it",
+        "the diagonal of scale_tril must be above 1e-12; its least is -0.3; fit the",
     ),
-    ("mixture", put("whitening.scale", 2, 0.0), "is no whitening: every scale must be above 0; the smallest is 0; fit"),
+    ("mixture", put("whitening.scale", 2, 0.0), "is not valid: every scale must be above 0; the smallest is 0; fit"),
     ("mixture", put("loc", 2, torch.nan), "loc of .* has 1 NaN or infinite values of 27; all must be finite"),
-    ("kde", put("bandwidth", 0, 0.0), "is no density: bandwidth must be above 0.0001; it is 0; fit it anew"),
-    ("kde", put("bandwidth", 0, -0.1), "is no density: bandwidth must be above 0.0001; it is -0.1; fit it anew"),
+    ("kde", put("bandwidth", 0, 0.0), "is not a density: bandwidth must be above 0.0001; it is 0; fit the prior again"),
+    (
+        "kde",
+        put("bandwidth", 0, -0.1),
+        "is not a density: bandwidth must be above 0.0001; it is -0.1; fit the prior again",
+    ),
     ("kde", put("learned", 5, torch.inf), "learned of .* has 1 NaN or infinite values of 1800; all must be finite"),
     (
         "autoregressive",
         put("whitening.tril", 0, 0.0),
-        "whitening: the diagonal of tril must be above 1e-12; its least is 0;",
+        "is not valid: the diagonal of tril must be above 1e-12; its least is 0;",
     ),
-    ("autoregressive", put("whitening.tril", 3, 0.1), "whitening: tril must be lower triangular; 1 numbers above its"),
-    ("flow", put("whitening.basis", 1, 3.0), "is no whitening: basis must be orthogonal; basisᵀ basis is up to"),
+    (
+        "autoregressive",
+        put("whitening.tril", 3, 0.1),
+        "is not valid: tril must be lower triangular; 1 numbers above its",
+    ),
+    ("flow", put("whitening.basis", 1, 3.0), "is not valid: basis must be orthogonal; basisᵀ basis is up to"),
     ("chain", put("reverse_steps.1.heads.bias", 0, torch.nan), "reverse_steps.1.heads.bias of .* has 1 NaN"),
 ]
 
@@ -370,7 +344,7 @@ def test_corrupt_safetensors(folder, change):
     path = folder / MODEL
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(
-        ValueError, match=r"model.safetensors is not a whole safetensors file \(.*get the prior's folder"
+        ValueError, match=r"model.safetensors is not a complete safetensors file \(.*get the prior's folder"
     ):
         load_prior(folder)
 
@@ -425,7 +399,7 @@ def test_missing_files(folder, name):
 )
 def test_config_is_not_json(folder, content):
     (folder / CONFIG).write_bytes(content)
-    with pytest.raises(ValueError, match=r"config.json is not JSON \(.*\); get the prior's folder anew"):
+    with pytest.raises(ValueError, match=r"config.json is not JSON \(.*\); get the prior's folder again"):
         load_prior(folder)
 
 
@@ -594,27 +568,3 @@ def test_folder_that_is_a_file(tmp_path):
     with pytest.raises(FileExistsError):
         save_prior(make(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_concurrent_writers_leave_one_whole_file(tmp_path):
-    path, errors = tmp_path / "a.bin", []
-
-    def write(letter):
-        try:
-            for _ in range(50):
-                write_bytes(path, letter * 100_000)
-        except OSError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors and [file.name for file in tmp_path.iterdir()] == ["a.bin"]
-    assert path.read_bytes() in (b"a" * 100_000, b"b" * 100_000, b"c" * 100_000)
-
-
-def test_write_json(tmp_path):
-    write_json(tmp_path / "a.json", {"é": [1, None]})
-    assert (tmp_path / "a.json").read_bytes() == '{\n  "é": [\n    1,\n    null\n  ]\n}\n'.encode()

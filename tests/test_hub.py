@@ -244,7 +244,8 @@ def test_the_token_is_never_shown_to_the_file_host(load: Callable, hub: LocalHub
 def test_no_weights_are_fetched_of_a_repository_that_is_no_prior(load: Callable, hub: LocalHub, files: dict) -> None:
     hub.add_repo("big/model", {**files, CONFIG: b'{"library_name": "transformers", "hidden_size": 9}'})
     with pytest.raises(
-        ValueError, match=r"big/model@main/config.json is of a model for 'transformers', expected one for"
+        ValueError,
+        match=r"big/model@main/config.json is the configuration of a model for 'transformers', expected one for",
     ):
         load("big/model")
     assert [r.path for r in hub.requests() if MODEL in r.path] == []
@@ -402,7 +403,10 @@ def test_a_missing_file(load: Callable, hub: LocalHub, files: dict, file: str) -
             "a/b@main/config.json has format_version 2, this dwp_init reads up to 1; upgrade dwp_init",
         ),
         ({"family": "gan"}, "a/b@main/config.json names the family 'gan'"),
-        ({"library_name": "timm"}, "a/b@main/config.json is of a model for 'timm', expected one for 'dwp_init'"),
+        (
+            {"library_name": "timm"},
+            "a/b@main/config.json is the configuration of a model for 'timm', expected one for 'dwp_init'",
+        ),
         ({"kernel_shape": [1, 5, 5]}, "a/b@main/model.safetensors does not fit config.json"),
         ({"model_sha256": "0" * 64}, "a/b@main/model.safetensors does not fit config.json: its sha256 is"),
     ],

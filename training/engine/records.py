@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 
 ROOT = Path(__file__).parents[2]  # of the clone
 RESULTS = ROOT / "training" / "results"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from dwp_init.files import write_bytes, write_json
+from dwp_init.storage import write_bytes, write_json
 from training.engine.records import CONFIG, DONE, read_config
 from training.engine.stage import Context, Stage, StageChangedError, stage_config
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 from training.engine.options import check_counts, check_marks
 from training.engine.records import print_table, read_config, read_metrics, record_metrics, write_table
 from training.engine.stage import FIXED, Context, Stage

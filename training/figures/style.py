@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 
 
 def plot_band(axes: Axes, x: Sequence[float], values: Tensor, label: str, colour: str | None, **style: Any) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 import dwp_init
 from dwp_init import Gaussian, Prior, load_prior, save_prior
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 from training.engine.records import read_done
 from training.engine.stage import Context, Stage
 from training.fits.authors import UNSTATED

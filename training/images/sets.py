@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 from training.images.own import KINDS as OWN
 from training.images.own import is_own, read_own, read_parquet
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dwp_init.files import tensor_bytes
+from dwp_init.storage import tensor_bytes
 from training.kernels.checkpoints import Checkpoint, Entry, natural
 
 LARGEST = 64  # a larger square is a table or a mask

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from dwp_init.files import tensor_bytes, write_bytes, write_json
+from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from training.engine.options import check_counts
 from training.engine.records import DONE
 from training.kernels.checkpoints import find_checkpoints

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dwp_init.files import write_bytes
 from dwp_init.priors.base import KernelShape
+from dwp_init.storage import write_bytes
 
 KERNELS = "kernels.safetensors"
 PARTS = ("train", "validation", "test")

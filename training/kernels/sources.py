@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 from training.engine.options import check_counts
 from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
 from training.engine.stage import Context, Stage

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from dwp_init import MixtureByDepth, Prior, save_prior
-from dwp_init.files import CONFIG, MODEL, write_json
+from dwp_init.files import CONFIG, MODEL
 from dwp_init.registry import BUNDLED, REGISTRY, registry
+from dwp_init.storage import write_json
 from training.engine.records import DONE, read_config
 from training.engine.stage import Stage
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space

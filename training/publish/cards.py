@@ -8,10 +8,10 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dwp_init import KernelVAE, MixtureByDepth, Prior, load_prior
-from dwp_init.files import write_bytes
 from dwp_init.picture import kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.sets import SETS
+from dwp_init.storage import write_bytes
 from training import recipes
 from training.engine.records import ROOT
 from training.experiments.converge import LEARNED

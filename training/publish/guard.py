@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from dwp_init.files import write_bytes
+from dwp_init.storage import write_bytes
 from training.engine.records import ROOT
 from training.publish.cards import pages
 

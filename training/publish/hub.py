@@ -19,9 +19,10 @@ import torch
 
 from dwp_init import Prior, PriorError
 from dwp_init.access import Access, Address
-from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files, write_json
+from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files
 from dwp_init.hub import CLIENT, fetch
 from dwp_init.registry import BUNDLED, REGISTRY, registry
+from dwp_init.storage import write_json
 from training.fits.statistics import describe
 from training.publish.cards import CARD, CARDS, write_card
 from training.publish.check import check_card
