@@ -58,7 +58,8 @@ def _convert(text: str, kind: Any) -> Any:
         inner = next(option for option in options if option is not types.NoneType)
         return None if text == "none" else _convert(text, inner)
     if origin is tuple:
-        words = text.strip("[]()").split(",")
+        inside = text.strip("[]()")
+        words = inside.split(",") if inside else []
         kinds = [options[0]] * len(words) if options[-1] is Ellipsis else options
         return tuple(_convert(word.strip(), inner) for word, inner in zip(words, kinds, strict=True))
     if kind is bool:

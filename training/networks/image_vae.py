@@ -12,9 +12,9 @@ class ImageVAE(nn.Module):
 
     Table 3 gives the layers: Conv 64, 7×7, stride 2; Conv 128, 5×5; two linear layers to the latents; ConvT 128, 5×5;
     ConvT 64, 5×5, stride 2; ConvT 1, 5×5, stride 2. It states neither the number of latents nor the padding, and no
-    number of them has the 1,641,665 parameters that it prints: with 77 here there are 1,627,163, with 78 1,642,909.
-    There is no padding here but what makes the last layer's output 28×28 of 29×29, and leaky ReLUs in between, as in
-    the paper's other networks.
+    number of latents gives the 1,641,665 parameters that it prints: with 77 latents there are 1,627,163 here, with 78
+    there are 1,642,909. Here only the last layer is padded, so that its output is 28×28 instead of 29×29, and leaky
+    ReLUs are between the layers, as in the paper's other networks.
 
     Args:
         latent_dim: Number of latents.
@@ -56,7 +56,7 @@ class ImageVAE(nn.Module):
 
         Args:
             images: ``(n, 1, 28, 28)`` of 0 and 1.
-            generator: Of the noise, on the CPU, so that it is the same on every device.
+            generator: Generator of the noise, on the CPU, so that the noise is the same on every device.
         """
         loc, log_scale = self.encode(images)
         noise = torch.randn(loc.shape, generator=generator).to(loc.device)
@@ -66,9 +66,10 @@ class ImageVAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draws z from p(z) and returns the means of p(x|z), ``(count, 1, 28, 28)``, the generator on the CPU."""
+        """Draws z from p(z) with a generator on the CPU and returns the means of p(x|z), ``(count, 1, 28, 28)``."""
         weight = self.loc.weight
-        return self.decoder(torch.randn(count, len(weight), generator=generator).to(weight.device)).sigmoid()
+        logits: Tensor = self.decoder(torch.randn(count, len(weight), generator=generator).to(weight.device))
+        return logits.sigmoid()
 
 
 def kl_from_standard_normal(loc: Tensor, log_scale: Tensor) -> Tensor:

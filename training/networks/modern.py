@@ -1,17 +1,53 @@
-"""Networks that people train today, at the size of 32×32 images: residual, depthwise, inverted and plain ones.
+"""Current kinds of networks for 32×32 images: residual, depthwise, inverted and plain.
 
 Each is built by :func:`training.networks.registry.build`; each class says what ``filters`` means.
 """
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks.paper import check_filters
-
-ImageShape = tuple[int, int, int]
+from training.networks.paper import ImageShape, check_filters
 
 
-class ResNet(nn.Module):
+class _ImageClassifier(nn.Module):
+    """A stem, a body and a head of convolutions, the mean over positions, a normalisation and a linear layer.
+
+    Args:
+        body: The body; the other parts of convolutions and the normalisation may be missing.
+        width: Number of features that are classified.
+        classes: Number of classes.
+        stem: The stem.
+        head: The head.
+        norm: The normalisation of the features.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        width: int,
+        classes: int,
+        *,
+        stem: nn.Module | None = None,
+        head: nn.Module | None = None,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.stem = stem or nn.Identity()
+        self.body = body
+        self.head = head or nn.Identity()
+        self.norm = norm or nn.Identity()
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        features = self.head(self.body(self.stem(images))).mean((2, 3))
+        logits: Tensor = self.classifier(self.norm(features))
+        return logits
+
+
+class ResNet(_ImageClassifier):
     """A residual network of basic blocks with batch normalisation (He et al. 2016, Section 4.2).
 
     ``ResNet((16, 32, 64), blocks=3)`` is ResNet-20.
@@ -32,19 +68,9 @@ class ResNet(nn.Module):
         blocks: int = 3,
         stem: int = 3,
     ) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], stem), nn.ReLU())
-        stages, width = [], filters[0]
-        for stage, out in enumerate(filters):
-            for block in range(blocks):
-                stages.append(_BasicBlock(width, out, stride=2 if stage and not block else 1))
-                width = out
-        self.body = nn.Sequential(*stages)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
-        return self.classifier(self.body(self.stem(images)).mean((2, 3)))
+        first = nn.Sequential(*_conv_bn(image_shape[0], filters[0], stem), nn.ReLU())
+        body = [_BasicBlock(*sizes) for sizes in _blocks(filters, blocks)]
+        super().__init__(nn.Sequential(*body), filters[-1], classes, stem=first)
 
 
 class _BasicBlock(nn.Module):
@@ -59,14 +85,14 @@ class _BasicBlock(nn.Module):
         return F.relu(self.shortcut(x) + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
 
 
-class ConvMixer(nn.Module):
-    """Patches, then depthwise and pointwise convolutions in turn (Trockman & Kolter 2022).
+class ConvMixer(_ImageClassifier):
+    """Patches, then alternating depthwise and pointwise convolutions (Trockman & Kolter 2022).
 
     Args:
         filters: ``(width,)``.
         classes: Number of classes.
         image_shape: ``(c, h, w)``.
-        blocks: How many pairs of a depthwise and a pointwise convolution.
+        blocks: Number of pairs of a depthwise and a pointwise convolution.
         kernel: Size of the depthwise kernels.
         patch: Size and stride of the stem.
     """
@@ -80,16 +106,11 @@ class ConvMixer(nn.Module):
         kernel: int = 7,
         patch: int = 2,
     ) -> None:
-        super().__init__()
         check_filters(filters, 1)
         (width,) = filters
-        self.stem = nn.Sequential(nn.Conv2d(image_shape[0], width, patch, patch), nn.GELU(), nn.BatchNorm2d(width))
-        self.body = nn.Sequential(*(_MixerBlock(width, kernel) for _ in range(blocks)))
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
-        return self.classifier(self.body(self.stem(images)).mean((2, 3)))
+        stem = nn.Sequential(nn.Conv2d(image_shape[0], width, patch, patch), nn.GELU(), nn.BatchNorm2d(width))
+        body = nn.Sequential(*(_MixerBlock(width, kernel) for _ in range(blocks)))
+        super().__init__(body, width, classes, stem=stem)
 
 
 class _MixerBlock(nn.Module):
@@ -102,10 +123,11 @@ class _MixerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.bn1(F.gelu(self.depthwise(x)))
-        return self.bn2(F.gelu(self.pointwise(x)))
+        mixed: Tensor = self.bn2(F.gelu(self.pointwise(x)))
+        return mixed
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(_ImageClassifier):
     """Blocks of a 7×7 depthwise convolution and an inverted bottleneck, layer-normalised (Liu et al. 2022).
 
     Args:
@@ -122,7 +144,6 @@ class ConvNeXt(nn.Module):
         image_shape: ImageShape = (3, 32, 32),
         blocks: int = 2,
     ) -> None:
-        super().__init__()
         _check_size(image_shape, len(filters))
         parts: list[nn.Module] = []
         width = image_shape[0]
@@ -131,20 +152,15 @@ class ConvNeXt(nn.Module):
             after = [] if stage else [_ChannelNorm(out)]
             parts += [*before, nn.Conv2d(width, out, 2, 2), *after, *(_NextBlock(out) for _ in range(blocks))]
             width = out
-        self.body = nn.Sequential(*parts)
-        self.norm = nn.LayerNorm(width)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
-        return self.classifier(self.norm(self.body(images).mean((2, 3))))
+        super().__init__(nn.Sequential(*parts), width, classes, norm=nn.LayerNorm(width))
 
 
 class _ChannelNorm(nn.LayerNorm):
     """Normalises over the channels of ``(n, c, h, w)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normalised: Tensor = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return normalised
 
 
 class _NextBlock(nn.Module):
@@ -159,7 +175,7 @@ class _NextBlock(nn.Module):
         return x + self.contract(F.gelu(self.expand(self.norm(self.depthwise(x)))))
 
 
-class MobileNet(nn.Module):
+class MobileNet(_ImageClassifier):
     """Inverted residuals with 3×3 depthwise convolutions and batch normalisation (Sandler et al. 2018).
 
     Args:
@@ -167,7 +183,7 @@ class MobileNet(nn.Module):
         classes: Number of classes.
         image_shape: ``(c, h, w)``.
         blocks: Blocks in each stage.
-        expansion: Times the channels inside a block.
+        expansion: Factor on the channels inside a block.
     """
 
     def __init__(
@@ -178,24 +194,15 @@ class MobileNet(nn.Module):
         blocks: int = 2,
         expansion: int = 4,
     ) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], 3), nn.ReLU6())
-        parts, width = [], filters[0]
-        for stage, out in enumerate(filters):
-            for block in range(blocks):
-                parts.append(_InvertedResidual(width, out, expansion, stride=2 if stage and not block else 1))
-                width = out
-        self.body = nn.Sequential(*parts)
-        self.head = nn.Sequential(*_conv_bn(width, 4 * width, 1), nn.ReLU6())
-        self.classifier = nn.Linear(4 * width, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
-        return self.classifier(self.head(self.body(self.stem(images))).mean((2, 3)))
+        stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], 3), nn.ReLU6())
+        body = [_InvertedResidual(*sizes, expansion) for sizes in _blocks(filters, blocks)]
+        wide = 4 * filters[-1]
+        head = nn.Sequential(*_conv_bn(filters[-1], wide, 1), nn.ReLU6())
+        super().__init__(nn.Sequential(*body), wide, classes, stem=stem, head=head)
 
 
 class _InvertedResidual(nn.Module):
-    def __init__(self, width: int, out: int, expansion: int, stride: int) -> None:
+    def __init__(self, width: int, out: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = expansion * width
         self.layers = nn.Sequential(
@@ -208,10 +215,11 @@ class _InvertedResidual(nn.Module):
         self.residual = stride == 1 and width == out
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
+        out: Tensor = self.layers(x)
+        return x + out if self.residual else out
 
 
-class VGG(nn.Module):
+class VGG(_ImageClassifier):
     """Pairs of 3×3 convolutions without normalisation, each pair followed by max-pooling (Simonyan & Zisserman 2015).
 
     Args:
@@ -223,7 +231,6 @@ class VGG(nn.Module):
     def __init__(
         self, filters: tuple[int, ...] = (32, 64, 128), classes: int = 10, image_shape: ImageShape = (3, 32, 32)
     ) -> None:
-        super().__init__()
         _check_size(image_shape, len(filters))
         parts: list[nn.Module] = []
         width = image_shape[0]
@@ -232,12 +239,16 @@ class VGG(nn.Module):
                 parts += [nn.Conv2d(first, out, 3, padding=1), nn.ReLU()]
             parts.append(nn.MaxPool2d(2))
             width = out
-        self.body = nn.Sequential(*parts)
-        self.classifier = nn.Linear(width, classes)
+        super().__init__(nn.Sequential(*parts), width, classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
-        return self.classifier(self.body(images).mean((2, 3)))
+
+def _blocks(filters: tuple[int, ...], blocks: int) -> Iterator[tuple[int, int, int]]:
+    """Yields input channels, output channels and stride of each block; all stages but the first halve the image."""
+    width = filters[0]
+    for stage, out in enumerate(filters):
+        for block in range(blocks):
+            yield width, out, 2 if stage and not block else 1
+            width = out
 
 
 def _check_size(image_shape: ImageShape, halvings: int) -> None:

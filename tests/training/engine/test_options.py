@@ -27,6 +27,7 @@ class Count(Stage):
         ("count.sizes=[3,4]", "sizes", (3, 4)),
         ("count.marks=5,6,7", "marks", (5, 6, 7)),
         ("count.marks=5", "marks", (5,)),
+        ("count.marks=()", "marks", ()),
         ("count.title=notmnist", "title", "notmnist"),
         ("count.title=7", "title", "7"),
         ("count.limit=9", "limit", 9),

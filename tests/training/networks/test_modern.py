@@ -121,13 +121,10 @@ def test_convnext_normalises_over_channels() -> None:
 @pytest.mark.parametrize(
     ("name", "filters", "shape", "message"),
     [
-        ("lenet", (2,), (3, 32, 32), "unknown network 'lenet'; there are mnist, cifar, cifar-source, resnet"),
         ("mnist", (2, 3, 4), (1, 28, 28), r"filters of length 2; got \(2, 3, 4\)"),
         ("cifar", (2, 3), (3, 32, 32), r"filters of length 3; got \(2, 3\)"),
         ("cifar-source", (2, 3, 4, 5, 6), (3, 32, 32), "filters of length 4"),
         ("convmixer", (2, 3), (3, 32, 32), "filters of length 1"),
-        ("resnet", (), (3, 32, 32), r"numbers of channels, 1 or more each; got \(\)"),
-        ("vgg", (2, 0), (3, 32, 32), r"numbers of channels, 1 or more each; got \(2, 0\)"),
         ("cifar", (2, 3, 4), (3, 23, 23), r"size 24 or more; got \(3, 23, 23\)"),
         ("cifar-source", (2, 3, 4, 5), (3, 32, 40), r"size 32 or more; got \(3, 32, 40\)"),
         (
