@@ -5,7 +5,6 @@ from dwp_init.errors import PriorDownloadError as PriorDownloadError
 from dwp_init.errors import PriorError as PriorError
 from dwp_init.errors import PriorNotFoundError as PriorNotFoundError
 from dwp_init.files import save_prior as save_prior
-from dwp_init.initialize import Report as Report
 from dwp_init.initialize import apply_ as apply_
 from dwp_init.priors import Autoregressive as Autoregressive
 from dwp_init.priors import Flow as Flow
@@ -19,6 +18,7 @@ from dwp_init.priors import Prior as Prior
 from dwp_init.priors import register as register
 from dwp_init.registry import list_priors as list_priors
 from dwp_init.registry import load_prior as load_prior
+from dwp_init.report import Report as Report
 from dwp_init.sets import SETS as SETS
 from dwp_init.sets import PriorSet as PriorSet
 from dwp_init.version import __version__ as __version__

@@ -1,32 +1,38 @@
-"""`apply_`: draw the kernels of the layers chosen, write them all or none."""
+"""``apply_``: choose the layers, draw their kernels, write all of them or none."""
 
 import copy
 import hashlib
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dwp_init import layers as conv
-from dwp_init.choice import Choice, Layers, Priors, check_choice, choose, load_rules, unused_priors
+from dwp_init.access import Access
+from dwp_init.choice import Choice, Layers, check_plan, choose
+from dwp_init.convolutions import Layer
+from dwp_init.options import check_flag, check_instance, check_one_of
+from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
 from dwp_init.priors.base import whole_number
 from dwp_init.report import Drawn, Report
+from dwp_init.rules import PriorsByPattern, load_rules
 
-SCALES = ("fan_in", "prior")
+Scale = Literal["fan_in", "prior"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 def apply_(
     model: nn.Module,
-    prior: Priors | Mapping[str, Priors],
+    prior: PriorsByPattern,
     *,
     layers: Layers | None = None,
-    scale: str = "fan_in",
+    scale: Scale = "fan_in",
     noise: bool = True,
     orthogonal: bool | None = None,
     resize: bool = False,
@@ -42,216 +48,222 @@ def apply_(
 ) -> Report:
     """Draws the weights of a model's 2-D convolutions from learned priors, in place.
 
-    Each k×k kernel of a ``Conv2d`` or ``ConvTranspose2d`` (any stride, padding, dilation, groups) is drawn
-    independently (Eq. 5), on the device of its weight and in float32, then cast to the weight's dtype. A prior that
-    differs by depth, such as :class:`dwp_init.MixtureByDepth`, takes a layer's place among the model's convolutions
-    with kernels larger than 1×1, in the order of its modules, for that: 0 the first, 1 the last. Biases and all
-    other parameters stay as they are. If anything fails, no weight has changed. A weight that is made from others is
-    written through them: what ``weight_norm`` then gives is the draw, while ``spectral_norm`` and others without an
-    exact inverse rescale it; the report tells the scale that results, under ``spectral_norm`` until its estimate is
-    updated by the first forward passes in training.
+    Each k×k kernel of a ``Conv2d`` or ``ConvTranspose2d`` is drawn independently (Eq. 5), whatever the stride, padding,
+    dilation and groups of the layer. Kernels are drawn on the device of the weight in float32 and then cast to the
+    dtype of the weight. Biases and all other parameters do not change. If anything fails, no weight has changed.
 
-    Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` crosses dots. A single layer
-    may be the model; its name is ``""``.
+    Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer. The depth is the position
+    among the model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1.
 
-    The default of ``scale`` rests on ``training/results/converge_mnist.csv``: there ``"fan_in"`` trains the paper's
-    network faster than ``"prior"`` at every step measured. A dense VAE's draws without ``noise`` are
-    level with those with it at first, and up to half a point ahead later.
+    If a weight is computed from other tensors, these tensors are written. With ``weight_norm`` the weight is then
+    exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw. The report
+    shows the resulting scale; under ``spectral_norm`` it is valid until the first forward passes in training mode
+    update the estimate of the norm.
+
+    Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` also matches dots. A single
+    layer can be passed as the model; its name is ``""``.
 
     Args:
-        model: The model; its mode, its ``Parameter`` objects and their ``requires_grad`` and memory format stay.
-        prior: A prior's name, folder, repository on the Hugging Face Hub (``user/name@revision``) or object; a set of
-            priors by kind of layer, by its name (``"natural"``) or as a :class:`dwp_init.PriorSet`; several of those,
-            of which each layer takes the first of its kernel size; or a mapping from patterns of layer names
-            (``"stem.*"``) to those, of which the first match counts.
-        layers: Narrows the choice: a pattern, several, or a predicate of name and module.
-        scale: ``"fan_in"`` rescales each layer's draw, by its own root mean square, to He's √(2 / fan_in), where a
-            transposed convolution's fan-in is over the stride²; ``"prior"`` keeps the scale of the source networks.
-        noise: ``False`` draws a VAE's decoder mean without the noise of p(w|z), as the paper's authors did, and of a
-            kernel density the learned kernels themselves; other families have no such step, and it is an error.
-        orthogonal: Whether output channels are made orthogonal within each group, before scaling: from each output
-            channel's weights their mean is subtracted, and the nearest matrix with orthonormal rows
-            ``(out, in · k · k)`` taken. Independent draws (Eq. 5) make the channels of a deep network more and more
-            alike; these do not. Kernels stay much as they were drawn where a layer has many inputs, and become
-            rougher, up to white noise, the more outputs it has for each input, as wide stems have. With one input
-            channel per group, as in depthwise layers, kernels without their means are only scaled to one norm; with as
-            many outputs as weights for each, or more, only the means go. By default as a set of priors says:
-            ``"natural"`` does; elsewhere not.
-        resize: Whether a layer of two-dimensional kernels of a size that no prior has takes the prior of the nearest
-            size, its draws resampled bilinearly and kept at their root mean square.
-        seed: Makes each layer's draw a function of the seed and of the layer's name alone, and leaves the global
-            random state as it is. Another kind of device, or a wrapper that renames the layers, gives other numbers.
+        model: The model. Its mode, its ``Parameter`` objects, their ``requires_grad`` and their memory format stay the
+            same.
+        prior: A prior: its name, its folder, its repository on the Hugging Face Hub (``user/name@revision``) or the
+            object. Or a set of priors by kind of layer: its name (``"natural"``) or a :class:`dwp_init.PriorSet`. Or
+            several of those, of which each layer takes the first one of its kernel size. Or a mapping from patterns of
+            layer names (``"stem.*"``) to any of these, of which the first pattern that matches counts.
+        layers: The layers to draw: a pattern of their names, several patterns, or a predicate of name and module. All
+            layers by default.
+        scale: ``"fan_in"`` rescales the draw of each layer to the root mean square √(2 / fan_in) of He et al. (2015),
+            where the fan-in of a transposed convolution is divided by the product of its strides. ``"prior"`` keeps the
+            scale of the source networks. In ``training/results/converge_mnist.csv`` the paper's network trains faster
+            with ``"fan_in"`` than with ``"prior"`` at every step measured.
+        noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
+            authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
+            step. In the same file, draws of a dense VAE without noise are level with noisy ones at first, and up to
+            half a point of accuracy better later.
+        orthogonal: Whether to make the output channels of each group orthogonal, before scaling. The mean of each
+            output channel's weights is subtracted, and the matrix ``(out, in · k · k)`` is replaced by the nearest one
+            with orthonormal rows. With independent draws (Eq. 5) the channels of a deep network become more and more
+            alike; this prevents it. Kernels change little in a layer with many inputs. The more outputs there are for
+            each input, as in wide stems, the rougher they become, up to white noise. With one input channel per group,
+            as in depthwise layers, kernels without their means are scaled to the same norm instead. If an output
+            channel has at most as many weights as there are output channels, only the means are subtracted. ``None``
+            takes the default of the set of priors, which is ``True`` for ``"natural"``, and ``False`` without a set.
+        resize: Whether a layer whose kernel size no prior has takes the prior of the nearest size. The draws are
+            resampled bilinearly, and their root mean square is kept. Kernels must have at least two rows and columns.
+        seed: Makes the draw of each layer a function of the seed and the layer's name alone; the global random state
+            does not change. Other types of devices, and wrappers that rename layers, give other draws.
         generator: Source of randomness on the device of the weights, as in ``torch.nn.init``.
-        strict: Whether a chosen convolution with a kernel larger than 1×1 that no prior fits, or a prior that no layer
-            takes, is an error; of a set one that is taken is enough.
-        dry_run: Whether to report only.
-        revision: Of the one prior that is given by name or repository; for several, write ``user/name@revision``.
-        cache_dir: This and the next three are as in :func:`dwp_init.load_prior`.
-        token: See ``cache_dir``.
-        local_files_only: See ``cache_dir``.
-        endpoint: See ``cache_dir``.
+        strict: Whether it is an error if no prior fits one of the chosen convolutions with kernels larger than 1×1, or
+            if no layer takes one of the priors. For a set, one prior that is taken is enough.
+        dry_run: Whether to make the report only, without drawing anything.
+        revision: Revision of the prior, if only one is given and by its name. For several, write
+            ``user/name@revision``.
+        cache_dir: As in :func:`dwp_init.load_prior`.
+        token: As in :func:`dwp_init.load_prior`.
+        local_files_only: As in :func:`dwp_init.load_prior`.
+        endpoint: As in :func:`dwp_init.load_prior`.
 
     Returns:
-        A report of the layers drawn and of those left alone, each with its reason.
+        A report of the layers drawn and of the layers skipped, each with the reason.
 
     Raises:
-        TypeError: ``model`` is no module, or another argument has a wrong type.
-        ValueError: No layer fits, a pattern matches nothing, a prior is unknown or corrupt, a value is wrong or
-            without effect, or a draw has no finite scale.
-        RuntimeError: A layer could not be drawn or written; nothing was changed.
-        FileNotFoundError: A prior's folder lacks one of its files.
-        PriorError: A prior could not be had from the Hub; :func:`dwp_init.load_prior` names the kinds.
+        TypeError: ``model`` is not a module, or another argument has a wrong type.
+        ValueError: No layer fits, a pattern matches no layer, a prior is unknown or corrupt, a value is wrong or has no
+            effect, or the scale of a draw is not finite.
+        RuntimeError: A layer could not be drawn or written; the model has not changed.
+        FileNotFoundError: The folder of a prior lacks one of its files.
+        PriorError: A prior could not be loaded from the Hub; :func:`dwp_init.load_prior` lists the subclasses.
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
     seed = None if seed is None else whole_number(seed, "seed")
-    flags = {"noise": noise, "resize": resize} | ({} if orthogonal is None else {"orthogonal": orthogonal})
-    _check_arguments(model, scale, flags, seed, generator)
-    hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only, "endpoint": endpoint}
-    rules = load_rules(prior, hub if revision is None else {"revision": revision, **hub})
-    plan, left = choose(model, rules, layers, resize)
-    skipped = {name: skip.reason for name, skip in left.items()}
-    unused = unused_priors(rules, plan)
-    check_choice(model, rules, plan, left, unused, strict)
-    _check_effect(plan, noise, generator)
-    before = [_rms(conv.read_weight(choice.module)) for choice in plan]
-    after = (
-        [None] * len(plan) if dry_run else _write(plan, _draw(plan, _How(scale, noise, orthogonal), seed, generator))
+    check_instance("model", model, nn.Module, "torch.nn.Module")
+    check_flag("resize", resize)
+    options = _Options(scale, noise, orthogonal, seed, generator)
+    access = Access(
+        revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint
     )
+    rules = load_rules(prior, access)
+    plan = choose(model, rules, layers, resize)
+    check_plan(plan, rules, strict)
+    _check_effect(plan.choices, options)
+    before = [_rms(choice.layer.weight.read()) for choice in plan.choices]
+    after = [None for _ in plan.choices] if dry_run else _write(_draw(plan.choices, options))
     drawn = [
-        Drawn(choice.layer, choice.kind, choice.prior_text, choice.depth, *scales)
-        for choice, *scales in zip(plan, before, after, strict=True)
+        Drawn(layer.name, layer.description, choice.prior_text, layer.depth, rms_before, rms_after)
+        for choice, rms_before, rms_after in zip(plan.choices, before, after, strict=True)
+        for layer in [choice.layer]
     ]
-    return Report(drawn, skipped, unused, dry_run)
+    return Report(drawn, {name: skip.reason for name, skip in plan.skipped.items()}, plan.unused, dry_run)
 
 
-class _How(NamedTuple):
-    """The options of a draw."""
+@dataclass(frozen=True)
+class _Options:
+    """How kernels are drawn; see :func:`apply_`."""
 
-    scale: str
+    scale: Scale
     noise: bool
     orthogonal: bool | None
+    seed: int | None
+    generator: torch.Generator | None
+
+    def __post_init__(self) -> None:
+        check_one_of("scale", self.scale, SCALES)
+        check_flag("noise", self.noise)
+        if self.orthogonal is not None:
+            check_flag("orthogonal", self.orthogonal)
+        if self.generator is not None:
+            check_instance("generator", self.generator, torch.Generator, "torch.Generator")
+            if self.seed is not None:
+                raise ValueError(f"give seed={self.seed} or generator=..., not both")
+
+    def source(self, layer: Layer) -> torch.Generator | None:
+        """Returns the source of randomness for a layer; ``None`` for the global one."""
+        if self.seed is None:
+            return self.generator
+        digest = hashlib.sha256(f"{self.seed}:{layer.name}".encode()).digest()
+        return torch.Generator(layer.weight.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _check_arguments(
-    model: nn.Module,
-    scale: str,
-    flags: Mapping[str, bool],
-    seed: int | None,
-    generator: torch.Generator | None,
-) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    if scale not in SCALES:
-        raise ValueError(f"scale must be one of {', '.join(map(repr, SCALES))}; got {scale!r}")
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False; got {value!r}")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
-    if seed is not None and generator is not None:
-        raise ValueError(f"give seed={seed} or generator=..., not both")
+class _Draw(NamedTuple):
+    """New values for the tensors from which a layer's weight is made."""
+
+    layer: Layer
+    values: list[Tensor]
 
 
-def _check_effect(plan: list[Choice], noise: bool, generator: torch.Generator | None) -> None:
-    if not noise and not any(choice.rule.prior.has_noise for choice in plan):
-        names = ", ".join(sorted({choice.rule.name for choice in plan}))
-        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; drop it")
-    for choice in plan if generator is not None else ():
-        device, found = conv.stored_tensors(choice.module)[-1].device, generator.device
+def _check_effect(choices: list[Choice], options: _Options) -> None:
+    if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
+        names = ", ".join(sorted({choice.rule.name for choice in choices}))
+        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
+    if options.generator is None:
+        return
+    found = options.generator.device
+    for layer, _ in choices:
+        device = layer.weight.device
         if (found.type, found.index or 0) != (device.type, device.index or 0):
             raise ValueError(
-                f"generator is on {found}, but layer {choice.layer or '(model)'!r} is on {device}; make one "
+                f"generator is on {found}, but layer {layer.label!r} is on {device}; make one "
                 f"with torch.Generator({str(device)!r}), or give seed="
             )
 
 
-def _draw(
-    plan: list[Choice], how: _How, seed: int | None, generator: torch.Generator | None
-) -> list[tuple[str, Tensor, Tensor]]:
-    """Returns layers' names, each with a stored tensor and its new value; changes nothing."""
+def _draw(choices: list[Choice], options: _Options) -> list[_Draw]:
+    """Draws all layers; the model does not change."""
     priors: dict[tuple[Prior, torch.device], Prior] = {}
-    staged = []
-    for choice in plan:
-        stored = conv.stored_tensors(choice.module)
-        device, dtype = stored[-1].device, stored[-1].dtype
-        prior = choice.rule.prior.at(choice.depth)
-        here = (prior, device)
-        try:
+    draws: list[_Draw] = []
+    for choice in choices:
+        layer = choice.layer
+        prior = choice.rule.prior.at(layer.depth)
+        here = (prior, layer.weight.device)
+        with _explained(layer, "drawn", keep=ValueError):
             if here not in priors:
-                priors[here] = copy.deepcopy(prior).to(device, torch.float32).eval()
-            source = generator if seed is None else _seeded(device, seed, choice.layer)
-            weight = _draw_weight(choice, priors[here], how, source, dtype)
-            values = conv.values_to_store(choice.module, weight)
-            conv.check_shapes(stored, values)
-        except Exception as error:
-            kind = ValueError if isinstance(error, ValueError) else RuntimeError
-            raise kind(
-                f"nothing was changed: layer {choice.layer or '(model)'!r} could not be drawn: {error}"
-            ) from error
-        staged.extend((choice.layer, *pair) for pair in zip(stored, values, strict=True))
-    return staged
+                priors[here] = copy.deepcopy(prior).to(layer.weight.device, torch.float32).eval()
+            draws.append(_Draw(layer, layer.weight.values_for(_draw_weight(choice, priors[here], options))))
+    return draws
 
 
-def _draw_weight(
-    choice: Choice, prior: Prior, how: _How, generator: torch.Generator | None, dtype: torch.dtype
-) -> Tensor:
-    module, shape = choice.module, choice.shape
-    count = shape.numel() // shape[2:].numel() // prior.kernel_shape[0]
+def _draw_weight(choice: Choice, prior: Prior, options: _Options) -> Tensor:
+    layer, dtype = choice.layer, choice.layer.weight.dtype
+    count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
+    orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     with torch.autocast(prior.device.type, enabled=False):
-        kernels = prior.sample(count, generator, noise=how.noise)
-        drawn = _checked_rms(kernels.to(dtype) if how.scale == "prior" else kernels, choice)
-        if kernels.shape[2:] != shape[2:]:
-            kernels = F.interpolate(kernels, tuple(shape[2:]), mode="bilinear", antialias=True)
-        orthogonal = choice.rule.orthogonal if how.orthogonal is None else how.orthogonal
+        kernels = prior.sample(count, options.source(layer), noise=options.noise)
+        drawn = _checked_rms(kernels.to(dtype) if options.scale == "prior" else kernels, choice)
+        if choice.resized:
+            kernels = F.interpolate(kernels, tuple(layer.size), mode="bilinear", antialias=True)
         if orthogonal:
-            kernels = conv.orthogonal_channels(kernels, module.groups, conv.inputs_per_group(module, shape))
-    weight = conv.arrange(module, kernels, shape)
-    if how.scale == "prior" and not orthogonal and choice.rule.size == shape[2:]:
+            kernels = orthogonal_channels(kernels, layer.groups, layer.inputs)
+    weight = layer.arrange(kernels)
+    if options.scale == "prior" and not orthogonal and not choice.resized:
         return weight.to(dtype)
-    wanted = conv.he_rms(module, shape) if how.scale == "fan_in" else drawn
+    wanted = layer.he_rms if options.scale == "fan_in" else drawn
     return (weight * (wanted / _checked_rms(weight, choice))).to(dtype)
 
 
 def _checked_rms(weight: Tensor, choice: Choice) -> float:
     found = _rms(weight)
     if not (math.isfinite(found) and found > 0):
-        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found}; fit it anew")
+        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found}; fit it again")
     return found
 
 
-def _write(plan: list[Choice], staged: list[tuple[str, Tensor, Tensor]]) -> list[float]:
-    """Writes all values and returns the scales that they give, or puts everything back and raises."""
+def _write(draws: list[_Draw]) -> list[float]:
+    """Writes all draws and returns the scales of the weights, or puts everything back and raises."""
+    layers = [layer for layer, _ in draws]
+    cached = {layer.module: vars(layer.module)["weight"] for layer in layers if "weight" in vars(layer.module)}
     old: list[tuple[Tensor, Tensor]] = []
-    plain = [(choice.module, vars(choice.module)["weight"]) for choice in plan if "weight" in vars(choice.module)]
     scales: list[float] = []
     with torch.no_grad():
         try:
-            while staged:
-                layer, tensor, value = staged.pop()
-                old.append((tensor, tensor.detach().clone(memory_format=torch.preserve_format)))
-                tensor.copy_(value)
-            for choice in plan:
-                layer = choice.layer
-                conv.refresh(choice.module)
-                scales.append(_rms(conv.read_weight(choice.module)))
-        except BaseException as error:
+            while draws:  # so that each draw is freed once it is written
+                layer, values = draws.pop()
+                with _explained(layer, "written"):
+                    for tensor, value in zip(layer.weight.stored, values, strict=True):
+                        old.append((tensor, tensor.detach().clone(memory_format=torch.preserve_format)))
+                        tensor.copy_(value)
+            for layer in layers:
+                with _explained(layer, "written"):
+                    layer.weight.refresh()
+                    scales.append(_rms(layer.weight.read()))
+        except BaseException:
             for tensor, value in reversed(old):
-                with suppress(Exception):  # the tensor that cannot be written was not
+                with suppress(Exception):  # a tensor that cannot be written has not changed
                     tensor.copy_(value)
-            for module, weight in plain:
+            for module, weight in cached.items():
                 module.weight = weight
-            if not isinstance(error, Exception):
-                raise
-            raise RuntimeError(
-                f"nothing was changed: layer {layer or '(model)'!r} could not be written: {error}"
-            ) from error
+            raise
     return scales
 
 
-def _seeded(device: torch.device, seed: int, layer: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}:{layer}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+@contextmanager
+def _explained(layer: Layer, done: str, keep: type[Exception] | None = None) -> Generator[None, None, None]:
+    """Turns errors into a ``RuntimeError`` that names the layer, or an error of the class ``keep`` into one of it."""
+    try:
+        yield
+    except Exception as error:
+        kind = keep if keep is not None and isinstance(error, keep) else RuntimeError
+        raise kind(f"nothing was changed: layer {layer.label!r} could not be {done}: {error}") from error
 
 
 def _rms(weight: Tensor) -> float:

@@ -1,16 +1,19 @@
-"""A picture of kernels: a contact sheet, and a PNG writer that needs only the standard library."""
+"""Pictures of kernels: contact sheets, and a PNG writer that needs only the standard library."""
 
 import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from dwp_init.options import check_instance, check_one_of
 from dwp_init.storage import tensor_bytes, write_bytes
 
-COLORS = ("diverging", "grey")
+Colors = Literal["diverging", "grey"]
+COLORS: tuple[Colors, ...] = get_args(Colors)
 
 
 def kernel_sheet(
@@ -18,34 +21,35 @@ def kernel_sheet(
     columns: int | None = None,
     zoom: int = 8,
     *,
-    colors: str = "diverging",
+    colors: Colors = "diverging",
     common_scale: bool = False,
 ) -> Tensor:
-    """Lays kernels out in rows, left to right, with a line of one pixel around each.
+    """Arranges kernels in rows from left to right, separated by lines of one pixel.
 
-    The channels of a kernel lie side by side, each a tile of its own. Cells without a kernel have the line's color.
+    Each channel of a kernel is a tile of its own, next to the kernel's other channels. Cells without a kernel have the
+    color of the lines.
 
     Args:
-        kernels: ``(n, c, k, k)``.
-        columns: Kernels in a row; by default about as many as there are rows.
-        zoom: Pixels along each side of a weight.
-        colors: ``diverging`` from blue over white at 0 to red, or ``grey`` from black over mid-grey at 0 to white.
-        common_scale: Whether one largest absolute value scales all kernels; by default each is scaled by its own.
+        kernels: Kernels of shape ``(n, c, k, k)``.
+        columns: Number of kernels in a row; by default about the number of rows.
+        zoom: Side of the square of pixels that shows one weight.
+        colors: ``"diverging"`` from blue over white at 0 to red, or ``"grey"`` from black over mid-grey at 0 to white.
+        common_scale: Whether all kernels are scaled by the largest absolute value among them; by default each kernel is
+            scaled by its own.
 
     Returns:
-        Pixels ``(height, width, 3)``, uint8.
+        Pixels of shape ``(height, width, 3)``, uint8.
 
     Raises:
-        TypeError: ``kernels`` is no tensor.
-        ValueError: There are no kernels, they have another shape, NaN or infinite values, or an option is wrong.
+        TypeError: ``kernels`` is not a tensor.
+        ValueError: There are no kernels, they have a wrong shape, NaN or infinite values, or an option is wrong.
     """
     _check_kernels(kernels)
     columns = math.ceil(math.sqrt(len(kernels))) if columns is None else columns
     for name, value in {"columns": columns, "zoom": zoom}.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
-    if colors not in COLORS:
-        raise ValueError(f"colors must be one of {', '.join(map(repr, COLORS))}; got {colors!r}")
+    check_one_of("colors", colors, COLORS)
     tiles = _paint(_scaled(kernels, common_scale), colors).flatten(0, 1)
     tiles = tiles.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     line = 128 if colors == "diverging" else 255
@@ -53,13 +57,17 @@ def kernel_sheet(
 
 
 def write_png(path: str | Path, pixels: Tensor) -> Path:
-    """Writes pixels ``(height, width, 3)``, uint8, as a PNG file, whole or not at all.
+    """Writes pixels as a PNG file; if it fails, an existing file does not change.
+
+    Args:
+        path: Path of the file, ending in ``.png``.
+        pixels: Pixels of shape ``(height, width, 3)``, uint8.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The path does not end in ``.png``, or ``pixels`` has another shape or dtype.
+        ValueError: The path does not end in ``.png``, or ``pixels`` has a wrong shape or dtype.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -75,8 +83,7 @@ def write_png(path: str | Path, pixels: Tensor) -> Path:
 
 
 def _check_kernels(kernels: Tensor) -> None:
-    if not isinstance(kernels, Tensor):
-        raise TypeError(f"kernels must be a tensor; got {type(kernels).__name__}")
+    check_instance("kernels", kernels, Tensor, "tensor")
     if kernels.dim() != 4 or not kernels.numel():
         raise ValueError(f"kernels must have shape (n, c, k, k), none of them 0; got {tuple(kernels.shape)}")
     wrong = (~kernels.isfinite()).sum().item()
@@ -85,14 +92,14 @@ def _check_kernels(kernels: Tensor) -> None:
 
 
 def _scaled(kernels: Tensor, common: bool) -> Tensor:
-    """Divides by the largest absolute value, of each kernel or of all: to [-1, 1]."""
+    """Scales each kernel, or all kernels by a common factor, such that the largest absolute value is 1."""
     kernels = kernels.detach().cpu().double()
     largest = kernels.abs().max() if common else kernels.abs().amax((1, 2, 3), keepdim=True)
     return kernels / torch.where(largest > 0, largest, 1.0)
 
 
-def _paint(values: Tensor, colors: str) -> Tensor:
-    """Maps values in [-1, 1], of any shape, to uint8 colors in a new last dimension of 3."""
+def _paint(values: Tensor, colors: Colors) -> Tensor:
+    """Maps values in [-1, 1] of any shape to uint8 colors, in a new last dimension of size 3."""
     if colors == "grey":
         rgb = ((values + 1) / 2).unsqueeze(-1).expand(*values.shape, 3)
     else:
@@ -101,7 +108,7 @@ def _paint(values: Tensor, colors: str) -> Tensor:
 
 
 def _tile(tiles: Tensor, columns: int, line: int) -> Tensor:
-    """Joins tiles ``(n, height, width, 3)`` to rows of ``columns``, with lines between and around them."""
+    """Arranges tiles ``(n, height, width, 3)`` in rows of ``columns``, with lines between and around them."""
     n, height, width, _ = tiles.shape
     rows = math.ceil(n / columns)
     cells = tiles.new_full((rows * columns, height + 1, width + 1, 3), line)

@@ -4,30 +4,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwp_init.layers import KINDS
+from dwp_init.convolutions import KINDS, Kind
+from dwp_init.options import check_flag
 from dwp_init.priors import Prior
+
+PriorName = str | Path | Prior
 
 
 @dataclass(frozen=True)
 class PriorSet:
-    """Names the priors that each kind of convolution takes, where kernels of one size differ by kind.
+    """A set of priors in which each kind of convolution has its own.
 
-    A layer's kind is *depthwise* where each of its input channels is a group of its own; *stem* where it is the model's
-    first convolution with kernels larger than 1×1 and has one group; and *dense* otherwise. A stem that no prior for
-    stems fits takes one for dense layers.
+    A layer is *depthwise* if each of its input channels is a group of its own. It is the *stem* if it is the model's
+    first convolution with kernels larger than 1×1 and has one group. All other layers are *dense*. If no prior for
+    stems fits the stem, it takes a prior for dense layers.
 
     Args:
-        stem: Names, folders or priors, of all input channels jointly, such as ``(3, k, k)`` for colour images; a stem
-            with other channels takes none of these.
-        dense: The same for dense layers, grouped ones included.
-        depthwise: The same for depthwise layers.
-        orthogonal: Whether ``apply_`` makes output channels orthogonal, where it is not told otherwise.
-        name: What it is called.
+        stem: Names, folders or priors for the stem. They model the kernels of all input channels jointly, such as
+            ``(3, k, k)`` for colour images; a stem with another number of channels takes none of them.
+        dense: Names, folders or priors for dense layers, grouped ones included.
+        depthwise: Names, folders or priors for depthwise layers.
+        orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set.
+        name: Name of the set in reports and messages.
+
+    Raises:
+        TypeError: An argument has a wrong type.
+        ValueError: The set is empty.
     """
 
-    stem: tuple[str | Path | Prior, ...] = ()
-    dense: tuple[str | Path | Prior, ...] = ()
-    depthwise: tuple[str | Path | Prior, ...] = ()
+    stem: tuple[PriorName, ...] = ()
+    dense: tuple[PriorName, ...] = ()
+    depthwise: tuple[PriorName, ...] = ()
     orthogonal: bool = False
     name: str = "PriorSet"
 
@@ -35,17 +42,20 @@ class PriorSet:
         for kind in KINDS:
             given = getattr(self, kind)
             if not isinstance(given, (tuple, list)):
-                raise TypeError(f"{kind}= takes a tuple of names, folders or priors; got {given!r}")
-        if not isinstance(self.orthogonal, bool):
-            raise TypeError(f"orthogonal= is True or False; got {self.orthogonal!r}")
-        if not isinstance(self.name, str) or not self.name:
-            raise TypeError(f"name= is what the set is called, a str; got {self.name!r}")
+                raise TypeError(f"{kind} must be a tuple of names, folders or priors; got {given!r}")
+        check_flag("orthogonal", self.orthogonal)
+        _check_name(self.name)
         if not any(self):
-            raise ValueError(f"a PriorSet needs a prior for one kind at least: {', '.join(KINDS)}")
+            raise ValueError(f"a PriorSet needs at least one prior, for one of the kinds {', '.join(KINDS)}")
 
-    def __iter__(self) -> Iterator[tuple[str, str | Path | Prior]]:
-        """Yields each prior with its kind, those for stems first."""
-        return ((kind, like) for kind in KINDS for like in getattr(self, kind))
+    def __iter__(self) -> Iterator[tuple[Kind, PriorName]]:
+        """Yields each prior with the kind of layer that it is for, those for stems first."""
+        return ((kind, prior) for kind in KINDS for prior in getattr(self, kind))
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name must be a str that is not empty; got {name!r}")
 
 
 _NATURAL = PriorSet(

@@ -20,8 +20,8 @@ def test_report_prints_a_table_and_the_rest_by_reason() -> None:
         "layer    kind            prior         depth  rms before  rms after",
         "conv     Conv2d 8×1×7×7  notmnist-7x7  0.00   0.1235      0.2",
         "(model)  Conv2d 8×1×5×5  mine          0.33   1           (dry run)",
-        "left alone: (model): empty",
-        "left alone: bn0, bn1, bn2, … 2 more: not a convolution",
+        "skipped: (model): empty",
+        "skipped: bn0, bn1, bn2, … 2 more: not a convolution",
         "no layer took: notmnist-5x5, other",
     ]
 

@@ -1,20 +1,11 @@
 """Sets of priors: which kind of layer takes which prior."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
 
-from dwp_init import SETS, Gaussian, PriorSet, apply_, load_prior
-from dwp_init.layers import KINDS, kinds
-
-Fit = Callable[..., Gaussian]
-
-
-def named(prior: Gaussian, name: str) -> Gaussian:
-    prior.details["name"] = name
-    return prior
+from dwp_init import SETS, PriorSet, apply_, load_prior
+from tests.models import Fit, named
 
 
 @pytest.fixture
@@ -38,22 +29,6 @@ def network(channels: int = 3) -> nn.Sequential:
         nn.ConvTranspose2d(6, 6, 3, groups=6),
         nn.Conv2d(6, 6, (1, 3)),
     )
-
-
-@pytest.mark.parametrize(
-    ("layer", "first", "expected"),
-    [
-        (nn.Conv2d(3, 8, 3), True, ("stem", "dense")),
-        (nn.Conv2d(1, 8, 3), True, ("stem", "dense")),
-        (nn.Conv2d(3, 8, 3), False, ("dense",)),
-        (nn.Conv2d(4, 8, 3, groups=2), True, ("dense",)),
-        (nn.Conv2d(4, 8, 3, groups=4), True, ("depthwise",)),
-        (nn.ConvTranspose2d(4, 4, 3, groups=4), False, ("depthwise",)),
-        (nn.Conv2d(4, 12, 3, groups=4), False, ("depthwise",)),
-    ],
-)
-def test_kinds(layer: nn.Conv2d, first: bool, expected: tuple[str, ...]) -> None:
-    assert kinds(layer, layer.weight.shape, first) == expected and set(expected) <= set(KINDS)
 
 
 def test_each_layer_takes_the_prior_of_its_kind_and_size(prior_set: PriorSet) -> None:
@@ -87,7 +62,7 @@ def test_a_layer_whose_attributes_are_stale_counts_by_its_weight(prior_set: Prio
     assert [row.prior for row in apply_(nn.Sequential(nn.Conv2d(3, 4, 3), layer), prior_set).drawn][1] == "depthwise"
 
 
-def test_one_by_one_layers_are_no_stems(gaussian: Fit) -> None:
+def test_a_one_by_one_layer_is_not_a_stem(gaussian: Fit) -> None:
     pointwise = PriorSet(stem=(gaussian(1, 3), gaussian(3, 3)), dense=(named(gaussian(1), "point"),))
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 1))
     assert [row.prior for row in apply_(model, pointwise).drawn][1] == "point"
@@ -119,7 +94,7 @@ def test_the_stem_is_the_first_of_the_model_though_others_are_asked_for(prior_se
     assert [row.prior for row in apply_(model, prior_set, layers="1").drawn] == ["dense"]
 
 
-def test_priors_beside_a_set_go_before_it_if_they_stand_before_it(prior_set: PriorSet, gaussian: Fit) -> None:
+def test_priors_before_a_set_have_precedence_and_priors_after_it_do_not(prior_set: PriorSet, gaussian: Fit) -> None:
     mine = named(gaussian(3), "any")
     assert {row.prior for row in apply_(network(), [mine, prior_set]).drawn} == {"any"}
     after = apply_(network(), [prior_set, mine])
@@ -128,7 +103,7 @@ def test_priors_beside_a_set_go_before_it_if_they_stand_before_it(prior_set: Pri
     assert {row.layer: row.prior for row in by_pattern.drawn}["3"] == "any"
 
 
-def test_a_set_that_no_layer_takes_from_is_unused_as_one(prior_set: PriorSet, gaussian: Fit) -> None:
+def test_a_set_from_which_no_layer_takes_a_prior_is_unused_as_a_whole(prior_set: PriorSet, gaussian: Fit) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 7))
     report = apply_(model, [gaussian(7), prior_set])
     assert report.unused == ["mine"]
@@ -141,14 +116,14 @@ def test_a_set_that_no_layer_takes_from_is_unused_as_one(prior_set: PriorSet, ga
 def test_helpful_errors(prior_set: PriorSet, gaussian: Fit) -> None:
     with pytest.raises(ValueError, match="'dense' and 'Gaussian' are both for 3×3 kernels of dense layers; keep one"):
         apply_(network(), [prior_set, PriorSet(dense=(gaussian(3),))])
-    with pytest.raises(TypeError, match="stem= takes a tuple of names, folders or priors; got 'notmnist-7x7'"):
+    with pytest.raises(TypeError, match="stem must be a tuple of names, folders or priors; got 'notmnist-7x7'"):
         PriorSet(stem="notmnist-7x7")
-    with pytest.raises(ValueError, match="a PriorSet needs a prior for one kind at least: stem, dense, depthwise"):
+    with pytest.raises(ValueError, match="at least one prior, for one of the kinds stem, dense, depthwise"):
         PriorSet()
-    with pytest.raises(TypeError, match="orthogonal= is True or False; got 1"):
+    with pytest.raises(TypeError, match="orthogonal must be True or False; got 1"):
         PriorSet(dense=(gaussian(3),), orthogonal=1)
     for name in ("", 5):
-        with pytest.raises(TypeError, match=f"name= is what the set is called, a str; got {name!r}"):
+        with pytest.raises(TypeError, match=f"name must be a str that is not empty; got {name!r}"):
             PriorSet(dense=(gaussian(3),), name=name)
     with pytest.raises(ValueError, match="none has 3×3 kernels of a depthwise layer, as 'Gaussian' needs; the model"):
         apply_(nn.Conv2d(8, 8, 3), PriorSet(depthwise=(gaussian(3),)))

@@ -26,7 +26,7 @@ class Layer:
     Args:
         checkpoint: Where it is from.
         name: Its tensor.
-        kind: One of :data:`dwp_init.layers.KINDS`.
+        kind: One of :data:`dwp_init.convolutions.KINDS`.
         depth: Its place among the spatial convolutions, from 0, the first, to 1, the last.
         entry: Its type and shape there, ``(out, in/groups, k, k)``.
     """

@@ -30,7 +30,7 @@ class Settings:
     """What is harvested, and how.
 
     Args:
-        kind: One of :data:`dwp_init.layers.KINDS`; all by default.
+        kind: One of :data:`dwp_init.convolutions.KINDS`; all by default.
         size: The kernels' height and width; all by default.
         per_layer: Kernels taken of each tensor at most, at random.
         min_norm: Dropped are kernels whose Euclidean norm is below this times the 95 % quantile of their tensor's, as

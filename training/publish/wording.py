@@ -20,7 +20,7 @@ from dwp_init import (
     MixtureByDepth,
     Prior,
 )
-from dwp_init.layers import KINDS
+from dwp_init.convolutions import KINDS
 from training.kernels.kernelset import PARTS
 
 DATA_SETS = {
@@ -89,7 +89,7 @@ def size_text(prior: Prior) -> str:
 
 
 def layer_kind(prior: Prior) -> str:
-    """Returns which of ``dwp_init.layers.KINDS`` the prior's kernels are of; empty where it is not recorded."""
+    """Returns which of ``dwp_init.convolutions.KINDS`` the prior's kernels are of; empty where it is not recorded."""
     found = section(prior.details, "source").get("kind")
     return found if found in KINDS else ""
 

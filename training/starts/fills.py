@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import dwp_init
-from dwp_init.layers import he_rms
+from dwp_init.convolutions import he_rms
 from training.kernels.kernelset import KernelSet
 
 DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"

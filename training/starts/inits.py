@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import dwp_init
 from dwp_init import Prior
-from dwp_init.layers import he_rms, is_depthwise
+from dwp_init.convolutions import he_rms, is_depthwise
 from training.starts.fills import DEFAULT, DWP, DWP_ORTHOGONAL, KAIMING, XAVIER
 
 ORTHOGONAL, DELTA, LSUV = "orthogonal", "delta-orthogonal", "LSUV"

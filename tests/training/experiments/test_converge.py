@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
-from dwp_init.layers import he_rms
+from dwp_init.convolutions import he_rms
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init import apply_
-from dwp_init.layers import he_rms
+from dwp_init.convolutions import he_rms
 from training.kernels.kernelset import KernelSet
 from training.networks.image_vae import ImageVAE
 from training.networks.paper import CIFARNet, MNISTNet

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwp_init import KernelDensity, apply_
-from dwp_init.layers import he_rms
+from dwp_init.convolutions import he_rms
 from training.networks.modern import ConvMixer, ConvNeXt, MobileNet, ResNet
 from training.networks.paper import CIFARNet
 from training.starts.inits import (

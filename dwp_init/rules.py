@@ -1,0 +1,164 @@
+"""Rules: which priors the caller gave, for which layers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import cast
+
+import torch
+
+from dwp_init.access import Access
+from dwp_init.convolutions import Kind, Layer
+from dwp_init.priors import Prior
+from dwp_init.registry import load_with
+from dwp_init.report import size_text
+from dwp_init.sets import SETS, PriorName, PriorSet
+
+PriorLike = PriorName | PriorSet
+Priors = PriorLike | Iterable[PriorLike]
+PriorsByPattern = Priors | Mapping[str, Priors]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A prior, and the layers that may take it.
+
+    Attributes:
+        pattern: Pattern of the names of these layers.
+        prior: The prior.
+        name: Name of the prior.
+        kind: Kind of these layers, if the prior is part of a set; otherwise layers of any kind may take it.
+        member_of: The set.
+    """
+
+    pattern: str
+    prior: Prior
+    name: str
+    kind: Kind | None = None
+    member_of: PriorSet | None = None
+
+    @property
+    def size(self) -> torch.Size:
+        """Size ``(k, k)`` of the prior's kernels."""
+        return torch.Size(self.prior.kernel_shape[1:])
+
+    @property
+    def orthogonal(self) -> bool:
+        """Whether output channels are made orthogonal by default."""
+        return self.member_of is not None and self.member_of.orthogonal
+
+    @property
+    def given_as(self) -> str:
+        """Name of what the caller gave: the set or the prior."""
+        return self.member_of.name if self.member_of else self.name
+
+    @property
+    def needs(self) -> str:
+        """Says which kernels the prior is for."""
+        kind = f" of a {self.kind} layer" if self.kind else ""
+        return f"{size_text(self.prior.kernel_shape)} kernels{kind}, as {self.name!r} needs"
+
+    def fits_but_for_size(self, layer: Layer) -> bool:
+        """Whether the layer may take the prior, if its kernel size is the same or draws are resampled."""
+        if not matches(layer.name, self.pattern) or self.kind not in (None, *layer.kinds):
+            return False
+        channels = self.prior.kernel_shape[0]
+        if self.kind == "stem":  # its channels are those of an image, such as red, green and blue
+            return layer.inputs == channels
+        return layer.inputs % channels == 0
+
+
+def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:
+    """Loads the priors that the caller gave, in their order.
+
+    Args:
+        prior: The argument ``prior`` of ``apply_``.
+        access: The options with which priors are loaded.
+
+    Raises:
+        TypeError: A prior or a pattern has a wrong type.
+        ValueError: There is no prior, two priors are for the same layers, or there is a revision but not one prior.
+    """
+    by_pattern = {pattern: _as_list(given) for pattern, given in _as_mapping(prior).items()}
+    _check_revision(access.revision, [like for likes in by_pattern.values() for like in likes])
+    rules: list[Rule] = []
+    for pattern, likes in by_pattern.items():
+        _check_pattern(pattern)
+        added = [rule for like in likes for rule in _rules(pattern, like, access)]
+        _check_clash(added)
+        if not added:
+            raise ValueError(f"prior gives no prior for the layers {pattern!r}; name one, such as 'notmnist-7x7'")
+        rules += added
+    if not rules:
+        raise ValueError(f"prior is empty ({prior!r}); name at least one, such as 'notmnist-7x7'")
+    return rules
+
+
+def unused_priors(rules: list[Rule], used: Iterable[Rule]) -> list[str]:
+    """Returns the names of the priors that no layer took, and of the sets from which no layer took a prior."""
+    used = set(used)
+    sets = {(rule.pattern, id(rule.member_of)) for rule in used if rule.member_of}
+    unused = [rule for rule in rules if rule not in used and (rule.pattern, id(rule.member_of)) not in sets]
+    return list(dict.fromkeys(rule.given_as for rule in unused))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a layer's name equals the pattern, or matches it as in ``fnmatch``, case-sensitively."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _as_mapping(prior: PriorsByPattern) -> Mapping[str, Priors]:
+    return cast(Mapping[str, Priors], prior) if isinstance(prior, Mapping) else {"*": prior}
+
+
+def _as_list(priors: Priors) -> list[PriorLike]:
+    if isinstance(priors, PriorLike):
+        return [priors]
+    _check_iterable(priors)
+    return list(priors)
+
+
+def _rules(pattern: str, like: PriorLike, access: Access) -> list[Rule]:
+    """Returns the rule of a prior, or the rules of a set of priors."""
+    chosen = SETS.get(like, like) if isinstance(like, str) else like
+    if isinstance(chosen, PriorSet):
+        return [Rule(pattern, *_loaded(prior, access), kind, chosen) for kind, prior in chosen]
+    return [Rule(pattern, *_loaded(chosen, access))]
+
+
+def _loaded(given: PriorName, access: Access) -> tuple[Prior, str]:
+    """Returns a prior and its name."""
+    prior = given if isinstance(given, Prior) else load_with(given, access)
+    return prior, str(prior.details.get("name") or type(prior).__name__)
+
+
+def _check_iterable(priors: object) -> None:
+    if not isinstance(priors, Iterable):
+        raise TypeError(
+            f"a prior is a name, a folder, a Prior, several of those, or a mapping from patterns; got {priors!r}"
+        )
+
+
+def _check_pattern(pattern: object) -> None:
+    if not isinstance(pattern, str):
+        raise TypeError(f"prior maps patterns of layer names, each a str, to priors; got the key {pattern!r}")
+
+
+def _check_revision(revision: str | None, given: list[PriorLike]) -> None:
+    if revision is not None and (len(given) != 1 or not isinstance(given[0], str) or given[0] in SETS):
+        raise ValueError(
+            f"revision={revision!r} is for one prior given by name; there are {len(given)}, or it is an object or a "
+            "set: write user/name@revision for each"
+        )
+
+
+def _check_clash(rules: list[Rule]) -> None:
+    taken: dict[tuple[Kind | None, tuple[int, ...]], str] = {}
+    for rule in rules:
+        size, kind = rule.prior.kernel_shape, f" of {rule.kind} layers" if rule.kind else ""
+        if (rule.kind, size) in taken:
+            raise ValueError(
+                f"{taken[rule.kind, size]!r} and {rule.name!r} are both for {size_text(size)} kernels{kind}; keep one, "
+                "or give a mapping from layer-name patterns to priors"
+            )
+        taken[rule.kind, size] = rule.name

@@ -1,0 +1,54 @@
+"""Models, layers and priors that several test modules share."""
+
+from collections.abc import Callable
+
+import pytest
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dwp_init import Gaussian
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+Fit = Callable[..., Gaussian]
+Snapshot = Callable[[nn.Module], dict[str, bytes]]
+
+
+def network() -> nn.Sequential:
+    """Has two 3×3 convolutions, a 5×5 one, a 1×1 one and three other layers."""
+    stem = nn.Sequential(nn.Conv2d(1, 4, 5), nn.BatchNorm2d(4))
+    body = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3))
+    return nn.Sequential(stem, body, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def changed(model: nn.Module, before: dict[str, bytes], snapshot: Snapshot) -> set[str]:
+    return {name for name, value in snapshot(model).items() if before[name] != value}
+
+
+class Doubled(nn.Module):
+    """A parametrization with an inverse."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+def rms(weight: Tensor) -> float:
+    return weight.double().square().mean().sqrt().item()
+
+
+def parametrized(layer: nn.Module, *parts: nn.Module) -> nn.Module:
+    for part in parts:
+        parametrize.register_parametrization(layer, "weight", part)
+    return layer
+
+
+def old_style(wrap: Callable[..., nn.Module], layer: nn.Module, **options: object) -> nn.Module:
+    with pytest.warns(FutureWarning, match="deprecated"):
+        return wrap(layer, **options)
+
+
+def named(prior: Gaussian, name: str) -> Gaussian:
+    prior.details["name"] = name
+    return prior
