@@ -1,1 +1,1 @@
-"""images as tensors"""
+"""Images as tensors: data sets, parts of them, and augmentation."""

@@ -1,4 +1,4 @@
-"""Random shifts and flips of images, by operations on tensors alone, so that a recorded step can make them."""
+"""Random shifts and flips of images, by tensor operations alone, so that they can be part of a recorded step."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ PADDING = 4  # pixels that an image may be shifted by
 
 
 def moved(images: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
-    """Crops each image ``(n, c, h, w)`` out of its zero-padded self and maybe flips it.
+    """Pads images with zeros, crops each to its size at a given shift, and flips some.
 
     Args:
-        images: The images.
-        shifts: Where the crop begins, ``(n, 2)``, down and right, from 0 to 8; 4 is the image itself.
-        flips: ``(n,)``: 1 for left to right.
+        images: ``(n, c, h, w)``.
+        shifts: Row and column at which each crop begins, ``(n, 2)``, from 0 to 8; with 4 the image is not shifted.
+        flips: ``(n,)``, 1 for images that are flipped left to right, else 0.
     """
     n, _, height, width = images.shape
     padded = F.pad(images, (PADDING,) * 4).permute(0, 2, 3, 1)

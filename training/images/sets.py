@@ -1,12 +1,11 @@
 """Data sets as tensors: MNIST, notMNIST, CIFAR-10 and CIFAR-100, Tiny ImageNet at 32×32, and a user's own images.
 
-A set that is missing is an error that says how to get it; no set ever stands in for another.
+A missing set raises an error that says how to get it. No set is ever replaced by another one.
 """
 
 import gzip
 import hashlib
 import http.client
-import io
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from torchvision import datasets
 
 from dwp_init.storage import write_bytes
 from training.images.own import KINDS as OWN
-from training.images.own import is_own, read_own, read_parquet
+from training.images.own import is_own, read_own
+from training.images.parquet import check_complete, decode, read_parquet
 
 SPLITS = ("train", "test")
 
@@ -43,11 +43,11 @@ class Images:
         return self.images.to(device).float().div_(255), self.labels.to(device)
 
 
-class NotMNIST(datasets.MNIST):
+class NotMNIST(datasets.MNIST):  # type: ignore[misc]  # torchvision has no types
     """notMNIST (Bulatov 2011), letters A-J, in MNIST's format; 60,000 training and 10,000 test images.
 
-    Downloaded from the repository that redistributes it with the author's permission, by commit, each file checked
-    against its git blob id.
+    It is downloaded at a pinned commit of the repository that redistributes it with the author's permission. Each file
+    is checked against its git blob id.
     """
 
     source = "https://raw.githubusercontent.com/davidflanagan/notMNIST-to-MNIST/17823f4"
@@ -77,7 +77,7 @@ def fetch(url: str, git_blob: str) -> bytes:
     """
     try:
         with urllib.request.urlopen(url, timeout=60) as reply:
-            content = reply.read()
+            content: bytes = reply.read()
     except (OSError, http.client.HTTPException) as error:
         raise OSError(f"could not fetch {url}: {error}; put a copy under --data-root instead") from error
     found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -90,17 +90,18 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
     """Loads one split of a data set.
 
     Args:
-        name: ``mnist``, ``notmnist``, ``cifar10``, ``cifar100`` or ``tinyimagenet32-a``; or where a user's own images
-            are: ``imagefolder:PATH``, ``parquet:PATH`` or ``parquet:user/name``, see :func:`own_images.read_own`.
+        name: ``mnist``, ``notmnist``, ``cifar10``, ``cifar100`` or ``tinyimagenet32-a``; or the place of a user's own
+            images: ``imagefolder:PATH``, ``parquet:PATH`` or ``parquet:user/name``, see
+            :func:`training.images.own.read_own`.
         split: ``train`` or ``test``.
-        root: The folder with the data sets, in torchvision's layout, or for colour images as
-            ``<name>/<split>-*.parquet``.
+        root: The folder with the data sets, in torchvision's layout; those of colour images may be
+            ``<name>/<split>-*.parquet`` instead.
         download: Whether a missing set is fetched into ``root``.
-        synthetic: Random smooth images of the same shape instead, for ``--smoke``; the description says so.
+        synthetic: Whether to return random smooth images of the same shape, for ``--smoke``; the description says so.
 
     Raises:
         ValueError: The name or the split is unknown.
-        FileNotFoundError: The set is not under ``root``, or not whole, and ``download`` is false.
+        FileNotFoundError: The set is not under ``root`` or is incomplete, and ``download`` is false.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
@@ -114,11 +115,11 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
     elif is_own(name):
         images, labels = _mixed(*read_own(name, split, download))
     elif shape[0] == 3 and (shards := sorted((root / name).glob(f"{split}-*.parquet"))):
-        images, labels = _read_shards(shards, shape[1:])
+        images, labels = _read_shards(shards, split, shape[1:])
     elif kind is None:
         raise FileNotFoundError(
             f"{name} is not under {root} and cannot be fetched; make {root / name}/{split}-00000-of-00001.parquet with "
-            "columns image and label of the first 100 classes of Tiny ImageNet-200, reduced to 32×32, or take other "
+            "columns image and label of the first 100 classes of Tiny ImageNet-200, reduced to 32×32, or use other "
             "images with --data"
         )
     else:
@@ -129,7 +130,7 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
 
 
 def _mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Puts images into one fixed mixed order: a user's own come class by class, and what is held out is the last."""
+    """Puts images into one fixed mixed order, because a user's are sorted by class and the last ones are held out."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return images[order], labels[order]
 
@@ -150,31 +151,24 @@ def _read_torchvision(name: str, kind: Any, split: str, root: Path, download: bo
             raise ValueError(f"{len(data.data)} images, {len(data.targets)} labels")
     except (RuntimeError, AssertionError, KeyError, TypeError, ValueError) as error:
         raise FileNotFoundError(
-            f"{name} is not under {root}, or not whole ({error}); pass --download to fetch it, once a broken copy is "
-            "removed, or --data-root with a copy of it"
+            f"{name} is not under {root} or is incomplete ({error}); remove a broken copy and pass --download to fetch "
+            "it, or pass --data-root with a complete copy"
         ) from error
     images = torch.as_tensor(np.asarray(data.data))
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
     return images.contiguous(), torch.as_tensor(data.targets)
 
 
-def _read_shards(shards: list[Path], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    from PIL import Image
-
-    expected = shards[0].stem.rpartition("-of-")[2]
-    if expected.isdigit() and int(expected) != len(shards):
-        raise FileNotFoundError(f"{shards[0].parent} holds {len(shards)} of {int(expected)} parts; copy the others too")
-    images, labels = [], []
-    for shard in shards:
-        cells, found = read_parquet(shard)
-        labels.extend(found)
-        images.extend(np.asarray(Image.open(io.BytesIO(cell)).convert("RGB")) for cell in cells)
+def _read_shards(shards: list[Path], split: str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    check_complete(shards[0].parent, split, shards)
+    rows = [row for shard in shards for row in read_parquet(shard)]
+    images = [decode(cell, called) for cell, _, called in rows]
     if others := {image.shape[:2] for image in images} - {size}:
         raise ValueError(
             f"{shards[0].parent} has images of {'×'.join(map(str, min(others)))}; reduce them to "
             f"{'×'.join(map(str, size))}"
         )
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor([row[1] for row in rows])
 
 
 def _synthetic(shape: tuple[int, int, int], classes: int, count: int, seed: str) -> tuple[Tensor, Tensor]:

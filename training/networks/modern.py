@@ -159,8 +159,7 @@ class _ChannelNorm(nn.LayerNorm):
     """Normalises over the channels of ``(n, c, h, w)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        normalised: Tensor = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return normalised
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class _NextBlock(nn.Module):
@@ -172,7 +171,8 @@ class _NextBlock(nn.Module):
         self.contract = nn.Conv2d(4 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.contract(F.gelu(self.expand(self.norm(self.depthwise(x)))))
+        change: Tensor = self.contract(F.gelu(self.expand(self.norm(self.depthwise(x)))))
+        return x + change
 
 
 class MobileNet(_ImageClassifier):

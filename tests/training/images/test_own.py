@@ -325,16 +325,14 @@ def test_a_broken_parquet_file(length: int, tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", range(20), [0, 1] * 10)
     path = tmp_path / "train.parquet"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"train\.parquet is no whole parquet file .*; get it anew"):
+    with pytest.raises(ValueError, match=r"train\.parquet is not a complete parquet file .*; get it again"):
         read_own(f"parquet:{tmp_path}", "train", download=False)
 
 
 def test_labels_that_the_training_part_lacks(tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", range(3), [0, 1, 1])
     parquet(tmp_path / "test.parquet", range(2), [1, 2])
-    with pytest.raises(
-        ValueError, match=r"test\.parquet has the label 2 in row 1, which the training part of .* lacks"
-    ):
+    with pytest.raises(ValueError, match=r"test\.parquet, row 1 has the label 2, which the training part of .* lacks"):
         read_own(f"parquet:{tmp_path}", "test", download=False)
 
 

@@ -100,7 +100,7 @@ def test_parquet_is_read_as_it_is(tmp_path: Path, split: str, name: str) -> None
 def test_a_part_of_the_parquet_files_is_no_set(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", parts=3)
     (tmp_path / "cifar10" / "train-00001-of-00003.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match="holds 2 of 3 parts; copy the others"):
+    with pytest.raises(FileNotFoundError, match="cifar10 has 2 of 3 files for train; get the others too"):
         load_images("cifar10", "train", root=tmp_path)
 
 
@@ -180,12 +180,10 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     whole = images.read_bytes()
     images.write_bytes(whole[:-1])
-    with pytest.raises(
-        FileNotFoundError, match=r"mnist is not under .*, or not whole .*3919.*once a broken copy is removed"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"mnist is not under .* or is incomplete .*3919.*remove a broken copy"):
         load_images("mnist", "train", root=tmp_path)
     images.write_bytes(idx(pictures(4, 28, 28)))
-    with pytest.raises(FileNotFoundError, match=r"not whole \(4 images, 5 labels\)"):
+    with pytest.raises(FileNotFoundError, match=r"incomplete \(4 images, 5 labels\)"):
         load_images("mnist", "train", root=tmp_path)
 
 
