@@ -28,8 +28,8 @@ from training.kernels.convolutions import LeftOut
 from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
 from training.kernels.kernelset import KERNELS
 from training.kernels.read import KernelFile, read_reference
-from training.publish import cards, guard
-from training.publish import hub as publish
+from training.publish import cards, guard, hub, pages
+from training.publish import release as releases
 from training.publish.bundle import bundle
 
 MENDABLE = (ValueError, TypeError, OSError, ImportError, NotImplementedError, PriorError, StageChangedError)
@@ -170,7 +170,7 @@ def _bundle(options: argparse.Namespace) -> None:
 def _cards(options: argparse.Namespace) -> None:
     if options.folder is None and options.address:
         raise ValueError(f"--address {options.address} is for the card of your own prior; name its FOLDER too")
-    written = cards.write_pages() if options.folder is None else _write_card(options.folder, options.address)
+    written = pages.write_pages() if options.folder is None else _write_card(options.folder, options.address)
     for path in written:
         print(f"wrote {path}")
 
@@ -191,26 +191,26 @@ def _write_card(folder: Path, address: str | None) -> list[Path]:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    release = publish.prepare(options.folder, options.repo, options.tag, options.allow_synthetic)
+    release = releases.prepare(options.folder, options.repo, options.tag, options.allow_synthetic)
     if options.pin:
-        publish.check_pin(release)
-    state = publish.look_up(release, private=options.private)
+        releases.check_pin(release)
+    state = hub.look_up(release, private=options.private)
     if options.pin and not (options.push or state.tagged):
         raise ValueError(f"--pin needs a published release, and {release.repo}@{release.tag} is not there: add --push")
     print("\n".join(["checked:", *(f"  {check}" for check in release.checks), "to do:"]))
-    print("\n".join(f"  {line}" for line in publish.plan(release, state, options.private)))
+    print("\n".join(f"  {line}" for line in hub.plan(release, state, options.private)))
     if not (options.push or state.tagged):
         print("dry run: nothing was sent; --push does it")
         return
-    commit = publish.push(release, state, private=options.private)
+    commit = hub.push(release, state, private=options.private)
     print(
         f"downloaded again into an empty cache, by commit and by tag; the draws are the same: {release.repo}@{commit}"
     )
-    name, entry = release.name, publish.registry_entry(release, commit)
+    name, entry = release.name, releases.registry_entry(release, commit)
     print(json.dumps({name: entry}, indent=2, ensure_ascii=False))
     if options.pin:
-        publish.pin(name, entry)
-        print(f"pinned in {publish.REGISTRY}")
+        releases.pin(name, entry)
+        print(f"pinned in {releases.REGISTRY}")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

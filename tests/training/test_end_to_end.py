@@ -12,7 +12,7 @@ import pytest
 from dwp_init import registry
 from tests.localhub import LocalHub
 from training.__main__ import main
-from training.publish import hub as publish
+from training.publish import release
 
 REPO = "dwp-init/smoke-7x7"
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ for layer in model:
 def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "registry.json"
     path.write_text("{}")
-    for module in (registry, publish):
+    for module in (registry, release):
         monkeypatch.setattr(module, "REGISTRY", path)
     registry.registry.cache_clear()
     yield path

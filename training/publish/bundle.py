@@ -19,7 +19,8 @@ from training.engine.stage import Stage
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
-from training.publish.cards import CARDS, KERNELS, LATENT, has_a_plane, in_colour
+from training.publish.cards import KERNELS, LATENT, has_a_plane, in_colour
+from training.publish.templates import CARDS
 
 
 def bundle(recipe: ModuleType, out: Path) -> list[str]:
@@ -42,7 +43,7 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
     priors = {name: _finished(name, stage, stages, out) for name, stage in recipe.PRIORS.items()}
     for name, prior in priors.items():
         needs = stages[recipe.PRIORS[name]].needs
-        prior.details["source"] |= _provenance([out / need for need in needs])
+        prior.details["source"] |= provenance([out / need for need in needs])
         folder = save_prior(prior, BUNDLED / name)
         registry()[name] = _entry(prior, folder, registry().get(name, {}))
         write_json(REGISTRY, dict(sorted(registry().items())))
@@ -103,7 +104,7 @@ def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
         _check_settings(need, stages, out)
 
 
-def _provenance(kernels: Sequence[Path]) -> dict[str, Any]:
+def provenance(kernels: Sequence[Path]) -> dict[str, Any]:
     """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest.
 
     Args:

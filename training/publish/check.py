@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from dwp_init import Prior
-from training.publish import wording
+from training.publish.details import Details, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -44,14 +44,14 @@ def card_metadata(prior: Prior) -> "ModelCardData":
     """
     from huggingface_hub import ModelCardData
 
-    source = wording.section(prior.details, "source")
-    data = None if wording.is_synthetic(prior) else ON_THE_HUB.get(str(source.get("dataset")))
-    results = _eval_results(prior)
-    name = wording.one_line(prior.details.get("name", "")) or f"{prior.family}-{_size(prior)}"
+    details = Details.of(prior)
+    data = None if details.synthetic else ON_THE_HUB.get(details.data)
+    results = _eval_results(prior, details)
+    name = details.name or f"{prior.family}-{_size(prior)}"
     return ModelCardData(
         library_name="dwp_init",
-        **_license(prior),
-        tags=_tags(prior),
+        **_license(prior, details),
+        tags=_tags(prior, details),
         datasets=[data] if data else None,
         **({"model_name": name, "eval_results": results} if results else {}),
     )
@@ -78,11 +78,11 @@ def check_card(text: str, prior: Prior, files: Collection[str]) -> None:
         )
 
 
-def _size(prior: Prior) -> str:
-    return "x".join(map(str, prior.kernel_shape[1:]))
+def _size(prior: Prior, times: str = "x") -> str:
+    return times.join(map(str, prior.kernel_shape[1:]))
 
 
-def _tags(prior: Prior) -> list[str]:
+def _tags(prior: Prior, details: Details) -> list[str]:
     channels = prior.kernel_shape[0]
     return [
         "dwp-prior",
@@ -90,43 +90,41 @@ def _tags(prior: Prior) -> list[str]:
         "deep-weight-prior",
         f"kernel-{_size(prior)}",
         *([f"kernel-channels-{channels}"] if channels > 1 else []),
-        *(["depthwise"] if wording.layer_kind(prior) == "depthwise" else []),
+        *(["depthwise"] if details.source.kind == "depthwise" else []),
         f"family-{prior.family}",
         "pytorch",
-        *(["synthetic"] if wording.is_synthetic(prior) else []),
+        *(["synthetic"] if details.synthetic else []),
     ]
 
 
-def _license(prior: Prior) -> dict[str, str]:
-    name = prior.details.get("license")
-    if not isinstance(name, str) or not wording.one_line(name):
+def _license(prior: Prior, details: Details) -> dict[str, str]:
+    known = details.license.lower()
+    if not known:
         raise ValueError(
-            f'a published prior needs a licence; details has license={name!r}: set details["license"], such as '
-            "'MIT', and save the prior anew"
+            f"a published prior needs a licence; details has license={prior.details.get('license')!r}: set "
+            "details[\"license\"], such as 'MIT', and save the prior anew"
         )
-    known = wording.one_line(name).lower()
     if known in LICENSES:
         return {"license": known}
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.+]+", "-", known).strip("-") or "custom"}
 
 
-def _eval_results(prior: Prior) -> "list[EvalResult]":
+def _eval_results(prior: Prior, details: Details) -> "list[EvalResult]":
     from huggingface_hub import EvalResult
 
-    log_prob = wording.number(wording.section(prior.details, "metrics"), "log_prob")
-    if log_prob is None:
+    if details.metrics.log_prob is None:
         return []
-    bound = " (lower bound)" if wording.is_bound(prior) else ""
-    synthetic = ", from synthetic images" if wording.is_synthetic(prior) else ""
+    bound = " (lower bound)" if details.bound else ""
+    synthetic = ", from synthetic images" if details.synthetic else ""
     return [
         EvalResult(
             task_type="density-estimation",
             task_name="Density of convolution kernels",
             dataset_type="convolution-kernels",
-            dataset_name=f"{wording.size_text(prior)} kernels held out of the fit{synthetic}",
+            dataset_name=f"{_size(prior, '×')} kernels held out of the fit{synthetic}",
             metric_type="log_prob",
             metric_name=f"log p, nats per kernel{bound}",
-            metric_value=log_prob,
+            metric_value=details.metrics.log_prob,
         )
     ]
 
@@ -144,7 +142,7 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
     try:
         data = yaml.safe_load(block[2])
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return [f"its front matter is not YAML ({wording.one_line(str(error))})"]
+        return [f"its front matter is not YAML ({one_line(str(error))})"]
     if not isinstance(data, dict):
         return [f"its front matter is a {type(data).__name__}, expected a mapping such as license: mit"]
     found = [
@@ -158,20 +156,22 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
     if not isinstance(ids, list) or not all(isinstance(item, str) and HUB_ID.fullmatch(item) for item in ids):
         found.append(f"datasets is {ids!r}, expected a list of ids on the Hub, user/name or name")
     try:
-        log_prob = wording.number(wording.section(prior.details, "metrics"), "log_prob")
+        log_prob = Details.of(prior).metrics.log_prob
         found += [
             f"model-index has log_prob {result.metric_value!r}, the configuration {log_prob!r}"
             for result in ModelCard(text).data.eval_results or []
             if result.metric_type == "log_prob" and result.metric_value != log_prob
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        found.append(f"huggingface_hub cannot read its metadata ({wording.one_line(str(error))})")
+        found.append(f"huggingface_hub cannot read its metadata ({one_line(str(error))})")
     return found
 
 
 def _link_faults(text: str, files: Collection[str]) -> list[str]:
     """Names the relative links of a card that lead to none of the files."""
-    prose = _CODE.sub("", text)
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    prose = _CODE.sub("", REGEX_YAML_BLOCK.sub("", text, count=1))
     targets = dict.fromkeys(first or second for link in _LINKS for first, second in link.findall(prose))
     return [f"it links to {target!r}, which is not published with it" for target in targets if _is_lost(target, files)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dwp_init.storage import write_bytes
 from training.engine.records import ROOT
-from training.publish.cards import pages
+from training.publish.pages import pages
 
 MANIFEST = ROOT / "training" / "results.sha256"
 GUARDED = ("training/results", "dwp_init/bundled", "dwp_init/registry.json")

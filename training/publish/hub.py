@@ -7,7 +7,6 @@ publication is resumed by the same command.
 """
 
 import hashlib
-import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -19,51 +18,11 @@ import torch
 
 from dwp_init import Prior, PriorError
 from dwp_init.access import Access, Address
-from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior, read_files
+from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior
 from dwp_init.hub import CLIENT, fetch
-from dwp_init.registry import BUNDLED, REGISTRY, registry
-from dwp_init.storage import write_json
-from training.fits.statistics import describe
-from training.publish.cards import CARD, CARDS, write_card
-from training.publish.check import check_card
-from training.publish.wording import is_synthetic, number, section
+from training.publish.release import Release
 
-DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
-STATISTICS = ("rms", "roughness")
-_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_TAG = re.compile(r"\w[\w.-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Release:
-    """What is to be published.
-
-    Args:
-        prior: The prior.
-        repo: ``user/name``.
-        tag: The version, such as ``v1``.
-        files: What each file of the commit holds, by name.
-        checks: What was checked, in words.
-    """
-
-    prior: Prior
-    repo: str
-    tag: str
-    files: dict[str, bytes]
-    checks: list[str]
-
-    @property
-    def name(self) -> str:
-        """What the registry will call the prior."""
-        return self.prior.details.get("name") or self.repo.partition("/")[2]
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        """The digests that a pin holds."""
-        return {name: hashlib.sha256(self.files[name]).hexdigest() for name in (CONFIG, MODEL)}
 
 
 @dataclass(frozen=True)
@@ -85,43 +44,6 @@ class State:
     committed: bool = False
     replaced: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
-
-
-def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = False) -> Release:
-    """Reads a prior's folder and checks all that can be checked without a network.
-
-    Args:
-        folder: Holds ``config.json`` and ``model.safetensors``. Its ``README.md`` is the card, with the ``.png``
-            beside it; without one, that of the bundled prior is taken, or one is written from the configuration.
-        repo: ``user/name`` on the Hub.
-        tag: The version.
-        allow_synthetic: Whether a prior of ``--smoke`` may be published.
-
-    Raises:
-        FileNotFoundError: The folder lacks one of the two files.
-        ValueError: The files do not fit each other, the card is not fit to be published, draws do not have the
-            statistics recorded, the prior was made from synthetic images, or a name is malformed.
-    """
-    if not _REPO.fullmatch(repo):
-        raise ValueError(f"--repo is user/name; got {repo!r}")
-    if not _TAG.fullmatch(tag) or tag == "main" or _COMMIT.fullmatch(tag):
-        raise ValueError(f"--tag is a version such as v1, and no branch or commit; got {tag!r}")
-    if not (folder / CONFIG).exists() and (folder / "prior" / CONFIG).exists():
-        raise ValueError(f"{folder} is a stage's folder; the prior is in {folder / 'prior'}")
-    files = read_files(folder)
-    prior = parse_prior(files, folder)
-    if is_synthetic(prior) and not allow_synthetic:
-        raise ValueError(
-            f"{folder} was made from synthetic images, under --smoke, and is of no use but to try this out; add "
-            "--allow-synthetic to publish it all the same"
-        )
-    checks = [f"the folder loads: {prior.family}, kernels {'×'.join(map(str, prior.kernel_shape))}"]
-    checks.append(_compare_statistics(prior))
-    card, origin = _card(folder, prior, repo)
-    files |= card
-    check_card(files[CARD].decode(), prior, sorted(files))
-    checks.append(f"the card ({origin}) has the metadata that the Hub and this prior need")
-    return Release(prior, repo, tag, files, checks)
 
 
 def look_up(release: Release, token: str | bool | None = None, private: bool = False) -> State:
@@ -153,7 +75,7 @@ def look_up(release: Release, token: str | bool | None = None, private: bool = F
     if tagged is not None and differing:
         raise ValueError(
             f"{repo} has the tag {tag!r} already, at {tagged}, with other {', '.join(differing)}; tags are never "
-            f"moved: publish as {_next(tag)!r}, with --tag"
+            f"moved: publish as {release.next_tag!r}, with --tag"
         )
     replaced = tuple(name for name in differing if name in there)
     if {CONFIG, MODEL} & set(replaced):
@@ -217,45 +139,6 @@ def read_back(release: Release, commit: str, token: str | bool | None = None) ->
                 )
 
 
-def registry_entry(release: Release, commit: str) -> dict[str, Any]:
-    """Returns what the registry says of a published prior."""
-    details = release.prior.details
-    log_prob = number(section(details, "metrics"), "log_prob")
-    return {
-        "kernel_shape": list(release.prior.kernel_shape),
-        "family": release.prior.family,
-        "source": str(section(details, "source").get("dataset", "unknown")),
-        "license": details["license"],
-        "log_prob": log_prob,
-        "sha256": release.sha256,
-        "repo": release.repo,
-        "revision": commit,
-    }
-
-
-def check_pin(release: Release) -> None:
-    """Raises ``ValueError`` where a release could not be pinned under its name."""
-    name, known = release.name, registry().get(release.name, {})
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"the prior is called {name!r}, which no registry name may be: letters, digits, -, _ and . alone; save it "
-            "with another details['name']"
-        )
-    if known.get("repo", release.repo) != release.repo:
-        raise ValueError(f"{name!r} is pinned to {known['repo']}; save the prior with another details['name']")
-    if (BUNDLED / name).exists() and known.get("sha256") != release.sha256:
-        raise ValueError(
-            f"{name!r} is bundled with other files than those of this release, and the pin would put the copy out of "
-            "use; bundle these, or save the prior with another details['name']"
-        )
-
-
-def pin(name: str, entry: dict[str, Any]) -> None:
-    """Writes an entry into the package's registry, whole or not at all."""
-    registry()[name] = entry
-    write_json(REGISTRY, dict(sorted(registry().items())))
-
-
 def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
     """Raises ValueError where a repository holds a model that is no prior, and would be replaced."""
     with tempfile.TemporaryDirectory() as cache:
@@ -268,47 +151,6 @@ def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
 
 def _loaded(files: Any) -> Prior:
     return parse_prior(files.contents, files.owner)
-
-
-def _compare_statistics(prior: Prior) -> str:
-    """Compares draws with what the configuration records of them; raises ValueError beyond five standard errors."""
-    drawn = section(section(section(prior.details, "metrics"), "samples"), "drawn")
-    recorded = [key for key in STATISTICS if key in drawn]
-    if not recorded:
-        return "draws were compared with nothing: the configuration records no statistics of samples"
-    groups = [describe(part) for part in prior.sample(DRAWS, torch.Generator().manual_seed(0)).chunk(GROUPS)]
-    shown = []
-    for key in recorded:
-        expected = number(drawn, key)
-        expected = math.nan if expected is None else expected  # which no draws have
-        values = torch.tensor([group[key] for group in groups], dtype=torch.float64)
-        found, error = values.mean().item(), values.std().item() / GROUPS**0.5
-        allowed = 5 * error * (1 + DRAWS / 1000) ** 0.5 + 1e-3 * abs(expected)  # a record is of 1,000 draws or more
-        if not abs(found - expected) <= allowed:
-            raise ValueError(
-                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {drawn[key]!r}: it is not of "
-                "these tensors; fit the prior anew"
-            )
-        shown.append(f"{key} {found:.4g} ({expected:.4g})")
-    return f"draws have the statistics recorded: {', '.join(shown)}"
-
-
-def _card(folder: Path, prior: Prior, repo: str) -> tuple[dict[str, bytes], str]:
-    """Returns the card with its pictures, and where it comes from."""
-    name = prior.details.get("name")
-    if (folder / CARD).exists():
-        return _read_card(folder), f"{folder / CARD}"
-    if name in registry() and (BUNDLED / name).exists() and read_files(BUNDLED / name) == read_files(folder):
-        return _read_card(CARDS / name), "that of the bundled prior"
-    with tempfile.TemporaryDirectory() as scratch:
-        for file, content in read_files(folder).items():
-            (Path(scratch) / file).write_bytes(content)
-        write_card(Path(scratch), repo)
-        return _read_card(Path(scratch)), "written from its configuration"
-
-
-def _read_card(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / CARD, *sorted(folder.glob("*.png")))}
 
 
 def _api(token: str | bool | None) -> Any:
@@ -351,7 +193,7 @@ def _commit(release: Release, state: State, token: str | bool | None, private: b
 def _tag(release: Release, commit: str, token: str | bool | None) -> None:
     taken = (
         f"somebody else has set the tag {release.tag!r} of {release.repo} meanwhile, and tags never move; the files "
-        f"are there, at {commit}: publish them as {_next(release.tag)!r}, with --tag"
+        f"are there, at {commit}: publish them as {release.next_tag!r}, with --tag"
     )
     _asked(lambda: _api(token).create_tag(release.repo, tag=release.tag, revision=commit), refused={409: taken})
 
@@ -374,9 +216,3 @@ def _asked(call: Callable[[], Result], refused: dict[int, str] | None = None) ->
         said = re.sub(r"Bearer \S+", "Bearer …", said)  # the token
         what = reasons.get(status, f"{type(error).__name__}: {said}; the same command resumes what is left")
         raise OSError(what) from error
-
-
-def _next(tag: str) -> str:
-    """Returns the version after one: v1 → v2."""
-    number = re.search(r"\d+$", tag)
-    return f"{tag}.1" if number is None else f"{tag[: number.start()]}{int(number[0]) + 1}"

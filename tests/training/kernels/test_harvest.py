@@ -18,7 +18,7 @@ from training.kernels.convolutions import find_stem, read_layers
 from training.kernels.harvest import Settings, harvest
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile, read_reference
-from training.publish.wording import source_text
+from training.publish.cards import render_card
 
 State = dict[str, Tensor]
 
@@ -441,7 +441,8 @@ def test_from_checkpoints_to_a_prior(zoo: Path, tmp_path: Path, capsys: pytest.C
     prior = load_prior(tmp_path / "out" / "fit" / "prior")
     assert torch.allclose(prior.whitening.loc.flatten(), given.train.mean(0).flatten(), atol=1e-5)
     assert prior.details["license"] == "see the checkpoint's own licence"
-    assert source_text(prior).startswith("The dense kernels of 4 trained networks: ")
+    files = ", ".join(f"zoo/net{i}.safetensors" for i in range(4))
+    assert f"\nThe dense kernels of 4 trained networks: {files}. " in render_card(prior, "user/prior")
     source = prior.details["source"]
     assert source["checkpoints"] == [f"zoo/net{i}.safetensors" for i in range(4)]
     assert (source["kind"], source["size"], source["tensors"], source["split"]) == ("dense", 3, 8, "by checkpoint")

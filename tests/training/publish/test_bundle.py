@@ -20,7 +20,7 @@ from training.fits.by_depth import FitByDepth
 from training.fits.mixture import FitMixture
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
-from training.publish import bundle, cards, tables
+from training.publish import bundle, cards, pages
 from training.publish.check import check_card
 
 GRID = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
@@ -44,7 +44,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "registry.json").write_text("{}")
     for module in (registry, bundle):
         monkeypatch.setattr(module, "REGISTRY", tmp_path / "registry.json")
-    for module in (registry, bundle, cards, tables):
+    for module in (registry, bundle, pages):
         monkeypatch.setattr(module, "BUNDLED", tmp_path / "bundled")
     monkeypatch.setattr(bundle, "CARDS", tmp_path / "cards")
     registry.registry.cache_clear()
@@ -99,7 +99,7 @@ def test_a_pin_to_the_hub_is_kept_if_and_only_if_the_files_are_the_same(
     small = recipe.stages(smoke=True)
     monkeypatch.setattr(recipe, "stages", lambda: {name: small[name] for name in ("sources", "kernels_7x7", "h1_7x7")})
     monkeypatch.setattr(recipe, "PRIORS", {"notmnist-7x7-h1": "h1_7x7"})
-    monkeypatch.setattr(bundle, "_provenance", lambda kernels: {})  # synthetic images leave no digest
+    monkeypatch.setattr(bundle, "provenance", lambda kernels: {})  # synthetic images leave no digest
     run_stages(recipe.stages(), Context(out=tmp_path / "runs", smoke=True))
     monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _as_if_of_real_data(fitted_prior(folder), note))
     note = "first"
@@ -139,7 +139,7 @@ def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypa
     assert "beside draws from tinyimagenet-3x3, by depth](kernels.png)" in text
     assert f"| **this prior**, depth known | {by_depth.details['metrics']['log_prob_at_depth']:g} |" in text
     assert "tinyimagenet-stem-7x7, in colour](kernels.png)" in cards.render_card(stem, "tinyimagenet-stem-7x7")
-    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in tables.priors_table().splitlines()[2:]]
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in pages.blocks()["priors"].splitlines()[2:]]
     for row, prior, kernels in zip(rows, (by_depth, stem), ("3×3, by depth", "7×7 RGB stem"), strict=True):
         metrics = prior.details["metrics"]
         found, gaussian = metrics["log_prob"], metrics["gaussian_log_prob"]
@@ -157,8 +157,8 @@ def test_provenance_is_of_all_kernels_stages(tmp_path: Path) -> None:
             (tmp_path / folder / "config.json").write_text(json.dumps(config))
     both = [tmp_path / "kernels_one", tmp_path / "kernels_two"]
     digests = {"cifar10": "digest of cifar10", "mnist": "digest of mnist"}
-    assert bundle._provenance(both) == {"min_norm": 0.25, "data_sha256": digests}
-    assert bundle._provenance(both[:1])["data_sha256"] == {"cifar10": "digest of cifar10"}
+    assert bundle.provenance(both) == {"min_norm": 0.25, "data_sha256": digests}
+    assert bundle.provenance(both[:1])["data_sha256"] == {"cifar10": "digest of cifar10"}
 
 
 def _as_if_of_real_data(prior: dwp_init.Prior, note: str) -> dwp_init.Prior:

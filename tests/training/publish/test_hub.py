@@ -1,19 +1,18 @@
 """Publishing to a Hub on the loopback interface by the real client: checks, one commit, a tag, interruptions, races."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-import dwp_init
 from dwp_init import PriorError, load_prior, registry
 from dwp_init.files import CONFIG, MODEL
 from tests.localhub import Call, HubError, LocalHub
+from tests.training.publish.example_priors import change
 from training.__main__ import main
-from training.fits.statistics import describe
-from training.publish import hub as publish
+from training.publish.hub import read_back
+from training.publish.release import prepare
 
 REPO = "dwp-init/mine"
 # The client hands a large file to httpx in a way that httpx warns of.
@@ -28,39 +27,8 @@ def at_hub(hub: LocalHub, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Loc
 
 
 @pytest.fixture
-def folder(gaussian: Callable[..., dwp_init.Gaussian], tmp_path: Path) -> Path:
-    """A prior with its statistics recorded."""
-    prior = gaussian(3)
-    drawn = describe(prior.sample(10_000, torch.Generator().manual_seed(7)))
-    prior.details = {
-        "name": "mine",
-        "license": "MIT",
-        "metrics": {"log_prob": 12.5, "samples": {"drawn": drawn}},
-    }
-    return dwp_init.save_prior(prior, tmp_path / "mine")
-
-
-@pytest.fixture
-def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty registry, in place of the package's."""
-    path = tmp_path / "registry.json"
-    path.write_text("{}")
-    for module in (registry, publish):
-        monkeypatch.setattr(module, "REGISTRY", path)
-    registry.registry.cache_clear()
-    yield path
-    registry.registry.cache_clear()
-
-
-@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-
-
-def change(folder: Path, **details: object) -> None:
-    prior = load_prior(folder)
-    prior.details |= details
-    dwp_init.save_prior(prior, folder)
 
 
 def posts(hub: LocalHub) -> list[str]:
@@ -206,10 +174,10 @@ def test_what_is_read_back_must_be_what_was_sent(at_hub: LocalHub, folder: Path,
     at_hub.fail("GET files", "flip", times=9)
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
     assert "model.safetensors of dwp-init/mine@" in capsys.readouterr().err
-    release = publish.prepare(folder, REPO)
+    release = prepare(folder, REPO)
     at_hub.faults.clear()
     with pytest.raises(PriorError, match="is not what was published: commit"):
-        publish.read_back(release, "main")
+        read_back(release, "main")
 
 
 @pytest.mark.parametrize(
@@ -254,20 +222,7 @@ def test_an_own_card_is_taken_with_its_pictures(at_hub: LocalHub, folder: Path) 
     assert at_hub.repos[REPO].tree("v1")["README.md"].data == card.read_bytes()
     card.write_text(card.read_text().replace("license: mit", "license: gpl-3.0"))
     with pytest.raises(ValueError, match=r"README.md cannot be published: .*license"):
-        publish.prepare(folder, REPO)
-
-
-@pytest.mark.parametrize("name", ["notmnist-7x7", "notmnist-5x5-h1"])
-def test_a_bundled_prior_has_its_own_card(name: str) -> None:
-    release = publish.prepare(registry.BUNDLED / name, f"dwp-init/{name}")
-    assert release.files["README.md"] == (publish.CARDS / name / "README.md").read_bytes()
-    assert release.sha256 == registry.registry()[name]["sha256"]
-    assert "that of the bundled prior" in release.checks[-1]
-    assert publish.registry_entry(release, "0" * 40) == {
-        **registry.registry()[name],
-        "repo": f"dwp-init/{name}",
-        "revision": "0" * 40,
-    }
+        prepare(folder, REPO)
 
 
 @pytest.mark.parametrize(
@@ -325,62 +280,10 @@ def test_odd_details(at_hub: LocalHub, folder: Path, own_registry: Path, details
     assert entry["source"] == "unknown" and entry["log_prob"] == (12.5 if "source" in details else None)
 
 
-@pytest.mark.parametrize("value", [True, "1", None, 1e400])
-def test_a_record_that_is_no_number(folder: Path, value: object) -> None:
-    config = json.loads((folder / CONFIG).read_text())
-    config["metrics"]["samples"]["drawn"]["rms"] = value
-    (folder / CONFIG).write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"draws have rms .*, the configuration records"):
-        publish.prepare(folder, REPO)
-
-
 def test_pin_needs_a_release(at_hub: LocalHub, folder: Path, own_registry: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["publish", str(folder), "--repo", REPO, "--pin"]) == 1
     assert f"--pin needs a published release, and {REPO}@v1 is not there: add --push" in capsys.readouterr().err
     assert at_hub.repos == {}
-
-
-@pytest.mark.parametrize(
-    ("repo", "tag", "message"),
-    [
-        ("mine", "v1", "--repo is user/name; got 'mine'"),
-        ("a/b@v1", "v1", "--repo is user/name; got 'a/b@v1'"),
-        ("a/b", "main", "--tag is a version such as v1, and no branch or commit; got 'main'"),
-        ("a/b", "0" * 40, "and no branch or commit"),
-        ("a/b", "v 1", "got 'v 1'"),
-        ("a/b", "", "got ''"),
-    ],
-)
-def test_malformed_names(folder: Path, repo: str, tag: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        publish.prepare(folder, repo, tag)
-
-
-def test_what_is_not_fit_to_be_published(folder: Path, tmp_path: Path) -> None:
-    stage = tmp_path / "fit"
-    dwp_init.save_prior(load_prior(folder), stage / "prior")
-    with pytest.raises(ValueError, match=r"fit is a stage's folder; the prior is in .*fit/prior"):
-        publish.prepare(stage, REPO)
-    with pytest.raises(FileNotFoundError, match=r"config.json does not exist"):
-        publish.prepare(tmp_path / "nowhere", REPO)
-    change(folder, source={"synthetic": True})
-    with pytest.raises(ValueError, match=r"made from synthetic images, under --smoke, .* add --allow-synthetic"):
-        publish.prepare(folder, REPO)
-
-
-@pytest.mark.parametrize("key", ["rms", "roughness"])
-def test_statistics_that_are_not_those_of_the_draws(folder: Path, key: str) -> None:
-    drawn = load_prior(folder).details["metrics"]["samples"]["drawn"]
-    change(folder, metrics={"samples": {"drawn": drawn | {key: 1.3 * drawn[key]}}})
-    with pytest.raises(ValueError, match=f"draws have {key} .*, the configuration records .*: it is not of"):
-        publish.prepare(folder, REPO)
-    change(folder, metrics={})
-    assert "draws were compared with nothing" in publish.prepare(folder, REPO).checks[1]
-
-
-@pytest.mark.parametrize(("tag", "after"), [("v1", "v2"), ("v1.9", "v1.10"), ("beta", "beta.1")])
-def test_the_next_version(tag: str, after: str) -> None:
-    assert publish._next(tag) == after
 
 
 def test_a_refusal_of_the_hub_is_told(at_hub: LocalHub, folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,288 @@
+"""Reads a prior's untrusted ``details`` once, into typed values for its card.
+
+``details`` can be any JSON. The fields below are called as the pipeline calls them there; one that is missing or has
+another type keeps its default. All text is inert Markdown: nothing of the details is markup, a link or a mention.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+
+from dwp_init import MixtureByDepth, Prior
+
+LONGEST = 300
+Form = TypeVar("Form")
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
+_LINK = re.compile(r"([\w./:@+%=~?-]*(?:://|www\.|@)[\w./:@+%=~?-]*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Numbers of kernels to fit, to choose and to judge."""
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Their sum; None unless all three are known."""
+        if self.train is None or self.validation is None or self.test is None:
+            return None
+        return self.train + self.validation + self.test
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Number of networks that were held out whole to judge."""
+
+    test: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeWith:
+    """What the source networks were trained with."""
+
+    torch: str
+    processor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What kernels a prior was fitted to: here of unknown source.
+
+    Args:
+        kind: The kind of their layers, such as ``"depthwise"``.
+        kernels: How many they are.
+        kept: The share of its kernels that a layer kept, or that each of several layers kept.
+        held_out_networks: The networks held out, if they were held out whole.
+    """
+
+    form: ClassVar[str] = "unknown"
+    kind: str = ""
+    kernels: Counts = Counts()
+    kept: float | tuple[float, ...] = ()
+    held_out_networks: HeldOut | None = None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares kept, one for each layer; empty where one of them is not a share."""
+        shares = self.kept if isinstance(self.kept, tuple) else (self.kept,)
+        return shares if all(1e-4 <= share <= 1 for share in shares) else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetworks(Source):
+    """Kernels of networks that the pipeline trained.
+
+    Args:
+        network: The kind of network, ``"mnist"`` for the paper's.
+        layer: Name of the layer, or names of several.
+        init_scale: Factor of the usual initial scale of spatial kernels.
+        min_norm: Share of a quantile of the norms below which kernels were left out.
+        norm_threshold: The norm that this amounts to, where there is one layer.
+    """
+
+    form: ClassVar[str] = "networks"
+    dataset: str
+    images: int
+    network: Any = "mnist"
+    filters: tuple[Any, ...]
+    networks: int
+    layer: str | tuple[Any, ...]
+    epochs: int
+    batch_size: int
+    lr: float
+    l2: float
+    precision: str
+    init_scale: float = 1.0
+    test_accuracy_mean: float
+    made_with: MadeWith | None = None
+    min_norm: float | None = None
+    norm_threshold: float | None = None
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """The names of several layers; empty where a single one is named."""
+        return self.layer if isinstance(self.layer, tuple) else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedCheckpoint(Source):
+    """A checkpoint of others that was turned into a prior."""
+
+    form: ClassVar[str] = "checkpoint"
+    checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarvestedCheckpoints(Source):
+    """Kernels of trained networks that existed already."""
+
+    form: ClassVar[str] = "checkpoints"
+    checkpoints: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFile(Source):
+    """Kernels from a file of the prior's maker."""
+
+    form: ClassVar[str] = "file"
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What kernels of one origin are like."""
+
+    rms: float
+    norm_5_50_95: tuple[Any, ...]
+    roughness: float | None = None
+    frechet: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What held-out kernels, draws, and draws without noise are like."""
+
+    real: Sample | None = None
+    drawn: Sample | None = None
+    mean: Sample | None = None
+
+    @property
+    def known(self) -> dict[str, Sample]:
+        """Those that are recorded, in this order."""
+        return {name: sample for name, sample in vars(self).items() if sample is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Mean log p of held-out kernels, in nats per kernel; a Gaussian's next to it, and both where the depth is known.
+
+    Args:
+        kernels: Number of held-out kernels.
+        kind: ``"bound"`` where the prior's log p is a lower bound.
+        log_prob_by_depth: Log p at each of the prior's depths.
+    """
+
+    log_prob: float | None = None
+    gaussian_log_prob: float | None = None
+    log_prob_at_depth: float | None = None
+    gaussian_log_prob_at_depth: float | None = None
+    log_prob_by_depth: tuple[float, ...] = ()
+    kernels: int | None = None
+    kind: str = ""
+    samples: Samples = Samples()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What a prior's details say.
+
+    Args:
+        name: Its name, and ``license`` its licence: as they are, on one line; empty where there is none.
+        data: The id of the data set, as it is.
+        synthetic: Whether the prior was made under ``--smoke``, from synthetic images.
+        recorded: All that is recorded of a source that the pipeline did not train.
+        fit: The settings of the fit, as they are.
+        bound: Whether the prior's held-out log p is a lower bound.
+    """
+
+    name: str
+    license: str
+    data: str
+    synthetic: bool
+    source: Source
+    recorded: Mapping[str, str]
+    fit: Mapping[str, Any]
+    metrics: Metrics
+    bound: bool
+
+    @classmethod
+    def of(cls, prior: Prior) -> "Details":
+        """Reads the details of a prior."""
+        source = section(prior.details, "source")
+        name, license, data = prior.details.get("name"), prior.details.get("license"), source.get("dataset")
+        forms = (TrainedNetworks, ImportedCheckpoint, HarvestedCheckpoints, OwnFile, Source)
+        found = next(each for form in forms if (each := read(form, source)) is not None)
+        shown = source if not isinstance(found, TrainedNetworks) else {}
+        own_row = "kernels" if found.kernels.total is not None else None
+        metrics = read(Metrics, section(prior.details, "metrics")) or Metrics()
+        return cls(
+            name=one_line(name) if isinstance(name, str) else "",
+            license=one_line(license) if isinstance(license, str) else "",
+            data=data if isinstance(data, str) else "",
+            synthetic=bool(source.get("synthetic", False)),
+            source=found,
+            recorded={plain(key): plain(value) for key, value in shown.items() if key != own_row},
+            fit=section(prior.details, "fit"),
+            metrics=metrics,
+            bound=not prior.exact or metrics.kind == "bound",
+        )
+
+
+def depths_of(prior: Prior) -> tuple[float, ...]:
+    """Returns the relative depths that a prior tells apart; empty for most families."""
+    return prior.depths if isinstance(prior, MixtureByDepth) else ()
+
+
+def read(form: type[Form], values: Mapping[str, Any]) -> Form | None:
+    """Reads a JSON object into a dataclass; None where a field without a default is missing or has another type."""
+    hints, found = get_type_hints(form), {}
+    for each in dataclasses.fields(form):  # type: ignore[arg-type]
+        value = _as(hints[each.name], values[each.name]) if each.name in values else None
+        if value is not None:
+            found[each.name] = value
+        elif each.default is dataclasses.MISSING:
+            return None
+    return form(**found)
+
+
+def section(values: object, *path: str) -> Mapping[str, Any]:
+    """Returns an object within JSON objects, such as ``metrics``, ``samples``; empty where there is none."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def number(value: object, kinds: tuple[type, ...] = (int, float)) -> Any:
+    """Returns a finite number of JSON as it is; None for anything else."""
+    return value if type(value) in kinds and -1e15 < value < 1e15 else None  # type: ignore[operator]
+
+
+def plain(value: object, longest: int = LONGEST) -> str:
+    """Renders any JSON value as one line of inert Markdown, of at most so many characters before escapes."""
+    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    text = one_line(text)
+    return inert(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def inert(text: str) -> str:
+    """Escapes Markdown and HTML; what a renderer would turn into a link or a mention by itself becomes code."""
+    parts = _LINK.split(text)  # every second part is a link
+    return "".join(f"`{part}`" if i % 2 else _MARKUP.sub(r"\\\1", part) for i, part in enumerate(parts))
+
+
+def one_line(text: str) -> str:
+    """Replaces line breaks and other characters that cannot be printed by single spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _as(kind: Any, value: object) -> Any:
+    """Returns a JSON value as a field's type has it; None where it is not of that type."""
+    if isinstance(kind, UnionType):
+        return next((found for each in get_args(kind) if (found := _as(each, value)) is not None), None)
+    if get_origin(kind) is tuple:
+        found = [_as(get_args(kind)[0], each) for each in value] if isinstance(value, list) else [None]
+        return None if None in found else tuple(found)
+    if kind is Any:
+        return plain(value)
+    if kind is str:
+        return plain(value) if isinstance(value, str) else None
+    if kind in (int, float):
+        return number(value, (int,) if kind is int else (int, float))
+    return read(kind, value) if dataclasses.is_dataclass(kind) and isinstance(value, dict) else None

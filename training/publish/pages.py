@@ -1,0 +1,113 @@
+"""The pages of this repository that are written from results: which there are, and what their templates get."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from dwp_init import load_prior
+from dwp_init.registry import BUNDLED, registry
+from dwp_init.storage import write_bytes
+from training.engine.records import ROOT
+from training.experiments.paper import FEW_LABELS, RANDOM_FEATURES, STEPS_TO
+from training.publish import results
+from training.publish.cards import CARD, render_card
+from training.publish.details import Details, depths_of
+from training.publish.templates import CARDS, render, render_macro
+
+README = ROOT / "README.md"
+BLOCKS = ("priors", "benchmark", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
+OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the README's table
+
+
+def pages() -> dict[Path, str]:
+    """Returns every page that is written from results, with its text: the cards, three more, and the README."""
+    bundled = [name for name in registry() if (BUNDLED / name).exists()]
+    written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
+    for page, values in {"families": _families, "few_labels": _few_labels, "benchmark": _benchmark}.items():
+        written[CARDS / f"{page}.md"] = render(f"{page}.md.jinja", **values())
+    return written | {README: fill_blocks(README.read_text(), blocks())}
+
+
+def write_pages() -> list[Path]:
+    """Writes :func:`pages`."""
+    written = pages()
+    for path, text in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, text.encode())
+    return list(written)
+
+
+def blocks() -> dict[str, str]:
+    """Renders the README's blocks, by name."""
+    values = _bayes() | {
+        "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
+        "benchmarks": results.benchmarks(variants=False),
+        "effects": results.effects(),
+        "costs": results.read("apply_cost"),
+    }
+    return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}
+
+
+def fill_blocks(text: str, written: dict[str, str]) -> str:
+    """Replaces what stands between ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Raises:
+        ValueError: The text lacks one of the blocks.
+    """
+    for name, block in written.items():
+        place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not place.search(text):
+            raise ValueError(f"README.md has no block <!-- {name} --> … <!-- /{name} --> to fill")
+        text = place.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
+    return text
+
+
+def _families() -> dict[str, Any]:
+    return {
+        "effects": results.effects(),
+        "densities": {size: results.densities(size) for size in results.SIZES},
+        "costs": results.by(results.read("decoding"), "prior"),
+        "joint": results.read("joint_stem"),
+    }
+
+
+def _few_labels() -> dict[str, Any]:
+    columns = ("prior", "init"), "size"
+    return _bayes() | {
+        "warm": results.by(results.read("fig2a_mnist"), *columns),
+        "cold": results.by(results.read("fig2a_mnist_cold"), *columns),
+        "paper": FEW_LABELS,
+    }
+
+
+def _benchmark() -> dict[str, Any]:
+    return {
+        "benchmarks": results.benchmarks(),
+        "effects": results.effects(),
+        "figures": results.figures(),
+        "paper": STEPS_TO | {"fig3a": RANDOM_FEATURES["mnist"], "fig3b": RANDOM_FEATURES["cifar10"]},
+    }
+
+
+def _bayes() -> dict[str, Any]:
+    """What the auxiliary bound gives away, and what a step of variational inference costs."""
+    return {
+        "gaps": results.by(results.read("table1_gap"), "layer", "prior"),
+        "gaps_h1": results.by(results.read("table1_gap_h1"), "layer", "prior"),
+        "steps": results.by(results.read("inference_step"), "priors", "kernels_per_layer"),
+    }
+
+
+def _row(name: str) -> dict[str, Any]:
+    """Returns what the README says of a bundled prior; with rows of densities where it is in a table of record."""
+    prior, size = load_prior(name), results.size_of_record(name)
+    found = {} if size is None else results.densities(size)
+    return {
+        "name": name,
+        "shape": prior.kernel_shape,
+        "details": Details.of(prior),
+        "depths": depths_of(prior),
+        "row": found.get(name),
+        "gaussian": found.get(f"notmnist-{size}-gaussian"),
+        "bytes": sum(path.stat().st_size for path in (BUNDLED / name).iterdir()),
+    }

@@ -1,0 +1,179 @@
+"""What is published of a prior: its files and its card, checked without a network; and its pin in the registry."""
+
+import hashlib
+import math
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dwp_init import Prior
+from dwp_init.files import CONFIG, MODEL, parse_prior, read_files
+from dwp_init.registry import BUNDLED, REGISTRY, registry
+from dwp_init.storage import write_json
+from training.fits.statistics import describe
+from training.publish.cards import CARD, write_card
+from training.publish.check import check_card
+from training.publish.details import Details, number, section
+from training.publish.templates import CARDS
+
+DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
+STATISTICS = ("rms", "roughness")
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_TAG = re.compile(r"\w[\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is to be published.
+
+    Args:
+        prior: The prior.
+        repo: ``user/name``.
+        tag: The version, such as ``v1``.
+        files: What each file of the commit holds, by name.
+        checks: What was checked, in words.
+    """
+
+    prior: Prior
+    repo: str
+    tag: str
+    files: dict[str, bytes]
+    checks: list[str]
+
+    @property
+    def name(self) -> str:
+        """What the registry will call the prior."""
+        return self.prior.details.get("name") or self.repo.partition("/")[2]
+
+    @property
+    def next_tag(self) -> str:
+        """The version after this one: v1 → v2."""
+        number = re.search(r"\d+$", self.tag)
+        return f"{self.tag}.1" if number is None else f"{self.tag[: number.start()]}{int(number[0]) + 1}"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The digests that a pin holds."""
+        return {name: hashlib.sha256(self.files[name]).hexdigest() for name in (CONFIG, MODEL)}
+
+
+def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = False) -> Release:
+    """Reads a prior's folder and checks all that can be checked without a network.
+
+    Args:
+        folder: Holds ``config.json`` and ``model.safetensors``. Its ``README.md`` is the card, with the ``.png``
+            beside it; without one, that of the bundled prior is taken, or one is written from the configuration.
+        repo: ``user/name`` on the Hub.
+        tag: The version.
+        allow_synthetic: Whether a prior of ``--smoke`` may be published.
+
+    Raises:
+        FileNotFoundError: The folder lacks one of the two files.
+        ValueError: The files do not fit each other, the card is not fit to be published, draws do not have the
+            statistics recorded, the prior was made from synthetic images, or a name is malformed.
+    """
+    if not _REPO.fullmatch(repo):
+        raise ValueError(f"--repo is user/name; got {repo!r}")
+    if not _TAG.fullmatch(tag) or tag == "main" or _COMMIT.fullmatch(tag):
+        raise ValueError(f"--tag is a version such as v1, and no branch or commit; got {tag!r}")
+    if not (folder / CONFIG).exists() and (folder / "prior" / CONFIG).exists():
+        raise ValueError(f"{folder} is a stage's folder; the prior is in {folder / 'prior'}")
+    files = read_files(folder)
+    prior = parse_prior(files, folder)
+    if Details.of(prior).synthetic and not allow_synthetic:
+        raise ValueError(
+            f"{folder} was made from synthetic images, under --smoke, and is of no use but to try this out; add "
+            "--allow-synthetic to publish it all the same"
+        )
+    checks = [f"the folder loads: {prior.family}, kernels {'×'.join(map(str, prior.kernel_shape))}"]
+    checks.append(_compare_statistics(prior))
+    card, origin = _card(folder, prior, repo)
+    files |= card
+    check_card(files[CARD].decode(), prior, sorted(files))
+    checks.append(f"the card ({origin}) has the metadata that the Hub and this prior need")
+    return Release(prior, repo, tag, files, checks)
+
+
+def registry_entry(release: Release, commit: str) -> dict[str, Any]:
+    """Returns what the registry says of a published prior."""
+    details = Details.of(release.prior)
+    return {
+        "kernel_shape": list(release.prior.kernel_shape),
+        "family": release.prior.family,
+        "source": details.data or "unknown",
+        "license": release.prior.details["license"],
+        "log_prob": details.metrics.log_prob,
+        "sha256": release.sha256,
+        "repo": release.repo,
+        "revision": commit,
+    }
+
+
+def check_pin(release: Release) -> None:
+    """Raises ``ValueError`` where a release could not be pinned under its name."""
+    name, known = release.name, registry().get(release.name, {})
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"the prior is called {name!r}, which no registry name may be: letters, digits, -, _ and . alone; save it "
+            "with another details['name']"
+        )
+    if known.get("repo", release.repo) != release.repo:
+        raise ValueError(f"{name!r} is pinned to {known['repo']}; save the prior with another details['name']")
+    if (BUNDLED / name).exists() and known.get("sha256") != release.sha256:
+        raise ValueError(
+            f"{name!r} is bundled with other files than those of this release, and the pin would put the copy out of "
+            "use; bundle these, or save the prior with another details['name']"
+        )
+
+
+def pin(name: str, entry: dict[str, Any]) -> None:
+    """Writes an entry into the package's registry, whole or not at all."""
+    registry()[name] = entry
+    write_json(REGISTRY, dict(sorted(registry().items())))
+
+
+def _compare_statistics(prior: Prior) -> str:
+    """Compares draws with what the configuration records of them; raises ValueError beyond five standard errors."""
+    drawn = section(prior.details, "metrics", "samples", "drawn")
+    recorded = [key for key in STATISTICS if key in drawn]
+    if not recorded:
+        return "draws were compared with nothing: the configuration records no statistics of samples"
+    groups = [describe(part) for part in prior.sample(DRAWS, torch.Generator().manual_seed(0)).chunk(GROUPS)]
+    shown = []
+    for key in recorded:
+        recorded_value = number(drawn[key])
+        expected = math.nan if recorded_value is None else recorded_value  # no draws have that
+        values = torch.tensor([group[key] for group in groups], dtype=torch.float64)
+        found, error = values.mean().item(), values.std().item() / GROUPS**0.5
+        allowed = 5 * error * (1 + DRAWS / 1000) ** 0.5 + 1e-3 * abs(expected)  # a record is of 1,000 draws or more
+        if not abs(found - expected) <= allowed:
+            raise ValueError(
+                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {drawn[key]!r}: it is not of "
+                "these tensors; fit the prior anew"
+            )
+        shown.append(f"{key} {found:.4g} ({expected:.4g})")
+    return f"draws have the statistics recorded: {', '.join(shown)}"
+
+
+def _card(folder: Path, prior: Prior, repo: str) -> tuple[dict[str, bytes], str]:
+    """Returns the card with its pictures, and where it comes from."""
+    name = prior.details.get("name")
+    if (folder / CARD).exists():
+        return _read_card(folder), f"{folder / CARD}"
+    if name in registry() and (BUNDLED / name).exists() and read_files(BUNDLED / name) == read_files(folder):
+        return _read_card(CARDS / name), "that of the bundled prior"
+    with tempfile.TemporaryDirectory() as scratch:
+        for file, content in read_files(folder).items():
+            (Path(scratch) / file).write_bytes(content)
+        write_card(Path(scratch), repo)
+        return _read_card(Path(scratch)), "written from its configuration"
+
+
+def _read_card(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / CARD, *sorted(folder.glob("*.png")))}
