@@ -30,14 +30,21 @@ def test_there_are_two_python_blocks_and_two_starting_commands() -> None:
     assert commands[1] in (ROOT / ".ci" / "run").read_text()
 
 
-def test_it_is_short_and_its_links_and_files_exist() -> None:
-    assert len(README.splitlines()) <= 150
+def test_it_is_short_and_its_links_exist() -> None:
+    assert len(README.splitlines()) <= 120
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert len(links) >= 5
     assert [link for link in links if not (ROOT / link).exists()] == []
-    tree = README.split("## Files")[1]
-    listed = set(re.findall(r"[\w./]+\.(?:py|json|md)\b|\.ci/run|\w+/", tree))
-    for path in (*ROOT.glob("dwp_init/*.py"), *ROOT.glob("training/*.py")):
-        assert path.name.startswith("__") or path.name == "version.py" or path.name in listed, (
-            f"{path} is not in the tree"
-        )
+
+
+def test_its_tree_has_the_files_of_the_package_and_the_folders_of_the_pipeline() -> None:
+    listed, folder = set(), Path()
+    for line in re.findall(r"```\n(dwp_init/.*?)```", README, re.DOTALL)[0].splitlines():
+        inside = folder if line.startswith(("├", "└")) else Path()
+        paths = [inside / name for name in re.split(r" {2,}", line.lstrip("├└─ "))[0].split()]
+        folder = folder if inside.parts else paths[0]
+        listed |= set(paths)
+    files = {path.relative_to(ROOT) for path in (*ROOT.glob("dwp_init/[!_]*.py"), *ROOT.glob("training/[!_]*.py"))}
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("training/*/__init__.py")}
+    assert [path for path in listed if not (ROOT / path).exists()] == []
+    assert files - {Path("dwp_init/version.py")} | folders <= listed
