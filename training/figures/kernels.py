@@ -16,7 +16,7 @@ REAL, DRAWN = "kernels of held-out networks", "draws from the prior"
 
 
 def plot_kernels(real: Tensor, prior: Prior, path: Path, count: int = 64) -> None:
-    """Draws held-out kernels beside draws from a prior, each kernel on its own scale, blue below and red above 0.
+    """Draws held-out kernels next to draws from a prior, each kernel on its own scale, blue below and red above 0.
 
     Args:
         real: ``(n, 1, k, k)``.
@@ -53,7 +53,7 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
 
 
 def plot_depths(real: Sequence[Tensor], prior: MixtureByDepth, path: Path, count: int = 12) -> None:
-    """Draws held-out kernels beside draws from a prior, a row for each of its depths, each kernel on its own scale.
+    """Draws held-out kernels next to draws from a prior, a row for each of its depths, each kernel on its own scale.
 
     Args:
         real: Kernels ``(n, c, k, k)`` of each depth, the lowest first.

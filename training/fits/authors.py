@@ -13,8 +13,8 @@ import dwp_init
 from dwp_init import KernelVAE, save_prior
 from dwp_init.files import CONFIG, MODEL
 
-SIZES = (7, 5)
-MIN_SCALE = 1e-6  # the released code has no floor; a prior needs one above 0
+_SIZES = (7, 5)
+_MIN_SCALE = 1e-6  # the released code has no floor; a prior needs one above 0
 UNSTATED = "see the checkpoint's own licence"
 _THEIRS = {"encoder.features.": "encoder.body.", "decoder.decoder.": "decoder.body."}
 _5X5_HEADS = {".fc_sigma.": ".fc_var.", ".fc_mu.0.": ".fc_mu.", ".fc_var.0.": ".fc_var."}
@@ -46,7 +46,7 @@ def import_authors(
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
-    if kernel_size not in SIZES:
+    if kernel_size not in _SIZES:
         raise ValueError(f"the released code's VAEs are for 7×7 and 5×5 kernels; got kernel_size={kernel_size!r}")
     taken = [file for file in (CONFIG, MODEL) if (folder / file).exists()]
     if taken:
@@ -135,7 +135,7 @@ def _prior(tensors: dict[str, Tensor], size: int, path: Path) -> KernelVAE:
 
 
 def _check_names(found: set[str], size: int, path: Path) -> None:
-    fitting = [other for other in SIZES if found == _names(other)]
+    fitting = [other for other in _SIZES if found == _names(other)]
     if fitting and size not in fitting:
         raise ValueError(
             f"{path} is for {fitting[0]}×{fitting[0]} kernels, not {size}×{size}: pass --kernel-size {fitting[0]}"
@@ -150,7 +150,7 @@ def _check_names(found: set[str], size: int, path: Path) -> None:
 
 
 def _vae(size: int, latent_dim: int) -> KernelVAE:
-    return KernelVAE((1, size, size), network="paper", latent_dim=latent_dim, min_scale=MIN_SCALE, whiten=False)
+    return KernelVAE((1, size, size), network="paper", latent_dim=latent_dim, min_scale=_MIN_SCALE, whiten=False)
 
 
 def _names(size: int) -> set[str]:

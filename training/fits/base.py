@@ -1,6 +1,6 @@
 """What all fits share: a fit is a stage that turns kernels into a prior of one family."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +19,6 @@ from training.fits.statistics import sample_statistics
 from training.kernels.kernelset import KernelSet
 
 CHECKPOINT = "checkpoint.pt"
-LARGEST_NUMBER = 1e15  # of a recorded setting
 NOT_SHOWN = ("needs", "name", "evaluate_every")  # settings that are not recorded with the prior
 
 FITS: "dict[str, type[Fit]]" = {}
@@ -124,37 +123,10 @@ class Fit(Stage):
 
     def _source(self, context: Context) -> dict[str, Any]:
         made = read_done(context.out / self.needs[0])
-        return made["source"] | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made}
+        source: dict[str, Any] = made["source"]
+        return source | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made}
 
 
 def fitted_prior(folder: Path) -> Prior:
     """Loads the prior that a finished fit left in its stage's folder."""
     return load_prior(folder / PRIOR)
-
-
-def has_form(settings: Mapping[str, Any], **kinds: type) -> bool:
-    """Whether recorded settings have these keys, with values of these types.
-
-    Args:
-        settings: Any JSON object.
-        kinds: By key ``int``, ``float`` (whole numbers too) or ``list``, one or more numbers.
-    """
-    checks: dict[type, Callable[[Any], bool]] = {int: _is_whole, float: _is_number, list: _is_numbers}
-    return all(checks[kind](settings.get(key)) for key, kind in kinds.items())
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int and abs(value) < LARGEST_NUMBER
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < LARGEST_NUMBER
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(map(_is_number, value))
-
-
-def either(values: list[float]) -> str:
-    """Lists the values that were tried, such as ``6 or 8``."""
-    return " or ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -10,9 +10,10 @@ import torch
 from dwp_init import Gaussian, GaussianMixture, MixtureByDepth, Prior
 from training.engine.records import read_done
 from training.engine.stage import Context
-from training.fits.base import either, has_form, register
+from training.fits.base import register
 from training.fits.mixture import FitMixture
 from training.fits.score import score
+from training.fits.settings import either, has_form
 from training.kernels.kernelset import PARTS, KernelSet
 
 OF_A_LAYER = {"layer", "kind"}  # keys in which kernels stages of the same networks may differ

@@ -9,7 +9,8 @@ import torch
 
 from dwp_init import KernelDensity
 from training.engine.options import check_counts
-from training.fits.base import Fit, has_form, register
+from training.fits.base import Fit, register
+from training.fits.settings import has_form
 from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 

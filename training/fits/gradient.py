@@ -1,7 +1,8 @@
 """What the families that are trained by gradient share."""
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from tqdm import tqdm
 
 from dwp_init import Prior
 from dwp_init.priors.base import KernelShape
+from dwp_init.priors.whitening import Whitening
 from training.engine.options import check_counts
 from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
-from training.fits.base import CHECKPOINT, Fit, has_form
+from training.fits.base import CHECKPOINT, Fit
 from training.fits.score import score
+from training.fits.settings import has_form
 from training.kernels.kernelset import KernelSet
+from training.networks.loop import descend
 
 
 @dataclass(frozen=True)
@@ -59,26 +63,28 @@ class FitByGradient(Fit):
 
     def bound(self, prior: Any, kernels: Tensor) -> Tensor:
         """Maps kernels to what is maximised, ``(n,)``: log p(w), or a differentiable bound on it."""
-        return prior.log_prob(kernels)
+        log_prob: Tensor = prior.log_prob(kernels)
+        return log_prob
 
     def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
         check_counts(epochs=self.epochs, batch_size=self.batch_size, evaluate_every=self.evaluate_every)
         prior = self.build(kernels.kernel_shape)
-        if getattr(prior, "whiten", True):
-            prior.whitening.fit_(kernels.train.flatten(1))
+        whitening = _whitening(prior)
+        if whitening and getattr(prior, "whiten", True):
+            whitening.fit_(kernels.train.flatten(1))
         return self._train(prior.to(device), kernels.train.to(device), kernels.validation.to(device), folder)
 
     def _train(self, prior: Prior, train: Tensor, validation: Tensor, folder: Path) -> Prior:
         optimizer = torch.optim.AdamW(prior.parameters(), lr=self.lr, weight_decay=0)
-        state = {"epoch": 0, "best": float("-inf"), "best_state": copy.deepcopy(prior.state_dict())}
+        state: dict[str, Any] = {"epoch": 0, "best": -math.inf, "best_state": copy.deepcopy(prior.state_dict())}
         checkpoint = folder / CHECKPOINT
         if checkpoint.exists():
             state = load_checkpoint(checkpoint)
             prior.load_state_dict(state["prior"])
             optimizer.load_state_dict(state["optimizer"])
-        size = {"total": self.epochs * len(train), "initial": state["epoch"] * len(train)}
-        with tqdm(**size, unit="kernel", unit_scale=True, desc=self.name) as bar:
-            for epoch in range(state["epoch"], self.epochs):
+        total, first = self.epochs * len(train), state["epoch"]
+        with tqdm(total=total, initial=first * len(train), unit="kernel", unit_scale=True, desc=self.name) as bar:
+            for epoch in range(first, self.epochs):
                 bound = self._epoch(prior, optimizer, train, epoch)
                 bar.update(len(train))
                 if (epoch + 1) % self.evaluate_every and epoch + 1 < self.epochs:
@@ -90,7 +96,7 @@ class FitByGradient(Fit):
                     state |= {"best": found, "best_state": copy.deepcopy(prior.state_dict())}
                 state |= {"epoch": epoch + 1, "prior": prior.state_dict(), "optimizer": optimizer.state_dict()}
                 save_checkpoint(checkpoint, state)
-        if state["best"] == float("-inf"):
+        if state["best"] == -math.inf:
             raise ValueError(
                 f"the fit of {self.name!r} diverged: no finite log p on held-out kernels; lower lr={self.lr}"
             )
@@ -98,27 +104,31 @@ class FitByGradient(Fit):
         return prior
 
     def _epoch(self, prior: Prior, optimizer: torch.optim.Optimizer, train: Tensor, epoch: int) -> float:
-        """One pass; its randomness depends on seed and epoch only, so that a resumed fit ends where it would have."""
+        """Makes one pass and returns the mean bound.
+
+        Its randomness depends on seed and epoch alone, so that a resumed fit ends where an uninterrupted one would.
+        """
         prior.train()
         torch.manual_seed(self.seed * 100_003 + epoch)
-        batches = torch.randperm(len(train)).to(train.device).split(self.batch_size)
-        batches = batches[: max(len(train) // self.batch_size, 1)]
+        order = torch.randperm(len(train)).to(train.device)
+        batches = torch.split(order, self.batch_size)[: max(len(train) // self.batch_size, 1)]
         total, bound_sum = self.epochs * len(batches), torch.zeros((), device=train.device)
-        for step, batch in enumerate(self._jittered(prior, train, batches), start=epoch * len(batches)):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 - step / total)
-            bound = self.bound(prior, batch).mean()
-            optimizer.zero_grad()
-            (-bound).backward()
-            optimizer.step()
-            bound_sum += bound.detach()
+        for step, batch in enumerate(batches, start=epoch * len(batches)):
+            bound = self.bound(prior, self.jittered(prior, train[batch])).mean()
+            bound_sum -= descend(-bound, optimizer, self.lr * (1 - step / total))
         return (bound_sum / len(batches)).item()
 
-    def _jittered(self, prior: Prior, train: Tensor, batches: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        for batch in batches:
-            kernels = train[batch]
-            if self.jitter:
-                white = torch.randn(len(batch), prior.dim, device=train.device)
-                noise = prior.whitening.inverse(self.jitter * white) - prior.whitening.loc
-                kernels = kernels + noise.view_as(kernels)
-            yield kernels
+    def jittered(self, prior: Prior, kernels: Tensor) -> Tensor:
+        """Adds the noise of ``jitter`` to kernels ``(n, c, k, k)``."""
+        if not self.jitter:
+            return kernels
+        noise = self.jitter * torch.randn(len(kernels), prior.dim, device=kernels.device)
+        if whitening := _whitening(prior):
+            noise = whitening.inverse(noise) - whitening.loc
+        return kernels + noise.view_as(kernels)
+
+
+def _whitening(prior: Prior) -> Whitening | None:
+    """Returns the transform of a prior that sees whitened kernels."""
+    found = getattr(prior, "whitening", None)
+    return found if isinstance(found, Whitening) else None

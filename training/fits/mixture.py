@@ -13,12 +13,14 @@ from tqdm import tqdm
 from dwp_init import GaussianMixture, Prior
 from training.engine.options import check_counts
 from training.engine.records import record_metrics
-from training.fits.base import Fit, either, has_form, register
+from training.engine.workers import Progress
+from training.fits.base import Fit, register
 from training.fits.score import score
+from training.fits.settings import either, has_form
 from training.images.split import thin
-from training.kernels.kernelset import KernelSet
+from training.kernels.kernelset import KernelSet, shape_of
 
-SCALES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)
+STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)  # of the components of a scale mixture
 
 
 @register
@@ -37,7 +39,7 @@ class FitMixture(Fit):
 
     components: tuple[int, ...] = (6, 8, 10)
     shrinkages: tuple[float, ...] = (3.0, 10.0, 30.0, 100.0)
-    scales: tuple[float, ...] = SCALES
+    scales: tuple[float, ...] = STRENGTHS
     restarts: int = 8
     most: int = 20_000
     family: ClassVar[str] = "mixture"
@@ -77,7 +79,7 @@ class FitMixture(Fit):
         best, best_value = None, -math.inf
         with tqdm(total=len(grid) * self.restarts, desc=self.name, unit="fit") as bar:
             for components, shrinkage in grid:
-                mixture = self._average(train, components, shrinkage, bar)
+                mixture = self._average(train, components, shrinkage, bar.update)
                 value = score(mixture, kernels.validation)[1]["log_prob"]
                 record_metrics(folder, **labels, components=components, shrinkage=shrinkage, validation_log_prob=value)
                 if value > best_value:
@@ -98,11 +100,11 @@ class FitMixture(Fit):
             )
         return grid
 
-    def _average(self, train: Tensor, components: int, shrinkage: float, bar: "tqdm[None]") -> GaussianMixture:
+    def _average(self, train: Tensor, components: int, shrinkage: float, progress: Progress) -> GaussianMixture:
         parts = []
         for restart in range(self.restarts):
             generator = torch.Generator().manual_seed(self.seed * 1009 + restart)
-            part = GaussianMixture(tuple(train.shape[1:]), components, self.scales)
+            part = GaussianMixture(shape_of(train), components, self.scales)
             parts.append(part.fit_(train, shrinkage, generator=generator))
-            bar.update(1)
+            progress(1)
         return GaussianMixture.average(parts)

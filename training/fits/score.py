@@ -32,7 +32,7 @@ def score(prior: Prior, kernels: Tensor, samples: int = SAMPLES, most: int = MOS
     prior.eval()
     kernels = thin(kernels, most).to(prior.device)
     if prior.exact:
-        values, extra = torch.cat([prior.log_prob(part) for part in kernels.split(500)]), {"kind": "exact"}
+        values, extra = torch.cat([prior.log_prob(part) for part in torch.split(kernels, 500)]), {"kind": "exact"}
     else:
         values, extra = _bound(prior, kernels, samples)
     return values.cpu(), {"log_prob": round(values.mean().item(), 3), "kernels": len(values), **extra}

@@ -1,4 +1,4 @@
-"""How a prior's samples differ from held-out kernels: one set's description, two sets' distances, two-sample tests."""
+"""How samples of a prior differ from held-out kernels: descriptions of a set, distances and tests of two sets."""
 
 import math
 from typing import Any
@@ -8,26 +8,26 @@ from torch import Tensor
 
 from dwp_init import Prior
 
-MOST = 2000
-CHUNK = 512
+_MOST = 2000
+_CHUNK = 512
 NORM_THINNED = 100_000
 EXACT = "donot_use_mm_for_euclid_dist"  # by matrix products, the distance of equal kernels would not be 0
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 
 
 def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000) -> dict[str, dict[str, Any]]:
-    """Describes held-out kernels, draws from the prior, and draws without its noise, side by side.
+    """Describes held-out kernels, draws from the prior, and draws without its noise.
 
     Args:
         prior: The prior; drawn with a fixed seed.
         train: The kernels ``(n, c, k, k)`` that it was fitted to.
-        test: Those held out for the test.
-        n: Draws.
+        test: The kernels held out for the test, of the same shape.
+        n: Number of draws.
 
     Returns:
         Rows ``real``, ``drawn`` and, for a prior with noise, ``mean``, all with the keys of :func:`describe` and
-        :func:`compare`, to four significant digits; JSON. ``real`` describes the held-out kernels, and compares them
-        with the training kernels in the samples' place: what a prior would reach that draws new kernels of that law.
+        :func:`compare`, to four significant digits; JSON. ``real`` describes the held-out kernels and compares them
+        with the training kernels in place of samples, which is what a prior with exactly that law would reach.
     """
     real = compare(train, train, test)
     rows = {"real": describe(test) | real | {"fidelity": real["fidelity_real"]}}
@@ -35,7 +35,7 @@ def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000
         if noise or prior.has_noise:
             samples = prior.sample(n, torch.Generator(prior.device).manual_seed(0), noise=noise)
             rows[label] = describe(samples) | compare(samples, train, test)
-    return _rounded(rows)
+    return {label: _rounded(row) for label, row in rows.items()}
 
 
 @torch.no_grad()
@@ -43,21 +43,21 @@ def describe(kernels: Tensor) -> dict[str, Any]:
     """Describes one set of kernels.
 
     Args:
-        kernels: ``(n, c, k, k)``, 2 or more and not all the same.
+        kernels: ``(n, c, k, k)``, 2 or more and not all equal.
 
     Returns:
         - ``rms``: root mean square.
         - ``norm_5_50_95``: quantiles of the Euclidean norm, in %.
         - ``roughness``: mean squared difference of neighbours over twice the mean square: 1 for white noise, 0 for
           flat kernels; None where a kernel is one pixel.
-        - ``autocorrelation``: by lag ``"dy,dx"``, correlation of the values less each pixel's mean; None where a kernel
-          is too small for the lag, or does not vary there.
-        - ``variance_shares``: the largest eigenvalues of the covariance, 5 at most, over its trace.
-        - ``components_90_95_99``: how many eigenvalues make up that percentage of the variance.
+        - ``autocorrelation``: by lag ``"dy,dx"``, correlation of the values after subtracting each pixel's mean; None
+          where a kernel is too small for the lag, or does not vary there.
+        - ``variance_shares``: the largest eigenvalues of the covariance, at most 5, over its trace.
+        - ``components_90_95_99``: number of eigenvalues that make up that percentage of the variance.
         - ``participation_ratio``: squared sum of the eigenvalues over their sum of squares: d for white noise.
 
     Raises:
-        ValueError: The kernels have another shape, hold NaN or infinity, are fewer than 2 or all the same.
+        ValueError: The kernels have another shape, hold NaN or infinity, are fewer than 2 or all equal.
     """
     kernels = _checked(kernels, "kernels")
     shifted = kernels - kernels[:1]
@@ -103,36 +103,39 @@ def _spectrum(centred: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = MOST, seed: int = 0) -> dict[str, Any]:
+def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST, seed: int = 0) -> dict[str, Any]:
     """Compares samples with held-out kernels, and with the kernels that their prior was fitted to.
 
-    Distances are Euclidean. Nearest-neighbour figures depend on how many kernels there are to choose from, so as many
-    samples as training kernels are used. In the two tests there are as many samples as held-out kernels. Their
-    standard errors hold for independent kernels; those of one network are not quite.
+    Distances are Euclidean. Nearest-neighbour distances depend on the number of kernels to choose from, so as many
+    samples as training kernels are used. The two tests use as many samples as held-out kernels. Their standard errors
+    hold for independent kernels; kernels of one network are not quite independent.
 
     Args:
         samples: ``(n, c, k, k)``, 2 or more.
-        train: Kernels that the prior was fitted to, likewise.
-        held_out: Kernels of the same law that it has not seen, likewise.
-        most: How many of each set are used at the most, except for the Fréchet distance, which uses all.
-        seed: Of the choice among more.
+        train: Kernels that the prior was fitted to, of the same shape, 2 or more.
+        held_out: Kernels of the same law that the prior has not seen, of the same shape, 2 or more.
+        most: Maximum number of kernels used of each set; the Fréchet distance uses all.
+        seed: Seed of the choice among more.
 
     Returns:
         - ``frechet``: :func:`frechet_distance` of samples and held-out kernels.
         - ``fidelity``: mean distance of samples to their nearest training kernel.
         - ``coverage``: mean distance of held-out kernels to their nearest sample.
         - ``diversity``: mean distance of samples to their nearest other sample.
-        - ``fidelity_real``: of held-out to training kernels, the measure for fidelity and coverage.
-        - ``diversity_real``: of training kernels to others, the measure for diversity.
+        - ``fidelity_real``: mean distance of held-out kernels to their nearest training kernel, the reference for
+          fidelity and coverage.
+        - ``diversity_real``: mean distance of training kernels to their nearest other one, the reference for diversity.
         - ``recall_real`` and ``recall_samples``, ``accuracy``, ``accuracy_deviation`` and ``asymmetry``: the
-          leave-one-out 1-NN two-sample test (Lopez-Paz & Oquab 2017): the share of held-out kernels, of samples and
-          of all whose nearest neighbour is of their own set, 1/2 for the same law; in standard errors, how far the
-          accuracy is above chance, and recall_real above recall_samples. Samples too wide raise only the latter.
-        - ``mmd2``: unbiased squared maximum mean discrepancy, Gaussian kernel as wide as the median distance.
-        - ``compared`` and ``tested``: samples in the neighbour figures, and in the two tests.
+          leave-one-out 1-NN two-sample test (Lopez-Paz & Oquab 2017). The first three are the shares of held-out
+          kernels, of samples and of both whose nearest neighbour is in their own set, 1/2 for the same law; the last
+          two are in standard errors, how far the accuracy is above chance, and recall_real above recall_samples. Too
+          wide samples raise only recall_real.
+        - ``mmd2``: unbiased squared maximum mean discrepancy, with a Gaussian kernel as wide as the median distance.
+        - ``compared`` and ``tested``: number of samples in the nearest-neighbour distances, and in the two tests.
 
     Raises:
-        ValueError: The sets have other or different shapes, hold NaN or infinity, are fewer than 2 or all one kernel.
+        ValueError: A set is not of shape ``(n, c, k, k)``, differs in shape from the others, holds NaN or infinity or
+            fewer than 2 kernels, or most kernels are equal.
     """
     if most < 2:
         raise ValueError(f"most, the number of kernels compared, must be 2 or more; got {most}")
@@ -156,10 +159,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     Args:
         a: ``(n, c, k, k)``, 2 or more.
-        b: ``(m, c, k, k)``, likewise.
+        b: ``(m, c, k, k)``, 2 or more.
 
     Raises:
-        ValueError: The sets have other or different shapes, hold NaN or infinity or fewer than 2 kernels.
+        ValueError: A set is not of shape ``(n, c, k, k)``, differs in shape from the other, or holds NaN or infinity or
+            fewer than 2 kernels.
     """
     return _frechet(*_rows(a=a, b=b))
 
@@ -171,7 +175,7 @@ def _frechet(a: Tensor, b: Tensor) -> float:
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
     distance = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return max(distance.item(), 0.0)
+    return max(float(distance), 0.0)
 
 
 def _neighbours(samples: Tensor, train: Tensor, held_out: Tensor) -> dict[str, float]:
@@ -185,18 +189,18 @@ def _neighbours(samples: Tensor, train: Tensor, held_out: Tensor) -> dict[str, f
 
 
 def _nearest(a: Tensor, b: Tensor, rank: int = 1) -> float:
-    """Mean distance of a's rows to their nearest of b; rank 2 where b is a, for each row is its own nearest."""
-    parts = [torch.cdist(part, b, compute_mode=EXACT).kthvalue(rank, dim=1).values for part in a.split(CHUNK)]
+    """Mean distance of rows of ``a`` to the nearest of ``b``; rank 2 if both are one set, where each row is at 0."""
+    parts = [torch.cdist(part, b, compute_mode=EXACT).kthvalue(rank, dim=1).values for part in torch.split(a, _CHUNK)]
     return torch.cat(parts).mean().item()
 
 
 def _neighbour_test(distances: Tensor) -> dict[str, float]:
     """The 1-NN test on the distances ``(2m, 2m)`` of m real kernels and m samples; equally near ones share the vote.
 
-    The standard errors are those under random labels, given who is whose neighbour. Two votes are correlated where
-    two kernels are each other's nearest, so the accuracy's is larger than that of 2m independent guesses; chance is
-    (m - 1) / (2m - 1), for a kernel is not its own neighbour. The recalls' difference depends on labels only through
-    how many votes each kernel receives.
+    The standard errors are those under random labels, with the neighbours given. Two votes are correlated if two
+    kernels are each other's nearest, so the standard error of the accuracy is larger than that of 2m independent
+    guesses. Chance is (m - 1) / (2m - 1), because a kernel is not its own neighbour. The difference of the recalls
+    depends on the labels only through the number of votes that each kernel receives.
     """
     m = len(distances) // 2
     others = distances.clone().fill_diagonal_(math.inf)
@@ -227,14 +231,14 @@ def _squared_mmd(distances: Tensor) -> float:
 
 
 def _choose(rows: Tensor, most: int, seed: int) -> Tensor:
-    """At most that many rows, at random."""
+    """Returns at most ``most`` of the rows, at random."""
     if len(rows) <= most:
         return rows
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
 
 
 def _rows(**sets: Tensor) -> list[Tensor]:
-    """Sets of kernels of one shape, by name, as rows ``(n, d)``."""
+    """Returns sets of kernels of one shape, given by name, as rows ``(n, d)``."""
     checked = {name: _checked(kernels, name) for name, kernels in sets.items()}
     shapes = {name: tuple(kernels.shape[1:]) for name, kernels in checked.items()}
     if len(set(shapes.values())) > 1:
@@ -244,7 +248,7 @@ def _rows(**sets: Tensor) -> list[Tensor]:
 
 
 def _checked(kernels: Tensor, name: str) -> Tensor:
-    """Kernels in double precision on the CPU."""
+    """Returns kernels in double precision on the CPU."""
     if kernels.dim() != 4 or 0 in kernels.shape[1:]:
         raise ValueError(f"{name} must have shape (n, c, k, k); got {tuple(kernels.shape)}")
     if len(kernels) < 2:

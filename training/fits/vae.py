@@ -9,8 +9,9 @@ from torch import Tensor
 from dwp_init import KernelVAE
 from dwp_init.priors.base import KernelShape
 from training.engine.options import check_counts
-from training.fits.base import has_form, register
+from training.fits.base import register
 from training.fits.gradient import FitByGradient
+from training.fits.settings import has_form
 
 
 @register

@@ -1,8 +1,9 @@
-"""Checkpoints that exist already: safetensors state dicts in files, in folders and on the Hub, never a pickle."""
+"""Existing checkpoints: safetensors state dicts in files, in folders and on the Hub; pickles are refused."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file's header says of a tensor; its type as safetensors writes it, such as ``BF16``."""
+    """A tensor as the header of its file describes it; ``dtype`` as safetensors writes it, such as ``BF16``."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -30,9 +31,9 @@ class Checkpoint:
     """A state dict.
 
     Args:
-        name: What it is called in records, where no path of this machine belongs.
-        files: The file that holds it, or its shards.
-        index: The shards' index.
+        name: Its name in records, which must not have paths of this machine.
+        files: Its file, or its shards.
+        index: The index of the shards.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Checkpoint:
     index: Path | None = None
 
     def entries(self) -> dict[str, Entry]:
-        """Reads what tensors there are, by name, without their values.
+        """Reads the headers of all its tensors, by name.
 
         Raises:
             ValueError: A file is broken, or shards and their index differ.
@@ -49,30 +50,32 @@ class Checkpoint:
         for path in self.files:
             for name, entry in _read_header(path).items():
                 if name in found:
-                    raise ValueError(f"{name} is in both {found[name].file} and {path}; get the shards anew")
+                    raise ValueError(f"{name} is in both {found[name].file} and {path}; get the shards again")
                 found[name] = entry
         missing = sorted(set(_read_index(self.index)) - set(found)) if self.index else []
         if missing:
-            raise ValueError(f"{self.index} lists {missing[0]}, which no shard holds; get the shards anew")
+            raise ValueError(f"{self.index} lists {missing[0]}, which no shard holds; get the shards again")
         return found
 
     def load(self, entries: dict[str, Entry]) -> Iterator[tuple[str, Tensor]]:
         """Yields tensors by name, in the order of ``entries``."""
-        for name, entry in entries.items():
-            with safe_open(entry.file, framework="pt") as file:
-                yield name, file.get_tensor(name)
+        with ExitStack() as stack:
+            paths = {entry.file for entry in entries.values()}
+            files = {path: stack.enter_context(safe_open(path, framework="pt")) for path in paths}
+            for name, entry in entries.items():
+                yield name, files[entry.file].get_tensor(name)
 
 
 def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
-    """Finds the checkpoints of all sources and names each differently.
+    """Finds the checkpoints of all sources and gives each a name of its own.
 
     Args:
-        sources: Files; folders, of which each file below counts, or all shards of an index as one; or repositories on
-            the Hub, ``user/name`` or ``user/name@revision``.
+        sources: Files; folders, in which each file is a checkpoint, or all shards of an index are one; or repositories
+            on the Hub, ``user/name`` or ``user/name@revision``.
 
     Raises:
-        FileNotFoundError: There is no such place, or no safetensors file in it.
-        ValueError: There are only pickles, or an index is broken.
+        FileNotFoundError: A source does not exist or holds no safetensors file.
+        ValueError: A source holds only pickles, or an index is broken.
     """
     found: dict[str, Checkpoint] = {}
     for source in sources:
@@ -83,6 +86,11 @@ def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
                 name = f"{checkpoint.name}#{number}"
             found[name] = replace(checkpoint, name=name)
     return list(found.values())
+
+
+def network_file(folder: Path, seed: int) -> Path:
+    """Returns the file of the source network with this seed, in the folder of its stage."""
+    return folder / f"network-{seed:03d}{SUFFIX}"
 
 
 def natural(name: str) -> list[str | int]:
@@ -114,7 +122,7 @@ def _in_folder(folder: Path, label: str) -> list[Checkpoint]:
         pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
         if pickles:
             raise ValueError(
-                f"{folder} holds no {SUFFIX} file but {len(pickles)} of pickles, such as {pickles[0]}, which can run "
+                f"{folder} holds no {SUFFIX} file but {len(pickles)} pickle files, such as {pickles[0]}, which can run "
                 f"code when they are read; {CONVERT}"
             )
         raise FileNotFoundError(f"no {SUFFIX} file under {folder}; give a folder, file or repository that holds some")
@@ -128,30 +136,30 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = dict.fromkeys(_read_index(index).values())
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise ValueError(f"{index} names the shard {outside[0]!r}; shards lie beside their index")
+        raise ValueError(f"{index} names the shard {outside[0]!r}; shards must lie next to their index")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise ValueError(f"{index} names {len(names)} shards, of which {missing[0]} is not there; get the shards anew")
+        raise ValueError(f"{index} names {len(names)} shards, of which {missing[0]} is missing; get the shards again")
     return tuple(index.parent / name for name in names)
 
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        shards = json.loads(path.read_bytes())["weight_map"]
+        shards: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
         if not shards or not all(isinstance(name, str) for name in shards.values()):
             raise ValueError("weight_map names no files")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no index with a weight_map ({error!r}); get it anew, or remove it") from error
+        raise ValueError(f"{path} is not an index with a weight_map ({error!r}); get it again, or remove it") from error
     return shards
 
 
 def _read_header(path: Path) -> dict[str, Entry]:
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  it is not a dictionary
             return {name: Entry(part.get_dtype(), tuple(part.get_shape()), path) for name, part in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); get it anew, or remove it") from error
+        raise ValueError(f"{path} is not a complete safetensors file ({error}); get it again, or remove it") from error
 
 
 def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
@@ -159,7 +167,7 @@ def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=f"*{SUFFIX}*"))
-    except Exception as error:  # transport errors are of httpx or httpx2, which no code of ours should name
+    except Exception as error:  # transport errors are classes of httpx or httpx2, depending on the version
         asked = f"{repo}@{revision}" if revision else repo
         raise FileNotFoundError(
             f"{asked} is neither a file or folder here nor a repository that the Hub gives ({error}); check the name, "

@@ -13,10 +13,9 @@ from training.engine.options import check_counts
 from training.engine.records import read_config, read_done
 from training.engine.stage import Context, Stage
 from training.images.own import is_own, short_name
-from training.kernels.checkpoints import Checkpoint
+from training.kernels.checkpoints import Checkpoint, network_file
 from training.kernels.convolutions import read_layers
 from training.kernels.kernelset import KernelSet
-from training.kernels.sources import network_file
 
 # settings of the source networks that are recorded with the kernels
 _RECIPE_KEYS = (

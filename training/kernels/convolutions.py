@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are spatial convolutions, and how deep, by names, types and shapes alone."""
+"""The spatial convolutions of a checkpoint and their depths, from names, types and shapes of tensors alone."""
 
 import hashlib
 import re
@@ -24,11 +24,11 @@ class Layer:
     """A spatial convolution.
 
     Args:
-        checkpoint: Where it is from.
-        name: Its tensor.
+        checkpoint: Name of its checkpoint.
+        name: Name of its tensor.
         kind: One of :data:`dwp_init.convolutions.KINDS`.
-        depth: Its place among the spatial convolutions, from 0, the first, to 1, the last.
-        entry: Its type and shape there, ``(out, in/groups, k, k)``.
+        depth: Its place among the spatial convolutions, from 0 for the first to 1 for the last.
+        entry: Type and shape of its tensor, ``(out, in/groups, k, k)``.
     """
 
     checkpoint: str
@@ -39,19 +39,19 @@ class Layer:
 
     @property
     def group(self) -> str:
-        """What kernels of its kind and size are called, ``dense-3x3``; stems of 1 or 4 channels stand apart."""
+        """Name of the kernels of its kind and size, such as ``dense-3x3``; stems of 1 or 4 channels have their own."""
         _, channels, _, size = self.entry.shape
         apart = f"-c{channels}" if self.kind == "stem" and channels != 3 else ""
         return f"{self.kind}-{size}x{size}{apart}"
 
     def cut(self, weight: Tensor) -> Tensor:
-        """Cuts a weight into kernels ``(n, c, k, k)``: a stem's keep their channels, elsewhere each is one (Eq. 5)."""
+        """Cuts a weight into kernels ``(n, c, k, k)``: a stem's keep their channels, others have one (Eq. 5)."""
         return weight if self.kind == "stem" else weight.flatten(0, 1)[:, None]
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A tensor, or where ``tensor`` is empty a whole checkpoint, that was not taken, and why."""
+    """A tensor that was not taken, or a whole checkpoint where ``tensor`` is empty, and the reason."""
 
     checkpoint: str
     tensor: str
@@ -62,12 +62,12 @@ class LeftOut:
 def read_layers(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[list[tuple[Layer, Tensor]], list[LeftOut]]:
     """Reads a checkpoint's spatial convolutions, from the first to the last, as float32.
 
-    A tensor with the values of an earlier one is tied to it and no layer of its own. One that cannot be used, for it is
-    quantized, not finite or zero, is a layer still, so that the others keep their depth.
+    A tensor with the values of an earlier one is tied to it and not a layer of its own. One that cannot be used,
+    because it is quantized, not finite or zero, still counts as a layer, so that the others keep their depth.
 
     Args:
         checkpoint: The checkpoint.
-        entries: What it holds.
+        entries: Its tensors.
 
     Returns:
         The layers with their weights, and the tensors of four dimensions that were left out.
@@ -97,20 +97,19 @@ def read_layers(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[list
     places = [name for name in order if name in weights]
     layers = []
     for place, name in enumerate(places):
-        if weights[name] is not None:
-            depth = place / max(len(places) - 1, 1)
-            layers.append(
-                (Layer(checkpoint.name, name, _kind(name == stem, order[name]), depth, order[name]), weights[name])
-            )
+        if (found := weights[name]) is not None:
+            depth, kind = place / max(len(places) - 1, 1), _kind(name == stem, order[name])
+            layers.append((Layer(checkpoint.name, name, kind, depth, order[name]), found))
     return layers, left_out
 
 
 def find_stem(entries: dict[str, Entry]) -> str | None:
-    """Finds the first layer among spatial convolutions in their order: one that reads an image of 3, 1 or 4 channels.
+    """Finds the layer that reads the image, of 3, 1 or 4 channels, among spatial convolutions in their order.
 
-    Depthwise convolutions have one input channel too, and groups may have 4. So the first with 3 is the stem, one with
-    a stem's name before others; without any, the first by such a name, or else the first of all, with 4, or with 1 if
-    it is the only one.
+    Depthwise convolutions also have one input channel, and groups may have 4. So the first layer with 3 channels is
+    the stem, and one with the name of a stem comes before others. If there is none, the candidate is the first with
+    such a name, or else the first of all: it is the stem if it has 4 channels, or 1 and such a name, or 1 and no other
+    layer has 1.
     """
     named = [name for name in entries if _STEM.search(name)]
     channels = {name: entry.shape[1] for name, entry in entries.items()}

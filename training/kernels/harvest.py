@@ -1,4 +1,4 @@
-"""Harvests kernels from checkpoints that exist already: labelled, split by checkpoint, ready for ``fit``."""
+"""Harvesting kernels from existing checkpoints: labelled, split by checkpoint, ready for ``fit``."""
 
 import hashlib
 import json
@@ -19,25 +19,26 @@ from training.kernels.checkpoints import find_checkpoints
 from training.kernels.convolutions import Layer, LeftOut, read_layers
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet
 
-LABELS, REPORT = "labels", "harvest.json"
+_LABELS, REPORT = "labels", "harvest.json"
 FEWEST = 10  # kernels of a kind and size, as a fit needs
-HELD_OUT = 0.1  # of the checkpoints for validation, and again for the test
+_HELD_OUT = 0.1  # of the checkpoints for validation, and again for the test
 BY_CHECKPOINT = "by checkpoint"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is harvested, and how.
+    """What to harvest.
 
     Args:
         kind: One of :data:`dwp_init.convolutions.KINDS`; all by default.
-        size: The kernels' height and width; all by default.
-        per_layer: Kernels taken of each tensor at most, at random.
-        min_norm: Dropped are kernels whose Euclidean norm is below this times the 95 % quantile of their tensor's, as
-            :class:`training.kernels.collect.Kernels` drops them; of a tensor, for checkpoints differ in scale.
-        raw_scale: Whether kernels stay as they are; else the kept ones of a tensor are divided by their root mean
+        size: Height and width of the kernels; all by default.
+        per_layer: Maximum number of kernels taken from each tensor, at random.
+        min_norm: Kernels are dropped if their Euclidean norm is below this times the 95 % quantile of the norms in
+            their tensor. :class:`training.kernels.collect.Kernels` has one threshold for all networks; here it depends
+            on the tensor, because checkpoints differ in scale.
+        raw_scale: Whether kernels keep their scale; otherwise those kept of a tensor are divided by their root mean
             square.
-        seed: Of what is taken of a tensor, and of the split.
+        seed: Seed of the choice in each tensor, and of the split.
     """
 
     kind: str | None = None
@@ -50,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Harvest:
-    """What was written, each folder's summary by name, and what was left out."""
+    """The summary of each folder that was written, by name, and what was left out."""
 
     folders: dict[str, dict[str, Any]]
     left_out: list[LeftOut]
@@ -74,31 +75,31 @@ class Group:
 def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
     """Writes a folder ``<kind>-<k>x<k>`` for each kind and size, in the form of a finished kernels stage.
 
-    ``kernels.safetensors`` holds the kernels in their parts. ``labels.safetensors`` has ``<part>.checkpoint``,
-    ``<part>.tensor``, positions in the lists of ``labels.json``, and ``<part>.depth``, all ``(n,)``.
-    ``harvest.json``, beside the folders, names the checkpoints and what was left out, of every harvest into ``out``.
+    ``kernels.safetensors`` holds the kernels in their parts. ``labels.safetensors`` has ``<part>.checkpoint`` and
+    ``<part>.tensor``, which are positions in the lists of ``labels.json``, and ``<part>.depth``, all ``(n,)``.
+    ``harvest.json``, next to the folders, lists the checkpoints and what was left out, of every harvest into ``out``.
 
     Args:
-        sources: What :func:`training.kernels.checkpoints.find_checkpoints` takes.
-        out: Where the folders go.
+        sources: As for :func:`training.kernels.checkpoints.find_checkpoints`.
+        out: Folder in which to write.
         settings: What to harvest.
 
     Raises:
-        FileNotFoundError: A source is not there.
+        FileNotFoundError: A source does not exist.
         ValueError: A file is broken, no kernels are left, or a folder holds those of another harvest.
     """
     check_counts(per_layer=settings.per_layer)
     if not 0 <= settings.min_norm < 1:
         raise ValueError(f"min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got {settings.min_norm}")
     checkpoints = find_checkpoints(sources)
-    entries = [checkpoint.entries() for checkpoint in checkpoints]  # of all, so that a broken file shows at once
+    entries = [checkpoint.entries() for checkpoint in checkpoints]  # of all first, so that a broken file shows at once
     groups: dict[str, Group] = {}
     left_out: list[LeftOut] = []
     names: list[str] = []
     seen: dict[str, str] = {}
     for checkpoint, found in zip(tqdm(checkpoints, desc="harvest", unit="checkpoint"), entries, strict=True):
         if set(PARTS) <= set(found):
-            left_out.append(LeftOut(checkpoint.name, "", "a kernel data set, no checkpoint", ""))
+            left_out.append(LeftOut(checkpoint.name, "", "a kernel data set, not a checkpoint", ""))
             continue
         layers, others = read_layers(checkpoint, found)
         left_out += others
@@ -118,7 +119,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
 
 
 def _write_report(path: Path, names: list[str], left_out: list[dict[str, str]]) -> None:
-    """Writes the report, with what that of an earlier harvest into the same folder says."""
+    """Writes the report, added to that of earlier harvests into the same folder."""
     before = json.loads(path.read_text()) if path.exists() else {"checkpoints": [], "left_out": []}
     checkpoints = list(dict.fromkeys(before["checkpoints"] + names))
     more = [item for item in left_out if item not in before["left_out"]]
@@ -126,7 +127,7 @@ def _write_report(path: Path, names: list[str], left_out: list[dict[str, str]]) 
 
 
 def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | None:
-    """Returns which earlier checkpoint has the same weights, perhaps in half precision; else notes these."""
+    """Returns the earlier checkpoint with the same weights, perhaps in half precision; if none, remembers these."""
     digests = []
     for dtype in (torch.float16, torch.bfloat16):
         parts = sorted(hashlib.sha256(tensor_bytes(weight.to(dtype))).hexdigest() for weight in weights)
@@ -191,25 +192,27 @@ def _shuffled(n: int, seed: int) -> Tensor:
 
 
 def _split(group: Group, rank: dict[str, int], settings: Settings) -> tuple[list[Tensor], str]:
-    """Returns which kernels are in each part, and how they were split."""
+    """Returns the positions of the kernels of each part, and how they were split."""
     names = group.checkpoints
     order = sorted(names, key=rank.__getitem__)
     if len(order) < 3:
         why = f"{len(order)} checkpoint{'s' * (len(order) > 1)} cannot be split in three"
     else:
-        held_out = max(round(HELD_OUT * len(order)), 1)
+        held_out = max(round(_HELD_OUT * len(order)), 1)
         first = len(order) - 2 * held_out
-        parts = (order[:first], order[first : first + held_out], order[first + held_out :])
+        by_part = (order[:first], order[first : first + held_out], order[first + held_out :])
         checkpoint = _labels(group)["checkpoint"]
         picked = [
-            torch.isin(checkpoint, torch.tensor([names.index(name) for name in part])).nonzero()[:, 0] for part in parts
+            torch.isin(checkpoint, torch.tensor([names.index(name) for name in part])).nonzero()[:, 0]
+            for part in by_part
         ]
         if min(map(len, picked)) >= 2:
             return picked, BY_CHECKPOINT
         why = "split by checkpoint, a part would have fewer than 2"
-    held_out = max(int(HELD_OUT * len(group)), 2)
+    held_out = max(int(_HELD_OUT * len(group)), 2)
     shuffled = _shuffled(len(group), settings.seed)
-    return list(shuffled.split([len(group) - 2 * held_out, held_out, held_out])), f"by kernel, at random: {why}"
+    parts = shuffled.tensor_split([len(group) - 2 * held_out, len(group) - held_out])
+    return list(parts), f"by kernel, at random: {why}"
 
 
 def _labels(group: Group) -> dict[str, Tensor]:
@@ -225,17 +228,18 @@ def _labels(group: Group) -> dict[str, Tensor]:
 
 
 def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, Any]:
-    """Returns what the files of a folder hold, by name."""
+    """Returns the contents of the files of a folder, by name."""
     picked, split = _split(group, rank, settings)
     labels, kernels = _labels(group), torch.cat(group.kernels)
-    kernel_set = KernelSet(*(kernels[rows] for rows in picked), labels["checkpoint"][picked[2]].long())
+    train, validation, test = (kernels[rows] for rows in picked)
+    kernel_set = KernelSet(train, validation, test, labels["checkpoint"][picked[2]].long())
     by_part = {
         f"{part}.{name}": values[rows]
         for part, rows in zip(PARTS, picked, strict=True)
         for name, values in labels.items()
     }
     held_out = {
-        part: [group.checkpoints[i] for i in labels["checkpoint"][rows].unique().tolist()]
+        part: [group.checkpoints[i] for i in torch.unique(labels["checkpoint"][rows]).tolist()]
         for part, rows in zip(PARTS[1:], picked[1:], strict=True)
     }
     kept, of = (sum(tensor[key] for tensor in group.tensors) for key in ("kept", "of"))
@@ -251,8 +255,8 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, A
     }
     return {
         KERNELS: kernel_set.packed(),
-        f"{LABELS}.safetensors": save(by_part),
-        f"{LABELS}.json": {"checkpoints": group.checkpoints, "tensors": group.tensors},
+        f"{_LABELS}.safetensors": save(by_part),
+        f"{_LABELS}.json": {"checkpoints": group.checkpoints, "tensors": group.tensors},
         DONE: {
             "kernels": kernel_set.counts(),
             "kept": round(kept / of, 4),
@@ -263,7 +267,7 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, A
 
 
 def _write(out: Path, folders: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Writes all files, a folder's summary last; none where a folder holds another harvest."""
+    """Writes all files, the summary of a folder last; none if a folder holds another harvest."""
     for name, files in folders.items():
         path = out / name / KERNELS
         if path.exists() and (out / name / DONE).exists() and path.read_bytes() != files[KERNELS]:

@@ -34,8 +34,7 @@ class KernelSet:
     @property
     def kernel_shape(self) -> KernelShape:
         """``(c, k, k)`` of one kernel."""
-        _, channels, height, width = self.train.shape
-        return channels, height, width
+        return shape_of(self.train)
 
     def save(self, folder: Path) -> None:
         """Writes the data set into a folder."""
@@ -58,3 +57,9 @@ class KernelSet:
     def counts(self) -> dict[str, int]:
         """Returns the number of kernels in each part."""
         return {part: len(getattr(self, part)) for part in PARTS}
+
+
+def shape_of(kernels: Tensor) -> KernelShape:
+    """Returns ``(c, k, k)`` of kernels ``(n, c, k, k)``."""
+    _, channels, height, width = kernels.shape
+    return channels, height, width

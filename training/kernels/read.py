@@ -54,7 +54,7 @@ class KernelFile(Stage):
         kernels = read_kernels(Path(self.path))
         order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(self.seed))
         held_out = max(int(self.held_out * len(kernels)), 2)
-        test, validation, train = order.split([held_out, held_out, len(kernels) - 2 * held_out])
+        test, validation, train = order.tensor_split([held_out, 2 * held_out])
         split = KernelSet(kernels[train], kernels[validation], kernels[test], torch.full((held_out,), -1))
         split.save(folder)
         source = {"file": Path(self.path).name, "sha256": self.sha256, "split": "by kernel, at random"}
@@ -70,7 +70,7 @@ class KernelFile(Stage):
         kernels, done = read_split(path), read_done(path.parent)
         kernels.save(folder)
         source = {"file": f"{path.resolve().parent.name}/{path.name}", "file_sha256": self.sha256}
-        kept = {key: done[key] for key in ("kept", "norm_threshold") if key in done}
+        kept: dict[str, Any] = {key: done[key] for key in ("kept", "norm_threshold") if key in done}
         return {"kernels": kernels.counts(), **kept, "source": done.get("source", {}) | source}
 
 
@@ -111,8 +111,8 @@ def read_reference(path: Path) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
     if is_split(path):
-        kernels = read_split(path)
-        return kernels.train, kernels.test
+        split = read_split(path)
+        return split.train, split.test
     kernels = read_kernels(path)
     order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(0))
     return kernels[order[::2]], kernels[order[1::2]]

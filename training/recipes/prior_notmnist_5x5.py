@@ -13,7 +13,7 @@ from training.engine.stage import Stage
 from training.fits.autoregressive import FitAutoregressive
 from training.fits.chain import FitChain
 from training.fits.flow import FitFlow
-from training.fits.mixture import SCALES, FitMixture
+from training.fits.mixture import STRENGTHS, FitMixture
 from training.fits.vae import FitVAE
 from training.recipes import _notmnist
 
@@ -24,7 +24,7 @@ PRIORS = {"notmnist-5x5": "scale_mixture_5x5", "notmnist-5x5-vae": "vae_5x5", "n
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """Sources, kernels, fits and their comparison."""
     kernels = ("kernels_5x5",)
-    mixture = FitMixture(kernels, "notmnist-5x5", components=(16, 24), shrinkages=(30.0,), scales=SCALES, restarts=6)
+    mixture = FitMixture(kernels, "notmnist-5x5", components=(16, 24), shrinkages=(30.0,), scales=STRENGTHS, restarts=6)
     latent = {"importance_samples": 8, "batch_size": 256, "epochs": 2 if smoke else 120}
     short = {"batch_size": 256, "epochs": 2 if smoke else 10}
     trained = {

@@ -16,7 +16,7 @@ from training.engine.stage import Stage
 from training.fits.autoregressive import FitAutoregressive
 from training.fits.chain import FitChain
 from training.fits.flow import FitFlow
-from training.fits.mixture import SCALES, FitMixture
+from training.fits.mixture import STRENGTHS, FitMixture
 from training.fits.vae import FitVAE
 from training.recipes import _notmnist
 
@@ -32,7 +32,7 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
         "notmnist-7x7",
         components=(6, 8, 10),
         shrinkages=(3.0, 10.0, 30.0),
-        scales=SCALES,
+        scales=STRENGTHS,
         restarts=24,
     )
     latent = {"dropout": 0.2, "importance_samples": 8, "lr": 3e-3, "epochs": 5 if smoke else 600}

@@ -21,7 +21,7 @@ from typing import Any
 from training.engine.stage import Stage
 from training.fits.by_depth import FitByDepth
 from training.fits.gaussian import FitGaussian
-from training.fits.mixture import SCALES, FitMixture
+from training.fits.mixture import STRENGTHS, FitMixture
 from training.images.own import short_name
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
@@ -67,7 +67,7 @@ def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
     grid: dict[str, Any] = {
         "components": (1, 2, 4, 8),
         "shrinkages": (10.0, 100.0, 1000.0),
-        "scales": SCALES,
+        "scales": STRENGTHS,
         "restarts": 2,
     }
     if smoke:

@@ -90,15 +90,15 @@ def write_index(text: str) -> object:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lose_a_shard, "names 2 shards, of which model-2-of-2.safetensors is not there; get the shards anew"),
-        (lose_a_tensor, "lists b, which no shard holds; get the shards anew"),
+        (lose_a_shard, "names 2 shards, of which model-2-of-2.safetensors is missing; get the shards again"),
+        (lose_a_tensor, "lists b, which no shard holds; get the shards again"),
         (repeat_a_tensor, r"a is in both .*model-1-of-2.safetensors and .*model-2-of-2.safetensors; get"),
-        (leave, r"names the shard '\.\./x\.safetensors'; shards lie beside their index"),
-        (write_index("{"), "is no index with a weight_map .*; get it anew, or remove it"),
-        (write_index("[]"), "is no index with a weight_map"),
-        (write_index("{}"), "is no index with a weight_map"),
-        (write_index('{"weight_map": {}}'), "is no index with a weight_map"),
-        (write_index('{"weight_map": {"a": 1}}'), "is no index with a weight_map"),
+        (leave, r"names the shard '\.\./x\.safetensors'; shards must lie next to their index"),
+        (write_index("{"), "is not an index with a weight_map .*; get it again, or remove it"),
+        (write_index("[]"), "is not an index with a weight_map"),
+        (write_index("{}"), "is not an index with a weight_map"),
+        (write_index('{"weight_map": {}}'), "is not an index with a weight_map"),
+        (write_index('{"weight_map": {"a": 1}}'), "is not an index with a weight_map"),
     ],
 )
 def test_broken_shards(tmp_path: Path, change: object, message: str) -> None:
@@ -114,7 +114,7 @@ def test_a_broken_file_is_named(tmp_path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
     (checkpoint,) = find_checkpoints([str(path)])
     with pytest.raises(
-        ValueError, match=r"cut\.safetensors is no whole safetensors file \(.*\); get it anew, or remove"
+        ValueError, match=r"cut\.safetensors is not a complete safetensors file \(.*\); get it again, or remove"
     ):
         checkpoint.entries()
 
@@ -125,7 +125,7 @@ def test_pickles_are_never_read(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(b"no pickle either")
     with pytest.raises(ValueError, match=f"model{suffix} is a pickle file, .*; convert it to safetensors: safetensors"):
         find_checkpoints([str(path)])
-    with pytest.raises(ValueError, match=f"but 1 of pickles, such as model{suffix}, .*; convert it to safetensors"):
+    with pytest.raises(ValueError, match=f"but 1 pickle files, such as model{suffix}, .*; convert it to safetensors"):
         find_checkpoints([str(tmp_path)])
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from training.engine.run import run_stages
 from training.engine.stage import Context
+from training.kernels.checkpoints import network_file
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile, read_kernels, read_reference
-from training.kernels.sources import network_file
 
 SOURCE = {
     "network": "mnist",

@@ -267,7 +267,7 @@ def test_kernels_harvested_earlier_are_no_checkpoint(zoo: Path) -> None:
     assert second.folders == first.folders
     added = [item for item in second.left_out if item not in first.left_out]
     assert [(item.checkpoint, item.reason) for item in added] == [
-        ("zoo/out/dense-3x3/kernels.safetensors", "a kernel data set, no checkpoint"),
+        ("zoo/out/dense-3x3/kernels.safetensors", "a kernel data set, not a checkpoint"),
         ("zoo/out/dense-3x3/labels.safetensors", "a checkpoint without a spatial convolution to take"),
     ]
 
@@ -388,8 +388,8 @@ def test_command_line(
         (["--per-layer", "1", "--size", "5"], "no 10 5×5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
         (["--min-norm", "1"], "min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got 1.0"),
         (["--from", "{tmp}/none"], "/none; a repository on the Hub is user/name"),
-        (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is no whole safetensors file"),
-        (["--from", "{tmp}/only"], "but 1 of pickles, such as model.pt"),
+        (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is not a complete safetensors file"),
+        (["--from", "{tmp}/only"], "but 1 pickle files, such as model.pt"),
         (["--from", "{tmp}/empty"], "no .safetensors file under"),
     ],
 )

@@ -9,10 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.engine.records import read_metrics
+from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
-from training.kernels.sources import Sources, network_file
+from training.kernels.checkpoints import network_file
+from training.kernels.sources import Sources
 from training.networks.paper import MNISTNet
 from training.networks.registry import build
 
@@ -124,7 +125,7 @@ def test_a_normalised_network_is_kept_and_resumed_whole(tmp_path: Path, monkeypa
     stage = replace(SMALL, network="resnet-7x7-stem", networks=1)
     whole = run(stage, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("training.kernels.sources.tqdm", Bar(interrupt=3))
+        patch.setattr("training.engine.sweep.tqdm", Bar(interrupt=4))
         run(stage, tmp_path / "cut")
     assert weights(run(stage, tmp_path / "cut")) == weights(whole)
     found = load_file(network_file(whole, 0))
@@ -151,10 +152,7 @@ class Bar:
         self.total, self.n = total, initial
         return self
 
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         pass
 
     def update(self, n: int) -> None:
@@ -164,19 +162,19 @@ class Bar:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("report", [1, 2, 3, 4, 7], ids=lambda report: f"report {report}")
+@pytest.mark.parametrize("report", [2, 3, 4, 5, 8], ids=lambda report: f"report {report}")
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     report: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each network reports when it starts and after each of its three epochs."""
-    monkeypatch.setattr("training.kernels.sources.tqdm", Bar(interrupt=report))
+    """The sweep reports once, and each network when it starts and after each of its three epochs."""
+    monkeypatch.setattr("training.engine.sweep.tqdm", Bar(interrupt=report))
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, tmp_path)
     bar = Bar()
-    monkeypatch.setattr("training.kernels.sources.tqdm", bar)
+    monkeypatch.setattr("training.engine.sweep.tqdm", bar)
     assert weights(run(SMALL, tmp_path)) == weights(finished)
     assert bar.n == bar.total == 2 * 3 * 512
-    assert bar.reports < 8 or report == 1
+    assert bar.reports < 9 or report == 2
 
 
 def test_a_kill_between_weights_and_checkpoint_leaves_no_checkpoint(tmp_path: Path, finished: Path) -> None:
@@ -186,9 +184,33 @@ def test_a_kill_between_weights_and_checkpoint_leaves_no_checkpoint(tmp_path: Pa
     assert weights(run(SMALL, tmp_path)) == weights(finished)
 
 
+def test_a_kill_between_weights_and_row_loses_no_row(tmp_path: Path, finished: Path) -> None:
+    folder = run(SMALL, tmp_path)
+    (folder / "done.json").unlink()
+    first, second = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text(first)
+    summary = read_done(run(SMALL, tmp_path))
+    assert (folder / "metrics.jsonl").read_text() == first + second
+    assert summary["test_accuracy_mean"] == read_done(finished)["test_accuracy_mean"]
+
+
+def test_a_network_whose_file_was_lost_is_trained_again(tmp_path: Path, finished: Path) -> None:
+    folder = run(SMALL, tmp_path)
+    (folder / "done.json").unlink()
+    network_file(folder, 0).unlink()
+    assert weights(run(SMALL, tmp_path)) == weights(finished)
+
+
+def test_files_of_equal_runs_are_equal(tmp_path: Path, finished: Path) -> None:
+    """Also in the order of their metadata."""
+    folder = run(SMALL, tmp_path)
+    assert network_file(folder, 1).read_bytes() == network_file(finished, 1).read_bytes()
+    assert b'{"__metadata__":{"seed":"1","train_loss":' in network_file(folder, 1).read_bytes()
+
+
 def test_workers_change_nothing(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = Bar()
-    monkeypatch.setattr("training.kernels.sources.tqdm", bar)
+    monkeypatch.setattr("training.engine.sweep.tqdm", bar)
     assert weights(run(SMALL, tmp_path, workers=2)) == weights(finished)
     assert list(weights(finished)) == ["network-000.safetensors", "network-001.safetensors"]
     assert bar.n == bar.total
