@@ -156,14 +156,16 @@ class House:
         return found
 
     def sideways(self) -> list[str]:
-        """Imports of a stage file by another of its folder that does not define a subclass of what it imports."""
+        """Imports of a stage file by another of its folder that does not define a subclass of a class there."""
         files = set(self.stages.values())
-        bases = {name: {base for _, of in module.classes() for base in of} for name, module in self.code.items()}
+        bases = {cls: of for module in self.code.values() for cls, of in module.classes()}
+        own = {name: {cls for cls, _ in module.classes()} for name, module in self.code.items()}
+        above = {name: set().union(*(_ancestors(cls, bases) for cls in own[name])) for name in files}
         return [
             f"{name} imports {target}"
             for name in sorted(files)
-            for target, taken in self.imports[name].items()
-            if target in files and self.code[target].folder == self.code[name].folder and not taken & bases[name]
+            for target in self.imports[name]
+            if target in files and self.code[target].folder == self.code[name].folder and not own[target] & above[name]
         ]
 
     def cycle(self) -> list[str]:
@@ -173,6 +175,12 @@ class House:
         except CycleError as error:
             return list(error.args[1])
         return []
+
+
+def _ancestors(cls: str, bases: Mapping[str, set[str]]) -> set[str]:
+    """Names of the classes from which a class descends."""
+    direct = bases.get(cls, set())
+    return direct.union(*(_ancestors(base, bases) for base in direct - {cls}))
 
 
 def floors(imports: Mapping[str, Iterable[str]]) -> int:
