@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -16,8 +16,8 @@ from dwp_init.access import Access
 from dwp_init.errors import PriorNotFoundError
 from dwp_init.files import parse_prior
 from dwp_init.hub import search
-from dwp_init.initialize import SCALES, apply_
-from dwp_init.picture import COLORS, kernel_sheet, write_png
+from dwp_init.initialize import Scale, apply_
+from dwp_init.picture import Colors, kernel_sheet, write_png
 from dwp_init.priors import Prior
 from dwp_init.registry import find, list_priors, load_prior, obtain, registry
 from dwp_init.report import size_text
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", dest="output", default="kernels.png", metavar="FILE.png", help="default: %(default)s")
     command.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="default: %(default)s")
     command.add_argument("--mean", action="store_true", help="leave out the noise: decoder means, learned kernels")
-    command.add_argument("--colors", choices=COLORS, default=COLORS[0], help="default: %(default)s")
+    command.add_argument("--colors", choices=get_args(Colors), default="diverging", help="default: %(default)s")
     command.set_defaults(run=_draw)
 
     command = commands.add_parser("apply", help="say what apply_ would do to a model; with --save, do it")
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--prior", action="append", required=True, metavar="PRIOR", help=f"{PRIOR}, or a set; repeatable"
     )
     command.add_argument("--layers", action="extend", nargs="+", metavar="PATTERN", help="only layers with such names")
-    command.add_argument("--scale", choices=SCALES, help="He's scale for each layer's fan-in, or the prior's own")
+    command.add_argument("--scale", choices=get_args(Scale), help="He's scale of each layer, or the prior's own")
     command.add_argument(
         "--orthogonal", action=argparse.BooleanOptionalAction, help="whether output channels are made orthogonal"
     )

@@ -1,6 +1,6 @@
 """Convolutions: which modules are one, how their weight is made of kernels, and why some cannot be initialised.
 
-A new kind of layer is a new entry of ``LAYERS``: a class of modules, with the class that describes its weight.
+A new kind of layer is a new entry of ``LAYER_CLASSES``: a class of modules, with the class that describes its weight.
 """
 
 import math
@@ -130,7 +130,7 @@ class TransposedLayer(Layer):
         return by_group.transpose(1, 2).reshape(self.shape)
 
 
-LAYERS: dict[type[nn.Module], type[Layer]] = {nn.Conv2d: Layer, nn.ConvTranspose2d: TransposedLayer}
+LAYER_CLASSES: dict[type[nn.Module], type[Layer]] = {nn.Conv2d: Layer, nn.ConvTranspose2d: TransposedLayer}
 
 
 def find_layers(model: nn.Module, asked: Callable[[str, nn.Module], bool]) -> list[Layer]:
@@ -159,7 +159,7 @@ def layer_of(
     module: nn.Module, name: str = "", *, depth: float = 0.0, first: bool = False, asked: bool = True
 ) -> Layer:
     """Describes one layer; see :class:`Layer` for the arguments."""
-    kind = next((kind for modules, kind in LAYERS.items() if isinstance(module, modules)), Layer)
+    kind = next((kind for modules, kind in LAYER_CLASSES.items() if isinstance(module, modules)), Layer)
     weight, kernel_size = weight_of(module), _kernel_size(module)
     reason = _reason_against_class(module) or weight.reason_to_skip()
     place = () if reason else place_of(weight)
@@ -179,7 +179,7 @@ def convolution_names(model: nn.Module) -> list[str]:
 
 def is_convolution(module: nn.Module) -> bool:
     """Whether the module is a convolution of any rank, quantized ones included."""
-    return isinstance(module, (*LAYERS, *_OTHER_RANKS)) or _is_quantized(module)
+    return isinstance(module, (*LAYER_CLASSES, *_OTHER_RANKS)) or _is_quantized(module)
 
 
 def he_rms(module: nn.Module) -> float:
@@ -220,9 +220,10 @@ def _reason_against_class(module: nn.Module) -> str | None:
     """Says why no module of this class can be initialised; ``None`` if one can."""
     if _is_quantized(module):
         return "quantized: initialise the model before quantizing it"
-    if isinstance(module, _OTHER_RANKS):
-        return f"{type(module).__name__}: priors are over 2-D kernels"
-    return None if isinstance(module, tuple(LAYERS)) else "not a convolution"
+    if isinstance(module, tuple(LAYER_CLASSES)):
+        return None
+    kind = type(module).__name__
+    return f"{kind}: priors are over 2-D kernels" if isinstance(module, _OTHER_RANKS) else "not a convolution"
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -24,7 +24,6 @@ from dwp_init.report import Drawn, Report
 from dwp_init.rules import PriorsByPattern, load_rules
 
 Scale = Literal["fan_in", "prior"]
-SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 def apply_(
@@ -148,7 +147,7 @@ class _Options:
     generator: torch.Generator | None
 
     def __post_init__(self) -> None:
-        check_one_of("scale", self.scale, SCALES)
+        check_one_of("scale", self.scale, get_args(Scale))
         check_flag("noise", self.noise)
         if self.orthogonal is not None:
             check_flag("orthogonal", self.orthogonal)

@@ -13,7 +13,6 @@ from dwp_init.options import check_instance, check_one_of
 from dwp_init.storage import tensor_bytes, write_bytes
 
 Colors = Literal["diverging", "grey"]
-COLORS: tuple[Colors, ...] = get_args(Colors)
 
 
 def kernel_sheet(
@@ -49,7 +48,7 @@ def kernel_sheet(
     for name, value in {"columns": columns, "zoom": zoom}.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
-    check_one_of("colors", colors, COLORS)
+    check_one_of("colors", colors, get_args(Colors))
     tiles = _paint(_scaled(kernels, common_scale), colors).flatten(0, 1)
     tiles = tiles.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     line = 128 if colors == "diverging" else 255

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from dwp_init import Gaussian, apply_
-from dwp_init.convolutions import KINDS, find_layers, he_rms, is_convolution, is_depthwise, layer_of
+from dwp_init.convolutions import (
+    KINDS,
+    LAYER_CLASSES,
+    Layer,
+    find_layers,
+    he_rms,
+    is_convolution,
+    is_depthwise,
+    layer_of,
+)
 from tests.models import Convolution, Fit, Snapshot, parametrized, rms
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -118,6 +127,10 @@ SKIPS = [
     (lambda: nn.Linear(3, 3), "not a convolution"),
     (lambda: nn.BatchNorm2d(3), "not a convolution"),
     (lambda: parametrizations.weight_norm(nn.Linear(3, 3)), "not a convolution"),
+    (
+        lambda: parametrizations.weight_norm(nn.Conv2d(1, 2, 3, device="meta")),
+        "on the meta device: give it memory first, with to_empty(device=...)",
+    ),
     (lambda: nn.LazyConv2d(2, 3), "lazy: run a forward pass first, so that its shape is known"),
     (lambda: nn.Conv2d(1, 2, 3, device="meta"), "on the meta device: give it memory first, with to_empty(device=...)"),
     (_quantized, "quantized: initialise the model before quantizing it"),
@@ -212,3 +225,34 @@ def test_layers_are_found_in_order_with_their_depths() -> None:
     assert [layer.is_convolution for layer in found] == [True, False, True, True, True]
     assert [tuple(layer.shape) for layer in found] == [(4, 1, 3, 3), (), (4, 4, 1, 1), (), ()]
     assert [layer.asked for layer in found] == [True, True, True, True, False]
+
+
+class Patches(nn.Module):
+    """A kind of layer that torch does not know, with the transposed weight of a convolution."""
+
+    kernel_size, groups = (3, 3), 1
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(inputs, outputs, 3, 3))
+
+
+class PatchesLayer(Layer):
+    """Says how kernels become the weight of :class:`Patches`."""
+
+    @property
+    def inputs(self) -> int:
+        return self.shape[0]
+
+    def arrange(self, kernels: Tensor) -> Tensor:
+        return super().arrange(kernels.reshape(self.shape[1], self.inputs, 3, 3).transpose(0, 1))
+
+
+def test_a_new_kind_of_layer_is_one_entry(gaussian: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    patches, plain = Patches(2, 8), nn.Conv2d(2, 8, 3)
+    assert apply_(nn.Sequential(patches, plain), gaussian(3)).skipped == {"0": "not a convolution"}
+    monkeypatch.setitem(LAYER_CLASSES, Patches, PatchesLayer)
+    apply_(plain, gaussian(3), seed=0)
+    report = apply_(patches, gaussian(3), seed=0)
+    assert report.drawn[0].kind == "Patches 2×8×3×3"
+    assert torch.equal(patches.weight.transpose(0, 1), plain.weight)

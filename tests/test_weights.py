@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from dwp_init import Gaussian, apply_
-from dwp_init.weights import weight_of
+from dwp_init.weights import NormedWeight, ParametrizedWeight, UnknownWeight, Weight, weight_of
 from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, parametrized, rms
 
 
@@ -225,3 +225,22 @@ def test_module_used_twice_is_drawn_once(gaussian: Fit) -> None:
     layer = nn.Conv2d(4, 4, 3)
     report = apply_(nn.Sequential(layer, nn.ReLU(), layer), gaussian(3))
     assert (report.initialized, report.skipped) == (["0"], {})
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind", "stored"),
+    [
+        (lambda layer: layer, Weight, 1),
+        (parametrizations.weight_norm, ParametrizedWeight, 2),
+        (parametrizations.spectral_norm, ParametrizedWeight, 1),
+        (lambda layer: old_style(nn.utils.weight_norm, layer), NormedWeight, 2),
+        (nn.utils.spectral_norm, UnknownWeight, 0),
+        (lambda layer: prune.identity(layer, "weight"), UnknownWeight, 0),
+    ],
+)
+def test_each_kind_of_weight_has_its_class(
+    wrap: Callable[[nn.Module], nn.Module], kind: type[Weight], stored: int
+) -> None:
+    weight = weight_of(wrap(nn.Conv2d(1, 2, 3)))
+    assert type(weight) is kind and len(weight.stored) == stored
+    assert weight_of(nn.ReLU()).reason_to_skip()
