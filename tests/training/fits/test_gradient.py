@@ -1,0 +1,131 @@
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dwp_init import Flow, Prior
+from tests.training.fits.common import QUICK, QUICKS, mixture, model_bytes, run
+from training.engine.records import read_metrics
+from training.fits import score as evaluate
+from training.fits.autoregressive import FitAutoregressive
+from training.fits.base import FITS, fitted_prior
+from training.fits.chain import FitChain
+from training.fits.flow import FitFlow
+from training.fits.gradient import FitByGradient
+from training.fits.vae import FitVAE
+
+LATENTS = {"latent_dim": 3, "hidden": 5, "dropout": 0.1, "min_scale": 0.2, "whiten": False, "network": "dense"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        (FitFlow, {"network": "nsf", "transforms": 2, "hidden": 5, "coupling": True}),
+        (FitAutoregressive, {"hidden": 5, "mixtures": 3, "dropout": 0.1}),
+        (FitVAE, LATENTS),
+        (FitChain, LATENTS | {"transitions": 2}),
+        (FitVAE, {"network": "paper", "latent_dim": 3, "min_scale": 0.2, "whiten": True}),
+    ],
+)
+def test_settings_reach_the_prior(stage: type[FitByGradient], settings: dict[str, Any]) -> None:
+    prior = stage(**settings).build((1, 7, 7))
+    assert prior.arguments() == settings and prior.family == stage.family
+
+
+def test_jitter_is_white_noise_of_its_size_on_whitened_kernels() -> None:
+    train = mixture(50, 0).repeat(400, 1, 1, 1)
+    torch.manual_seed(0)
+    prior = Flow((1, 3, 3), transforms=1, hidden=4)
+    prior.whitening.fit_(train.flatten(1))
+    jittered = FitFlow(jitter=0.3).jittered(prior, train)
+    noise = prior.whitening(jittered.flatten(1)) - prior.whitening(train.flatten(1))
+    torch.testing.assert_close(torch.cov(noise.T), 0.3**2 * torch.eye(9), rtol=0, atol=4 * 0.3**2 * (2 / 20_000) ** 0.5)
+    assert noise.mean(0).abs().max() < 4 * 0.3 / 20_000**0.5
+    assert FitFlow().jittered(prior, train) is train
+
+
+def test_jitter_reaches_what_is_fitted(tmp_path: Path) -> None:
+    plain = model_bytes(run(tmp_path / "plain", replace(QUICKS["flow"], jitter=0.0)))
+    assert model_bytes(run(tmp_path / "jittered", QUICKS["flow"])) != plain
+
+
+GRADIENT = [family for family, stage in FITS.items() if issubclass(stage, FitByGradient)]
+KILLS = [(1, 1), (1, 2), (1, 4), (1, 5), (3, 1), (3, 2), (3, 3)]  # epochs between looks, and the look at which it ends
+
+
+@pytest.mark.parametrize(
+    ("family", "evaluate_every", "call"),
+    [(family, *kill) for family in GRADIENT for kill in (KILLS if family == "vae" else KILLS[1::2])],
+)
+def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(
+    family: str, evaluate_every: int, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted at a look at the validation kernels or, at last, the test kernels."""
+    stage, calls = replace(QUICKS[family], evaluate_every=evaluate_every), []
+    if family in ("vae", "chain"):
+        stage = replace(stage, dropout=0.5, jitter=0.1)
+
+    def interrupted(*arguments: Any, **options: Any) -> tuple[Tensor, dict[str, float]]:
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return evaluate.score(*arguments, **options)
+
+    expected = model_bytes(run(tmp_path / "whole", stage))
+    with monkeypatch.context() as patch:
+        patch.setattr("training.fits.gradient.score", interrupted)
+        patch.setattr("training.fits.base.score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "part", stage)
+    folder = run(tmp_path / "part", stage)
+    assert model_bytes(folder) == expected
+    assert [row["epoch"] for row in read_metrics(folder)] == ([1, 2, 3, 4] if evaluate_every == 1 else [3, 4])
+
+
+def looks(values: list[float], seen: list[dict[str, Tensor]]) -> Callable[..., tuple[Tensor, dict[str, float]]]:
+    """Puts made-up values in place of log p of the validation kernels."""
+
+    def look(prior: Prior, kernels: Tensor, samples: int = 1000, **options: int) -> tuple[Tensor, dict[str, float]]:
+        if samples == 1000:
+            return evaluate.score(prior, kernels, samples=10)
+        seen.append(copy.deepcopy(prior.state_dict()))
+        return torch.empty(0), {"log_prob": values[len(seen) - 1]}
+
+    return look
+
+
+@pytest.mark.parametrize("values", [[1, 5, 3, 4], [float("nan"), -7, -8, -9], [1, 2, 3, 4], [3, 1, 3, 2]])
+def test_the_best_state_on_validation_kernels_is_kept(
+    values: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    monkeypatch.setattr("training.fits.gradient.score", looks(values, seen))
+    found = fitted_prior(run(tmp_path, QUICK)).state_dict()
+    best = max(range(4), key=lambda epoch: (-math.inf if math.isnan(values[epoch]) else values[epoch], -epoch))
+    same = [all(torch.equal(found[name], state[name]) for name in found) for state in seen]
+    assert same == [epoch == best for epoch in range(4)]
+
+
+def test_a_fit_that_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.fits.gradient.score", looks([float("nan")] * 4, []))
+    with pytest.raises(ValueError, match=r"the fit of 'quick' diverged: .*; lower lr=0\.001"):
+        run(tmp_path, QUICK)
+
+
+def test_learning_rate_decays_by_step_towards_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    class Recorded(torch.optim.AdamW):
+        def step(self) -> None:
+            found.extend(group["lr"] for group in self.param_groups)
+            super().step()
+
+    monkeypatch.setattr("torch.optim.AdamW", Recorded)
+    run(tmp_path, replace(QUICK, epochs=2, batch_size=60, lr=0.6))
+    assert found == [pytest.approx(rate) for rate in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)]
