@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from dwp_init.priors import FAMILIES, Prior
+from dwp_init.priors.checks import checked_shape, is_int
 from dwp_init.priors.whitening import RasterWhitening, Whitening
 from dwp_init.storage import json_bytes, safetensors_bytes, write_files
 
@@ -129,11 +130,12 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
         ValueError: It is not JSON, not of ``dwp_init``, of a newer format, or lacks an entry.
     """
     try:
-        config = json.loads(content)
+        parsed: object = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); get the prior's folder again") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, expected an object with {', '.join(_REQUIRED)}")
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path} holds a {type(parsed).__name__}, expected an object with {', '.join(_REQUIRED)}")
+    config = cast(dict[str, Any], parsed)
     if config.get("library_name", LIBRARY) != LIBRARY:
         raise ValueError(
             f"{path} is the configuration of a model for {config['library_name']!r}, expected one for {LIBRARY!r}; "
@@ -143,7 +145,7 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; a prior's config has {', '.join(_REQUIRED)}")
     version = config["format_version"]
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if not is_int(version) or version < 1:
         raise ValueError(f"{path} has format_version {version!r}, expected a whole number from 1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -172,8 +174,8 @@ def build_prior(config: dict[str, Any], path: str) -> Prior:
     family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(
-            f"{path} names the family {family!r}, but this dwp_init knows {', '.join(FAMILIES)}; upgrade dwp_init, or "
-            "import the module that registers the family"
+            f"{path} names the family {family!r}, but this dwp_init knows {', '.join(sorted(FAMILIES))}; upgrade "
+            "dwp_init, or import the module that registers the family"
         )
     if not isinstance(arguments, dict) or not isinstance(shape, list):
         raise ValueError(
@@ -181,7 +183,7 @@ def build_prior(config: dict[str, Any], path: str) -> Prior:
         )
     try:
         with torch.device("meta"):
-            return FAMILIES[family](tuple(shape), **arguments).float()
+            return FAMILIES[family](checked_shape(shape), **cast(dict[str, Any], arguments)).float()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a {family} prior: {error}") from error
 

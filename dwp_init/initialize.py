@@ -19,7 +19,7 @@ from dwp_init.convolutions import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
-from dwp_init.priors.base import whole_number
+from dwp_init.priors.checks import whole_number
 from dwp_init.report import Drawn, Report
 from dwp_init.rules import PriorsByPattern, load_rules
 

@@ -533,7 +533,7 @@ def test_arguments_that_give_no_density():
             density.fit_(kernels, validation)
     assert not density.learned.any()  # as it was
     vae = KernelVAE((1, 1, 2), latent_dim=1, hidden=4)
-    with pytest.raises(ValueError, match="points must be 2 or more for a grid; got 1"):
+    with pytest.raises(ValueError, match="points must be 2 or more; got 1"):
         vae.log_prob_by_quadrature(kernels, points=1)
     with pytest.raises(ValueError, match="width must be a number above 0 and below 1,000,000; got -1"):
         vae.log_prob_by_quadrature(kernels, width=-1)
@@ -557,7 +557,7 @@ def test_many_kernels_are_as_good_as_few():
 
 def test_a_covariance_without_an_inverse_names_the_shrinkage():
     kernels = normal(200, 1, 5, 5).float()
-    with pytest.raises(ValueError, match=r"component \d+ has no covariance with an inverse; raise shrinkage=1e-15"):
+    with pytest.raises(ValueError, match=r"the covariance of component \d+ has no inverse; raise shrinkage=1e-15"):
         GaussianMixture((1, 5, 5), 40).fit_(kernels, 1e-15, generator=seeded())
     with pytest.raises(ValueError, match="min_scale must be 1e-06 or more; got 1e-30"):
         KernelVAE((1, 3, 3), min_scale=1e-30)

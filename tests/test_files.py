@@ -234,14 +234,18 @@ SPOILED_FAMILIES = [
     (
         "mixture",
         put("weight", 1, -0.5),
-        "is not a density: weight must be 0 or more and sum to 1; its least is -0.5, its",
+        "is not a density: weight must be 0 or more and sum to 1; its minimum is -0.5, its",
     ),
     (
         "mixture",
         lambda p: p.weight[0].add_(torch.tensor([-1.0, 1.0])),
-        "more and sum to 1; its least is -0.*, its sum 1;",
+        "more and sum to 1; its minimum is -0.*, its sum 1;",
     ),
-    ("mixture", put("weight", slice(None), 0.5), "weight must be 0 or more and sum to 1; its least is 0.5, its sum 3;"),
+    (
+        "mixture",
+        put("weight", slice(None), 0.5),
+        "weight must be 0 or more and sum to 1; its minimum is 0.5, its sum 3;",
+    ),
     (
         "mixture",
         put("scale_tril", 81 + 1, 0.1),
@@ -250,12 +254,12 @@ SPOILED_FAMILIES = [
     (
         "mixture",
         put("scale_tril", 81, 0.0),
-        "not a density: the diagonal of scale_tril must be above 1e-12; its least is 0;",
+        "not a density: the diagonal of scale_tril must be above 1e-12; its minimum is 0;",
     ),
     (
         "mixture",
         put("scale_tril", 81, -0.3),
-        "the diagonal of scale_tril must be above 1e-12; its least is -0.3; fit the",
+        "the diagonal of scale_tril must be above 1e-12; its minimum is -0.3; fit the",
     ),
     ("mixture", put("whitening.scale", 2, 0.0), "is not valid: every scale must be above 0; the smallest is 0; fit"),
     ("mixture", put("loc", 2, torch.nan), "loc of .* has 1 NaN or infinite values of 27; all must be finite"),
@@ -269,7 +273,7 @@ SPOILED_FAMILIES = [
     (
         "autoregressive",
         put("whitening.tril", 0, 0.0),
-        "is not valid: the diagonal of tril must be above 1e-12; its least is 0;",
+        "is not valid: the diagonal of tril must be above 1e-12; its minimum is 0;",
     ),
     (
         "autoregressive",
@@ -428,7 +432,7 @@ def arguments(**changes):
     [
         ({"format_version": 2}, "format_version 2, this dwp_init reads up to 1; upgrade dwp_init"),
         *(({"format_version": v}, "expected a whole number from 1 to 1") for v in (0, -1, 1.0, True, "1", None)),
-        *(({"family": v}, "names the family .*, but this dwp_init knows .*gaussian, mixture, .*; upgrade dwp_init, or")
+        *(({"family": v}, "names the family .*, but this dwp_init knows autoregressive, .* vae; upgrade dwp_init, or")
           for v in ("Flow", None, [], 1)),
         ({"arguments": []}, r"arguments must be an object and kernel_shape a list; got \[\] and"),
         *(({"kernel_shape": v}, "arguments must be an object and kernel_shape a list") for v in ("133", None, 3)),

@@ -250,7 +250,7 @@ def test_quadrature_is_exact(latent_dim):
 def test_quadrature_errors():
     with pytest.raises(ValueError, match=r"quadrature takes at most 2 latents; this prior has 3: use estimate\(\)"):
         KernelVAE((1, 2, 2), latent_dim=3, hidden=4).log_prob_by_quadrature(torch.zeros(1, 1, 2, 2))
-    with pytest.raises(ValueError, match="quadrature takes no chain; this one has 2 transitions: use estimate"):
+    with pytest.raises(ValueError, match="quadrature takes no transitions; this chain has 2: use estimate"):
         KernelChain((1, 2, 2), 2, latent_dim=2, hidden=4).log_prob_by_quadrature(torch.zeros(1, 1, 2, 2))
     with pytest.raises(ValueError, match="points must be a whole number from 1 to 1048576; got 0"):
         KernelVAE((1, 2, 2), latent_dim=1, hidden=4).log_prob_by_quadrature(torch.zeros(1, 1, 2, 2), points=0)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.paper_networks import _ELU, paper_networks
+from dwp_init.priors.paper_networks import InPlaceELU, paper_networks
 
 PRINTED = {
     (7, "encoder"): lambda: [nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 2, 1)],
@@ -104,11 +104,11 @@ SPECIAL = [0.0, -0.0, 1e-30, -1e-5, -88.0, -104.0, -200.0, 3e38, -3e38, float("i
 def test_elu_with_its_first_and_second_derivative() -> None:
     x = torch.cat([torch.tensor(SPECIAL), torch.linspace(-20, 20, 4001)])
     found, expected = [], []
-    for function, results in ((_ELU(), found), (F.elu, expected)):
+    for function, results in ((InPlaceELU(), found), (F.elu, expected)):
         at = x.clone().requires_grad_()
         results.append(function(at * 1))
         results += torch.autograd.grad(results[0].sum(), at, create_graph=True)
         results += torch.autograd.grad(results[1].sum(), at)
     for value, truth in zip(found, expected, strict=True):
         torch.testing.assert_close(value, truth, rtol=1e-6, atol=2e-7)
-    assert _ELU()(torch.tensor([torch.nan])).isnan()
+    assert InPlaceELU()(torch.tensor([torch.nan])).isnan()

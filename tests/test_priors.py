@@ -296,7 +296,7 @@ def test_whitening_floors_directions_without_spread():
     ("kernels", "message"),
     [
         (torch.zeros(1, 4), "at least 2 kernels; got 1"),
-        (torch.full((7, 4), 0.1), "the 7 kernels are all the same"),
+        (torch.full((7, 4), 0.1), "the 7 kernels are all equal"),
         (torch.tensor([[0.0, torch.nan], [torch.inf, 1.0], [0.0, 1.0]]), "2 of 3 kernels hold NaN or infinity"),
     ],
 )
@@ -346,12 +346,12 @@ def test_variance_floor(network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"network": "conv"}, "network must be 'dense' or 'paper'; got 'conv'"),
+        ({"network": "conv"}, "network must be one of 'dense', 'paper'; got 'conv'"),
         ({"network": "paper"}, r"kernels \(1, 7, 7\) and \(1, 5, 5\); got \(1, 3, 3\): use network='dense'"),
         *(({name: value}, f"{name} must be a whole number from 1 to 1048576; got {value!r}")
           for name in ("latent_dim", "hidden") for value in (0, -1, 2.0, True, "4", 10**12, 10**400)),
-        ({"network": "paper", "hidden": 8}, "the paper's network has no hidden=8 and dropout=0.0; leave both out"),
-        ({"network": "paper", "dropout": 0.1}, "the paper's network has no hidden=None and dropout=0.1"),
+        ({"network": "paper", "hidden": 8}, "the paper's network takes neither hidden=8 nor dropout=0.0; drop both"),
+        ({"network": "paper", "dropout": 0.1}, "the paper's network takes neither hidden=None nor dropout=0.1"),
         *(({"min_scale": value}, f"min_scale must be a number above 0 and below 1,000,000; got {value!r}")
           for value in (0, -0.1, math.nan, math.inf, "x", None, True, 10**400)),
         *(({"dropout": value}, f"dropout must be a number from 0 to below 1; got {value!r}")

@@ -1,4 +1,4 @@
-"""Priors over convolution kernels, a family a file."""
+"""Priors over convolution kernels, one family per file."""
 
 from dwp_init.priors.autoregressive import Autoregressive as Autoregressive
 from dwp_init.priors.base import FAMILIES as FAMILIES
@@ -9,6 +9,6 @@ from dwp_init.priors.by_depth import MixtureByDepth as MixtureByDepth
 from dwp_init.priors.chain import KernelChain as KernelChain
 from dwp_init.priors.flow import Flow as Flow
 from dwp_init.priors.gaussian import Gaussian as Gaussian
-from dwp_init.priors.gaussian import GaussianMixture as GaussianMixture
 from dwp_init.priors.kde import KernelDensity as KernelDensity
+from dwp_init.priors.mixture import GaussianMixture as GaussianMixture
 from dwp_init.priors.vae import KernelVAE as KernelVAE

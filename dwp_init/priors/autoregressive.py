@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.base import KernelShape, Prior, check_count, check_dropout, register
+from dwp_init.priors.base import KernelShape, Prior, register
+from dwp_init.priors.checks import check_count, check_dropout
 from dwp_init.priors.whitening import LOG_2PI, RasterWhitening
 
 
@@ -15,15 +16,15 @@ class Autoregressive(Prior):
     """Describes kernels by p(w) = ∏ᵢ p(wᵢ | w₁ … wᵢ₋₁) in raster order, each factor a mixture of normals.
 
     The raster order is PixelCNN's (van den Oord et al. 2016). A kernel is smaller than the receptive field of a
-    PixelCNN, so the context goes through dense layers whose weights are shared by all positions: the real-valued
-    neural autoregressive density estimator (Uria et al. 2013). What it models are the innovations of the kernels'
-    covariance, i.e. each weight less its linear prediction: what its networks learn comes on top of that.
+    PixelCNN, so the context goes through dense layers whose weights are shared by all positions, as in the real-valued
+    neural autoregressive density estimator (Uria et al. 2013). The networks model the innovations of the kernels'
+    covariance, i.e. each weight minus its linear prediction, so its networks learn only what a Gaussian misses.
 
     Args:
         kernel_shape: ``(c, k, k)``; channels come one after the other.
         hidden: Width of the first layer; the second is half as wide.
-        mixtures: Normals in each factor.
-        dropout: In both layers, while fitting.
+        mixtures: Number of normals in each factor.
+        dropout: Share of units dropped in both layers, while fitting.
 
     References:
         van den Oord et al., Conditional Image Generation with PixelCNN Decoders, NeurIPS 2016; Uria et al., RNADE: The
@@ -60,10 +61,10 @@ class Autoregressive(Prior):
 
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         if not len(white):
             return white.new_zeros(0)
-        parts = white.split(max(2**24 // (self.dim * self.hidden), 1))
+        parts = torch.split(white, max(2**24 // (self.dim * self.hidden), 1))
         return torch.cat([self._log_prob(part) for part in parts]) - self.whitening.log_det()
 
     def _log_prob(self, innovations: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 import inspect
 import itertools
-import math
-import operator
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -11,8 +9,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dwp_init.priors.checks import checked_shape, whole_number
+
 KernelShape = tuple[int, int, int]
-MAX_SIZE = 2**20
 
 
 class Estimate(NamedTuple):
@@ -56,7 +55,7 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, kernel_shape: KernelShape) -> None:
         super().__init__()
-        self.kernel_shape = _checked_shape(kernel_shape)
+        self.kernel_shape = checked_shape(kernel_shape)
         self.details: dict[str, Any] = {}
 
     @abstractmethod
@@ -162,7 +161,8 @@ class Prior(nn.Module, ABC):
     def _any_tensor(self) -> Tensor:
         return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0))
 
-    def _flatten(self, kernels: Tensor) -> Tensor:
+    def _flatten(self, kernels: object) -> Tensor:
+        """Flattens kernels ``(n, c, k, k)`` to ``(n, d)``, in the prior's dtype; raises if their shape is another."""
         if not isinstance(kernels, Tensor):
             raise TypeError(f"kernels must be a tensor; got {type(kernels).__name__}")
         if kernels.dim() != 4 or tuple(kernels.shape[1:]) != self.kernel_shape:
@@ -173,6 +173,10 @@ class Prior(nn.Module, ABC):
 
 FAMILIES: dict[str, type[Prior]] = {}
 _Family = TypeVar("_Family", bound=type[Prior])
+
+
+def _is_family(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Prior)
 
 
 def register(family: _Family) -> _Family:
@@ -191,7 +195,7 @@ def register(family: _Family) -> _Family:
         TypeError: ``family`` is not a class derived from :class:`Prior`, or it lacks a method.
         ValueError: The class has no valid ``family`` of its own, or another class has that name.
     """
-    if not (isinstance(family, type) and issubclass(family, Prior)):
+    if not _is_family(family):
         raise TypeError(f"register takes a class derived from dwp_init.Prior; got {family!r}")
     if inspect.isabstract(family):
         lacking = ", ".join(sorted(family.__abstractmethods__))
@@ -209,46 +213,3 @@ def register(family: _Family) -> _Family:
         raise TypeError(f"{kind} must say whether its log_prob() is exact: write exact = True or exact = False")
     FAMILIES[name] = family
     return family
-
-
-def whole_number(value: object, name: str) -> int:
-    """Returns an int, or what converts to one without loss, such as numpy's ints.
-
-    Raises:
-        TypeError: It is anything else, including ``True``.
-    """
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise TypeError(f"{name} must be an int; got {value!r}")
-
-
-def check_count(**counts: int) -> None:
-    """Raises ``ValueError`` if one of a prior's arguments is not a whole number from 1 to ``MAX_SIZE``."""
-    for name, count in counts.items():
-        if type(count) is not int or not 1 <= count <= MAX_SIZE:
-            raise ValueError(f"{name} must be a whole number from 1 to {MAX_SIZE}; got {count!r}")
-
-
-def check_positive(**numbers: float) -> None:
-    """Raises ``ValueError`` if one of a prior's arguments is not a number above 0 and below 1,000,000."""
-    for name, number in numbers.items():
-        if type(number) not in (int, float) or not 0 < number < 1e6:
-            raise ValueError(f"{name} must be a number above 0 and below 1,000,000; got {number!r}")
-
-
-def check_dropout(dropout: float) -> None:
-    """Raises ``ValueError`` if the share of units to drop is not a number from 0 to below 1."""
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a number from 0 to below 1; got {dropout!r}")
-
-
-def _checked_shape(kernel_shape: KernelShape) -> KernelShape:
-    shape = tuple(kernel_shape) if isinstance(kernel_shape, (tuple, list)) else ()
-    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
-        raise ValueError(f"kernel_shape must be (channels, height, width), each 1 or more; got {kernel_shape!r}")
-    if math.prod(shape) > MAX_SIZE:
-        raise ValueError(f"kernel_shape must hold at most {MAX_SIZE} numbers; got {kernel_shape!r}")
-    return shape

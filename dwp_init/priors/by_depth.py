@@ -3,26 +3,27 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dwp_init.priors.base import KernelShape, Prior, register
-from dwp_init.priors.gaussian import GaussianMixture
+from dwp_init.priors.checks import is_number
+from dwp_init.priors.mixture import GaussianMixture
 
 
 @register
 class MixtureByDepth(Prior):
-    """Describes kernels by a Gaussian mixture for each of some relative depths, all depths equally likely.
+    """Describes kernels by one Gaussian mixture for each of several relative depths, all depths equally likely.
 
-    :meth:`at` gives the mixture of one depth, which ``apply_`` takes for each layer. Trained depthwise kernels change
+    :meth:`at` gives the mixture of one depth, and ``apply_`` uses it for each layer. Trained depthwise kernels change
     systematically from layer to layer (Trockman et al. 2023).
 
     Args:
         kernel_shape: ``(c, k, k)``.
         depths: From 0, the first convolution with kernels larger than 1×1, to 1, the last; ascending.
-        components: Components of each depth's mixture.
+        components: Number of components of each depth's mixture.
         scales: The strengths s of every component, as in :class:`GaussianMixture`.
     """
 
@@ -41,21 +42,22 @@ class MixtureByDepth(Prior):
             raise ValueError(f"depths and components must be lists; got {depths!r} and {components!r}")
         if not 0 < len(depths) == len(components):
             raise ValueError(f"each depth needs its number of components; got depths={depths}, components={components}")
-        if not all(type(depth) in (int, float) and 0 <= depth <= 1 for depth in depths):
+        if not all(is_number(depth) and 0 <= depth <= 1 for depth in depths):
             raise ValueError(f"depths must be numbers from 0 to 1; got {depths!r}")
         if any(one >= other for one, other in pairwise(depths)):
             raise ValueError(f"depths must ascend; got {depths!r}")
         self.depths = tuple(map(float, depths))
-        self.mixtures = nn.ModuleList(GaussianMixture(self.kernel_shape, count, scales) for count in components)
-        self.chunk = self.mixtures[0].chunk
+        mixtures = [GaussianMixture(self.kernel_shape, count, scales) for count in components]
+        self.mixtures = nn.ModuleList(mixtures)
+        self.chunk = mixtures[0].chunk
 
     @classmethod
     def stack(cls, depths: Sequence[float], mixtures: Sequence[GaussianMixture]) -> "MixtureByDepth":
         """Puts fitted mixtures together, one for each depth.
 
         Raises:
-            ValueError: There are none, their number is not that of the depths, or they differ in kernel shape or
-                scales.
+            ValueError: There are no mixtures, their number differs from that of the depths, or they differ in kernel
+                shape or scales.
         """
         kinds = {(mixture.kernel_shape, mixture.scales) for mixture in mixtures}
         if len(kinds) != 1:
@@ -68,12 +70,12 @@ class MixtureByDepth(Prior):
         return stacked
 
     def arguments(self) -> dict[str, Any]:
-        first = self.mixtures[0]
-        components = [mixture.components for mixture in self.mixtures]
-        return {"depths": list(self.depths), "components": components, "scales": list(first.scales)}
+        mixtures = self._mixtures()
+        components = [mixture.components for mixture in mixtures]
+        return {"depths": list(self.depths), "components": components, "scales": list(mixtures[0].scales)}
 
     def describe(self) -> str:
-        components = sum(self.arguments()["components"])
+        components = sum(mixture.components for mixture in self._mixtures())
         depths = ", ".join(f"{depth:.2g}" for depth in self.depths)
         return (
             f"Gaussian scale mixtures by relative depth ({depths}), {components} components in all; each layer takes "
@@ -81,27 +83,30 @@ class MixtureByDepth(Prior):
         )
 
     def check(self) -> None:
-        """Raises ``ValueError`` where one of the mixtures describes no density."""
-        for depth, mixture in zip(self.depths, self.mixtures, strict=True):
+        """Raises ``ValueError`` if one of the mixtures does not describe a density."""
+        for depth, mixture in zip(self.depths, self._mixtures(), strict=True):
             try:
                 mixture.check()
             except ValueError as error:
                 raise ValueError(f"the mixture of depth {depth:g}: {error}") from error
 
     def at(self, depth: float) -> GaussianMixture:
-        """Returns the mixture of the nearest depth, of two as near the one closer to the images."""
+        """Returns the mixture of the nearest depth; if two are equally near, that of the smaller depth."""
         nearest = min(range(len(self.depths)), key=lambda i: abs(self.depths[i] - depth))
-        return self.mixtures[nearest]
+        return self._mixtures()[nearest]
 
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` of unknown depth to the exact log p(w) ``(n,)``, in nats per kernel."""
-        each = torch.stack([mixture.log_prob(kernels) for mixture in self.mixtures])
+        each = torch.stack([mixture.log_prob(kernels) for mixture in self._mixtures()])
         return each.logsumexp(0) - math.log(len(self.mixtures))
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         picked = torch.randint(len(self.mixtures), (n,), generator=generator, device=self.device)
         kernels = torch.empty(n, self.dim, device=self.device, dtype=self.dtype)
-        for i, mixture in enumerate(self.mixtures):
+        for i, mixture in enumerate(self._mixtures()):
             mine = (picked == i).nonzero()[:, 0]
             kernels[mine] = mixture.sample(len(mine), generator).flatten(1)
         return kernels
+
+    def _mixtures(self) -> list[GaussianMixture]:
+        return [cast(GaussianMixture, mixture) for mixture in self.mixtures]

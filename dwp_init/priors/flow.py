@@ -1,15 +1,17 @@
-"""Normalizing flows, by the library zuko."""
+"""Normalizing flows, built with the library zuko."""
 
+import importlib
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dwp_init.priors.base import KernelShape, Prior, check_count, register
+from dwp_init.priors.base import KernelShape, Prior, register
+from dwp_init.priors.checks import check_count, check_flag, check_option
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
-FLOWS = ("maf", "nsf")
+FlowNetwork = Literal["maf", "nsf"]
 MAX_WEIGHTS = 2**27
 
 
@@ -23,10 +25,10 @@ class Flow(Prior):
         kernel_shape: ``(c, k, k)``.
         network: ``maf``, affine autoregressive transforms (Papamakarios et al. 2017), or ``nsf``, rational-quadratic
             splines (Durkan et al. 2019).
-        transforms: How many follow each other, the order of the numbers reversed from one to the next.
-        hidden: Width of the two hidden layers in each.
-        coupling: Whether a transform changes one half of the numbers given the other, which draws in 2 passes, instead
-            of each given those before, which draws in ``c·k·k``.
+        transforms: Number of transforms in a row; each reverses the order of the numbers.
+        hidden: Width of the two hidden layers in each transform.
+        coupling: Whether a transform changes one half of the numbers given the other half, so that draws take 2
+            passes, instead of each number given those before it, so that draws take ``c·k·k``.
 
     Raises:
         ImportError: ``zuko`` is not installed.
@@ -42,17 +44,15 @@ class Flow(Prior):
     def __init__(
         self,
         kernel_shape: KernelShape,
-        network: str = "maf",
+        network: FlowNetwork = "maf",
         transforms: int = 3,
         hidden: int = 64,
         coupling: bool = False,
     ) -> None:
         super().__init__(kernel_shape)
         check_count(transforms=transforms, hidden=hidden)
-        if network not in FLOWS:
-            raise ValueError(f"network must be one of {', '.join(map(repr, FLOWS))}; got {network!r}")
-        if not isinstance(coupling, bool):
-            raise ValueError(f"coupling must be True or False; got {coupling!r}")
+        check_option(get_args(FlowNetwork), network=network)
+        check_flag(coupling=coupling)
         if self.dim < 2:
             raise ValueError(f"a flow needs kernels of 2 numbers or more; got kernel_shape {kernel_shape}")
         _check_size(self.dim, transforms, hidden)
@@ -61,7 +61,8 @@ class Flow(Prior):
         flow = {"maf": _zuko().flows.MAF, "nsf": _zuko().flows.NSF}[network]
         passes = 2 if coupling else None
         meta = torch.empty(0).is_meta
-        # zuko reads its masks as it builds them, which the meta device cannot; what it draws there counts for nothing
+        # zuko reads its masks while it builds them, which is not possible on the meta device; the numbers that it draws
+        # there are not used, so they must not move the global random state
         with torch.device("cpu"), torch.random.fork_rng(devices=[], enabled=meta):
             self.flow = flow(self.dim, transforms=transforms, hidden_features=(hidden, hidden), passes=passes).transform
 
@@ -82,9 +83,11 @@ class Flow(Prior):
 
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         if not len(white):
             return white.new_zeros(0)
+        base: Tensor
+        log_det: Tensor
         base, log_det = self.flow().call_and_ladj(white)
         return standard_normal_log_prob(base) + log_det - self.whitening.log_det()
 
@@ -94,7 +97,7 @@ class Flow(Prior):
 
 
 def _check_size(dim: int, transforms: int, hidden: int) -> None:
-    """Raises ``ValueError`` for flows too large to be built, which happens in memory even where a file is only read."""
+    """Raises ``ValueError`` for flows too large to build; zuko needs their memory even if only a file is read."""
     if transforms > 100:
         raise ValueError(f"transforms must be a whole number from 1 to 100; got {transforms}")
     weights = transforms * (hidden + dim) * (hidden + 24 * dim)  # a spline has 23 numbers
@@ -107,9 +110,8 @@ def _check_size(dim: int, transforms: int, hidden: int) -> None:
 
 def _zuko() -> ModuleType:
     try:
-        import zuko
+        return importlib.import_module("zuko")
     except ImportError as error:
         raise ImportError(
             f"a flow prior needs the library zuko ({error}); install it with: pip install 'dwp_init[flow]'"
         ) from error
-    return zuko

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dwp_init.priors.base import KernelShape, Prior, check_count, register
+from dwp_init.priors.base import KernelShape, Prior, register
+from dwp_init.priors.checks import check_count
 from dwp_init.priors.whitening import LOG_2PI, Whitening
 
 MIN_BANDWIDTH = 1e-4
@@ -16,11 +17,11 @@ MIN_BANDWIDTH = 1e-4
 class KernelDensity(Prior):
     """Describes kernels by p(w) = 1/N Σᵢ N(w; wᵢ, h² Σ) over N learned kernels wᵢ of covariance Σ.
 
-    ``noise=False`` draws at zero bandwidth: learned kernels at random, the «filters» of Section 4.3, bit for bit.
+    ``noise=False`` draws at zero bandwidth: learned kernels at random, bit for bit, the «filters» of Section 4.3.
 
     Args:
         kernel_shape: ``(c, k, k)``.
-        count: N.
+        count: Number of learned kernels, N.
     """
 
     family: ClassVar[str] = "kde"
@@ -47,23 +48,23 @@ class KernelDensity(Prior):
         )
 
     def check(self) -> None:
-        """Raises ``ValueError`` unless the bandwidth is positive, and not so small that densities overflow."""
+        """Raises ``ValueError`` if the bandwidth is not positive, or so small that densities overflow."""
         if not self.bandwidth > MIN_BANDWIDTH:
             raise ValueError(f"bandwidth must be above {MIN_BANDWIDTH}; it is {self.bandwidth:.4g}")
 
     @torch.no_grad()
     def fit_(self, kernels: Tensor, validation: Tensor | None = None, most: int = 2000) -> "KernelDensity":
-        """Keeps ``count`` kernels, and picks the bandwidth under which others are likeliest.
+        """Stores ``count`` kernels, and chooses the bandwidth under which other kernels have the highest log p.
 
         Args:
             kernels: ``(count, c, k, k)``.
-            validation: Kernels ``(n, c, k, k)`` of other networks to pick it by; by default each kernel is left out in
-                turn, which is optimistic where the kernels of one network are alike.
-            most: How many kernels it is picked by, evenly spaced ones.
+            validation: Kernels ``(n, c, k, k)`` of other networks, to choose the bandwidth by. By default each kernel
+                is left out in turn, which is optimistic if the kernels of one network are alike.
+            most: Maximum number of kernels to choose the bandwidth by, evenly spaced.
 
         Raises:
-            ValueError: There are not ``count`` kernels, ``validation`` is empty or not finite, or what
-                :meth:`Whitening.fit_` raises.
+            ValueError: There are not ``count`` kernels, ``validation`` is empty or not finite, or
+                :meth:`Whitening.fit_` raises it.
         """
         flat = self._flatten(kernels)
         if len(flat) != self.count:
@@ -86,7 +87,7 @@ class KernelDensity(Prior):
         white = self.whitening(self._flatten(kernels))
         parts = [
             torch.logsumexp(-0.5 * self._squares(part) / self.bandwidth.square(), 1)
-            for part in white.split(max(2**24 // (self.count * self.dim), 1))
+            for part in torch.split(white, max(2**24 // (self.count * self.dim), 1))
         ]
         constant = math.log(self.count) + self.dim * (0.5 * LOG_2PI + self.bandwidth.log()) + self.whitening.log_det()
         return torch.cat(parts) - constant if parts else white.new_zeros(0)
@@ -106,7 +107,7 @@ class KernelDensity(Prior):
 
 
 def _likeliest_bandwidth(squares: Tensor, dim: int) -> float:
-    """Returns the bandwidth of the greatest mean log p, from a grid of 0.02 to 2 in steps of 2.5 %."""
+    """Returns the bandwidth with the highest mean log p, from a grid of 0.02 to 2 in steps of 2.5 %."""
     grid = torch.logspace(math.log10(0.02), math.log10(2), 188, dtype=squares.dtype)
     found = torch.stack([torch.logsumexp(-0.5 * squares / h**2, 1).mean() - dim * h.log() for h in grid])
     return grid[found.argmax()].item()

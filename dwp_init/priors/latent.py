@@ -1,4 +1,4 @@
-"""What latent-variable priors are made of: conditional distributions, paths of latents, and log p by importance."""
+"""Parts of latent-variable priors: conditional distributions, paths of latents, and log p by importance sampling."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class Normal(NamedTuple):
         return Normal(self.loc, factor * self.scale)
 
     def draw(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draws one value each."""
+        """Draws one value for each."""
         return self.transform(_randn(self.loc, generator))
 
 
@@ -47,16 +47,19 @@ class Proposal(Protocol):
     def widened(self, factor: float) -> "Proposal": ...
 
 
+Step = Callable[[Tensor], Normal]
+
+
 class Path:
-    """The law of a Markov chain of latents, side by side in one vector ``(..., steps + 1 times latent_dim)``.
+    """The distribution of a Markov chain of latents, joined in one vector ``(..., (steps + 1) · latent_dim)``.
 
     Args:
-        first: The law of the first latent, ``(n, latent_dim)``.
-        steps: For each further one, the map from the latent before to its law.
-        backward: Whether the vector holds the latents last first.
+        first: The distribution of the first latent, ``(n, latent_dim)``.
+        steps: For each further latent, the map from the latent before it to its distribution.
+        backward: Whether the vector holds the last latent first.
     """
 
-    def __init__(self, first: Normal, steps: Sequence[Callable[[Tensor], Normal]], backward: bool = False) -> None:
+    def __init__(self, first: Proposal, steps: Sequence[Step], backward: bool = False) -> None:
         self.first, self.steps, self.backward = first, steps, backward
 
     def transform(self, noise: Tensor) -> Tensor:
@@ -77,7 +80,7 @@ class Path:
 
     def widened(self, factor: float) -> "Path":
         """Returns the same chain with ``factor`` times the scale in every step."""
-        steps = [lambda z, step=step: step(z).widened(factor) for step in self.steps]
+        steps = [_widened(step, factor) for step in self.steps]
         return Path(self.first.widened(factor), steps, self.backward)
 
     def _split(self, value: Tensor) -> list[Tensor]:
@@ -90,7 +93,9 @@ def importance_weights(
     joint: Callable[[Tensor], Tensor],
     noise: Tensor,
 ) -> Tensor:
-    """Weighs latents from an even mixture of proposals, noise s through proposal s mod their number (stratified).
+    """Draws latents from an even mixture of proposals and returns their importance weights.
+
+    The draws are stratified: sample s comes from the proposal of index s modulo their number.
 
     Args:
         proposals: Distributions over the latents of n kernels.
@@ -98,7 +103,7 @@ def importance_weights(
         noise: Standard normal, ``(samples, n, ·)``.
 
     Returns:
-        log p(w, z) - log r(z), ``(samples, n)``, in nats, whose exponentials have the mean p(w).
+        log p(w, z) - log r(z), ``(samples, n)``, in nats. The mean of their exponentials is p(w).
     """
     shares = [noise[i :: len(proposals)] for i in range(len(proposals))]
     used = [(proposal, share) for proposal, share in zip(proposals, shares, strict=True) if len(share)]
@@ -114,6 +119,10 @@ def average(weights: Tensor) -> Estimate:
     relative = (weights.detach() - found.detach()).exp()
     spread = relative.std(0) if samples > 1 else torch.full_like(found, math.inf)
     return Estimate(found, spread / math.sqrt(samples))
+
+
+def _widened(step: Step, factor: float) -> Step:
+    return lambda z: step(z).widened(factor)
 
 
 def _randn(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -1,12 +1,13 @@
-"""The networks that the paper prints in Appendix H.1 for its kernel VAEs, of 7×7 and of 5×5 kernels.
+"""The networks of Appendix H.1 of the paper, for its kernel VAEs of 7×7 and of 5×5 kernels.
 
-They give the numbers of the printed modules under the same parameter names, but several times faster on a CPU:
+They compute the same numbers as the printed modules, with the same parameter names, but several times faster on a CPU:
 activations are channels-last, a transposed convolution of one pixel is one matrix product, both heads are one
-convolution, and the ELU works in place without ``expm1``, which costs more there than all the convolutions together.
+convolution, and the ELU works in place without ``expm1``, which takes longer there than all convolutions together.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from dwp_init.priors.base import KernelShape
 
 LOG2_E = math.log2(math.e)
+_Layer = nn.Conv2d | nn.ConvTranspose2d
+_Bodies = tuple[Sequence[_Layer], Sequence[_Layer]]
 
 
 def paper_networks(kernel_shape: KernelShape, latent_dim: int) -> tuple[nn.Module, nn.Module]:
-    """Returns the encoder and the decoder of Appendix H.1, each from flat vectors to two of flat vectors.
+    """Returns the encoder and the decoder of Appendix H.1; each maps flat vectors to two tensors of flat vectors.
 
     Args:
         kernel_shape: ``(1, 7, 7)`` or ``(1, 5, 5)``.
@@ -29,51 +32,53 @@ def paper_networks(kernel_shape: KernelShape, latent_dim: int) -> tuple[nn.Modul
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
-    if kernel_shape not in _BODIES:
+    bodies = _BODIES.get(kernel_shape)
+    if bodies is None:
         raise ValueError(
             f"the paper has networks for kernels (1, 7, 7) and (1, 5, 5); got {kernel_shape}: use network='dense'"
         )
-    encoder, decoder = (_elu_sequence(*layers) for layers in _BODIES[kernel_shape](latent_dim))
+    encoder, decoder = bodies(latent_dim)
     return _Convolutional(kernel_shape, encoder, latent_dim), _Convolutional((latent_dim, 1, 1), decoder, 1)
 
 
 class _Convolutional(nn.Module):
-    """A convolutional body and two 1×1 heads, between flat vectors: ``(n, d)`` to two of ``(n, outputs)``."""
+    """Convolutions with ELUs and two 1×1 heads: maps ``(n, d)`` to two tensors ``(n, outputs)``."""
 
-    def __init__(self, shape: KernelShape, body: nn.Sequential, head_outputs: int) -> None:
+    def __init__(self, shape: KernelShape, layers: Sequence[_Layer], head_outputs: int) -> None:
         super().__init__()
         self.shape = shape
-        self.body = body
-        self.fc_mu = nn.Conv2d(body[-2].out_channels, head_outputs, 1)
-        self.fc_var = nn.Conv2d(body[-2].out_channels, head_outputs, 1)
+        self.body = nn.Sequential(*(module for layer in layers for module in (layer, InPlaceELU())))
+        self.fc_mu = nn.Conv2d(layers[-1].out_channels, head_outputs, 1)
+        self.fc_var = nn.Conv2d(layers[-1].out_channels, head_outputs, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
         hidden = x.reshape(-1, *self.shape)
         for layer in self.body:
-            hidden = layer(hidden).contiguous(memory_format=layout)
+            hidden = cast(Tensor, layer(hidden)).contiguous(memory_format=layout)
         weight = torch.cat([self.fc_mu.weight, self.fc_var.weight])
-        bias = torch.cat([self.fc_mu.bias, self.fc_var.bias])
+        bias = torch.cat([cast(Tensor, head.bias) for head in (self.fc_mu, self.fc_var)])
         loc, raw = F.conv2d(hidden, weight, bias).chunk(2, dim=1)
         return loc.flatten(1), raw.flatten(1)
 
 
 class _PixelConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution of a single pixel, ``(n, in, 1, 1)`` to ``(n, out, k, k)``: one matrix product."""
+    """A transposed convolution of a single pixel, ``(n, in, 1, 1)`` to ``(n, out, k, k)``, as one matrix product."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         inputs, outputs, height, width = self.weight.shape
         weight = self.weight.permute(0, 2, 3, 1).reshape(inputs, -1)
-        pixels = (x.flatten(1) @ weight).view(-1, height, width, outputs)
-        return pixels.add_(self.bias).permute(0, 3, 1, 2)
+        pixels = (input.flatten(1) @ weight).view(-1, height, width, outputs)
+        return pixels.add_(cast(Tensor, self.bias)).permute(0, 3, 1, 2)
 
 
-class _ELU(nn.Module):
-    """Overwrites its input, which nobody else reads, with the ELU of it."""
+class InPlaceELU(nn.Module):
+    """Overwrites its input with max(x, exp(min(x, 0)) - 1); nothing else may read that input."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            return _FastELU.apply(x)
+            found: Tensor = _FastELU.apply(x)
+            return found
         return F.elu(x, inplace=True)
 
 
@@ -90,12 +95,13 @@ class _FastELU(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        output: Tensor
         (output,) = ctx.saved_tensors
-        return gradient * (output.clamp(max=0) + 1)
+        return gradients[0] * (output.clamp(max=0) + 1)
 
 
-def _bodies_7x7(latent_dim: int) -> tuple[list[nn.Module], list[nn.Module]]:
+def _bodies_7x7(latent_dim: int) -> _Bodies:
     encoder = [nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3), nn.Conv2d(64, 64, 3)]
     decoder = [
         _PixelConvTranspose2d(latent_dim, 64, 3),
@@ -105,14 +111,14 @@ def _bodies_7x7(latent_dim: int) -> tuple[list[nn.Module], list[nn.Module]]:
     return encoder, decoder
 
 
-def _bodies_5x5(latent_dim: int) -> tuple[list[nn.Module], list[nn.Module]]:
+def _bodies_5x5(latent_dim: int) -> _Bodies:
     encoder = [
         nn.Conv2d(1, 64, 3, padding=1),
         nn.Conv2d(64, 64, 3, padding=1),
         nn.Conv2d(64, 128, 3),
         nn.Conv2d(128, 128, 3),
     ]
-    decoder = [
+    decoder: list[_Layer] = [
         nn.Conv2d(latent_dim, 128, 1),
         _PixelConvTranspose2d(128, 128, 3),
         nn.ConvTranspose2d(128, 128, 3),
@@ -121,8 +127,4 @@ def _bodies_5x5(latent_dim: int) -> tuple[list[nn.Module], list[nn.Module]]:
     return encoder, decoder
 
 
-_BODIES = {(1, 7, 7): _bodies_7x7, (1, 5, 5): _bodies_5x5}
-
-
-def _elu_sequence(*layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(*(module for layer in layers for module in (layer, _ELU())))
+_BODIES: dict[KernelShape, Callable[[int], _Bodies]] = {(1, 7, 7): _bodies_7x7, (1, 5, 5): _bodies_5x5}

@@ -1,33 +1,37 @@
 """The kernel VAE: the deep weight prior of the paper (Eq. 6), with its printed networks and a cheaper dense one."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.base import Estimate, KernelShape, Prior, check_count, check_dropout, check_positive, register
+from dwp_init.priors.base import Estimate, KernelShape, Prior, register
+from dwp_init.priors.checks import check_count, check_dropout, check_flag, check_option, check_positive
+from dwp_init.priors.dense_networks import DenseNetwork
 from dwp_init.priors.latent import Normal, Proposal, average, importance_weights
 from dwp_init.priors.paper_networks import paper_networks
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
+
+VAENetwork = Literal["dense", "paper"]
 
 
 @register
 class KernelVAE(Prior):
     """Describes kernels by p(w) = ∫ p(w|z) N(z; 0, I) dz, p(w|z) a factorised normal given by a decoder (Eq. 6).
 
-    With ``whiten`` the networks see whitened kernels, so the decoder's noise has the kernels' own covariance and a
-    decoder that ignores z is the full-covariance Gaussian: what the VAE learns comes on top of it.
+    With ``whiten`` the networks see whitened kernels, so the decoder's noise has the covariance of the kernels, and a
+    decoder that ignores z is the full-covariance Gaussian. The VAE then learns only what that Gaussian misses.
 
     Args:
         kernel_shape: ``(c, k, k)``.
-        network: ``dense``, two hidden layers each way, or ``paper``, the convolutional networks of Appendix H.1
+        network: ``"dense"``, two hidden layers each way, or ``"paper"``, the convolutional networks of Appendix H.1
             (one channel, 7×7 or 5×5).
         latent_dim: Dimensions of z; 2 for 7×7 and 4 for 5×5 in the paper.
         hidden: Width of the dense decoder's layers, 128 by default; the encoder's are twice as wide.
-        dropout: In the dense encoder, while it is fitted.
-        min_scale: Floor of the standard deviation of p(w|z), in the units that the networks see.
+        dropout: Share of units dropped in the dense encoder, while it is fitted.
+        min_scale: Lower limit of the standard deviation of p(w|z), in the units that the networks see.
         whiten: Whether the networks see whitened kernels.
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
@@ -40,7 +44,7 @@ class KernelVAE(Prior):
     def __init__(
         self,
         kernel_shape: KernelShape,
-        network: str = "dense",
+        network: VAENetwork = "dense",
         latent_dim: int = 16,
         hidden: int | None = None,
         dropout: float = 0.0,
@@ -48,17 +52,18 @@ class KernelVAE(Prior):
         whiten: bool = True,
     ) -> None:
         super().__init__(kernel_shape)
+        check_option(get_args(VAENetwork), network=network)
         if network == "paper" and (hidden is not None or dropout):
-            raise ValueError(f"the paper's network has no hidden={hidden} and dropout={dropout}; leave both out")
+            raise ValueError(f"the paper's network takes neither hidden={hidden} nor dropout={dropout}; drop both")
         hidden = 128 if hidden is None else hidden
         check_count(latent_dim=latent_dim, hidden=hidden)
         check_dropout(dropout)
         check_positive(min_scale=min_scale)
         if min_scale < 1e-6:
             raise ValueError(f"min_scale must be 1e-06 or more; got {min_scale!r}")
-        if not isinstance(whiten, bool):
-            raise ValueError(f"whiten must be True or False; got {whiten!r}")
-        self.network, self.latent_dim, self.hidden = network, latent_dim, hidden
+        check_flag(whiten=whiten)
+        self.network: VAENetwork = network
+        self.latent_dim, self.hidden = latent_dim, hidden
         self.dropout, self.min_scale, self.whiten = dropout, float(min_scale), whiten
         self.whitening = Whitening(self.dim)
         self.encoder, self.decoder = _build_networks(network, self.kernel_shape, latent_dim, hidden, dropout)
@@ -102,72 +107,78 @@ class KernelVAE(Prior):
 
         In nats per kernel; reparametrised, so differentiable in all parameters.
         """
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         posterior = self.encode(white)
         z = posterior.draw(generator)
         return self.decode(z).log_prob(white) - posterior.kl_standard() - self.whitening.log_det()
 
     def blind_elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to one-sample estimates ``(n,)`` of the bound with r(z|w) = p(z) (App. B)."""
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         z = self._draw_latent(len(white), generator)
         return self.decode(z).log_prob(white) - self.whitening.log_det()
 
     def importance_bound(self, kernels: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to estimates of the importance-weighted bound on log p(w) ``(n,)``.
 
-        The bound of Burda et al. (2016) with the encoder as the proposal, in nats per kernel; with one sample the
+        The bound of Burda et al. (2016) with the encoder as the proposal, in nats per kernel. With one sample it is the
         evidence lower bound. Reparametrised, so differentiable in all parameters.
 
         Args:
             kernels: ``(n, c, k, k)``.
-            samples: Latents per kernel.
+            samples: Number of latents per kernel.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
         """
         check_count(samples=samples)
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         weights = self._weights(white, [self._reverse(white)], samples, generator)
         return average(weights).log_prob - self.whitening.log_det()
 
     def log_prob(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to a lower bound on log p(w) ``(n,)``, in nats per kernel.
 
-        The first part of :meth:`estimate`, which see.
+        Equals ``estimate(...).log_prob``.
         """
         return self.estimate(kernels, samples, generator).log_prob
 
     def estimate(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Estimate:
         """Bounds log p(w) of kernels ``(n, c, k, k)`` from below by importance sampling (Burda et al. 2016).
 
-        A lower bound in expectation, tight as ``samples`` grows. The proposal is the even mixture of the encoder, of
-        the encoder at twice its scale and of p(z), which stays safe where the encoder is wrong about a kernel.
+        The estimate is a lower bound in expectation, and tight as ``samples`` grows. The proposal is the even mixture
+        of the encoder, of the encoder at twice its scale and of p(z), which keeps the error small for kernels about
+        which the encoder is wrong.
 
         Args:
             kernels: ``(n, c, k, k)``.
-            samples: Latents per kernel.
+            samples: Number of latents per kernel.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
 
         Returns:
             The bound and its Monte Carlo standard error, each ``(n,)``, in nats per kernel.
         """
         check_count(samples=samples)
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         if not len(white):
             return Estimate(white.new_zeros(0), white.new_zeros(0))
-        parts = []
-        for part in white.split(max(65_536 // samples, 1)):
+        parts: list[Estimate] = []
+        for part in torch.split(white, max(65_536 // samples, 1)):
             reverse = self._reverse(part)
             proposals = [reverse, reverse.widened(2.0), self._prior(part)]
             parts.append(average(self._weights(part, proposals, samples, generator)))
-        found, error = map(torch.cat, zip(*parts, strict=True))
-        return Estimate(found - self.whitening.log_det(), error)
+        found = torch.cat([part.log_prob for part in parts])
+        return Estimate(found - self.whitening.log_det(), torch.cat([part.error for part in parts]))
 
     @torch.no_grad()
     def log_prob_by_quadrature(self, kernels: Tensor, points: int = 400, width: float = 6.0) -> Tensor:
         """Maps kernels ``(n, c, k, k)`` to log p(w) ``(n,)``, in nats per kernel, for one or two latents.
 
-        The trapezoidal rule on an even grid over ``[-width, width]`` in each: what :meth:`estimate` is checked
-        against. Right where p(z|w) is wider than the grid's step of ``2 · width / (points - 1)``.
+        Uses the trapezoidal rule on an even grid; a reference for :meth:`estimate`. It is accurate if p(z|w) is wider
+        than the step of the grid, ``2 · width / (points - 1)``.
+
+        Args:
+            kernels: ``(n, c, k, k)``.
+            points: Number of grid points in each latent dimension.
+            width: The grid covers ``[-width, width]`` in each latent dimension.
 
         Raises:
             ValueError: There are more than two latents.
@@ -175,14 +186,14 @@ class KernelVAE(Prior):
         check_count(points=points)
         check_positive(width=width)
         if points < 2:
-            raise ValueError(f"points must be 2 or more for a grid; got {points}")
+            raise ValueError(f"points must be 2 or more; got {points}")
         if self.latent_dim > 2:
             raise ValueError(f"quadrature takes at most 2 latents; this prior has {self.latent_dim}: use estimate()")
-        white = self.whitening(self._flatten(kernels))
+        white: Tensor = self.whitening(self._flatten(kernels))
         axis = torch.linspace(-width, width, points, device=white.device, dtype=white.dtype)
         grid = torch.cartesian_prod(*[axis] * self.latent_dim).view(-1, self.latent_dim)
         total = white.new_full((len(white),), -math.inf)
-        for z in grid.split(max(2**22 // (max(len(white), 1) * self.dim), 1)):
+        for z in torch.split(grid, max(2**22 // (max(len(white), 1) * self.dim), 1)):
             likelihood = Normal(*(part[:, None] for part in self.decode(z)))
             joint = likelihood.log_prob(white) + standard_normal_log_prob(z)[:, None]
             total = torch.logaddexp(total, joint.logsumexp(0))
@@ -190,8 +201,8 @@ class KernelVAE(Prior):
 
     def _reverse(self, white: Tensor) -> Proposal:
         """Returns r(z|w) of whitened kernels ``(n, d)``."""
-        parts = [self.encode(part) for part in white.split(self._batch)]
-        return Normal(*map(torch.cat, zip(*parts, strict=True)))
+        parts = [self.encode(part) for part in torch.split(white, self._batch)]
+        return Normal(torch.cat([part.loc for part in parts]), torch.cat([part.scale for part in parts]))
 
     def _prior(self, white: Tensor) -> Proposal:
         """Returns p(z), for as many kernels as there are in ``white``."""
@@ -207,19 +218,19 @@ class KernelVAE(Prior):
 
     def _joint(self, z: Tensor, white: Tensor) -> Tensor:
         """Maps latents ``(samples, n, ·)`` and whitened kernels ``(n, d)`` to log p(u, z) ``(samples, n)``."""
-        last = z[..., : self.latent_dim].flatten(0, 1).split(self._batch)
-        kernels = torch.arange(len(white), device=z.device).repeat(len(z)).split(self._batch)
+        last = torch.split(z[..., : self.latent_dim].flatten(0, 1), self._batch)
+        kernels = torch.split(torch.arange(len(white), device=z.device).repeat(len(z)), self._batch)
         parts = [self.decode(part).log_prob(white[rows]) for part, rows in zip(last, kernels, strict=True)]
         return torch.cat(parts).view(z.shape[:2]) + self._prior(white).log_prob(z)
 
     @property
     def _latents(self) -> int:
-        """Numbers in everything latent about a kernel."""
+        """Number of latents of a kernel, those of a chain's earlier steps included."""
         return self.latent_dim
 
     @property
     def _batch(self) -> int:
-        """Kernels that pass through a network at a time, which bounds the memory of :meth:`estimate`."""
+        """Number of kernels that pass through a network at once, which bounds the memory of :meth:`estimate`."""
         if self.network == "paper":
             return self.chunk
         return max(16 * self.chunk * 128 // max(128, self.hidden, self.dim), 1)
@@ -232,27 +243,10 @@ class KernelVAE(Prior):
         return torch.randn(n, self.latent_dim, generator=generator, device=self.device, dtype=self.dtype)
 
 
-class DenseNetwork(nn.Module):
-    """Two hidden layers and two heads: ``(n, inputs)`` to two of ``(n, outputs)``."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        first = (nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout))
-        second = (nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout))
-        self.body = nn.Sequential(*first, *second)
-        self.heads = nn.Linear(hidden, 2 * outputs)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        loc, raw = self.heads(self.body(x)).chunk(2, dim=-1)
-        return loc, raw
-
-
 def _build_networks(
-    network: str, shape: KernelShape, latent_dim: int, hidden: int, dropout: float
+    network: VAENetwork, shape: KernelShape, latent_dim: int, hidden: int, dropout: float
 ) -> tuple[nn.Module, nn.Module]:
     dim = math.prod(shape)
     if network == "dense":
         return DenseNetwork(dim, 2 * hidden, latent_dim, dropout), DenseNetwork(latent_dim, hidden, dim)
-    if network != "paper":
-        raise ValueError(f"network must be 'dense' or 'paper'; got {network!r}")
     return paper_networks(shape, latent_dim)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dwp_init.priors.linalg import cholesky, eigh, solve_lower
+
 LOG_2PI = math.log(2 * math.pi)
 MIN_DIAGONAL = 1e-12  # its square is still a float32
 
@@ -15,7 +17,7 @@ class Whitening(nn.Module):
     Starts as the identity; :meth:`fit_` sets it from kernels.
 
     Args:
-        dim: Numbers in a kernel.
+        dim: Number of values in a kernel.
     """
 
     loc: Tensor
@@ -34,10 +36,10 @@ class Whitening(nn.Module):
 
         Args:
             kernels: At least two kernels.
-            min_scale: No direction's standard deviation falls below this fraction of the largest one.
+            min_scale: Lower limit of each direction's standard deviation, as a fraction of the largest one.
 
         Raises:
-            ValueError: Fewer than two kernels, kernels without any spread, or NaN or infinite values.
+            ValueError: There are fewer than two kernels, they are all equal, or they hold NaN or infinity.
         """
         loc, basis, scale = _moments(kernels, min_scale)
         self.loc.copy_(loc)
@@ -46,7 +48,7 @@ class Whitening(nn.Module):
         return self
 
     def check(self) -> None:
-        """Raises ``ValueError`` unless ``basis`` is orthogonal and ``scale`` positive, as densities need."""
+        """Raises ``ValueError`` if ``basis`` is not orthogonal or ``scale`` not positive, so not a valid whitening."""
         if not (self.scale > 0).all():
             raise ValueError(f"every scale must be above 0; the smallest is {self.scale.min():.4g}")
         identity = torch.eye(len(self.basis), device=self.basis.device, dtype=self.basis.dtype)
@@ -59,7 +61,7 @@ class Whitening(nn.Module):
         return (kernels - self.loc) @ self.basis / self.scale
 
     def inverse(self, white: Tensor) -> Tensor:
-        """Returns whitened vectors ``(n, dim)`` to kernels."""
+        """Maps whitened vectors ``(n, dim)`` back to kernels."""
         return torch.addmm(self.loc, white, (self.basis * self.scale).T)
 
     def log_det(self) -> Tensor:
@@ -70,11 +72,12 @@ class Whitening(nn.Module):
 class RasterWhitening(nn.Module):
     """Maps kernels w to u = L⁻¹ (w - loc), for a covariance L Lᵀ with L lower triangular, and back.
 
-    Each number of u depends on those of w up to its own place in raster order: it is what a linear prediction from the
-    ones before leaves over, in units of its standard deviation. Starts as the identity.
+    Each number of u depends on those of w up to its own place in raster order: it is the residual of the linear
+    prediction from the numbers before it, in units of its standard deviation. Starts as the identity; :meth:`fit_` sets
+    it from kernels.
 
     Args:
-        dim: Numbers in a kernel.
+        dim: Number of values in a kernel.
     """
 
     loc: Tensor
@@ -91,19 +94,19 @@ class RasterWhitening(nn.Module):
         loc, basis, scale = _moments(kernels, min_scale)
         half = basis * scale
         self.loc.copy_(loc)
-        self.tril.copy_(torch.linalg.cholesky(half @ half.T))
+        self.tril.copy_(cholesky(half @ half.T))
         return self
 
     def check(self) -> None:
-        """Raises ``ValueError`` unless ``tril`` is lower triangular with a positive diagonal, as densities need."""
+        """Raises ``ValueError`` if ``tril`` is not lower triangular with a positive diagonal."""
         check_tril(tril=self.tril)
 
     def forward(self, kernels: Tensor) -> Tensor:
         """Whitens kernels ``(n, dim)``."""
-        return torch.linalg.solve_triangular(self.tril, (kernels - self.loc).T, upper=False).T
+        return solve_lower(self.tril, (kernels - self.loc).T).T
 
     def inverse(self, white: Tensor) -> Tensor:
-        """Returns whitened vectors ``(n, dim)`` to kernels."""
+        """Maps whitened vectors ``(n, dim)`` back to kernels."""
         return torch.addmm(self.loc, white, self.tril.T)
 
     def log_det(self) -> Tensor:
@@ -112,11 +115,11 @@ class RasterWhitening(nn.Module):
 
 
 def check_tril(**factors: Tensor) -> None:
-    """Raises ``ValueError`` where Cholesky factors ``(..., d, d)`` are not lower triangular or have no inverse."""
+    """Raises ``ValueError`` if a Cholesky factor ``(..., d, d)`` is not lower triangular or has no inverse."""
     for name, factor in factors.items():
         least = factor.diagonal(dim1=-2, dim2=-1).min().item()
         if not least > MIN_DIAGONAL:
-            raise ValueError(f"the diagonal of {name} must be above {MIN_DIAGONAL}; its least is {least:.4g}")
+            raise ValueError(f"the diagonal of {name} must be above {MIN_DIAGONAL}; its minimum is {least:.4g}")
         above = factor.triu(1).count_nonzero().item()
         if above:
             raise ValueError(f"{name} must be lower triangular; {above} numbers above its diagonal are not 0")
@@ -128,13 +131,13 @@ def _moments(kernels: Tensor, min_scale: float) -> tuple[Tensor, Tensor, Tensor]
         raise ValueError(f"a covariance needs at least 2 kernels; got {len(kernels)}")
     broken = (~kernels.isfinite()).any(1).sum().item()
     if broken:
-        raise ValueError(f"{broken} of {len(kernels)} kernels hold NaN or infinity; drop them")
+        raise ValueError(f"{broken} of {len(kernels)} kernels hold NaN or infinity; remove them")
     exact = kernels.double()
     covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], exact.shape[1])
-    variances, basis = torch.linalg.eigh(covariance)
+    variances, basis = eigh(covariance)
     largest = variances[-1].clamp_min(0).sqrt().item()
     if largest == 0:
-        raise ValueError(f"the {len(kernels)} kernels are all the same; a covariance needs some spread")
+        raise ValueError(f"the {len(kernels)} kernels are all equal; a covariance needs some spread")
     return exact.mean(0), basis, variances.clamp_min(0).sqrt().clamp_min(min_scale * largest)
 
 

@@ -90,7 +90,7 @@ def test_ten_kernels_of_two_channels_are_enough(family: str, tmp_path: Path) -> 
             ["--family", "vae", "fit.depth=3"],
             "stage 'fit' has no field 'depth'; its fields are name, seed, epochs, batch_size, lr, jitter",
         ),
-        (["--family", "vae", "fit.network=flow"], "network must be 'dense' or 'paper'; got 'flow'"),
+        (["--family", "vae", "fit.network=flow"], "network must be one of 'dense', 'paper'; got 'flow'"),
         (["--family", "vae", "fit.hidden=0"], "hidden must be a whole number from 1 to 1048576; got 0"),
         (["--family", "vae", "fit.epochs=0"], "epochs must be 1 or more; got 0"),
         (["kernels.held_out=0.7"], "held_out, for validation and again for the test, lies in (0, 0.5); got 0.7"),
@@ -112,7 +112,7 @@ def test_command_line_errors_can_be_mended(
     [
         (None, "no kernel file"),
         (np.full((20, 3, 3), np.nan), "20 of 20 kernels of"),
-        (np.zeros((20, 3, 3)), "the 16 kernels are all the same"),
+        (np.zeros((20, 3, 3)), "the 16 kernels are all equal"),
         (np.zeros((20, 3)), "has shape (20, 3)"),
     ],
 )

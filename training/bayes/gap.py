@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dwp_init.priors.base import check_count
+from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
 from training.bayes.kl import AuxiliaryKL, entropy
 from training.bayes.objective import Objective, kernels_of

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwp_init import Gaussian, KernelVAE, Prior
-from dwp_init.priors.base import KernelShape, check_count, check_positive
+from dwp_init.priors.base import KernelShape
+from dwp_init.priors.checks import check_count, check_positive
 from dwp_init.priors.latent import Normal
 from dwp_init.priors.whitening import LOG_2PI
 from training.bayes.layers import FLOOR, BayesConv2d, RelativeBayesConv2d

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.base import check_count
+from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
 from training.bayes.kl import KL
 from training.bayes.layers import BayesConv2d

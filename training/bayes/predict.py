@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
-from dwp_init.priors.base import check_count
+from dwp_init.priors.checks import check_count
 from training.bayes.convert import sample_network
 
 

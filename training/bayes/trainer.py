@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from dwp_init.priors.base import check_count, check_positive
+from dwp_init.priors.checks import check_count, check_positive
 from training.bayes.objective import Objective, Terms
 
 Tensors = dict[str, Tensor]

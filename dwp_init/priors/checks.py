@@ -1,0 +1,77 @@
+"""Checks of arguments, which may come from the configuration of a downloaded prior and so be any JSON."""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex, TypeGuard, cast
+
+MAX_SIZE = 2**20
+
+
+def whole_number(value: object, name: str) -> int:
+    """Returns an int, or what converts to one without loss, such as numpy's ints.
+
+    Raises:
+        TypeError: It is anything else, including ``True``.
+    """
+    try:
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:  # a tensor that is not of one integer
+        pass
+    raise TypeError(f"{name} must be an int; got {value!r}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is an int or a float, and not a bool."""
+    return type(value) in (int, float)
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether a value is an int, and not a bool."""
+    return type(value) is int
+
+
+def check_count(**counts: object) -> None:
+    """Raises ``ValueError`` if an argument is not a whole number from 1 to ``MAX_SIZE``."""
+    for name, count in counts.items():
+        if not (is_int(count) and 1 <= count <= MAX_SIZE):
+            raise ValueError(f"{name} must be a whole number from 1 to {MAX_SIZE}; got {count!r}")
+
+
+def check_positive(**numbers: object) -> None:
+    """Raises ``ValueError`` if an argument is not a number above 0 and below 1,000,000."""
+    for name, number in numbers.items():
+        if not (is_number(number) and 0 < number < 1e6):
+            raise ValueError(f"{name} must be a number above 0 and below 1,000,000; got {number!r}")
+
+
+def check_dropout(dropout: object) -> None:
+    """Raises ``ValueError`` if a share of units to drop is not a number from 0 to below 1."""
+    if not (is_number(dropout) and 0 <= dropout < 1):
+        raise ValueError(f"dropout must be a number from 0 to below 1; got {dropout!r}")
+
+
+def check_flag(**flags: object) -> None:
+    """Raises ``ValueError`` if an argument is not a bool."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False; got {flag!r}")
+
+
+def check_option(options: Sequence[str], **given: object) -> None:
+    """Raises ``ValueError`` if an argument is not one of some strings, such as the ``get_args`` of a ``Literal``."""
+    for name, option in given.items():
+        if option not in options:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}; got {option!r}")
+
+
+def checked_shape(kernel_shape: object) -> tuple[int, int, int]:
+    """Returns a kernel's shape as a tuple; raises ``ValueError`` if it is not one, or is too large."""
+    shape = tuple(cast(Sequence[object], kernel_shape)) if isinstance(kernel_shape, (tuple, list)) else ()
+    sizes = [size for size in shape if is_int(size) and size > 0]
+    if not len(shape) == len(sizes) == 3:
+        raise ValueError(f"kernel_shape must be (channels, height, width), each 1 or more; got {kernel_shape!r}")
+    if math.prod(sizes) > MAX_SIZE:
+        raise ValueError(f"kernel_shape must hold at most {MAX_SIZE} numbers; got {kernel_shape!r}")
+    return sizes[0], sizes[1], sizes[2]
