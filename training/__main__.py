@@ -206,10 +206,13 @@ def _publish(options: argparse.Namespace) -> None:
     print(
         f"downloaded again into an empty cache, by commit and by tag; the draws are the same: {release.repo}@{commit}"
     )
-    name, entry = release.name, releases.registry_entry(release, commit)
+    name, entry = (
+        release.name,
+        releases.registry_entry(release.prior, release.sha256, repo=release.repo, revision=commit),
+    )
     print(json.dumps({name: entry}, indent=2, ensure_ascii=False))
     if options.pin:
-        releases.pin(name, entry)
+        releases.enter(name, entry)
         print(f"pinned in {releases.REGISTRY}")
 
 

@@ -1,7 +1,6 @@
 """From finished fits to the package: the bundled priors, their registry entries and their pictures."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +10,15 @@ from typing import Any
 import torch
 
 from dwp_init import MixtureByDepth, Prior, save_prior
-from dwp_init.files import CONFIG, MODEL
-from dwp_init.registry import BUNDLED, REGISTRY, registry
-from dwp_init.storage import write_json
+from dwp_init.files import read_files
+from dwp_init.registry import BUNDLED, registry
 from training.engine.records import DONE, read_config
 from training.engine.stage import Stage
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
 from training.publish.cards import KERNELS, LATENT, has_a_plane, in_colour
+from training.publish.release import digests, enter, registry_entry
 from training.publish.templates import CARDS
 
 
@@ -44,9 +43,8 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
     for name, prior in priors.items():
         needs = stages[recipe.PRIORS[name]].needs
         prior.details["source"] |= provenance([out / need for need in needs])
-        folder = save_prior(prior, BUNDLED / name)
-        registry()[name] = _entry(prior, folder, registry().get(name, {}))
-        write_json(REGISTRY, dict(sorted(registry().items())))
+        sha256 = digests(read_files(save_prior(prior, BUNDLED / name)))
+        enter(name, registry_entry(prior, sha256, **_pin(name, sha256)))
         _draw(prior, [KernelSet.load(out / need) for need in needs], CARDS / name)
     return list(priors)
 
@@ -66,19 +64,10 @@ def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
         plot_latent_space(prior, kernels.train, folder / LATENT)
 
 
-def _entry(prior: Prior, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Describes a bundled prior for the registry; its pin to the Hub stays where the files are those pinned."""
-    sha256 = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in (CONFIG, MODEL)}
-    pin = {key: before[key] for key in ("repo", "revision") if key in before} if before.get("sha256") == sha256 else {}
-    return {
-        "kernel_shape": list(prior.kernel_shape),
-        "family": prior.family,
-        "source": prior.details["source"]["dataset"],
-        "license": prior.details["license"],
-        "log_prob": prior.details["metrics"]["log_prob"],
-        "sha256": sha256,
-        **pin,
-    }
+def _pin(name: str, sha256: Mapping[str, str]) -> dict[str, str]:
+    """Returns a prior's pin to the Hub if these are the files that it pins; else nothing."""
+    before = registry().get(name, {})
+    return {key: before[key] for key in ("repo", "revision") if key in before and before.get("sha256") == sha256}
 
 
 def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> Prior:

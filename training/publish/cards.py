@@ -1,7 +1,7 @@
 """Cards: what a prior's page on the Hugging Face Hub says, from the prior itself and its ``details``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -89,7 +89,7 @@ def write_card(folder: Path, address: str) -> list[Path]:
     return paths
 
 
-def has_a_plane(prior: Prior) -> bool:
+def has_a_plane(prior: Prior) -> TypeGuard[KernelVAE]:
     """Whether a prior's latent space can be drawn: a VAE's of two dimensions."""
     return isinstance(prior, KernelVAE) and prior.latent_dim == 2
 

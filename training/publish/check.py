@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dwp_init import Prior
@@ -47,13 +47,13 @@ def card_metadata(prior: Prior) -> "ModelCardData":
     details = Details.of(prior)
     data = None if details.synthetic else ON_THE_HUB.get(details.data)
     results = _eval_results(prior, details)
-    name = details.name or f"{prior.family}-{_size(prior)}"
+    index: dict[str, Any] = {"model_name": details.name or f"{prior.family}-{_size(prior)}", "eval_results": results}
     return ModelCardData(
         library_name="dwp_init",
         **_license(prior, details),
         tags=_tags(prior, details),
         datasets=[data] if data else None,
-        **({"model_name": name, "eval_results": results} if results else {}),
+        **(index if results else {}),
     )
 
 
@@ -97,7 +97,7 @@ def _tags(prior: Prior, details: Details) -> list[str]:
     ]
 
 
-def _license(prior: Prior, details: Details) -> dict[str, str]:
+def _license(prior: Prior, details: Details) -> dict[str, Any]:
     known = details.license.lower()
     if not known:
         raise ValueError(
@@ -150,7 +150,7 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
         for key in ("license", "license_name", "library_name")
         if data.get(key) != wanted.get(key)
     ]
-    tags = data.get("tags") if isinstance(data.get("tags"), list) else []
+    tags: list[Any] = data["tags"] if isinstance(data.get("tags"), list) else []
     found += [f"tags lacks {tag!r}" for tag in ("dwp-prior", f"kernel-{_size(prior)}") if tag not in tags]
     ids = data.get("datasets", [])
     if not isinstance(ids, list) or not all(isinstance(item, str) and HUB_ID.fullmatch(item) for item in ids):
@@ -159,7 +159,7 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
         log_prob = Details.of(prior).metrics.log_prob
         found += [
             f"model-index has log_prob {result.metric_value!r}, the configuration {log_prob!r}"
-            for result in ModelCard(text).data.eval_results or []
+            for result in getattr(ModelCard(text).data, "eval_results", None) or []
             if result.metric_type == "log_prob" and result.metric_value != log_prob
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -285,4 +285,8 @@ def _as(kind: Any, value: object) -> Any:
         return plain(value) if isinstance(value, str) else None
     if kind in (int, float):
         return number(value, (int,) if kind is int else (int, float))
-    return read(kind, value) if dataclasses.is_dataclass(kind) and isinstance(value, dict) else None
+    return (
+        read(kind, value)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict)
+        else None
+    )

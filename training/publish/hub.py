@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dwp_init import Prior, PriorError
+from dwp_init import PriorError
 from dwp_init.access import Access, Address
 from dwp_init.files import CONFIG, MODEL, parse_config, parse_prior
 from dwp_init.hub import CLIENT, fetch
@@ -67,9 +67,10 @@ def look_up(release: Release, token: str | bool | None = None, private: bool = F
     head, tagged = branches.get("main"), next((found.target_commit for found in refs.tags if found.name == tag), None)
     if tag in branches:
         raise ValueError(f"{repo} has a branch called {tag!r}, which would move: choose another --tag")
-    if tagged is None and head is None:
+    commit = tagged or head
+    if commit is None:
         return State(exists=True)
-    there = _asked(lambda: _digests(api, repo, tagged or head))
+    there = _asked(lambda: _digests(api, repo, commit))
     ours = {name: _digest_as(there.get(name, ""), content) for name, content in release.files.items()}
     differing = [name for name, digest in ours.items() if there.get(name) != digest]
     if tagged is not None and differing:
@@ -79,7 +80,7 @@ def look_up(release: Release, token: str | bool | None = None, private: bool = F
         )
     replaced = tuple(name for name in differing if name in there)
     if {CONFIG, MODEL} & set(replaced):
-        _check_is_a_prior(api, repo, head)
+        _check_is_a_prior(api, repo, commit)
     others = sorted(set(there) - set(release.files) - {".gitattributes"})
     return State(True, head, tagged, not differing, replaced, tuple(others))
 
@@ -116,7 +117,7 @@ def push(release: Release, state: State, token: str | bool | None = None, privat
         OSError: The Hub refuses, or cannot be reached; the message says how far it came, and the same command resumes.
         PriorError: What was read back is not what was sent.
     """
-    commit = state.tagged or (state.head if state.committed else _commit(release, state, token, private))
+    commit = state.tagged or (state.head if state.committed else None) or _commit(release, state, token, private)
     if state.tagged is None:
         _tag(release, commit, token)
     read_back(release, commit, token)
@@ -132,8 +133,9 @@ def read_back(release: Release, commit: str, token: str | bool | None = None) ->
     with tempfile.TemporaryDirectory() as cache:
         for revision in (commit, release.tag):
             files = fetch(Address(release.repo, revision, release.sha256), Access(cache_dir=cache, token=token))
-            drawn = [p.sample(8, torch.Generator().manual_seed(0)) for p in (_loaded(files), release.prior)]
-            if files.commit != commit or not torch.equal(*drawn):
+            priors = parse_prior(files.contents, files.owner), release.prior
+            ours, theirs = (prior.sample(8, torch.Generator().manual_seed(0)) for prior in priors)
+            if files.commit != commit or not torch.equal(ours, theirs):
                 raise PriorError(
                     f"{release.repo}@{revision} is not what was published: commit {files.commit}, expected {commit}"
                 )
@@ -147,10 +149,6 @@ def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
             parse_config(Path(path).read_bytes(), f"{repo}/{CONFIG}")
         except (ValueError, OSError) as error:
             raise ValueError(f"{repo} holds something else than a prior, which would be replaced ({error})") from error
-
-
-def _loaded(files: Any) -> Prior:
-    return parse_prior(files.contents, files.owner)
 
 
 def _api(token: str | bool | None) -> Any:
@@ -184,10 +182,11 @@ def _commit(release: Release, state: State, token: str | bool | None, private: b
         head = _asked(lambda: api.model_info(repo)).sha
     operations = [CommitOperationAdd(name, content) for name, content in release.files.items()]
     message = f"Publish {release.tag}"
-    return _asked(
+    oid: str = _asked(
         lambda: api.create_commit(repo, operations=operations, commit_message=message, parent_commit=head),
         refused={412: f"somebody else has changed {repo} meanwhile: look at it, then publish again; nothing was sent"},
     ).oid
+    return oid
 
 
 def _tag(release: Release, commit: str, token: str | bool | None) -> None:
@@ -198,7 +197,7 @@ def _tag(release: Release, commit: str, token: str | bool | None) -> None:
     _asked(lambda: _api(token).create_tag(release.repo, tag=release.tag, revision=commit), refused={409: taken})
 
 
-def _asked(call: Callable[[], Result], refused: dict[int, str] | None = None) -> Result:
+def _asked(call: Callable[[], Result], refused: dict[int | None, str] | None = None) -> Result:
     """Calls the Hub; raises OSError with the way out where it refuses, but lets a missing repository through."""
     from huggingface_hub import errors
 
@@ -207,11 +206,12 @@ def _asked(call: Callable[[], Result], refused: dict[int, str] | None = None) ->
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise
     except Exception as error:  # transport errors are of httpx or httpx2, which no code of ours should name
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        reasons = {
+        status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+        reasons: dict[int | None, str] = {
             401: "the Hub rejects the token: log in with `hf auth login`, or set HF_TOKEN to one that may write",
             403: "the token may not write there: use one that may, of the repository's owner",
-        } | (refused or {})
+            **(refused or {}),
+        }
         said = getattr(error, "server_message", None) or next(iter(str(error).strip().splitlines()), "")
         said = re.sub(r"Bearer \S+", "Bearer …", said)  # the token
         what = reasons.get(status, f"{type(error).__name__}: {said}; the same command resumes what is left")

@@ -1,6 +1,5 @@
 """The pages of this repository that are written from results: which there are, and what their templates get."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,11 @@ def fill_blocks(text: str, written: dict[str, str]) -> str:
         ValueError: The text lacks one of the blocks.
     """
     for name, block in written.items():
-        place = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if not place.search(text):
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if not end:
             raise ValueError(f"README.md has no block <!-- {name} --> … <!-- /{name} --> to fill")
-        text = place.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
+        text = f"{before}{start}{block}\n{end}{after}"
     return text
 
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Release:
     @property
     def sha256(self) -> dict[str, str]:
         """The digests that a pin holds."""
-        return {name: hashlib.sha256(self.files[name]).hexdigest() for name in (CONFIG, MODEL)}
+        return digests(self.files)
 
 
 def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = False) -> Release:
@@ -100,18 +101,28 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
     return Release(prior, repo, tag, files, checks)
 
 
-def registry_entry(release: Release, commit: str) -> dict[str, Any]:
-    """Returns what the registry says of a published prior."""
-    details = Details.of(release.prior)
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Returns the digests of a prior's two files, by name."""
+    return {name: hashlib.sha256(files[name]).hexdigest() for name in (CONFIG, MODEL)}
+
+
+def registry_entry(prior: Prior, sha256: Mapping[str, str], **pin: str) -> dict[str, Any]:
+    """Describes a prior for the registry.
+
+    Args:
+        prior: The prior.
+        sha256: The digests of its files.
+        pin: ``repo`` and ``revision`` on the Hub, if it is published.
+    """
+    details = Details.of(prior)
     return {
-        "kernel_shape": list(release.prior.kernel_shape),
-        "family": release.prior.family,
+        "kernel_shape": list(prior.kernel_shape),
+        "family": prior.family,
         "source": details.data or "unknown",
-        "license": release.prior.details["license"],
+        "license": prior.details["license"],
         "log_prob": details.metrics.log_prob,
-        "sha256": release.sha256,
-        "repo": release.repo,
-        "revision": commit,
+        "sha256": dict(sha256),
+        **pin,
     }
 
 
@@ -132,7 +143,7 @@ def check_pin(release: Release) -> None:
         )
 
 
-def pin(name: str, entry: dict[str, Any]) -> None:
+def enter(name: str, entry: dict[str, Any]) -> None:
     """Writes an entry into the package's registry, whole or not at all."""
     registry()[name] = entry
     write_json(REGISTRY, dict(sorted(registry().items())))

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
+
 from dwp_init import Gaussian, Prior, load_prior, save_prior
 
 FILES = ("README.md", "kernels.png", "config.json", "model.safetensors")
@@ -40,3 +42,8 @@ def change(folder: Path, **details: object) -> None:
     prior = load_prior(folder)
     prior.details |= details
     save_prior(prior, folder)
+
+
+def card_data(text: str) -> Any:
+    """What the Hub reads of a card's front matter."""
+    return ModelCard(text).data

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from training.fits.by_depth import FitByDepth
 from training.fits.mixture import FitMixture
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
-from training.publish import bundle, cards, pages
+from training.publish import bundle, cards, pages, release
 from training.publish.check import check_card
 
 GRID = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
@@ -42,7 +42,7 @@ PRIORS = {"tinyimagenet-3x3": "by_depth", "tinyimagenet-stem-7x7": "mixture_stem
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty registry and folders in place of the package's and the cards'."""
     (tmp_path / "registry.json").write_text("{}")
-    for module in (registry, bundle):
+    for module in (registry, release):
         monkeypatch.setattr(module, "REGISTRY", tmp_path / "registry.json")
     for module in (registry, bundle, pages):
         monkeypatch.setattr(module, "BUNDLED", tmp_path / "bundled")
@@ -91,10 +91,11 @@ def test_a_pin_to_the_hub_is_kept_if_and_only_if_the_files_are_the_same(
     changed: bool, kept: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries: dict[str, Any] = {}
-    monkeypatch.setattr(bundle, "registry", lambda: entries)
+    for module in (bundle, release):
+        monkeypatch.setattr(module, "registry", lambda: entries)
     for folder in ("BUNDLED", "CARDS"):
         monkeypatch.setattr(bundle, folder, tmp_path / folder)
-    monkeypatch.setattr(bundle, "REGISTRY", tmp_path / "registry.json")
+    monkeypatch.setattr(release, "REGISTRY", tmp_path / "registry.json")
     recipe = recipes.load("prior_notmnist_7x7")
     small = recipe.stages(smoke=True)
     monkeypatch.setattr(recipe, "stages", lambda: {name: small[name] for name in ("sources", "kernels_7x7", "h1_7x7")})
@@ -121,7 +122,8 @@ def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypa
     del config["data"]["smoke"]
     (runs / "sources" / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _as_if_of_real_data(fitted_prior(folder), ""))
-    recipe = SimpleNamespace(stages=lambda: SMALL, PRIORS=PRIORS)
+    recipe = ModuleType("recipe")
+    vars(recipe).update(stages=lambda: SMALL, PRIORS=PRIORS)
     assert bundle.bundle(recipe, runs) == list(PRIORS) == dwp_init.list_priors()
     by_depth, stem = map(dwp_init.load_prior, PRIORS)
     digests = {"tinyimagenet32-a": config["data"]["tinyimagenet32-a"]["train"]["sha256"]}

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
 
 import dwp_init
 from dwp_init import Gaussian, KernelVAE, MixtureByDepth, Prior, load_prior, save_prior
 from tests.toy_family import Spherical
-from tests.training.publish.example_priors import FILES, NETWORKS, licensed, parts
+from tests.training.publish.example_priors import FILES, NETWORKS, card_data, licensed, parts
 from training.__main__ import main
 from training.publish.cards import has_a_plane, render_card, write_card
 from training.publish.check import card_metadata, check_card
@@ -57,7 +56,7 @@ def test_tables_of_record_are_only_for_the_bundled_prior_under_its_own_name() ->
     name = "notmnist-5x5"
     assert "1-NN recalls" in render_card(load_prior(name), name)
     changed = load_prior(name)
-    changed.weight.copy_(changed.weight.flip(0))
+    next(changed.buffers()).mul_(2)
     for prior, address in ((load_prior(name), "user/prior"), (load_prior(name), "notmnist-7x7"), (changed, name)):
         text = render_card(prior, address)
         assert "1-NN recalls" not in text
@@ -86,7 +85,7 @@ def test_a_prior_of_which_nothing_is_known_has_every_section() -> None:
     for heading in [*HEADINGS[3:6], "Cost of drawing"]:
         assert found[heading].startswith("Not measured: ")
         assert len(found[heading].splitlines()) == 1
-    data = ModelCard(text).data.to_dict()
+    data = card_data(text).to_dict()
     assert data.keys() == {"library_name", "license", "tags"}
 
 
@@ -279,7 +278,7 @@ def test_a_prior_fitted_to_kernels_of_ones_own_gets_a_card(family: str, said: st
     assert f"| **this prior** | {log_prob:g} |" in found[DENSITY]
     assert ("a lower bound" in found[DENSITY]) == (family in ("vae", "chain"))
     assert "| draws |" in found["What its draws are like"]
-    (result,) = ModelCard(text).data.eval_results
+    (result,) = card_data(text).eval_results
     assert result.metric_value == log_prob
     assert "synthetic" not in text
 
@@ -290,7 +289,7 @@ def test_a_family_that_is_not_known_here_gets_a_true_card() -> None:
     assert parts(text)["Family and size"].startswith("A toy: a normal distribution without covariances. 1 number;")
     assert r'| fit | \{"steps": 3\} |' in text
     assert "full covariance" not in text
-    assert "family-spherical" in card_metadata(prior).tags
+    assert "family-spherical" in card_metadata(prior).to_dict()["tags"]
 
 
 def test_a_prior_from_synthetic_images_says_so_at_its_top(tmp_path: Path) -> None:
@@ -301,8 +300,8 @@ def test_a_prior_from_synthetic_images_says_so_at_its_top(tmp_path: Path) -> Non
         top = text.split("## Use")[0]
         assert "**Made from synthetic images, to test the pipeline: of no use, not even as an initialisation.**" in top
         assert "random images of its shape in the place of notMNIST" in text
-        assert "synthetic" in card_metadata(prior).tags
-        assert "from synthetic images" in card_metadata(prior).eval_results[0].dataset_name
+        assert "synthetic" in card_metadata(prior).to_dict()["tags"]
+        assert card_data(text).eval_results[0].dataset_name.endswith(", from synthetic images")
 
 
 def test_an_imported_prior_gets_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,7 +316,7 @@ def test_an_imported_prior_gets_a_card(tmp_path: Path, capsys: pytest.CaptureFix
     assert "the card says prior='user/theirs'; give --address" in capsys.readouterr().out
     prior, text = load_prior(tmp_path / "theirs"), (tmp_path / "theirs" / "README.md").read_text()
     check_card(text, prior, [path.name for path in (tmp_path / "theirs").iterdir()])
-    data = ModelCard(text).data
+    data = card_data(text)
     assert (data.license, data.license_name) == ("other", "see-the-checkpoint-s-own-licence")
     assert "see the checkpoint's own licence." in parts(text)["Licence"]
     assert "Not fitted here but imported: the authors' released checkpoint." in text
@@ -386,7 +385,7 @@ def test_a_hostile_prior_is_saved_loaded_and_gets_a_card(details: dict[str, Any]
     write_card(tmp_path, "user/prior")
     text = (tmp_path / "README.md").read_text()
     check_card(text, prior, FILES)
-    assert ModelCard(text).data.license == ("other" if "license" in details else "mit")
+    assert card_data(text).license == ("other" if "license" in details else "mit")
     assert list(parts(text)) == HEADINGS
     is_inert(text.split("---\n", 2)[2])
 

@@ -58,7 +58,7 @@ def test_a_prior_without_a_licence_gets_no_card(license: Any, tmp_path: Path) ->
 
 def test_channels_are_in_tags_() -> None:
     prior = licensed(Gaussian((3, 5, 7)))
-    assert {"kernel-5x7", "kernel-channels-3"} <= set(card_metadata(prior).tags)
+    assert {"kernel-5x7", "kernel-channels-3"} <= set(card_metadata(prior).to_dict()["tags"])
 
 
 def _edit(old: str, new: str) -> Callable[[str], str]:

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
 
 from dwp_init import Gaussian, MixtureByDepth, Prior, load_prior
 from dwp_init.registry import registry
-from tests.training.publish.example_priors import FILES, licensed, parts
+from tests.training.publish.example_priors import FILES, card_data, licensed, parts
 from training.__main__ import main
 from training.publish import pages, results, templates
 from training.publish.check import check_card
@@ -31,7 +30,7 @@ def test_a_bundled_card_says_what_its_config_says(name: str) -> None:
     prior = load_prior(name)
     text = (templates.CARDS / name / "README.md").read_text()
     check_card(text, prior, [*FILES, "latent.png"])
-    data, recorded = ModelCard(text).data, results.size_of_record(name) is not None
+    data, recorded = card_data(text), results.size_of_record(name) is not None
     channels, height, width = prior.kernel_shape
     assert (data.license, data.library_name, data.pipeline_tag, data.datasets) == ("mit", "dwp_init", None, None)
     assert data.tags == [

@@ -20,11 +20,8 @@ def test_a_bundled_prior_has_its_own_card(name: str) -> None:
     assert found.files["README.md"] == (templates.CARDS / name / "README.md").read_bytes()
     assert found.sha256 == registry.registry()[name]["sha256"]
     assert "that of the bundled prior" in found.checks[-1]
-    assert release.registry_entry(found, "0" * 40) == {
-        **registry.registry()[name],
-        "repo": f"dwp-init/{name}",
-        "revision": "0" * 40,
-    }
+    pin = {"repo": f"dwp-init/{name}", "revision": "0" * 40}
+    assert release.registry_entry(found.prior, found.sha256, **pin) == registry.registry()[name] | pin
 
 
 @pytest.mark.parametrize("value", [True, "1", None, 1e400])
