@@ -1,6 +1,6 @@
-"""Convolutions: which modules are one, how their weight is made of kernels, and why some cannot be initialised.
+"""Layers of a model: which are convolutions, how their weight is made of kernels, and why some are not initialised.
 
-A new kind of layer is a new entry of ``LAYER_CLASSES``: a class of modules, with the class that describes its weight.
+To support another class of modules, add it to ``LAYER_CLASSES`` with a subclass of ``Layer`` that describes its weight.
 """
 
 import math
@@ -16,7 +16,6 @@ from dwp_init.weights import Place, Weight, place_of, weight_of
 
 Kind = Literal["stem", "dense", "depthwise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-NOT_ASKED = "not among the layers asked for"
 _OTHER_RANKS = (nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d)
 
 
@@ -138,7 +137,8 @@ def find_layers(model: nn.Module, asked: Callable[[str, nn.Module], bool]) -> li
 
     Args:
         model: The model.
-        asked: Whether a convolution should be drawn, by its name and module. The weights of others are not read.
+        asked: Predicate of name and module: whether a convolution should be drawn. The weights of other convolutions
+            are not read.
     """
     modules = list(_modules_with_weights(model))
     spatial = [name for name, module in modules if math.prod(_kernel_size(module)) > 1]
@@ -165,7 +165,7 @@ def layer_of(
     place = () if reason else place_of(weight)
     shape = weight.read().shape if asked and reason is None else torch.Size()
     if not asked:
-        reason = NOT_ASKED
+        reason = "not among the layers asked for"
     elif reason is None and (len(shape) != 2 + len(kernel_size) or 0 in shape):
         dimensions = 2 + len(kernel_size)
         reason = f"its weight has shape {tuple(shape)}: it must have {dimensions} dimensions, none of them empty"
@@ -195,7 +195,7 @@ def is_depthwise(module: nn.Module) -> bool:
 def _convolution(module: nn.Module) -> Layer:
     layer = layer_of(module)
     if layer.reason is not None:
-        raise ValueError(f"{module} cannot be initialised: {layer.reason}")
+        raise ValueError(f"{type(module).__name__} cannot be initialised: {layer.reason}")
     return layer
 
 
@@ -209,7 +209,7 @@ def _modules_with_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # which torch leaves without a type
+    return cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # torch does not annotate it
 
 
 def _kernel_size(module: nn.Module) -> tuple[int, ...]:

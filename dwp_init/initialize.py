@@ -257,7 +257,7 @@ def _write(draws: list[_Draw]) -> list[float]:
 
 @contextmanager
 def _explained(layer: Layer, done: str, keep: type[Exception] | None = None) -> Generator[None, None, None]:
-    """Turns errors into a ``RuntimeError`` that names the layer, or an error of the class ``keep`` into one of it."""
+    """Adds the name of the layer to errors; those that are not of the class ``keep`` become a ``RuntimeError``."""
     try:
         yield
     except Exception as error:

@@ -183,7 +183,7 @@ def weight_of(module: nn.Module) -> Weight:
     """Returns the weight of a module, of the class that knows how it is made."""
     if parametrize.is_parametrized(module, "weight"):
         return ParametrizedWeight(module)
-    if "weight" in dict(module.named_parameters(recurse=False)):
+    if "weight" in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
         return Weight(module)
     hooks = cast(dict[int, object], module._forward_pre_hooks).values()  # pyright: ignore[reportPrivateUsage]
     norms = [hook for hook in hooks if isinstance(hook, WeightNorm) and hook.name == "weight"]

@@ -205,7 +205,7 @@ def test_kinds(layer: nn.Conv2d, first: bool, expected: tuple[str, ...]) -> None
 def test_he_rms_and_is_depthwise_want_a_layer_that_can_be_initialised() -> None:
     assert he_rms(nn.Conv2d(4, 8, 3)) == math.sqrt(2 / 36)
     for function in (he_rms, is_depthwise):
-        with pytest.raises(ValueError, match=r"Linear\(.*\) cannot be initialised: not a convolution"):
+        with pytest.raises(ValueError, match="Linear cannot be initialised: not a convolution"):
             function(nn.Linear(3, 3))
 
 

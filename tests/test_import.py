@@ -1,3 +1,5 @@
+"""Importing the package is light, and it works without numpy and network."""
+
 import json
 import subprocess
 import sys
@@ -16,13 +18,13 @@ socket.socket.__init__ = socket.getaddrinfo = refuse
 """
 
 
-def run(script, folder="."):
+def run(script: str, folder: Path) -> str:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_import_loads_nothing_heavy_and_opens_no_socket():
+def test_import_loads_nothing_heavy_and_opens_no_socket() -> None:
     script = """
 import json, sys, torch, safetensors.torch
 before = set(sys.modules)
@@ -34,7 +36,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert not [name for name in added if name.split(".")[0] in FOREIGN]
 
 
-def test_everything_works_without_numpy_and_network(tmp_path):
+def test_everything_works_without_numpy_and_network(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("import torch\n\ndef make():\n    return torch.nn.Conv2d(1, 2, 3)\n")
     script = f"""
 import sys, warnings

@@ -166,7 +166,7 @@ def test_weight_that_cannot_be_read_afterwards_is_put_back(gaussian: Fit, snapsh
     assert snapshot(model) == before and model[0].weight is plain
 
 
-def test_undo_goes_on_whatever_the_tensors_raise(
+def test_undo_continues_if_a_tensor_cannot_be_written(
     gaussian: Fit, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, real = network(), Tensor.copy_
@@ -306,7 +306,7 @@ def float64_by_default() -> Iterator[None]:
 @pytest.mark.parametrize(
     "surroundings", [lambda: torch.autocast("cpu", torch.bfloat16), float64_by_default, torch.inference_mode]
 )
-def test_draw_is_the_same_whatever_is_switched_on_around_it(
+def test_surrounding_modes_do_not_change_a_draw(
     surroundings: Callable[[], AbstractContextManager[None]], gaussian: Fit
 ) -> None:
     prior, plain, inside = gaussian(3), nn.Conv2d(1, 8, 3), nn.Conv2d(1, 8, 3)
@@ -332,7 +332,7 @@ def test_prior_is_drawn_from_in_evaluation_mode_and_float32() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_users_prior_stays_as_it_is(dtype: torch.dtype, snapshot: Snapshot) -> None:
+def test_the_prior_does_not_change(dtype: torch.dtype, snapshot: Snapshot) -> None:
     prior = KernelVAE((1, 5, 5), hidden=8, latent_dim=2).to(dtype).train()
     before = snapshot(prior)
     apply_(nn.Conv2d(1, 2, 5, dtype=torch.float16), prior)

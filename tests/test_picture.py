@@ -1,13 +1,18 @@
+"""Contact sheets of kernels, and the PNG writer."""
+
 import struct
 import zlib
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
+from torch import Tensor
 
 from dwp_init.picture import kernel_sheet, write_png
 
 
-def read_png(path):
+def read_png(path: Path) -> Tensor:
     """Decodes an unfiltered 8-bit RGB file, checking every chunk's checksum."""
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
@@ -26,7 +31,7 @@ def read_png(path):
     return lines[:, 1:].reshape(height, width, 3)
 
 
-def test_png_holds_the_pixels(tmp_path):
+def test_png_holds_the_pixels(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8)
     path = write_png(tmp_path / "a.PNG", pixels)
     assert torch.equal(read_png(path), pixels)
@@ -35,11 +40,11 @@ def test_png_holds_the_pixels(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.PNG"]
 
 
-def test_png_keeps_the_old_file_when_writing_fails(tmp_path, monkeypatch):
+def test_png_keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_png(tmp_path / "a.png", torch.zeros(2, 2, 3, dtype=torch.uint8))
     old = path.read_bytes()
 
-    def full(*arguments):
+    def full(*arguments: object) -> NoReturn:
         raise OSError("no space left on device")
 
     monkeypatch.setattr("pathlib.Path.open", full)
@@ -49,7 +54,7 @@ def test_png_keeps_the_old_file_when_writing_fails(tmp_path, monkeypatch):
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
-def test_colors_of_known_values():
+def test_colors_of_known_values() -> None:
     kernels = torch.tensor([[[[-2.0, -1.0], [0.0, 2.0]]]])
     diverging, grey = kernel_sheet(kernels, zoom=1), kernel_sheet(kernels, zoom=1, colors="grey")
     blue, light, white, red, line = [0, 0, 255], [128, 128, 255], [255] * 3, [255, 0, 0], [128] * 3
@@ -59,19 +64,19 @@ def test_colors_of_known_values():
 
 
 @pytest.mark.parametrize(("common", "second"), [(False, [255, 0, 0]), (True, [255, 204, 204])])
-def test_scale_is_each_kernels_own_or_common(common, second):
+def test_scale_is_each_kernels_own_or_common(common: bool, second: list[int]) -> None:
     sheet = kernel_sheet(torch.tensor([5.0, 1.0]).view(2, 1, 1, 1), zoom=1, common_scale=common)
     assert sheet.shape == (3, 5, 3)
     assert sheet[1, 1].tolist() == [255, 0, 0] and sheet[1, 3].tolist() == second
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_zero_kernels_are_white_in_any_dtype(dtype):
+def test_zero_kernels_are_white_in_any_dtype(dtype: torch.dtype) -> None:
     sheet = kernel_sheet(torch.zeros(1, 1, 3, 3, dtype=dtype), zoom=2)
     assert (sheet[1:-1, 1:-1] == 255).all()
 
 
-def test_places_of_kernels_and_channels():
+def test_places_of_kernels_and_channels() -> None:
     kernels = torch.zeros(3, 2, 1, 1)
     kernels[2, 1] = -1.0
     sheet = kernel_sheet(kernels, columns=2, zoom=3)
@@ -82,7 +87,7 @@ def test_places_of_kernels_and_channels():
 
 
 @pytest.mark.parametrize(("n", "columns", "shape"), [(1, None, (3, 3)), (5, None, (5, 7)), (2, 9, (3, 5))])
-def test_columns(n, columns, shape):
+def test_columns(n: int, columns: int | None, shape: tuple[int, int]) -> None:
     assert kernel_sheet(torch.ones(n, 1, 1, 1), columns, zoom=1).shape == (*shape, 3)
 
 
@@ -98,7 +103,7 @@ def test_columns(n, columns, shape):
         (torch.ones(1, 1, 1, 1), {"colors": "red"}, ValueError, "'diverging', 'grey'; got 'red'"),
     ],
 )
-def test_sheet_errors(kernels, options, error, message):
+def test_sheet_errors(kernels: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         kernel_sheet(kernels, **options)
 
@@ -112,7 +117,7 @@ def test_sheet_errors(kernels, options, error, message):
         ("a.png", torch.zeros(0, 2, 3, dtype=torch.uint8), r"got torch.uint8 \(0, 2, 3\)"),
     ],
 )
-def test_png_errors(tmp_path, name, pixels, message):
+def test_png_errors(tmp_path: Path, name: str, pixels: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_png(tmp_path / name, pixels)
     assert not list(tmp_path.iterdir())

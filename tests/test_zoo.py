@@ -1,4 +1,4 @@
-"""The set ``natural`` on every convolutional network of torchvision: each convolution drawn, or left for a reason."""
+"""The set ``natural`` on the convolutional networks of torchvision: each layer is drawn, or skipped for a reason."""
 
 import re
 import time
@@ -12,9 +12,9 @@ from dwp_init import apply_
 
 models = pytest.importorskip("torchvision.models")
 
-WITHOUT_CONVOLUTIONS = ("vit", "swin")  # but for the one that cuts the image into patches
+WITHOUT_CONVOLUTIONS = ("vit", "swin")  # except the one that cuts the image into patches
 NAMES = [name for name in models.list_models(module=models) if not name.startswith(WITHOUT_CONVOLUTIONS)]
-SMALLEST = (  # of each family, one that is quick to build
+SMALLEST = (  # one of each family that is quick to build
     "alexnet",
     "convnext_tiny",
     "densenet121",
@@ -41,11 +41,11 @@ def build(name: str) -> nn.Module:
 
 
 def without_values(name: str) -> nn.Module:
-    """Builds a model, where it can be without computing its weights, which then are whatever was in the memory."""
+    """Builds a model, if possible without computing its weights, which then have arbitrary values."""
     try:
         with torch.device("meta"):
             return build(name).to_empty(device="cpu")
-    except (NotImplementedError, RuntimeError):  # it computes with tensors while it is built
+    except (NotImplementedError, RuntimeError):  # it reads tensors while it is built
         return build(name)
 
 
@@ -60,7 +60,7 @@ def has_a_prior(module: nn.Conv2d, resize: bool) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_convolution_is_drawn_or_left_for_a_reason(name: str) -> None:
+def test_every_convolution_is_drawn_or_skipped_for_a_reason(name: str) -> None:
     model = without_values(name)
     there = convolutions(model)
     for resize in (False, True):
@@ -70,7 +70,7 @@ def test_every_convolution_is_drawn_or_left_for_a_reason(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_outputs_stay_finite_and_every_layer_has_hes_scale(name: str) -> None:
+def test_outputs_are_finite_and_every_layer_has_the_scale_of_he(name: str) -> None:
     torch.manual_seed(0)
     model = build(name).eval()
     report = apply_(model, "natural", resize=True, seed=0)
