@@ -1,4 +1,4 @@
-"""Variational inference over convolution kernels (Section 3.2): Bayesian layers, every KL term, Algorithm 1, the gap.
+"""Variational inference over convolution kernels (Section 3.2): Bayesian layers, KL terms, Algorithm 1, its gap.
 
 import dwp_init
 from training import bayes
@@ -34,6 +34,6 @@ from training.bayes.objective import Terms as Terms
 from training.bayes.predict import ood_auroc as ood_auroc
 from training.bayes.predict import predict as predict
 from training.bayes.predict import predict_samples as predict_samples
-from training.bayes.predict import score as score
+from training.bayes.predict import prediction_scores as prediction_scores
 from training.bayes.trainer import Schedule as Schedule
 from training.bayes.trainer import Trainer as Trainer

@@ -1,11 +1,11 @@
-"""From an ordinary network to a Bayesian one, in place, and back."""
+"""Converts a network to a Bayesian one, in place, and back."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from training.bayes.layers import BayesConv2d
@@ -18,25 +18,25 @@ def bayesianize_(
     kind: type[BayesConv2d] = BayesConv2d,
     scale: float | None = None,
 ) -> list[str]:
-    """Replaces a model's convolutions by Bayesian ones, in place, each posterior centred at the weight that is there.
+    """Replaces a model's convolutions by Bayesian ones, in place, with each posterior centred at the present weight.
 
-    To start from a prior, draw the weights first: ``dwp_init.apply_(model, priors, scale="prior")``. Parameters, hooks
-    of other modules, buffers, modes and everything that is no chosen ``nn.Conv2d`` stay as they are; an optimiser needs
-    the new ``log_variance`` parameters too, so make it afterwards.
+    To start from a prior, draw the weights first: ``dwp_init.apply_(model, priors, scale="prior")``. The parameters
+    are kept, and so are the training modes and everything except the chosen ``nn.Conv2d`` modules. Make an optimiser
+    afterwards, because it needs the new ``log_variance`` parameters too.
 
     Args:
-        model: The model; a single convolution cannot be replaced in itself.
+        model: The model, which must not itself be a convolution.
         layers: Shell patterns of layer names (``"features.*"``), case-sensitive; all convolutions by default.
         kind: :class:`BayesConv2d`, or :class:`RelativeBayesConv2d`.
-        scale: Standard deviation at the start; ``kind``'s default if none is given.
+        scale: Standard deviation at the start; by default that of ``kind``.
 
     Returns:
         The names of the layers replaced.
 
     Raises:
-        TypeError: ``model`` is no module, or itself a convolution; or ``kind`` is of another class.
-        ValueError: A pattern matches no convolution, a chosen layer is of a subclass, parametrized or has hooks, or
-            ``scale`` is wrong. Nothing was changed.
+        TypeError: ``model`` is not a module or is itself a convolution, or ``kind`` is another class.
+        ValueError: A pattern matches no convolution; a chosen layer is of a subclass, is parametrized or has hooks; or
+            ``scale`` is wrong. The model is unchanged.
     """
     if not isinstance(model, nn.Module) or isinstance(model, nn.Conv2d):
         raise TypeError(f"model must be a module that holds convolutions; got {type(model).__name__}: wrap it in one")
@@ -55,7 +55,8 @@ def bayesianize_(
         if reason := _reason_against(conv):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
     options = {} if scale is None else {"scale": scale}
-    _replace(model, {conv: kind.of(conv, **options) for conv in chosen.values()})
+    new: dict[nn.Module, nn.Module] = {conv: kind.of(conv, **options) for conv in chosen.values()}
+    _replace(model, new)
     return list(chosen)
 
 
@@ -75,7 +76,7 @@ def sample_network(model: nn.Module, generator: torch.Generator | None = None) -
     """Returns a copy of a model, in evaluation mode, with ordinary convolutions whose weights are drawn from q(w).
 
     Args:
-        model: The model; stays as it is.
+        model: The model, which is not changed.
         generator: Source of randomness on the device of the weights; PyTorch's global one by default.
 
     Raises:
@@ -97,19 +98,20 @@ def bayesian_layers(model: nn.Module) -> dict[str, BayesConv2d]:
 
 
 @torch.no_grad()
-def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], torch.Tensor]) -> nn.Module:
+def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> nn.Module:
     found = bayesian_layers(model)
     if "" in found:
-        return model.plain(weight(model))
-    _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
+        return found[""].plain(weight(found[""]))
+    new: dict[nn.Module, nn.Module] = {layer: layer.plain(weight(layer)) for layer in found.values()}
+    _replace(model, new)
     return model
 
 
-def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
-    """Puts new modules in the place of old ones, wherever these are registered."""
+def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Replaces modules wherever they are registered."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if child in new:
+            if child is not None and child in new:
                 setattr(parent, name, new[child])
 
 

@@ -1,7 +1,7 @@
-"""KL(q(w) ‖ p(w)) of kernels under every kind of prior, in nats per kernel, differentiable in q.
+"""KL(q(w) ‖ p(w)) of kernels for every kind of prior, in nats per kernel, differentiable in q.
 
-Each term maps q, whose parts are ``(n, c, k, k)``, to values ``(n,)``: exact where the class says so, else an unbiased
-estimate of the divergence or, for a prior that is known through latents alone, of an upper bound on it (Eq. 7).
+Each term maps q, whose parts are ``(n, c, k, k)``, to values ``(n,)``. They are exact if the class says so. Otherwise
+they are an unbiased estimate of the divergence or, for a prior defined through latents, of an upper bound (Eq. 7).
 """
 
 import copy
@@ -21,10 +21,10 @@ from training.bayes.layers import FLOOR, BayesConv2d, RelativeBayesConv2d
 
 
 class KL(nn.Module, ABC):
-    """A divergence from a prior; what all terms share.
+    """A divergence from a prior, the base class of all terms.
 
     Attributes:
-        kernel_shape: ``(c, k, k)`` of the kernels that the prior is of; ``None`` where it takes any.
+        kernel_shape: ``(c, k, k)`` of the prior's kernels; ``None`` if the prior is for kernels of any shape.
     """
 
     kernel_shape: KernelShape | None = None
@@ -34,7 +34,7 @@ class KL(nn.Module, ABC):
         """Maps q, each part ``(n, c, k, k)``, to nats per kernel ``(n,)``."""
 
     def fits(self, layer: BayesConv2d) -> bool:
-        """Whether the prior is of a layer's kernels, and the estimate good for its posterior."""
+        """Whether the prior is for a layer's kernels, and the estimate is valid for its posterior."""
         if self.kernel_shape is None:
             return True
         channels, *size = self.kernel_shape
@@ -45,9 +45,9 @@ class NormalKL(KL):
     """KL from N(0, scale² I), in closed form; ``scale=1`` is the standard normal prior.
 
     Args:
-        scale: Standard deviation of the prior, of every weight.
-        learn: Whether it is fitted to the posterior as this is trained, a maximum of the bound (empirical Bayes).
-        kernel_shape: ``(c, k, k)`` of the layers that it is for; all by default.
+        scale: The prior's standard deviation of each weight.
+        learn: Whether ``scale`` is trained together with the posterior, to maximise the bound (empirical Bayes).
+        kernel_shape: ``(c, k, k)`` of the layers that the prior is for; all by default.
     """
 
     def __init__(self, scale: float = 1.0, learn: bool = False, kernel_shape: KernelShape | None = None) -> None:
@@ -64,7 +64,8 @@ class NormalKL(KL):
 class LogUniformKL(KL):
     """KL from p(log |w|) ∝ const by the sigmoid fit of Molchanov et al. (2017, Eq. 14), which vanishes as σ/|μ| grows.
 
-    Within 0.02 nats per weight of the integral, up to the constant that makes it vanish: the prior is improper.
+    The fit is within 0.02 nats per weight of the integral, up to the constant that makes it vanish, because the prior
+    is improper.
     """
 
     def forward(self, q: Normal) -> Tensor:
@@ -74,10 +75,10 @@ class LogUniformKL(KL):
 
 
 class TruncatedLogUniformKL(KL):
-    """KL from p(log |w|) ∝ const by the cubic fit of Kingma et al. (2015), good for α = σ²/μ² ≤ 1.
+    """KL from p(log |w|) ∝ const by the cubic fit of Kingma et al. (2015), valid for α = σ²/μ² ≤ 1.
 
-    Within 0.04 nats per weight of the integral, up to a constant that is left out: the prior is improper. For
-    :class:`training.bayes.RelativeBayesConv2d`, the posterior that keeps α ≤ 1.
+    The fit is within 0.04 nats per weight of the integral, up to a constant that is left out, because the prior is
+    improper. It is for :class:`training.bayes.RelativeBayesConv2d`, the posterior that keeps α ≤ 1.
     """
 
     def fits(self, layer: BayesConv2d) -> bool:
@@ -90,10 +91,10 @@ class TruncatedLogUniformKL(KL):
 
 
 class PriorKL(KL):
-    """What the terms of a learned prior share.
+    """The base class of the terms of learned priors.
 
     Args:
-        prior: The prior; a copy in evaluation mode is kept, and its parameters stay fixed.
+        prior: The prior, of which a copy in evaluation mode with fixed parameters is kept.
     """
 
     def __init__(self, prior: Prior) -> None:
@@ -102,7 +103,7 @@ class PriorKL(KL):
         self.prior = copy.deepcopy(prior).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "PriorKL":
-        """Leaves the prior in evaluation mode: it is a density, drawn and weighed, so nothing may drop out."""
+        """Sets the training mode of all modules except the prior, whose density must not depend on the mode."""
         super().train(mode)
         self.prior.eval()
         return self
@@ -111,14 +112,16 @@ class PriorKL(KL):
 class GaussianKL(PriorKL):
     """KL from a :class:`dwp_init.Gaussian` of full covariance, in closed form (Appendix C)."""
 
+    prior: Gaussian
+
     def __init__(self, prior: Gaussian) -> None:
         if not isinstance(prior, Gaussian):
-            raise TypeError(f"GaussianKL is of a Gaussian prior; got {type(prior).__name__}: see kl_from")
+            raise TypeError(f"GaussianKL needs a Gaussian prior; got {type(prior).__name__}: see kl_from")
         super().__init__(prior)
 
     def forward(self, q: Normal) -> Tensor:
         whitening = self.prior.whitening
-        distance = whitening(q.loc.flatten(1)).square().sum(1)
+        distance: Tensor = whitening(q.loc.flatten(1)).square().sum(1)
         spread = q.scale.flatten(1).square() @ (whitening.basis / whitening.scale).square().sum(1)
         return 0.5 * (distance + spread + self.prior.dim * LOG_2PI) + whitening.log_det() - entropy(q)
 
@@ -139,7 +142,7 @@ class MonteCarloKL(PriorKL):
         self.samples = samples
 
     def forward(self, q: Normal) -> Tensor:
-        cross = sum(self.prior.log_prob(q.draw()) for _ in range(self.samples)) / self.samples
+        cross = sum((self.prior.log_prob(q.draw()) for _ in range(self.samples)), torch.zeros(())) / self.samples
         return -entropy(q) - cross
 
 
@@ -147,19 +150,20 @@ class AuxiliaryKL(PriorKL):
     """The bound on KL from an implicit prior, by a reverse model r(z|w; ψ) of its latents (Eq. 7, Appendix A).
 
     -H(q) + E_q [KL(r(z|w) ‖ p(z)) - E_r log p(w|z)] for a :class:`dwp_init.KernelVAE`, with H(q) and KL(r ‖ p(z)) in
-    closed form; for a :class:`dwp_init.KernelChain` with the whole path drawn. It exceeds the divergence by
-    E_q KL(r(z|w) ‖ p(z|w)), so it is the better the nearer r is to the true posterior of the latents.
+    closed form. For a :class:`dwp_init.KernelChain` all latents of the path are drawn. The bound exceeds the
+    divergence by E_q KL(r(z|w) ‖ p(z|w)), so it is tighter the closer r is to the true posterior of the latents.
 
     Args:
-        prior: The prior; its decoder (and forward transitions) stay fixed, and r starts at its encoder.
-        samples: Draws of w, each with one of z, per kernel.
-        train_reverse: Whether r is trained with q, as in Algorithm 1; else it stays the encoder, as in the authors'
-            code.
+        prior: The prior. Its decoder and forward transitions stay fixed, and r starts as its encoder.
+        samples: Draws of w per kernel, each with one draw of z.
+        train_reverse: Whether r is trained with q, as in Algorithm 1, or stays the encoder, as in the authors' code.
     """
+
+    prior: KernelVAE
 
     def __init__(self, prior: KernelVAE, samples: int = 1, train_reverse: bool = True) -> None:
         if not isinstance(prior, KernelVAE):
-            raise TypeError(f"AuxiliaryKL is of a prior with latents; got {type(prior).__name__}: see kl_from")
+            raise TypeError(f"AuxiliaryKL needs a prior with latents; got {type(prior).__name__}: see kl_from")
         check_count(samples=samples)
         super().__init__(prior)
         self.samples = samples
@@ -172,16 +176,16 @@ class AuxiliaryKL(PriorKL):
         return [self.prior.encoder, *getattr(self.prior, "reverse_steps", ())]
 
     def forward(self, q: Normal) -> Tensor:
-        bound = sum(self.prior.elbo(q.draw()) for _ in range(self.samples)) / self.samples
+        bound = sum((self.prior.elbo(q.draw()) for _ in range(self.samples)), torch.zeros(())) / self.samples
         return -entropy(q) - bound
 
 
 def kl_from(prior: Prior, samples: int = 1, train_reverse: bool = True) -> PriorKL:
-    """Returns the best term for a prior: closed form, Monte Carlo where log p is exact, else the auxiliary bound.
+    """Returns the best term for a prior: closed form, the auxiliary bound for latents, else Monte Carlo.
 
     Args:
         prior: The prior.
-        samples: Draws per kernel where there is no closed form.
+        samples: Draws per kernel if there is no closed form.
         train_reverse: As in :class:`AuxiliaryKL`.
     """
     if isinstance(prior, Gaussian):

@@ -1,40 +1,40 @@
 """Convolutions whose weights have a distribution: the factorised normal posterior of Eq. 3 and Eq. 5."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from dwp_init.priors.latent import Normal
 
 SCALE = math.exp(-5)  # of the posterior at the start, in the authors' experiments
-TINY = 1e-12  # least variance of an output, for the root's gradient at 0 is infinite, and rounding goes below 0
-FLOOR = 1e-6  # added to |weight| where a scale is relative to it
+TINY = 1e-12  # least variance of an output: rounding may make it negative, and the root's gradient at 0 is infinite
+FLOOR = 1e-6  # added to |weight| if a scale is relative to it
 
 
 class BayesConv2d(nn.Conv2d):
     """Convolves with weights drawn from q(w) = N(weight, diag exp(log_variance)), a factorised normal.
 
-    In training the outputs are drawn, not the weights: given the input each output is normal, with the mean and the
-    variance that the weights' imply, and independent of the others (local reparametrisation, Kingma et al. 2015). The
-    places of one output channel share weights, so their true noise is correlated: to predict, draw networks with
-    :func:`training.bayes.sample_network`. In evaluation mode the layer convolves with the mean.
+    In training mode the outputs are drawn, not the weights. Given the input, each output is normal, with the mean and
+    the variance that follow from those of the weights, and independent of the others (local reparametrisation, Kingma
+    et al. 2015). The positions of one output channel share weights, so their true noise is correlated; to predict, draw
+    networks with :func:`training.bayes.sample_network`. In evaluation mode the layer convolves with the mean.
 
-    ``weight`` is the mean of q, so whatever initialises a convolution initialises the posterior's mean. The bias has
+    ``weight`` is the mean of q, so any initialisation of a convolution initialises the posterior's mean. The bias has
     no distribution.
 
     Args:
-        *arguments: Those of ``nn.Conv2d``: any stride, padding, padding mode, dilation, groups.
+        *arguments: Positional arguments of ``nn.Conv2d``; every stride, padding, dilation and group is supported.
         scale: Standard deviation of every weight at the start.
-        **named: As ``arguments``.
+        **named: Named arguments of ``nn.Conv2d``.
 
     Attributes:
-        log_variance: Log variance of q, of ``weight``'s shape.
+        log_variance: Log variance of q, of the shape of ``weight``.
     """
 
-    def __init__(self, *arguments: object, scale: float = SCALE, **named: object) -> None:
+    def __init__(self, *arguments: Any, scale: float = SCALE, **named: Any) -> None:
         if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
             raise ValueError(f"the scale of a posterior must be a number above 0; got {scale!r}")
         super().__init__(*arguments, **named)
@@ -45,7 +45,7 @@ class BayesConv2d(nn.Conv2d):
 
     @property
     def q(self) -> Normal:
-        """The posterior, each part of ``weight``'s shape ``(out, in/groups, k, k)``."""
+        """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
         return Normal(self.weight, (0.5 * self.log_variance).exp())
 
     def draw_weight(self, generator: torch.Generator | None = None) -> Tensor:
@@ -53,16 +53,16 @@ class BayesConv2d(nn.Conv2d):
         return self.q.draw(generator)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps images ``(n, in, h, w)`` to draws of their outputs; in evaluation mode to those of the mean."""
-        mean = self._conv_forward(input, self.weight, self.bias)
+        """Maps images ``(n, in, h, w)`` to draws of their outputs, or in evaluation mode to the mean outputs."""
+        mean: Tensor = self._conv_forward(input, self.weight, self.bias)
         if not self.training:
             return mean
-        variance = self._conv_forward(input.square(), self.q.scale.square(), None)
+        variance: Tensor = self._conv_forward(input.square(), self.q.scale.square(), None)
         return mean + variance.clamp_min(TINY).sqrt() * torch.randn_like(mean)
 
     def plain(self, weight: Tensor) -> nn.Conv2d:
-        """Returns an ordinary convolution with a copy of a weight and of this layer's bias, and its settings."""
-        conv = skip_init(nn.Conv2d, **_settings(self), device=weight.device, dtype=weight.dtype)
+        """Returns an ordinary convolution with this layer's settings, a copy of a weight and of this layer's bias."""
+        conv = nn.Conv2d(**_settings(self), device="meta")  # its parameters are replaced, so that none is drawn
         for name, value in {"weight": weight, "bias": self.bias}.items():
             if value is not None:
                 ours = getattr(self, name)
@@ -72,7 +72,7 @@ class BayesConv2d(nn.Conv2d):
 
     @classmethod
     def of(cls, conv: nn.Conv2d, scale: float = SCALE) -> "BayesConv2d":
-        """Returns a layer whose posterior is centred at a convolution's weight, of which it keeps the parameters."""
+        """Returns a layer with a convolution's own parameters, its posterior centred at the weight."""
         layer = cls(**_settings(conv), scale=scale, device=conv.weight.device, dtype=conv.weight.dtype)
         layer.weight, layer.bias = conv.weight, conv.bias
         layer.log_variance.data = layer.log_variance.data.to(memory_format=_format(conv.weight))
@@ -82,16 +82,16 @@ class BayesConv2d(nn.Conv2d):
 class RelativeBayesConv2d(BayesConv2d):
     """As :class:`BayesConv2d`, with the scale √α (|weight| + 1e-6), where α = sigmoid(log_variance) is at most 1.
 
-    The posterior under which the authors ran the log-uniform prior: noise in proportion to each weight (Kingma et al.
-    2015), started at α = .119.
+    The authors' posterior for the log-uniform prior, with noise in proportion to each weight (Kingma et al. 2015) and
+    α = .119 at the start.
 
     Args:
-        *arguments: Those of ``nn.Conv2d``.
-        scale: √α of every weight at the start, below 1: its standard deviation as a part of its mean.
-        **named: As ``arguments``.
+        *arguments: Positional arguments of ``nn.Conv2d``.
+        scale: √α of every weight at the start, below 1: its standard deviation relative to its mean.
+        **named: Named arguments of ``nn.Conv2d``.
     """
 
-    def __init__(self, *arguments: object, scale: float = 0.345, **named: object) -> None:
+    def __init__(self, *arguments: Any, scale: float = 0.345, **named: Any) -> None:
         super().__init__(*arguments, scale=scale, **named)
 
     def _start(self, scale: float) -> float:
@@ -101,7 +101,7 @@ class RelativeBayesConv2d(BayesConv2d):
 
     @property
     def q(self) -> Normal:
-        """The posterior, each part of ``weight``'s shape ``(out, in/groups, k, k)``."""
+        """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
         return Normal(self.weight, (0.5 * F.logsigmoid(self.log_variance)).exp() * (self.weight.abs() + FLOOR))
 
     @classmethod
@@ -109,7 +109,7 @@ class RelativeBayesConv2d(BayesConv2d):
         return super().of(conv, scale)
 
 
-def _settings(conv: nn.Conv2d) -> dict[str, object]:
+def _settings(conv: nn.Conv2d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return {name: getattr(conv, name) for name in names} | {"bias": conv.bias is not None}
 

@@ -1,8 +1,8 @@
-"""The bound of Eq. 3 for one network, with a divergence from a prior for each of its Bayesian layers."""
+"""The bound of Eq. 3 for one network, with a divergence from a prior for each Bayesian layer."""
 
 import copy
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,27 +15,32 @@ from training.bayes.layers import BayesConv2d
 
 
 class Terms(NamedTuple):
-    """What the negative evidence lower bound is the sum of, in nats: the data's ``()``, each layer's ``(layers,)``."""
+    """The parts of the negative evidence lower bound, in nats.
+
+    Attributes:
+        nll: The part of the data, ``()``.
+        kl: The divergence of each layer, ``(layers,)``.
+    """
 
     nll: Tensor
     kl: Tensor
 
 
 class Objective(nn.Module):
-    """-L = -Σ E log p(y|x, w) + Σ KL(q(w) ‖ p(w)), or the bound on it for priors known through latents alone.
+    """-L = -Σ E log p(y|x, w) + Σ KL(q(w) ‖ p(w)), or the upper bound on it for priors defined through latents.
 
     Args:
-        network: A network with or, to train it deterministically, without Bayesian layers; is kept, not copied.
-        terms: The divergences. Each Bayesian layer takes a copy of the first that fits it, so one ``NormalKL()`` is for
-            all layers and a :class:`training.bayes.PriorKL` for those of its kernel size.
-        kernels: At most so many random kernels of a layer are looked at in a step, scaled up to all: unbiased, and
-            what bounds the cost and the memory of a step. ``None`` for all.
+        network: A network with Bayesian layers, or without any for deterministic training. It is not copied.
+        terms: The divergences. Each Bayesian layer takes a copy of the first one that fits it, so one ``NormalKL()`` is
+            for all layers, and a :class:`training.bayes.PriorKL` for those of its kernel size.
+        kernels: Maximum number of random kernels of a layer used in a step. Their sum is scaled up to all kernels, so
+            it stays unbiased, and time and memory of a step are bounded. ``None`` for all.
 
     Attributes:
         layers: Names of the Bayesian layers.
 
     Raises:
-        ValueError: A Bayesian layer has no term, so that its divergence would silently be 0, or a term has no layer.
+        ValueError: A Bayesian layer has no term, so its divergence would silently be 0, or a term has no layer.
     """
 
     def __init__(self, network: nn.Module, terms: KL | Iterable[KL] = (), kernels: int | None = None) -> None:
@@ -49,7 +54,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleList(copy.deepcopy(chosen[name]) for name in self.layers)
         weight = next(network.parameters(), None)
         if weight is None:
-            raise ValueError(f"the network, a {type(network).__name__}, has no parameters: there is nothing to train")
+            raise ValueError(f"the network, a {type(network).__name__}, has no parameters to train")
         self.terms.to(weight.device, weight.dtype)
 
     def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
@@ -58,29 +63,34 @@ class Objective(nn.Module):
         Args:
             images: ``(batch, c, h, w)``.
             labels: ``(batch,)``.
-            count: Images in the training set, to which the minibatch is scaled up.
+            count: Number of images in the training set, to which the minibatch is scaled up.
         """
         return Terms(self.nll(images, labels, count), self.kl())
 
     def nll(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
         """Returns the first part ``()``; the arguments are those of :meth:`forward`."""
-        return F.cross_entropy(self.network(images), labels) * count
+        mean: Tensor = F.cross_entropy(self.network(images), labels)
+        return mean * count
 
     def kl(self) -> Tensor:
         """Returns the divergence of every layer ``(layers,)``, in nats, from at most ``kernels`` of its kernels."""
-        parts = [self._layer_kl(layer, term) for layer, term in self._pairs()]
+        parts = [self._layer_kl(layer, term) for layer, term in self.pairs()]
         return torch.stack(parts) if parts else next(self.network.parameters()).new_zeros(0)
 
     def _layer_kl(self, layer: BayesConv2d, term: KL) -> Tensor:
         q = kernels_of(layer, term)
         count = len(q.loc)
         if self.kernels is None or self.kernels >= count:
-            return term(q).sum()
+            every: Tensor = term(q)
+            return every.sum()
         picked = torch.rand(count, device=q.loc.device).argsort()[: self.kernels]
-        return term(Normal(q.loc[picked], q.scale[picked])).sum() * (count / self.kernels)
+        some: Tensor = term(Normal(q.loc[picked], q.scale[picked]))
+        return some.sum() * (count / self.kernels)
 
-    def _pairs(self) -> list[tuple[BayesConv2d, KL]]:
-        return [(self.network.get_submodule(name), term) for name, term in zip(self.layers, self.terms, strict=True)]
+    def pairs(self) -> list[tuple[BayesConv2d, KL]]:
+        """Returns each Bayesian layer with its term."""
+        layers = [cast(BayesConv2d, self.network.get_submodule(name)) for name in self.layers]
+        return list(zip(layers, cast(Iterable[KL], self.terms), strict=True))
 
 
 def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
@@ -90,16 +100,17 @@ def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
 
 
 def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:
-    chosen = {name: next((term for term in terms if term.fits(layer)), None) for name, layer in layers.items()}
-    for name, term in chosen.items():
-        if term is None:
-            layer = layers[name]
+    chosen: dict[str, KL] = {}
+    for name, layer in layers.items():
+        fitting = [term for term in terms if term.fits(layer)]
+        if not fitting:
             given = ", ".join(map(_describe, terms)) or "none"
             raise ValueError(
                 f"layer {name!r}, a {type(layer).__name__} of {'×'.join(map(str, layer.weight.shape))}, has no "
                 f"divergence from a prior that fits ({given}): its KL would be 0. Give one, or leave the "
                 "layer out of bayesianize_"
             )
+        chosen[name] = fitting[0]
     for term in terms:
         if not any(term is used for used in chosen.values()):
             there = ", ".join(

@@ -1,6 +1,4 @@
-"""What a posterior predicts, and how good and how honest that is."""
-
-from collections.abc import Mapping
+"""Predictions of a posterior, and their accuracy and calibration."""
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +11,9 @@ from training.bayes.convert import sample_network
 
 @torch.no_grad()
 def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)`` of a network in evaluation mode, its own kept.
+    """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)``, with the network in evaluation mode.
 
-    A Bayesian network then predicts with its mean weights.
+    A Bayesian network predicts with its mean weights. The modes of the network's modules are restored afterwards.
     """
     modes = {module: module.training for module in network.modules()}
     try:
@@ -37,7 +35,7 @@ def predict_samples(
     return torch.stack([predict(sample_network(network, generator), images) for _ in range(samples)])
 
 
-def score(probabilities: Tensor, labels: Tensor) -> Mapping[str, float]:
+def prediction_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Scores probabilities ``(n, classes)`` against labels ``(n,)``.
 
     Returns:
@@ -61,11 +59,11 @@ def score(probabilities: Tensor, labels: Tensor) -> Mapping[str, float]:
 
 
 def ood_auroc(probabilities: Tensor, others: Tensor) -> float:
-    """Returns how well confidence tells a network's images from others, as the area under the ROC curve, in %.
+    """Returns how well the largest probability separates known images from others: the area under the ROC curve, in %.
 
     Args:
-        probabilities: ``(n, classes)``, of images as the network was trained on.
-        others: ``(m, classes)``, of images of something else; the score is the largest probability.
+        probabilities: ``(n, classes)``, for images like those of the training set.
+        others: ``(m, classes)``, for images of something else.
     """
     confidence = torch.cat([probabilities.amax(1), others.amax(1)])
     known = torch.cat([torch.ones(len(probabilities)), torch.zeros(len(others))]).long()

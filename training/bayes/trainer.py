@@ -1,4 +1,4 @@
-"""Algorithm 1: stochastic variational inference, for several networks at once."""
+"""Algorithm 1: stochastic variational inference, for several networks in one pass."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +18,15 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a bound is maximised: Adam, its learning rates decaying linearly to 0 at every step.
+    """How a bound is maximised: by Adam, with learning rates that fall linearly to 0 at every step.
 
     Args:
-        steps: How many.
-        batch_size: Images per step, drawn anew each time without replacement; all, where there are fewer.
+        steps: Number of steps.
+        batch_size: Images per step, each time drawn without replacement from all; all images if there are fewer.
         lr: Initial learning rate.
-        scale_lr: That of the posterior's log variances; ``lr`` if none is given.
+        scale_lr: Initial learning rate of the posterior's log variances; ``lr`` by default.
         warm_up: Steps over which the weight of the divergences grows linearly from 0 to ``temperature``.
-        temperature: Weight of the divergences; 1 is Bayes' rule, below it a colder posterior.
+        temperature: Weight of the divergences; 1 is Bayes' rule, and lower values give a colder posterior.
     """
 
     steps: int = 10_000
@@ -44,7 +44,7 @@ class Schedule:
 
     @property
     def log_variance_lr(self) -> float:
-        """The initial learning rate of the posterior's log variances."""
+        """Initial learning rate of the posterior's log variances."""
         return self.lr if self.scale_lr is None else self.scale_lr
 
     def kl_weight(self, step: int) -> float:
@@ -53,26 +53,27 @@ class Schedule:
 
 
 class Trainer:
-    """Trains one network, or several of the same kind side by side in one pass (``torch.func.vmap``).
+    """Trains one network, or several of the same kind in one pass (``torch.func.vmap``).
 
-    :meth:`state_dict` holds all that :meth:`run` needs to go on, random state included: to the same bits on a CPU, on
-    CUDA up to what cuDNN's kernels leave open. PyTorch's global random state is left as it is.
+    :meth:`state_dict` holds everything that :meth:`run` needs to resume, including the random state. A resumed run is
+    the same bit for bit on a CPU, and on CUDA as far as cuDNN's kernels are deterministic. PyTorch's global random
+    state is not changed.
 
     Args:
-        objectives: One per network, alike but for the parameters of networks and reverse models; they stay as they are.
-        images: ``(networks, n, c, h, w)``, the training set of each.
+        objectives: One per network. They may differ in the parameters of networks and reverse models, and are copied.
+        images: The training set of each network, ``(networks, n, c, h, w)``.
         labels: ``(networks, n)``.
-        schedule: How to train.
-        seed: Of everything random.
+        schedule: The schedule of the training.
+        seed: Seed of all random numbers.
 
     Attributes:
-        step: Steps taken.
-        terms: The last step's parts of the bound, of each network: ``nll`` ``(networks,)``, ``kl``
-            ``(networks, layers)``; ``None`` before the first.
+        step: Number of steps taken.
+        terms: The parts of the bound in the last step, ``nll`` ``(networks,)`` and ``kl`` ``(networks, layers)``;
+            ``None`` before the first.
 
     Raises:
-        ValueError: The numbers of networks differ, or the objectives differ in what they share: the priors, what is
-            trained, the kernels looked at.
+        ValueError: The numbers of networks differ, or the objectives differ in their priors, in which parameters are
+            trained, or in the number of kernels used.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class Trainer:
             )
         _check_alike(objectives)
         self.schedule, self.images, self.labels = schedule, images, labels
-        self.step, self.terms = 0, None
+        self.step = 0
+        self.terms: Terms | None = None
         self._base = copy.deepcopy(objectives[0]).train()
         self._parameters = {name: _stack(objectives, name).requires_grad_() for name in _trained(self._base)}
         self._fixed = {name: _stack(objectives, name) for name in _fixed(self._base) if name.startswith("network.")}
@@ -99,10 +101,10 @@ class Trainer:
         return self._base.layers
 
     def run(self, steps: int | None = None, progress: Callable[..., Any] = lambda *_: None) -> Terms:
-        """Trains on, for so many steps at most, or to the end of the schedule.
+        """Continues the training.
 
         Args:
-            steps: At the most.
+            steps: Maximum number of steps; by default those that are left in the schedule.
             progress: Called after each step with 1 and, every 10 steps, a line about the parts of the bound.
 
         Returns:
@@ -116,13 +118,13 @@ class Trainer:
             raise ValueError(f"all {self.schedule.steps} steps of the schedule are done, or steps={steps} is below 1")
         with self._own_random_state():
             while self.step < last:
-                self._take_step()
-                progress(1, *([self._note()] if self.step % 10 == 0 else []))
-        self._check_finite()
-        return self.terms
+                self.terms = terms = self._take_step()
+                progress(1, *([self._note(terms)] if self.step % 10 == 0 else []))
+        self._check_finite(terms)
+        return terms
 
     def trained(self) -> list[Objective]:
-        """Returns the objectives, each with its network and reverse models, as they now are."""
+        """Returns copies of the objectives with the current parameters of networks and reverse models."""
         found = []
         for i in range(len(self.images)):
             objective = copy.deepcopy(self._base)
@@ -134,7 +136,7 @@ class Trainer:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that :meth:`run` depends on beside the arguments."""
+        """Returns everything that :meth:`run` depends on in addition to the arguments of the trainer."""
         return {
             "step": self.step,
             "terms": None if self.terms is None else tuple(self.terms),
@@ -146,7 +148,7 @@ class Trainer:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state; ``ValueError`` where it is of other networks, or of another kind of device."""
+        """Restores a state; ``ValueError`` if it is of other networks or of another kind of device."""
         ours, theirs = {**self._parameters, **self._fixed}, {**state["parameters"], **state["fixed"]}
         shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (ours, theirs)]
         if shapes[0] != shapes[1]:
@@ -154,7 +156,7 @@ class Trainer:
         if state["random"].keys() != self._random.keys():
             there, here = (" and ".join(part) for part in (state["random"], self._random))
             raise ValueError(
-                f"the state is from {there}, this run is on {here}: go on there, or remove it to start again"
+                f"the state is from {there}, this run is on {here}: continue there, or remove it to start again"
             )
         for name, value in ours.items():
             value.copy_(theirs[name])
@@ -163,27 +165,26 @@ class Trainer:
         device = self.images.device
         self.terms = None if state["terms"] is None else Terms(*(part.to(device) for part in state["terms"]))
 
-    def _take_step(self) -> None:
+    def _take_step(self) -> Terms:
         schedule = self.schedule
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * (1 - self.step / schedule.steps)
         images, labels = self._batch()
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
-        self.terms = Terms(nll, torch.stack(parts))
-        loss = self.terms.nll.sum() + schedule.kl_weight(self.step) * self.terms.kl.sum()
+        kl = torch.stack(parts)
+        loss = nll.sum() + schedule.kl_weight(self.step) * kl.sum()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        self.terms = Terms(*(part.detach() for part in self.terms))
         self.step += 1
+        return Terms(nll.detach(), kl.detach())
 
     def _nll(self, parameters: Tensors, fixed: Tensors, images: Tensor, labels: Tensor) -> Tensor:
-        arguments = (images, labels, self.labels.shape[1])
-        return _call(self._base, "nll", {**parameters, **fixed}, arguments)
+        return _call(self._base, "nll", {**parameters, **fixed}, (images, labels, self.labels.shape[1]))
 
     def _kl(self, parameters: Tensors) -> Tensor:
-        """Returns the divergences of one network; one at a time, for a prior's code need not bear ``vmap``."""
+        """Returns the divergences of one network, because the code of a prior need not support ``vmap``."""
         return _call(self._base, "kl", parameters)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
@@ -197,23 +198,21 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         scales = [value for name, value in self._parameters.items() if name.endswith(".log_variance")]
         rest = [value for name, value in self._parameters.items() if not name.endswith(".log_variance")]
-        schedule = self.schedule
-        groups = [{"params": rest, "lr": schedule.lr}, {"params": scales, "lr": schedule.log_variance_lr}]
+        groups = [{"params": rest, "lr": self.schedule.lr}, {"params": scales, "lr": self.schedule.log_variance_lr}]
         return [group for group in groups if group["params"]]
 
-    def _note(self) -> str:
-        kl = zip(self.layers, self.terms.kl.mean(0).tolist(), strict=True)
-        return ", ".join([f"nll {self.terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
+    def _note(self, terms: Terms) -> str:
+        kl = zip(self.layers, terms.kl.mean(0).tolist(), strict=True)
+        return ", ".join([f"nll {terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
 
-    def _check_finite(self) -> None:
-        finite = self.terms.nll.isfinite() & self.terms.kl.isfinite().all(1)
+    def _check_finite(self, terms: Terms) -> None:
+        finite = terms.nll.isfinite() & terms.kl.isfinite().all(1)
         for value in self._parameters.values():
             finite &= value.detach().flatten(1).isfinite().all(1)
-        broken = ~finite
-        if broken.any():
+        if not finite.all():
             raise ValueError(
-                f"network {broken.nonzero()[0].item()} diverged by step {self.step}: nll {self.terms.nll.tolist()}, KL "
-                f"{self.terms.kl.tolist()}; lower lr={self.schedule.lr}, or start nearer to the prior"
+                f"network {(~finite).nonzero()[0].item()} diverged by step {self.step}: nll {terms.nll.tolist()}, KL "
+                f"{terms.kl.tolist()}; lower lr={self.schedule.lr}, or start nearer to the prior"
             )
 
     @contextmanager
@@ -234,15 +233,15 @@ class _Method(nn.Module):
         super().__init__()
         self.objective, self.name = objective, name
 
-    def forward(self, *arguments: Any) -> Tensor:
+    def forward(self, *arguments: Any) -> Any:
         return getattr(self.objective, self.name)(*arguments)
 
 
 def _call(objective: Objective, name: str, state: Tensors, arguments: tuple[Any, ...] = ()) -> Tensor:
     """Calls a method of an objective with other parameters."""
-    return functional_call(
-        _Method(objective, name), {f"objective.{key}": value for key, value in state.items()}, arguments
-    )
+    state = {f"objective.{key}": value for key, value in state.items()}
+    found: Tensor = functional_call(_Method(objective, name), state, arguments)
+    return found
 
 
 def _trained(objective: Objective) -> list[str]:
@@ -260,11 +259,12 @@ def _stack(objectives: Sequence[Objective], name: str) -> Tensor:
 
 def _tensor(objective: Objective, name: str) -> Tensor:
     module, _, leaf = name.rpartition(".")
-    return getattr(objective.get_submodule(module), leaf).detach()
+    value: Tensor = getattr(objective.get_submodule(module), leaf)
+    return value.detach()
 
 
 def _check_alike(objectives: Sequence[Objective]) -> None:
-    """Raises ``ValueError`` unless objectives share all that a trainer takes from the first."""
+    """Raises ``ValueError`` unless objectives share everything that a trainer takes from the first."""
     first = objectives[0]
     for i, other in enumerate(objectives[1:], start=1):
         if (first.kernels, first.layers) != (other.kernels, other.layers):

@@ -127,10 +127,10 @@ class Experiment:
         generator = torch.Generator(images.device).manual_seed(split)
         drawn = bayes.predict_samples(network, both, self.samples, generator) if objective.layers else mean[None]
         ensemble = drawn.mean(0)
-        one = [bayes.score(part[:known], labels)["accuracy"] for part in drawn]
+        one = [bayes.prediction_scores(part[:known], labels)["accuracy"] for part in drawn]
         found = {
-            **bayes.score(ensemble[:known], labels),
-            "accuracy_mean_weights": bayes.score(mean[:known], labels)["accuracy"],
+            **bayes.prediction_scores(ensemble[:known], labels),
+            "accuracy_mean_weights": bayes.prediction_scores(mean[:known], labels)["accuracy"],
             "accuracy_one_sample": sum(one) / len(one),
         }
         if len(self.others):

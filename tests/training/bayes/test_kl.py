@@ -278,11 +278,11 @@ def test_the_term_of_a_prior(prior: Callable[[], Prior], kind: type[PriorKL]) ->
 
 
 def test_helpful_errors() -> None:
-    with pytest.raises(TypeError, match="GaussianKL is of a Gaussian prior; got KernelVAE"):
+    with pytest.raises(TypeError, match="GaussianKL needs a Gaussian prior; got KernelVAE"):
         GaussianKL(small_vae())
     with pytest.raises(TypeError, match="MonteCarloKL needs a prior with an exact log p; got KernelVAE"):
         MonteCarloKL(small_vae())
-    with pytest.raises(TypeError, match="AuxiliaryKL is of a prior with latents; got Gaussian"):
+    with pytest.raises(TypeError, match="AuxiliaryKL needs a prior with latents; got Gaussian"):
         AuxiliaryKL(gaussian())
     with pytest.raises(TypeError, match="got str"):
         kl_from("notmnist-7x7")

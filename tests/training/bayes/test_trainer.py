@@ -114,7 +114,7 @@ def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:
         objective(TruncatedLogUniformKL())
     with pytest.raises(ValueError, match="kernels must be a whole number from 1"):
         objective(NormalKL(), kernels=0)
-    with pytest.raises(ValueError, match="a Flatten, has no parameters: there is nothing to train"):
+    with pytest.raises(ValueError, match="a Flatten, has no parameters to train"):
         Objective(nn.Flatten())
     relative = network(bayesian=False)
     bayesianize_(relative, kind=RelativeBayesConv2d)
@@ -291,7 +291,7 @@ def test_a_state_from_another_kind_of_device() -> None:
     run = trainer([objective(NormalKL())], Schedule(2, 6))
     state = run.state_dict()
     state["random"]["cuda"] = state["random"]["cpu"]
-    with pytest.raises(ValueError, match="the state is from cpu and cuda, this run is on cpu: go on there, or"):
+    with pytest.raises(ValueError, match="the state is from cpu and cuda, this run is on cpu: continue there, or"):
         run.load_state_dict(state)
 
 

@@ -170,9 +170,9 @@ def test_an_ensemble_is_scored_by_its_mean(experiment: Experiment) -> None:
     images, labels = experiment.test
     generator = torch.Generator().manual_seed(4)
     drawn = bayes.predict_samples(objective.network, images, 3, generator)
-    for name, value in bayes.score(drawn.mean(0), labels).items():
+    for name, value in bayes.prediction_scores(drawn.mean(0), labels).items():
         assert found[name] == pytest.approx(value, abs=1e-3)
-    one = [bayes.score(part, labels)["accuracy"] for part in drawn]
+    one = [bayes.prediction_scores(part, labels)["accuracy"] for part in drawn]
     assert found["accuracy_one_sample"] == pytest.approx(sum(one) / 3, abs=1e-3)
     assert 0 <= found["ood_auroc"] <= 100
 

@@ -94,7 +94,7 @@ def test_a_few_kernels_stand_for_all() -> None:
 def test_no_gap_where_nothing_is_bounded() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3))
     bayes.bayesianize_(network)
-    with pytest.raises(ValueError, match="layer '0' has the term NormalKL, which bounds nothing: no gap"):
+    with pytest.raises(ValueError, match="layer '0' has the term NormalKL, which is not a bound, so it has no gap"):
         bayes.bound_gaps(bayes.Objective(network, bayes.NormalKL()))
     with pytest.raises(ValueError, match="samples must be a whole number from 1"):
         bayes.bound_gaps(objective(), 0)
