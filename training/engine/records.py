@@ -13,14 +13,14 @@ from dwp_init.storage import write_bytes
 
 ROOT = Path(__file__).parents[2]  # of the clone
 RESULTS = ROOT / "training" / "results"
-CONFIG, METRICS, DONE = "config.json", "metrics.jsonl", "done.json"
+STAGE_CONFIG, _METRICS, DONE = "config.json", "metrics.jsonl", "done.json"
 
 Row = dict[str, Any]
 
 
 def record_metrics(folder: Path, **metrics: Any) -> None:
     """Appends one line to the stage's ``metrics.jsonl``."""
-    path = folder / METRICS
+    path = folder / _METRICS
     cut_short = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * cut_short + json.dumps(metrics) + "\n")
@@ -28,7 +28,7 @@ def record_metrics(folder: Path, **metrics: Any) -> None:
 
 def read_metrics(folder: Path) -> list[Row]:
     """Reads the lines of ``metrics.jsonl``; a line cut short by a kill is left out."""
-    path = folder / METRICS
+    path = folder / _METRICS
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -40,7 +40,7 @@ def read_metrics(folder: Path) -> list[Row]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Reads what a stage was made from: its settings, and the digests of its data."""
-    return _read_json(folder / CONFIG)
+    return _read_json(folder / STAGE_CONFIG)
 
 
 def read_done(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from dwp_init.storage import write_bytes, write_json
-from training.engine.records import CONFIG, DONE, read_config
+from training.engine.records import DONE, STAGE_CONFIG, read_config
 from training.engine.stage import Context, Stage, StageChangedError, stage_config
 
 LOCK = ".lock"
@@ -45,11 +45,12 @@ def publish_records(folder: Path, results: Path) -> list[Path]:
 
 def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
     there = {file.name for file in folder.iterdir()} - {LOCK} if folder.exists() else set()
-    if there <= {CONFIG}:
+    if there <= {STAGE_CONFIG}:
         return  # nothing was made yet, for instance because a setting was refused
-    if CONFIG not in there:
+    if STAGE_CONFIG not in there:
         raise StageChangedError(
-            f"{folder} holds {', '.join(sorted(there))} but no {CONFIG}, so no stage made it; choose another --out"
+            f"{folder} holds {', '.join(sorted(there))} but no {STAGE_CONFIG}, so no stage made it; "
+            "choose another --out"
         )
     found = read_config(folder)
     if found.get("fingerprint") == config["fingerprint"]:
@@ -73,7 +74,7 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _check_unchanged(folder, config)  # another process may have changed it since the first check
-        write_json(folder / CONFIG, config)
+        write_json(folder / STAGE_CONFIG, config)
         _fill(stage, folder, context)
 
 

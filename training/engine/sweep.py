@@ -10,8 +10,8 @@ from tqdm import tqdm
 from training.engine.records import Row, read_metrics, record_metrics
 from training.engine.workers import Progress, run_jobs
 
-Run = TypeVar("Run")
-Key = tuple[Any, ...]
+_Run = TypeVar("_Run")
+RowKey = tuple[Any, ...]
 
 
 class Sweep:
@@ -46,7 +46,7 @@ class Sweep:
         workers: int = 1,
         unit: str = "step",
         desc: str = "",
-        members: Callable[[Any], Sequence[Key]] = lambda run: (run,),
+        members: Callable[[Any], Sequence[RowKey]] = lambda run: (run,),
         checkpoint: Callable[[Any], Path] | None = None,
         made: Callable[[Row], bool] = lambda row: True,
     ) -> None:
@@ -69,7 +69,7 @@ class Sweep:
     ) -> None:
         self.bar.close()
 
-    def __call__(self, job: Callable[[Run, Progress], list[Row]], runs: Sequence[Run]) -> list[Row]:
+    def __call__(self, job: Callable[[_Run, Progress], list[Row]], runs: Sequence[_Run]) -> list[Row]:
         """Runs the job for each run that has a missing row.
 
         Args:
@@ -91,7 +91,7 @@ class Sweep:
             self._clean(run)  # a kill may have left the checkpoint of a recorded run
         return [self.done[key] for run in runs for key in self.members(run)]
 
-    def _key(self, row: Row) -> Key:
+    def _key(self, row: Row) -> RowKey:
         return tuple(row[name] for name in self.key)
 
     def _report(self, units: int, note: str = "") -> None:

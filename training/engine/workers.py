@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import torch
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 Progress = Callable[..., Any]  # called with an amount and, by some jobs, a note
-Job = Callable[[Item, Progress], Result]
+Job = Callable[[_Item, Progress], _Result]
 
 
-def run_jobs(job: Job[Item, Result], items: Sequence[Item], workers: int, progress: Progress) -> Iterator[Result]:
+def run_jobs(job: Job[_Item, _Result], items: Sequence[_Item], workers: int, progress: Progress) -> Iterator[_Result]:
     """Runs ``job(item, progress)`` for every item and yields the results as they are completed.
 
     If a job fails, its error is raised and the others stop at their next report.

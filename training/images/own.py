@@ -15,8 +15,8 @@ from torch import Tensor
 
 from training.images.parquet import Source, check_complete, decode, read_parquet
 
-KINDS = ("imagefolder", "parquet")
-HELD_OUT = ("test", "validation", "valid", "val")  # names of the part to test on, the first that exists
+PLACES = ("imagefolder", "parquet")
+TEST_PARTS = ("test", "validation", "valid", "val")  # names of the part to test on, the first that exists
 EVERY = 10  # without such a part, every tenth image is tested on
 
 Sample = tuple[Source, int, str]  # the image, its label, and what it is called in errors
@@ -26,7 +26,7 @@ _PART = re.compile(r"(?:.*/)?(train|test|validation|valid|val)(?![a-z])[^/]*\.pa
 
 def is_own(name: str) -> bool:
     """Whether a data set's name is the place of a user's own images: ``imagefolder:PATH`` or ``parquet:PATH``."""
-    return name.partition(":")[0] in KINDS and ":" in name
+    return name.partition(":")[0] in PLACES and ":" in name
 
 
 def short_name(name: str) -> str:
@@ -84,7 +84,7 @@ def _folder_samples(folder: Path, split: str) -> tuple[list[Sample], bool]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} with a subfolder of images for each class")
     parts = {part.name: part for part in folder.iterdir() if part.is_dir() and any(map(Path.is_dir, part.iterdir()))}
-    train, held_out = parts.get("train"), next((parts[name] for name in HELD_OUT if name in parts), None)
+    train, held_out = parts.get("train"), next((parts[name] for name in TEST_PARTS if name in parts), None)
     if held_out and not train:
         raise FileNotFoundError(
             f"{folder} has a part {held_out.name} but none called train; add it, or name {held_out}"
@@ -139,7 +139,7 @@ def _from_hub(repo: str, download: bool) -> Path:
 
 def _parquet_samples(files: dict[str, list[Path]], split: str, place: str) -> tuple[list[Sample], bool]:
     """Returns the images of parquet files, and whether they are those of both splits; labels are numbered in order."""
-    held_out = next((files[name] for name in HELD_OUT if name in files), None)
+    held_out = next((files[name] for name in TEST_PARTS if name in files), None)
     chosen = files["train"] if split == "train" or held_out is None else held_out
     rows = {path: read_parquet(path) for path in {*files["train"], *chosen}}
     labels = {label for path in files["train"] for _, label, _ in rows[path]}

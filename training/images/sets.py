@@ -17,8 +17,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from dwp_init.storage import write_bytes
-from training.images.own import KINDS as OWN
-from training.images.own import is_own, read_own
+from training.images.own import PLACES, is_own, read_own
 from training.images.parquet import check_complete, decode, read_parquet
 
 SPLITS = ("train", "test")
@@ -64,11 +63,11 @@ class NotMNIST(datasets.MNIST):  # type: ignore[misc]  # torchvision has no type
         for name, blob in self.blobs.items():
             if not (folder / name).exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                packed = fetch(f"{self.source}/{name}.gz", git_blob=blob)
+                packed = fetch_checked(f"{self.source}/{name}.gz", git_blob=blob)
                 write_bytes(folder / name, gzip.decompress(packed))
 
 
-def fetch(url: str, git_blob: str) -> bytes:
+def fetch_checked(url: str, git_blob: str) -> bytes:
     """Downloads a file and checks it against its git blob id (SHA-1 of ``blob <size>\\0`` and the content).
 
     Raises:
@@ -107,7 +106,7 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
     if name not in _SETS and not is_own(name):
         raise ValueError(
-            f"unknown data set {name!r}; there are {', '.join(_SETS)}, and {':…, '.join(OWN)}:… for your own images"
+            f"unknown data set {name!r}; there are {', '.join(_SETS)}, and {':…, '.join(PLACES)}:… for your own images"
         )
     shape, classes, kind = _SETS.get(name, ((3, 32, 32), 10, None))
     if synthetic:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LookUp = Callable[[Tensor], tuple[Tensor, Tensor]]
-Measured = TypeVar("Measured")
+_Measured = TypeVar("_Measured")
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None) -> Tensor:
@@ -114,8 +114,8 @@ def train(
     decay: bool = False,
     progress: Callable[[int], object] | None = None,
     marks: Collection[int] = (),
-    measure: Callable[[int], Measured] | None = None,
-) -> list[Measured]:
+    measure: Callable[[int], _Measured] | None = None,
+) -> list[_Measured]:
     """Takes a step on each batch.
 
     Args:

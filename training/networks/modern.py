@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks.paper import ImageShape, check_filters
+from training.networks.paper import ImageShape, check_widths
 
 
 class _ImageClassifier(nn.Module):
@@ -106,7 +106,7 @@ class ConvMixer(_ImageClassifier):
         kernel: int = 7,
         patch: int = 2,
     ) -> None:
-        check_filters(filters, 1)
+        check_widths(filters, 1)
         (width,) = filters
         stem = nn.Sequential(nn.Conv2d(image_shape[0], width, patch, patch), nn.GELU(), nn.BatchNorm2d(width))
         body = nn.Sequential(*(_MixerBlock(width, kernel) for _ in range(blocks)))

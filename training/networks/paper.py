@@ -20,7 +20,7 @@ class _ConvNet(nn.Module):
 
     def __init__(self, filters: tuple[int, ...], classes: int, image_shape: ImageShape) -> None:
         super().__init__()
-        check_filters(filters, self.convolutions)
+        check_widths(filters, self.convolutions)
         channels, size, width = image_shape
         if size != width or size < self.least:
             raise ValueError(
@@ -124,7 +124,7 @@ class CIFARSource(_ConvNet):
         super().__init__(filters, classes, image_shape)
 
 
-def check_filters(filters: tuple[int, ...], count: int) -> None:
+def check_widths(filters: tuple[int, ...], count: int) -> None:
     """Raises ``ValueError`` if the number of widths is not the one that a network takes."""
     if len(filters) != count:
         raise ValueError(f"the network takes filters of length {count}; got {tuple(filters)}")

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
-from training.images.sets import NotMNIST, fetch, load_images
+from training.images.sets import NotMNIST, fetch_checked, load_images
 
 FOLDERS = {"mnist": "MNIST", "notmnist": "NotMNIST"}
 
@@ -231,9 +231,11 @@ def blob(content: bytes) -> str:
 
 def test_fetch_checks_the_blob(server: Server) -> None:
     server.files["/hello"] = b"hello\n"
-    assert fetch(f"{server.url}/hello", "ce013625030ba8dba906f756967f9e9ca394464a") == b"hello\n"  # as git knows it
+    assert (
+        fetch_checked(f"{server.url}/hello", "ce013625030ba8dba906f756967f9e9ca394464a") == b"hello\n"
+    )  # as git knows it
     with pytest.raises(ValueError, match=f"has git blob id ce013625.*, expected {'0' * 40}; nothing was written"):
-        fetch(f"{server.url}/hello", "0" * 40)
+        fetch_checked(f"{server.url}/hello", "0" * 40)
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "refused"])
@@ -241,7 +243,7 @@ def test_fetch_names_the_way_out_of_a_network_error(server: Server, fault: str) 
     server.files["/cut"], server.cut = bytes(1000), {"/cut"}
     url = "http://127.0.0.1:1" if fault == "refused" else f"{server.url}/{fault}"
     with pytest.raises(OSError, match=f"could not fetch {url}: .*; put a copy under --data-root"):
-        fetch(url, blob(bytes(1000)))
+        fetch_checked(url, blob(bytes(1000)))
 
 
 @pytest.fixture
