@@ -51,3 +51,7 @@ assert dwp_init.cli.main(["apply", "net:make", "--prior", "prior", "--save", "a.
 """
     run(OFFLINE + script, tmp_path)
     assert {"a.png", "a.safetensors", "prior"} < {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_package_is_typed() -> None:
+    assert (Path(dwp_init.__file__).parent / "py.typed").is_file()

@@ -15,7 +15,7 @@ from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, paramet
 
 
 class Summed(nn.Module):
-    """A parametrization whose inverse breaks once ``broken`` is set, and not before, as registering it tries it."""
+    """A parametrization whose inverse breaks once ``broken`` is set; registering it calls the inverse before that."""
 
     broken = False
 
