@@ -135,10 +135,10 @@ def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypa
         assert (package / "cards" / name / "kernels.png").read_bytes().startswith(b"\x89PNG")
         text = cards.render_card(prior, name)
         check_card(text, prior, ("README.md", "kernels.png"))
-        assert "Measured as one of a set" in text
+        assert 'Measured as a part of `prior="natural"`, a set' in text
         assert "MIT. Made by `python -m training run prior_tinyimagenet` in a clone" in text
     text = cards.render_card(by_depth, "tinyimagenet-3x3")
-    assert "beside draws from tinyimagenet-3x3, by depth](kernels.png)" in text
+    assert "and draws from tinyimagenet-3x3, by depth](kernels.png)" in text
     assert f"| **this prior**, depth known | {by_depth.details['metrics']['log_prob_at_depth']:g} |" in text
     assert "tinyimagenet-stem-7x7, in colour](kernels.png)" in cards.render_card(stem, "tinyimagenet-stem-7x7")
     rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in pages.blocks()["priors"].splitlines()[2:]]

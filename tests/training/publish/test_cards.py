@@ -20,17 +20,17 @@ from training.publish.check import card_metadata, check_card
 
 HEADINGS = [
     "Use",
-    "What it was fitted on",
+    "Source of the kernels",
     "Family and size",
-    "How likely held-out kernels are",
+    "Density of held-out kernels",
     "Effect on training",
-    "What its draws are like",
-    "Where it does not help",
+    "Statistics of its draws",
+    "Limitations",
     "Cost of drawing",
     "Citation",
     "Licence",
 ]
-DENSITY = "How likely held-out kernels are"
+DENSITY = "Density of held-out kernels"
 HOSTILE = (
     "a\n---\nlicense: other\n{{ 1/0 }} {% raise %} | x | <script>alert(1)</script> [l](evil.png) ![p](p.png) `$$` @me "
     'https://evil.org www.evil.org me@evil.org "\\'
@@ -80,7 +80,7 @@ def test_a_prior_of_which_nothing_is_known_has_every_section() -> None:
     text = rendered(licensed())
     assert "# user/prior\n" in text
     found = parts(text)
-    assert found["What it was fitted on"] == "What it was fitted on is not recorded."
+    assert found["Source of the kernels"] == "The source of the kernels is not recorded."
     assert found["Family and size"] == "A Gaussian with a full covariance. 99 numbers; its tensors take 0.000396 MB."
     for heading in [*HEADINGS[3:6], "Cost of drawing"]:
         assert found[heading].startswith("Not measured: ")
@@ -143,15 +143,15 @@ def test_a_share_that_is_not_known_is_left_out(kept: Any) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ({"checkpoint": "a|b"}, r"Not fitted here but imported: a\|b."),
+        ({"checkpoint": "a|b"}, r"Not fitted here, but imported: a\|b."),
         ({"checkpoints": ["a", "b|"], "kind": "stem"}, r"The stem kernels of 2 trained networks: a, b\|."),
         (
             {"checkpoints": list(map(str, range(11)))},
             "The convolution kernels of 11 trained networks: 0, 1, 2, 3, 4, 5,",
         ),
         ({"checkpoints": list(map(str, range(11)))}, " 8, 9, …."),
-        ({"checkpoints": []}, "What it was fitted on is not recorded."),
-        ({"file": "mine"}, "Kernels of its maker's own, from the file mine."),
+        ({"checkpoints": []}, "The source of the kernels is not recorded."),
+        ({"file": "mine"}, "The maker's own kernels, from the file mine."),
         ({"file": "x", "kernels": COUNTS["kernels"], "kept": 1}, "from the file x. All 8 kernels were kept."),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_prior_by_depth_says_so() -> None:
     assert "A prior over 3×3 depthwise convolution kernels, for" in text
     assert "| fit | at each depth expectation-maximisation with 2 components and a shrinkage of 3 kernels, the" in text
     assert found[DENSITY].splitlines() == [
-        "Mean log p of 2 kernels of 1 network that was held out whole, in nats per kernel; this prior's is exact:",
+        "Mean log p of 2 kernels of 1 network that was held out completely, in nats per kernel; this prior's is exact:",
         "",
         "| density | log p | over the Gaussian |",
         "|---|---|---|",
@@ -187,22 +187,22 @@ def test_a_prior_by_depth_says_so() -> None:
         "| Gaussian with a full covariance | 2 | |",
         "| **this prior**, depth known | 3 | -0.250 |",
         "| Gaussian for each depth | 3.25 | |",
-        "| mixture of Gaussians beside it | not measured | |",
+        "| mixture of Gaussians | not measured | |",
         "",
-        "By relative depth, 0 at the images: -1.5 at 0.25, 7.5 at 1.",
+        "By relative depth, where 0 is the first layer: -1.5 at 0.25, 7.5 at 1.",
     ]
-    limits = found["Where it does not help"]
+    limits = found["Limitations"]
     assert "from one kind of network and one data set: 3 of kind convmixer, 8 filters, trained on" in limits
     assert "to a test accuracy of 50.0 %." in limits
-    assert "- Its kernels are of depthwise layers;" in limits
-    assert "few kernels" not in limits and "Knowing the depth does not help" not in limits
+    assert "- Its kernels come from depthwise layers;" in limits
+    assert "fitted to few kernels" not in limits and "Knowing the depth does not help" not in limits
 
 
 @pytest.mark.parametrize("values", [HOSTILE, [1.0], [1.0, HOSTILE], [1.0, 2.0, 3.0], {"a": 1}, None])
 def test_log_p_by_depth_of_another_form_is_left_out(values: Any) -> None:
     metrics = {"log_prob": 1.0, "log_prob_at_depth": values, "log_prob_by_depth": values}
     found = parts(rendered(licensed(MixtureByDepth((1, 3, 3)), metrics=metrics)))
-    assert found[DENSITY].endswith("| mixture of Gaussians beside it | not measured | |")
+    assert found[DENSITY].endswith("| mixture of Gaussians | not measured | |")
     assert "| **this prior** | 1 |  |" in found[DENSITY]
 
 
@@ -210,13 +210,10 @@ def test_what_depth_and_few_kernels_do_not_give_is_said() -> None:
     metrics = {"log_prob": 2.0, "log_prob_at_depth": 1.0}
     prior = licensed(MixtureByDepth((1, 3, 3)), metrics=metrics, source={"kernels": {"train": 179}})
     said = rendered(prior)
-    assert "- Knowing the depth does not help: held-out kernels are likelier under all its mixtures" in said
-    assert (
-        "- There were few kernels to fit it to, and the Gaussian beside it: 179 of 9 numbers each, at 2 depths.\n"
-        in said
-    )
+    assert "- Knowing the depth does not help: held-out kernels are more likely under the average of all" in said
+    assert "- It was fitted to few kernels, and so was the Gaussian: 179 of 9 values each, at 2 depths.\n" in said
     prior.details["source"]["kernels"]["train"] = 180
-    assert "few kernels" not in rendered(prior)
+    assert "fitted to few kernels" not in rendered(prior)
 
 
 def test_a_density_below_the_gaussian_is_said_to_be_worse() -> None:
@@ -236,8 +233,8 @@ def test_what_a_prior_has_seen_is_said_of_real_images_alone(change: dict[str, An
 def test_channels_are_in_the_text() -> None:
     text = rendered(licensed(Gaussian((3, 5, 7))))
     assert "A prior over 5×7 convolution kernels of 3 channels" in text
-    assert "each on its own scale, its channels side by side, blue below" in text
-    assert "a layer's input channels must be a multiple of that" in text
+    assert "each scaled separately, its channels side by side, blue below" in text
+    assert "the number of a layer's input channels must be a multiple of that" in text
 
 
 @pytest.mark.parametrize("address", ["", "a/b/c", 'x"; import os #', "user/na me", "{{ x }}", "a\n"])
@@ -271,13 +268,13 @@ def test_a_prior_fitted_to_kernels_of_ones_own_gets_a_card(family: str, said: st
     check_card(text, prior, files_of(prior))
     found = parts(text)
     assert said in found["Family and size"]
-    assert "Kernels of its maker's own, from the file mine.npy. All 100 kernels were kept." in text
+    assert "The maker's own kernels, from the file mine.npy. All 100 kernels were kept." in text
     assert "| kernels to fit / validate / test | 80 / 10 / 10 |" in text
     assert re.search(r"^\| fit \| [a-zA-Z0-9]", text, re.MULTILINE), "no {…} of settings"
     log_prob = prior.details["metrics"]["log_prob"]
     assert f"| **this prior** | {log_prob:g} |" in found[DENSITY]
     assert ("a lower bound" in found[DENSITY]) == (family in ("vae", "chain"))
-    assert "| draws |" in found["What its draws are like"]
+    assert "| draws |" in found["Statistics of its draws"]
     (result,) = card_data(text).eval_results
     assert result.metric_value == log_prob
     assert "synthetic" not in text
@@ -298,8 +295,10 @@ def test_a_prior_from_synthetic_images_says_so_at_its_top(tmp_path: Path) -> Non
         prior = load_prior(tmp_path / stage / "prior")
         text = rendered(prior)
         top = text.split("## Use")[0]
-        assert "**Made from synthetic images, to test the pipeline: of no use, not even as an initialisation.**" in top
-        assert "random images of its shape in the place of notMNIST" in text
+        assert (
+            "**Made from synthetic images to test the pipeline. Not useful as a prior or as an initialisation.**" in top
+        )
+        assert "random images in place of notMNIST" in text
         assert "synthetic" in card_metadata(prior).to_dict()["tags"]
         assert card_data(text).eval_results[0].dataset_name.endswith(", from synthetic images")
 
@@ -319,9 +318,9 @@ def test_an_imported_prior_gets_a_card(tmp_path: Path, capsys: pytest.CaptureFix
     data = card_data(text)
     assert (data.license, data.license_name) == ("other", "see-the-checkpoint-s-own-licence")
     assert "see the checkpoint's own licence." in parts(text)["Licence"]
-    assert "Not fitted here but imported: the authors' released checkpoint." in text
+    assert "Not fitted here, but imported: the authors' released checkpoint." in text
     assert "on raw kernels" in text
-    assert "![Where kernels lie" in text
+    assert "![Kernels in the two latent dimensions" in text
 
 
 # Hostile details
