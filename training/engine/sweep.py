@@ -1,4 +1,4 @@
-"""Sweeps: many runs whose rows are recorded one by one, so that an interrupted sweep resumes with what is missing."""
+"""Sweeps: many runs whose rows are recorded one by one, so that an interrupted sweep resumes with the missing ones."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ RowKey = tuple[Any, ...]
 
 
 class Sweep:
-    """Runs what is missing, records a row per key in ``metrics.jsonl``, and shows one progress bar for all of it.
+    """Runs what is missing, records each row in ``metrics.jsonl``, and shows one progress bar for all runs.
 
     It is a context manager, which closes the bar. It may be called several times.
 
@@ -74,7 +74,7 @@ class Sweep:
 
         Args:
             job: Returns a row for each key of a run, and reports progress in units; picklable with several workers.
-            runs: What to run it on.
+            runs: All runs, whether they are recorded or not.
 
         Returns:
             The rows of all runs, in the order of the runs and of their members.

@@ -48,7 +48,7 @@ class Step:
         self.network, self.optimizer, self.look_up = network, optimizer, look_up
         self.device, self.precision = device, precision
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        if self.stream:
+        if self.stream is not None:
             for group in optimizer.param_groups:  # a checkpoint may have other values
                 group |= {"lr": torch.zeros((), device=device), "capturable": True}
         self.steps = 0
@@ -69,7 +69,7 @@ class Step:
                 loss = descend(self._loss(batch), self.optimizer)
             torch.cuda.current_stream().wait_stream(self.stream)
             return loss
-        graph = self.graph or self._record(batch)
+        graph = self._record(batch) if self.graph is None else self.graph
         self.batch.copy_(batch)
         graph.replay()
         return self.loss

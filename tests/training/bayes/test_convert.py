@@ -1,0 +1,121 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.bayes.small import KINDS, LAYERS
+from training.bayes import (
+    BayesConv2d,
+    bayesian_layers,
+    bayesianize_,
+    posterior_mean_,
+    sample_network,
+)
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(4, 2, 3)),
+        nn.Flatten(),
+        nn.Linear(32, 2),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_there_and_back(name: str, kind: type[BayesConv2d]) -> None:
+    """The mean network computes what the network did, with the same parameters, settings and mode."""
+    model = nn.Sequential(copy.deepcopy(LAYERS[name])).eval()
+    images = torch.rand(2, LAYERS[name].in_channels, 8, 8)
+    before, weight = model(images), model[0].weight
+    assert bayesianize_(model, kind=kind) == ["0"] and type(model[0]) is kind
+    assert model[0].weight is weight and not model[0].training
+    torch.testing.assert_close(model(images), before)
+    assert posterior_mean_(model) is model and type(model[0]) is nn.Conv2d and not model[0].training
+    assert repr(model[0]) == repr(LAYERS[name])
+    torch.testing.assert_close(model(images), before, rtol=0, atol=0)
+
+
+def test_only_the_chosen_layers_change() -> None:
+    model = net()
+    others = [model[1], model[2], model[4], model[5], model[0]]
+    assert bayesianize_(model, "3.*", scale=0.5) == ["3.0"]
+    assert [model[1], model[2], model[4], model[5], model[0]] == others
+    assert list(bayesian_layers(model)) == ["3.0"]
+    assert bayesianize_(model, ["0", "0"]) == ["0"] and model[0].log_variance.mean() == -10
+    assert model[3][0].log_variance.mean().item() == pytest.approx(2 * math.log(0.5))
+
+
+def test_a_layer_in_two_places_stays_one() -> None:
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    model = nn.Sequential(conv, conv)
+    assert bayesianize_(model) == ["0"] and model[0] is model[1]
+    assert posterior_mean_(model)[0] is model[1] and type(model[0]) is nn.Conv2d
+
+
+def test_memory_format_and_dtype_stay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).to(torch.float64, memory_format=torch.channels_last)
+    bayesianize_(model)
+    for tensor in (model[0].weight, model[0].log_variance, sample_network(model)[0].weight):
+        assert tensor.dtype == torch.float64 and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_sampled_networks_follow_the_posterior() -> None:
+    model = net()
+    bayesianize_(model, scale=0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, again, other = (sample_network(model, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first[0].weight, again[0].weight) and not torch.equal(first[0].weight, other[0].weight)
+    assert not any(isinstance(module, BayesConv2d) for module in first.modules()) and not first.training
+    assert model.training and all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    draws = torch.stack([sample_network(model)[0].weight for _ in range(400)])
+    assert (draws.std(0).mean() - 0.1).abs() < 0.005 and (draws.mean(0) - model[0].weight).abs().max() < 0.03
+
+
+def test_there_and_back_keeps_what_is_frozen_and_the_random_state() -> None:
+    model = net()
+    model[0].weight.requires_grad_(False)
+    bayesianize_(model)
+    before = torch.get_rng_state()
+    sample_network(model, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    posterior_mean_(model)
+    assert not model[0].weight.requires_grad and model[0].bias.requires_grad and model[3][0].weight.requires_grad
+
+
+def test_helpful_errors() -> None:
+    model = net()
+    with pytest.raises(ValueError, match=r"layers='body\.\*' matches no Conv2d; the model has 0, 3\.0"):
+        bayesianize_(model, ["0", "body.*"])
+    with pytest.raises(ValueError, match="no Bayesian convolution; call bayesianize_"):
+        posterior_mean_(model)
+    with pytest.raises(ValueError, match="no Bayesian convolution"):
+        sample_network(model)
+    with pytest.raises(TypeError, match="got Conv2d: wrap it"):
+        bayesianize_(nn.Conv2d(1, 1, 3))
+    with pytest.raises(TypeError, match="got int"):
+        bayesianize_(3)
+    with pytest.raises(ValueError, match=r"layers=\[\] names no layer; give a pattern"):
+        bayesianize_(model, [])
+    with pytest.raises(TypeError, match=r"kind must be BayesConv2d or RelativeBayesConv2d; got .*Conv2d"):
+        bayesianize_(model, kind=nn.Conv2d)
+    with pytest.raises(TypeError, match=r"cannot be replaced in itself; use layer\.plain"):
+        posterior_mean_(BayesConv2d(1, 1, 3))
+    bayesianize_(model, "0")
+    with pytest.raises(ValueError, match="0 cannot be made Bayesian: it is a BayesConv2d"):
+        bayesianize_(model)
+    assert list(bayesian_layers(model)) == ["0"]
+    hooked = net()
+    hooked[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="0 cannot be made Bayesian: it has hooks"):
+        bayesianize_(hooked)
+    normed = net()
+    nn.utils.parametrizations.weight_norm(normed[0])
+    with pytest.raises(ValueError, match="it is a ParametrizedConv2d"):
+        bayesianize_(normed)

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dwp_init import Gaussian
+from dwp_init.priors.latent import Normal
+from tests.training.bayes.small import gaussian, images, network, objective, vae
+from training.bayes import (
+    GaussianKL,
+    NormalKL,
+    Objective,
+    RelativeBayesConv2d,
+    TruncatedLogUniformKL,
+    bayesianize_,
+    kl_from,
+)
+
+
+def test_the_parts_of_the_bound() -> None:
+    """The minibatch is scaled up to the data, the divergence is summed over all kernels, once."""
+    model = objective([GaussianKL(gaussian(3)), GaussianKL(gaussian(5))]).eval()
+    pictures, labels = (part[0] for part in images())
+    terms = model(pictures[:4], labels[:4], 12)
+    loss = nn.functional.cross_entropy(model.network(pictures[:4]), labels[:4], reduction="sum")
+    torch.testing.assert_close(terms.nll, loss * 3)
+    for layer, kl, k in zip((model.network[0], model.network[3]), terms.kl, (3, 5), strict=True):
+        each = [GaussianKL(gaussian(k))(Normal(*(part[o, i][None, None] for part in layer.q)))
+                for o in range(layer.out_channels) for i in range(layer.in_channels)]  # fmt: skip
+        torch.testing.assert_close(kl, torch.cat(each).sum())
+
+
+@pytest.mark.parametrize("kernels", [1, 5, 11])
+def test_a_random_subset_of_kernels_is_unbiased(kernels: int) -> None:
+    whole, part = (objective([NormalKL(0.3)], kernels=count) for count in (None, kernels))
+    torch.manual_seed(0)
+    draws = torch.stack([part.kl().detach() for _ in range(3000)])
+    error = draws.std(0) / math.sqrt(3000)
+    assert (error[1] > 0) and ((draws.mean(0) - whole.kl()).abs() < 4 * error + 1e-3).all()
+
+
+def test_gradients_of_a_subset_are_unbiased() -> None:
+    whole, part = (objective([NormalKL(0.3)], kernels=count) for count in (None, 3))
+    whole.kl().sum().backward()
+    torch.manual_seed(0)
+    for _ in range(2000):
+        (part.kl().sum() / 2000).backward()
+    for ours, theirs in zip(part.network.parameters(), whole.network.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=0.2, atol=0.1 * theirs.grad.abs().max().item())
+
+
+def test_kernels_of_several_channels() -> None:
+    prior = Gaussian((3, 5, 5)).fit_(torch.randn(300, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
+    model = objective([NormalKL(kernel_shape=(1, 3, 3)), GaussianKL(prior)])
+    layer = model.network[3]
+    torch.testing.assert_close(model.kl()[1], GaussianKL(prior)(Normal(*layer.q)).sum())
+
+
+def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:
+    with pytest.raises(ValueError, match=r"layer '3', a BayesConv2d of 4×3×5×5, has no .*1×3×3.*KL would be 0"):
+        objective([GaussianKL(gaussian(3))])
+    with pytest.raises(ValueError, match=r"layer '0'.*fits \(none\)"):
+        objective([])
+    with pytest.raises(ValueError, match="takes GaussianKL of 1×7×7 kernels; the network has 0 3×1×3×3, which takes N"):
+        objective([NormalKL(), GaussianKL(gaussian(7))])
+    with pytest.raises(ValueError, match="no Bayesian layer takes NormalKL; the network has none"):
+        Objective(network(bayesian=False), NormalKL())
+    with pytest.raises(ValueError, match=r"layer '0'.*TruncatedLogUniformKL"):
+        objective(TruncatedLogUniformKL())
+    with pytest.raises(ValueError, match="kernels must be a whole number from 1"):
+        objective(NormalKL(), kernels=0)
+    with pytest.raises(ValueError, match="a Flatten, has no parameters to train"):
+        Objective(nn.Flatten())
+    relative = network(bayesian=False)
+    bayesianize_(relative, kind=RelativeBayesConv2d)
+    assert Objective(relative, TruncatedLogUniformKL()).kl().shape == (2,)
+
+
+def test_each_layer_has_a_reverse_model_of_its_own() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    bayesianize_(model)
+    first, second = Objective(model, kl_from(vae(3))).terms
+    assert first is not second and first.prior.encoder is not second.prior.encoder
