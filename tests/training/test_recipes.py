@@ -177,7 +177,7 @@ def test_families_are_chosen_on_held_out_training_images_from_other_seeds() -> N
 def test_each_family_is_trained_from_its_own_pair_of_fits(name: str) -> None:
     stage = recipes.load(name).stages()[name]
     pairs = dict(zip(stage.families, zip(stage.needs[2::2], stage.needs[3::2], strict=True), strict=True))
-    expected = {family: (f"{fit}_7x7", f"{fit}_5x5") for family, fit in choose_family.FAMILIES.items()}
+    expected = {family: (f"{fit}_7x7", f"{fit}_5x5") for family, fit in choose_family.STAGES.items()}
     assert stage.needs[:2] == ("kernels_7x7", "kernels_5x5")
     assert pairs.items() <= expected.items()
 

@@ -1,66 +1,68 @@
-"""What an initialisation is worth: networks that people train, from every baseline, each at its own learning rate."""
+"""What a start is worth: networks that people train, from every start, each at its own learning rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from training.engine.options import check_counts, check_marks
-from training.engine.records import print_table, read_metrics, record_metrics, write_table
-from training.engine.stage import Context, Stage
-from training.engine.workers import Progress, run_jobs
-from training.experiments.compare_inits import AT_START, BASELINE, best_rates, plot_benchmark, summary
+from training.engine.records import Row, print_table
+from training.engine.stage import Context
+from training.engine.sweep import Sweep
+from training.engine.workers import Progress
+from training.experiments.base import PairedRuns, network_for
+from training.experiments.compare_inits import AT_START, benchmark_table, plot_benchmark
+from training.experiments.paired import best_rates, by_mark
 from training.images.augment import PADDING, moved
-from training.images.split import thin
-from training.kernels.kernelset import KernelSet
-from training.networks.loop import Step, accuracy
-from training.networks.registry import build
-from training.starts.inits import (
-    FROM_LEARNED,
-    FROM_PRIORS,
-    INITS,
-    KINDS,
+from training.images.split import Labelled, hold_out, stratified, thin
+from training.networks.loop import Step, accuracy, batches, train
+from training.starts.base import (
+    KAIMING,
+    LEARNED_KINDS,
+    STARTS,
     Learned,
-    activation_scale,
-    channel_rank,
-    check_init,
+    check_starts,
     initialize_,
+    needing,
     spatial_convolutions,
 )
-from training.starts.priors import bundled_digests
+from training.starts.learned import learned_kernels
+from training.starts.probes import activation_scale, channel_rank
 
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
+SUMMARY_COLUMNS = ("init", "rate", "accuracy", "over_kaiming", "over_kaiming_95", "steps_to_kaiming", "channel_rank")
 
-Run = tuple[str, int, float, bool]  # initialisation, seed, learning rate, whether it is to choose that rate
+
+class _Parts(NamedTuple):
+    """What one run needs of the data and of earlier stages."""
+
+    train: Labelled
+    held_out: Labelled
+    test: Labelled
+    learned: Learned
 
 
 @dataclass(frozen=True)
-class BenchmarkInit(Stage):
-    """Trains a network from each initialisation on paired seeds, and says how far each is ahead of Kaiming's.
+class BenchmarkInit(PairedRuns):
+    """Trains a network from each start on paired seeds, and says how far each is ahead of Kaiming's.
 
-    Only the weights of spatial convolutions differ between the runs of a seed: biases, the other layers, images and
-    their order are the same. Adam, learning rate decaying linearly to 0 at every step. The initial one is chosen for
-    each initialisation by the accuracy after the last step on the last training images, which are never trained on,
-    over seeds of its own; intervals are for the rates so chosen. Records ``<name>.csv``, ``<name>_runs.csv``,
-    ``<name>_rates.csv`` and ``<name>.png``.
+    Only the weights of spatial convolutions differ between the runs of a seed. Adam's learning rate falls linearly to 0
+    at every step. Its first value is chosen for each start by the accuracy after the last step on the last training
+    images, which are never trained on, over other seeds; intervals are for the rates chosen in this way. Records
+    ``<name>.csv``, ``<name>_runs.csv``, ``<name>_rates.csv`` and ``<name>.png``.
 
     Args:
         needs: Stages with learned kernels, of one channel; none by default.
         kinds: ``dense`` or ``depthwise``, for each of them.
         depths: Their relative depths, from 0 to 1.
-        name: Of the record.
-        data: Name of the data set.
         network: A network of :data:`training.networks.registry.NETWORKS`.
         filters: Its channels.
         priors: Bundled priors, for dwp; a layer that none fits has Kaiming's draw.
-        inits: Which of :data:`training.starts.inits.INITS`; by default all, those that need ``priors`` or ``needs``
-            where there are any.
-        seeds: Number of paired runs.
-        first_seed: Seed of the first.
+        inits: Names of starts; by default all, those that need ``priors`` or ``needs`` only where there are any.
         rates: Learning rates to choose from.
         rate_seeds: Runs of each to choose by.
         first_rate_seed: Seed of the first of these.
@@ -68,23 +70,19 @@ class BenchmarkInit(Stage):
         labels: Labelled images to train on, as many of every class, drawn by the seed; all if 0.
         frozen: Whether spatial convolutions, with their biases, stay as they were initialised.
         augment: Whether images are shifted by up to 4 pixels and flipped, at random.
-        test_images: So many evenly spaced images to measure accuracy on at the most.
+        test_images: Maximum number of test images, evenly spaced.
         batch_size: Images per step.
         precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
         marks: Steps at which accuracy is measured; training ends at the last.
     """
 
-    needs: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     depths: tuple[float, ...] = ()
     name: str = "benchmark_init"
     data: str = "cifar10"
     network: str = "resnet"
     filters: tuple[int, ...] = (8, 16, 32)
-    priors: tuple[str, ...] = ()
     inits: tuple[str, ...] = ()
-    seeds: int = 8
-    first_seed: int = 0
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     rate_seeds: int = 2
     first_rate_seed: int = 1000
@@ -97,47 +95,36 @@ class BenchmarkInit(Stage):
     precision: str = "float32"
     marks: tuple[int, ...] = (25, 50, 100, 200)
 
-    def data_sets(self) -> tuple[str, ...]:
-        return (self.data,)
-
-    def other_inputs(self) -> dict[str, Any]:
-        return bundled_digests(*self.priors)
-
     @property
     def arms(self) -> tuple[str, ...]:
-        """Every initialisation that is compared."""
-        lacking = (FROM_PRIORS if not self.priors else ()) + (FROM_LEARNED if not self.needs else ())
-        return self.inits or tuple(init for init in INITS if init not in lacking)
+        """Every start that is compared."""
+        lacking = (() if self.priors else needing("priors")) + (() if self.needs else needing("learned"))
+        return self.inits or tuple(name for name in STARTS if name not in lacking)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes: first to choose the rates, then at these."""
         self._check()
-        job = self._job(context)
-        job.check()
-        done = {_key(row): row for row in read_metrics(folder)}
+        parts = self.parts(context)
+        for init in self.arms:  # so that settings are refused before anything is trained
+            self.untrained(parts, init, 0)
+        self.places(parts, 0)
+        job = partial(self.train_one, parts)
         rate_seeds = range(self.first_rate_seed, self.first_rate_seed + self.rate_seeds)
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
         choosing = [(init, seed, rate, True) for seed in rate_seeds for init in self.arms for rate in self.rates]
-        total = (len(choosing) + len(self.arms) * self.seeds) * self.marks[-1]
-        with tqdm(total=total, initial=len(done) * self.marks[-1], unit="step", desc=self.name) as bar:
-
-            def train(runs: Sequence[Run]) -> list[dict[str, Any]]:
-                missing = [run for run in runs if run not in done]
-                for row in run_jobs(job.train, missing, context.workers, bar.update):
-                    record_metrics(folder, **row)
-                    done[_key(row)] = row
-                return [done[run] for run in runs]
-
-            rates = best_rates(train(choosing))
-            rows = train([(init, seed, rates[init], False) for seed in seeds for init in self.arms])
-        return self._summarize(folder / "record", [done[run] for run in choosing], rows)
+        total = len(choosing) + len(self.arms) * self.seeds
+        settings: dict[str, Any] = {"total": total, "each": self.marks[-1], "workers": context.workers}
+        with Sweep(folder, ("init", "seed", "rate", "choosing"), desc=self.name, **settings) as sweep:
+            tried = sweep(job, choosing)
+            rates = best_rates(tried)
+            rows = sweep(job, [(init, seed, rates[init], False) for seed in self.all_seeds() for init in self.arms])
+        return self.summarize(folder, tried, rows)
 
     def _check(self) -> None:
         counts = {"seeds": self.seeds, "rate_seeds": self.rate_seeds, "hold_out": self.hold_out}
         check_counts(**counts, batch_size=self.batch_size, test_images=self.test_images)
         check_marks(self.marks)
         if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is 'float32' or 'bfloat16'; got {self.precision!r}")
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {self.precision!r}")
         if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
             raise ValueError(f"rates must be positive learning rates, each once; got {self.rates}")
         if max(self.first_seed, self.first_rate_seed) < min(
@@ -147,144 +134,88 @@ class BenchmarkInit(Stage):
                 f"the {self.rate_seeds} seeds from first_rate_seed={self.first_rate_seed}, which choose rates, must be "
                 f"others than the {self.seeds} from first_seed={self.first_seed}"
             )
-        if BASELINE not in self.arms or len(set(self.arms)) != len(self.arms):
-            raise ValueError(f"inits must be different, and {BASELINE} among them; got {'; '.join(self.arms)}")
-        odd = set(self.kinds) - set(KINDS) or not all(0 <= depth <= 1 for depth in self.depths)
+        odd = set(self.kinds) - set(LEARNED_KINDS) or not all(0 <= depth <= 1 for depth in self.depths)
         if not len(self.needs) == len(self.kinds) == len(self.depths) or odd:
             raise ValueError(
-                f"each kernels stage needs its kind, {' or '.join(KINDS)}, and its depth from 0 to 1; got "
+                f"each kernels stage needs its kind, {' or '.join(LEARNED_KINDS)}, and its depth from 0 to 1; got "
                 f"needs={self.needs}, kinds={self.kinds}, depths={self.depths}"
             )
-        for init in self.arms:
-            check_init(init, priors=bool(self.priors), learned=bool(self.needs))
+        check_starts(self.arms, priors=bool(self.priors), learned=bool(self.needs))
+        if KAIMING not in self.arms:
+            raise ValueError(f"inits must contain {KAIMING}, which the others are compared with; got {self.arms}")
 
-    def _job(self, context: Context) -> "_Job":
-        images, labels = context.images(self.data, "train").to(context.device)
-        test = tuple(thin(part, self.test_images) for part in context.images(self.data, "test").to(context.device))
-        if self.hold_out >= len(images):
-            raise ValueError(f"hold_out must leave some of {len(images)} training images; got {self.hold_out}")
-        held_out = (images[-self.hold_out :], labels[-self.hold_out :])
-        train = (images[: -self.hold_out], labels[: -self.hold_out])
-        learned: dict[tuple[str, int], dict[float, Tensor]] = {}
-        for need, kind, depth in zip(self.needs, self.kinds, self.depths, strict=True):
-            kernels = KernelSet.load(context.out / need).train
-            by_depth = learned.setdefault((kind, kernels.shape[-1]), {})
-            if kernels.shape[1] != 1 or depth in by_depth:
-                raise ValueError(
-                    f"kernels of one channel are drawn, from one stage for each kind, size and depth; {need} has "
-                    f"{tuple(kernels.shape[1:])} {kind} ones at depth {depth}"
-                )
-            by_depth[depth] = kernels
-        return _Job(self, train, held_out, test, learned)
+    def parts(self, context: Context) -> _Parts:
+        """Reads the images and the learned kernels."""
+        train, test = (context.images(self.data, split).to(context.device) for split in ("train", "test"))
+        train, held_out = hold_out(train, test, self.hold_out)
+        learned = learned_kernels((context.out / need for need in self.needs), self.kinds, self.depths)
+        return _Parts(train, held_out, (thin(test[0], self.test_images), thin(test[1], self.test_images)), learned)
 
-    def _summarize(self, record: Path, chosen_from: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
-        table = summary(rows, self.marks)
-        tried = ("init", "seed", "rate")
-        rates = [{key: row[key] for key in tried} | {"accuracy": row["accuracy"][-1]} for row in chosen_from]
-        flat = [
-            {"init": row["init"], "seed": row["seed"], "rate": row["rate"], "step": step, "accuracy": value}
-            for row in rows
-            for step, value in zip(self.marks, row["accuracy"], strict=True)
-        ]
-        write_table(record / f"{self.name}.csv", table)
-        write_table(record / f"{self.name}_runs.csv", flat)
-        write_table(record / f"{self.name}_rates.csv", rates)
+    def untrained(self, parts: _Parts, init: str, seed: int) -> nn.Module:
+        """Returns a network that starts from an initialisation, on the CPU."""
+        torch.manual_seed(seed)
+        network = network_for(parts.train, self.network, self.filters)
+        batch = parts.train[0][:PROBE].cpu()
+        initialize_(network, init, seed, priors=self.priors, learned=parts.learned, batch=batch)
+        return network
+
+    def places(self, parts: _Parts, seed: int) -> Tensor:
+        """Returns the images to train on, by number: all, or as many of every class, drawn by the seed."""
+        labels = parts.train[1].cpu()
+        return stratified(labels, self.labels, seed) if self.labels else torch.arange(len(labels))
+
+    def train_one(self, parts: _Parts, run: tuple[str, int, float, bool], progress: Progress) -> list[Row]:
+        """Trains one network; returns its accuracies in %, on held-out images where a learning rate is to be chosen."""
+        (init, seed, rate, choosing), (images, labels) = run, parts.train
+        network = self.untrained(parts, init, seed).to(images.device).to(memory_format=torch.channels_last)
+        row: Row = {"init": init, "seed": seed, "rate": rate, "choosing": choosing}
+        row |= {} if choosing else at_start(network, images[:PROBE])
+        for layer in spatial_convolutions(network).values():
+            layer.requires_grad_(not self.frozen)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=rate, fused=True, capturable=images.device.type == "cuda")
+
+        def look_up(batch: Tensor) -> Labelled:
+            found = images[batch[:, 0]]
+            return (moved(found, batch[:, 1:3], batch[:, 3]) if self.augment else found), labels[batch[:, 0]]
+
+        judged_by = parts.held_out if choosing else parts.test
+        found = train(
+            Step(network, optimizer, look_up, images.device, self.precision),
+            self.batches(parts, seed),
+            rate,
+            decay=True,
+            progress=progress,
+            marks=self.marks[-1:] if choosing else self.marks,
+            measure=lambda _: round(100 * accuracy(network, *judged_by), 3),
+        )
+        return [row | {"accuracy": found}]
+
+    def batches(self, parts: _Parts, seed: int) -> Tensor:
+        """Returns each step's images ``(steps, batch, 4)``: number, shifts down and right, and whether flipped."""
+        places, generator = self.places(parts, seed), torch.Generator().manual_seed(seed)
+        size = min(self.batch_size, len(places))
+        order = places[batches(len(places), size, self.marks[-1], generator)].view(-1, 1)
+        shifts = torch.randint(2 * PADDING + 1, (len(order), 2), generator=generator)
+        flips = torch.randint(2, (len(order), 1), generator=generator)
+        return torch.cat([order, shifts, flips], dim=1).view(self.marks[-1], size, 4)
+
+    def summarize(self, folder: Path, tried: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+        """Records the tables and the figure of all runs."""
+        table = benchmark_table(rows, self.marks)
+        rates = [row | {"accuracy": row["accuracy"][-1]} for row in tried]
+        for row in rates:
+            row.pop("choosing")
+        self.record(folder, table=table, runs=by_mark(rows, "accuracy", self.marks), rates=rates)
         few = f", {self.labels} labels" if self.labels else ""
         title = f"{self.network} on {self.data}{few}{', convolutions frozen' if self.frozen else ''}"
-        plot_benchmark(table, record / f"{self.name}.png", title)
-        print_table([{key: row[key] for key in _SHOWN} for row in table if row["step"] == self.marks[-1]])
+        plot_benchmark(table, folder / "record" / f"{self.name}.png", title)
+        print_table([{key: row[key] for key in SUMMARY_COLUMNS} for row in table if row["step"] == self.marks[-1]])
         return {"table": table}
 
 
-_SHOWN = ("init", "rate", "accuracy", "over_kaiming", "over_kaiming_95", "steps_to_kaiming", "channel_rank")
-
-
-def _key(row: dict[str, Any]) -> Run:
-    return row["init"], row["seed"], row["rate"], row["choosing"]
-
-
-@dataclass(frozen=True)
-class _Job:
-    stage: BenchmarkInit
-    train_data: tuple[Tensor, Tensor]
-    held_out: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-    learned: Learned
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images are."""
-        return self.train_data[0].device
-
-    def network(self, init: str, seed: int) -> nn.Module:
-        """Returns an untrained network on the CPU."""
-        stage, (images, labels) = self.stage, self.train_data
-        torch.manual_seed(seed)
-        network = build(stage.network, stage.filters, int(labels.max()) + 1, tuple(images.shape[1:]))
-        options = {"priors": stage.priors, "learned": self.learned, "batch": images[:PROBE].cpu()}
-        initialize_(network, init, seed, **options)
-        return network
-
-    def check(self) -> None:
-        """Makes every network once, so that settings are refused before anything is trained."""
-        for init in self.stage.arms:
-            self.network(init, 0)
-        self.places(0)
-
-    def places(self, seed: int) -> Tensor:
-        """Returns the images to train on, by number: all, or as many of every class, drawn by the seed."""
-        stage, labels = self.stage, self.train_data[1].cpu()
-        if not stage.labels:
-            return torch.arange(len(labels))
-        classes = int(labels.max()) + 1
-        each = stage.labels // classes
-        least = int(labels.bincount().min())
-        if stage.labels < 0 or stage.labels % classes or each > least:
-            raise ValueError(
-                f"labels must be a multiple of the {classes} classes, up to {least} of each; got {stage.labels}"
-            )
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-        return torch.cat([order[labels[order] == label][:each] for label in range(classes)])
-
-    def train(self, run: Run, progress: Progress) -> dict[str, Any]:
-        """Trains one network; returns its accuracies in %, on held-out images where a learning rate is to be chosen."""
-        (init, seed, rate, choosing), stage = run, self.stage
-        network = self.network(init, seed).to(self.device, memory_format=torch.channels_last)
-        row = {"init": init, "seed": seed, "rate": rate, "choosing": choosing}
-        row |= {} if choosing else self._at_start(network)
-        for layer in spatial_convolutions(network).values():
-            layer.requires_grad_(not stage.frozen)
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=rate, fused=True, capturable=self.device.type == "cuda")
-        step = Step(network, optimizer, self._look_up, self.device, stage.precision)
-        found, judged_by = [], self.held_out if choosing else self.test
-        for number, batch in enumerate(self._batches(seed)):
-            step(batch.to(self.device), rate * (1 - number / stage.marks[-1]))
-            progress(1)
-            if number + 1 in (stage.marks[-1:] if choosing else stage.marks):
-                found.append(round(100 * accuracy(network, *judged_by), 3))
-        return row | {"accuracy": found}
-
-    def _at_start(self, network: nn.Module) -> dict[str, float]:
-        """Measures channel ranks, their mean over layers and the last, and the least and greatest activation scale."""
-        images = self.train_data[0][:PROBE]
-        ranks, scales = channel_rank(network, images), activation_scale(network, images)
-        values = (sum(ranks) / len(ranks), ranks[-1], min(scales), max(scales))
-        return {key: float(f"{value:.5g}") for key, value in zip(AT_START, values, strict=True)}
-
-    def _batches(self, seed: int) -> Tensor:
-        """Returns each step's images ``(steps, batch, 4)``: number, shifts down and right, and whether flipped."""
-        stage, places = self.stage, self.places(seed)
-        generator = torch.Generator().manual_seed(seed)
-        size = min(stage.batch_size, len(places))
-        needed = stage.marks[-1] * size
-        passes = range(-(-needed // len(places)))
-        order = torch.cat([places[torch.randperm(len(places), generator=generator)] for _ in passes])[:needed]
-        shifts = torch.randint(2 * PADDING + 1, (needed, 2), generator=generator)
-        flips = torch.randint(2, (needed, 1), generator=generator)
-        return torch.cat([order[:, None], shifts, flips], dim=1).view(stage.marks[-1], size, 4)
-
-    def _look_up(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = self.train_data
-        found = images[batch[:, 0]]
-        return (moved(found, batch[:, 1:3], batch[:, 3]) if self.stage.augment else found), labels[batch[:, 0]]
+def at_start(network: nn.Module, images: Tensor) -> dict[str, float]:
+    """Measures channel ranks, their mean over layers and the last, and the least and greatest activation scale."""
+    ranks, scales = channel_rank(network, images), activation_scale(network, images)
+    values = (sum(ranks) / len(ranks), ranks[-1], min(scales), max(scales))
+    return {key: float(f"{value:.5g}") for key, value in zip(AT_START, values, strict=True)}

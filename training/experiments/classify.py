@@ -1,52 +1,47 @@
 """Classification from few labels (Section 4.1, Fig. 2 and 5): priors and initialisations on paired splits."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from matplotlib.figure import Figure
 
 from training import bayes
 from training.engine.options import check_counts
-from training.engine.records import (
-    load_checkpoint,
-    print_table,
-    read_done,
-    read_metrics,
-    record_metrics,
-    save_checkpoint,
-    write_table,
-)
+from training.engine.records import Row, load_checkpoint, print_table, read_done, save_checkpoint, write_table
 from training.engine.stage import Context, Stage
-from training.engine.workers import Progress, run_jobs
+from training.engine.sweep import Sweep
+from training.engine.workers import Progress
 from training.experiments import few_labels
 from training.experiments.few_labels import (
     CLASSES,
-    DWP,
+    DETERMINISTIC,
+    DWP_FIXED,
+    DWP_PRIOR,
     FROM_DWP,
     FROM_XAVIER,
-    GAUSSIAN,
-    LOG_UNIFORM,
+    GAUSSIAN_PRIOR,
     LOG_UNIFORM_AUTHORS,
-    MIXTURE,
-    NONE,
     NORMAL,
     PRIORS,
-    STANDARD,
+    STANDARD_NORMAL,
     Experiment,
     LearnedPriors,
 )
-from training.figures.experiments import plot_few_labels
+from training.experiments.paired import mean_sd
+from training.figures.style import log_ticks, save_figure
 from training.starts.priors import bundled_digests
 
-METRICS = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
+ENSEMBLE_SCORES = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
 SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")
 BLOCK = 100  # steps between checkpoints
+KEY = ("size", "split", "prior", "init")
 
-Key = tuple[int, int, str, str]  # size, split, prior, initialisation
+Member = tuple[int, int, str, str]  # of these
 
 
 @dataclass(frozen=True)
@@ -54,10 +49,10 @@ class Classify(Stage):
     """Trains the paper's network on small sets by Algorithm 1, with every prior and from both initialisations.
 
     The splits are stratified, the same for every prior and initialisation, and so are the networks' biases and
-    classifiers. Test images are looked at once, after training; ``hold_out`` turns to training images instead.
+    classifiers. Test images are used once, after training; with ``hold_out``, training images are used instead.
 
     Args:
-        name: Of the record; none is kept if empty.
+        name: Base name of the CSV and PNG files; none are written if empty.
         data: Name of the data set: ``mnist`` or ``cifar10``, with the paper's network for it.
         others: Name of the data set whose test images are the unknown ones of the OOD column; none if empty.
         filters: Channels of the convolutions.
@@ -66,20 +61,20 @@ class Classify(Stage):
             ``normal``, N(0, s²) with s the root mean square of the same kernels.
         priors: The priors to compare, of :data:`training.experiments.few_labels.PRIORS`, each from draws of ``vaes``
             at their own scale.
-        from_xavier: Those of them that are started from Xavier's initialisation too.
+        from_xavier: Those of them that also start from Xavier's initialisation.
         sizes: Sizes of the training sets.
-        splits: How many for each size; each has its own seed for the network too.
+        splits: Number of splits for each size; each has its own seed for the network too.
         first_split: Seed of the first.
         together: Splits that are trained in one pass: 1 on a CPU, where that is fastest, all on an accelerator.
-        hold_out: Training images, the last ones, that no split takes and on which is tested: for choices.
-        test_images: So many evenly spaced test images at the most, and as many of ``others``.
-        steps: Of Algorithm 1, for every size.
+        hold_out: Number of training images, the last ones, that replace the test images, for choices.
+        test_images: Maximum number of test images, evenly spaced, and of those of ``others``.
+        steps: Steps of Algorithm 1, for every size.
         batch_size: Images per step.
         lr: Initial learning rate of everything: posterior, biases, classifier, reverse models.
         scale: Standard deviation of the posterior at the start.
         warm_up: Steps over which the weight of the divergences grows from 0.
         temperature: That weight, 1 in Bayes' rule.
-        kernels: Kernels of a layer that a step looks at.
+        kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
     """
 
@@ -89,8 +84,8 @@ class Classify(Stage):
     filters: tuple[int, ...] = (32, 128)
     vaes: tuple[str, ...] = ("notmnist-7x7-vae", "notmnist-5x5-vae")
     mixtures: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    priors: tuple[str, ...] = (DWP, MIXTURE, GAUSSIAN, LOG_UNIFORM, LOG_UNIFORM_AUTHORS, STANDARD, NORMAL, NONE)
-    from_xavier: tuple[str, ...] = (DWP, STANDARD, NORMAL, NONE)
+    priors: tuple[str, ...] = tuple(prior for prior in PRIORS if prior != DWP_FIXED)
+    from_xavier: tuple[str, ...] = (DWP_PRIOR, STANDARD_NORMAL, NORMAL, DETERMINISTIC)
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     splits: int = 10
     first_split: int = 0
@@ -113,27 +108,23 @@ class Classify(Stage):
         return bundled_digests(*self.vaes, *self.mixtures)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Trains what is missing, on ``context.workers`` processes; a run in progress continues where it was."""
+        """Trains what is missing, on ``context.workers`` processes; a run in progress resumes from its checkpoint."""
         self._check()
-        keys = self._keys()
-        done = {_key(row): row for row in read_metrics(folder)}
-        job = _Job(self._experiment(context), folder)
-        missing = [members for members in _passes(keys, self.together) if any(key not in done for key in members)]
-        finished = len(keys) - sum(map(len, missing))
-        size = {"total": len(keys) * self.steps, "initial": finished * self.steps}
-        with tqdm(**size, unit="step", desc=self.name or folder.name) as bar:
-
-            def show(steps: int, note: str = "") -> None:
-                bar.update(steps)
-                if note:
-                    bar.set_postfix_str(note)
-
-            for rows in run_jobs(job.train, missing, context.workers, show):
-                for row in rows:
-                    record_metrics(folder, **row)
-                    done[_key(row)] = row
-                job.checkpoint(tuple(map(_key, rows))).unlink(missing_ok=True)
-        return self._summarize(folder / "record", [done[key] for key in keys])
+        keys = self.keys()
+        job = partial(self.train_pass, self.experiment(context), folder)
+        settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "workers": context.workers}
+        settings |= {"desc": self.name or folder.name, "members": tuple, "checkpoint": partial(checkpoint_file, folder)}
+        with Sweep(folder, KEY, **settings) as sweep:
+            rows = sweep(job, passes(keys, self.together))
+        rows.sort(key=lambda row: keys.index(row_key(row)))
+        table = average_splits(rows, ENSEMBLE_SCORES if self.others else ENSEMBLE_SCORES[:-1])
+        if self.name:
+            record = folder / "record"
+            write_table(record / f"{self.name}_runs.csv", rows)
+            write_table(record / f"{self.name}.csv", table)
+            plot_few_labels(table, record / f"{self.name}.png", f"{self.data}, {self.splits} splits")
+        print_table([{key: row[key] for key in SHOWN} for row in table])
+        return {"table": table}
 
     def _check(self) -> None:
         check_counts(splits=self.splits, together=self.together, samples=self.samples)
@@ -147,7 +138,8 @@ class Classify(Stage):
         if len(set(self.sizes)) != len(self.sizes):
             raise ValueError(f"sizes must be different; got {self.sizes}")
 
-    def _keys(self) -> list[Key]:
+    def keys(self) -> list[Member]:
+        """Returns size, split, prior and initialisation of every network."""
         inits = {FROM_DWP: self.priors, FROM_XAVIER: [prior for prior in self.priors if prior in self.from_xavier]}
         return [
             (size, split, prior, init)
@@ -157,37 +149,54 @@ class Classify(Stage):
             for prior in priors
         ]
 
-    def _experiment(self, context: Context) -> Experiment:
-        train, test, others = few_labels.Data(self.data, self.others, self.hold_out, self.test_images).load(context)
-        few_labels.check_filters(self.data, self.filters)
-        weight = {"warm_up": self.warm_up, "temperature": self.temperature}
-        schedule = bayes.Schedule(self.steps, self.batch_size, self.lr, **weight)
-        learned = LearnedPriors.load(self.vaes, self.mixtures)
-        rest = (learned, schedule, self.scale, self.kernels, self.samples)
-        return Experiment(self.data, self.filters, train, test, others, *rest)
+    def experiment(self, context: Context) -> Experiment:
+        """Reads what trains and tests the networks."""
+        few_labels.untrained(self.data, self.filters)  # refuses settings before anything is read
+        train, test, unknown = few_labels.load_data(context, self.data, self.others, self.hold_out, self.test_images)
+        return Experiment(
+            self.data,
+            self.filters,
+            train,
+            test,
+            unknown,
+            LearnedPriors.load(self.vaes, self.mixtures),
+            bayes.Schedule(self.steps, self.batch_size, self.lr, warm_up=self.warm_up, temperature=self.temperature),
+            self.scale,
+            self.kernels,
+            self.samples,
+        )
 
-    def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        table = summary(rows, METRICS if self.others else METRICS[:-1])
-        if self.name:
-            write_table(record / f"{self.name}_runs.csv", rows)
-            write_table(record / f"{self.name}.csv", table)
-            plot_few_labels(table, record / f"{self.name}.png", f"{self.data}, {self.splits} splits")
-        print_table([{key: row[key] for key in SHOWN} for row in table])
-        return {"table": table}
+    def train_pass(
+        self, experiment: Experiment, folder: Path, members: tuple[Member, ...], progress: Progress
+    ) -> list[Row]:
+        """Trains the networks of one pass, from its checkpoint if it has one; returns a row per split."""
+        size, _, prior, init = members[0]
+        trainer = experiment.trainer(size, [split for _, split, _, _ in members], prior, init)
+        checkpoint = checkpoint_file(folder, members)
+        if checkpoint.exists():
+            trainer.load_state_dict(load_checkpoint(checkpoint))
+            progress(trainer.step * len(members))
+        while trainer.step < experiment.schedule.steps:
+            trainer.run(BLOCK, lambda steps, *note: progress(steps * len(members), *note))
+            save_checkpoint(checkpoint, trainer.state_dict())
+        each = zip(members, trainer.trained(), last_terms(trainer), strict=True)
+        return [
+            dict(zip(KEY, key, strict=True)) | terms | experiment.scores(model, key[1]) for key, model, terms in each
+        ]
 
 
 @dataclass(frozen=True)
 class Selection(Stage):
-    """Draws some priors' part of what :class:`Classify` found, or sets the tables of several of them side by side.
+    """Draws the results of some priors from a :class:`Classify` stage, or puts several such tables side by side.
 
     Args:
-        needs: The stages with the runs; of one, a figure is drawn.
-        name: Of the record.
-        priors: Which.
+        needs: The stages with the runs; a figure is drawn where there is one.
+        name: Base name of the CSV and PNG files.
+        priors: The priors.
     """
 
     name: str = "fig5_gaussian"
-    priors: tuple[str, ...] = (DWP, LOG_UNIFORM_AUTHORS, STANDARD, GAUSSIAN)
+    priors: tuple[str, ...] = (DWP_PRIOR, LOG_UNIFORM_AUTHORS, STANDARD_NORMAL, GAUSSIAN_PRIOR)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         table = []
@@ -205,82 +214,85 @@ class Selection(Stage):
         return {"table": table}
 
 
-def summary(rows: list[dict[str, Any]], metrics: tuple[str, ...] = METRICS) -> list[dict[str, Any]]:
-    """Averages runs over splits: a row per size, prior and initialisation, with each metric's mean and sd.
+def average_splits(rows: Sequence[Row], scores: Sequence[str] = ENSEMBLE_SCORES) -> list[Row]:
+    """Averages runs over splits: a row per size, prior and initialisation, with mean and sd of each score.
 
     ``over_dwp`` is how far the accuracy is above that of dwp from dwp on the same splits, in points; empty where that
     was not run.
     """
-    found: dict[tuple[int, str, str], dict[int, dict[str, Any]]] = {}
+    found: dict[tuple[int, str, str], dict[int, Row]] = {}
     for row in rows:
         found.setdefault((row["size"], row["prior"], row["init"]), {})[row["split"]] = row
-    return [_mean(key, runs, found.get((key[0], DWP, FROM_DWP), {}), metrics) for key, runs in found.items()]
+    table = []
+    for (size, prior, init), runs in found.items():
+        row = {"size": size, "prior": prior, "init": init, "over_dwp": "", "over_dwp_sd": ""}
+        reference = found.get((size, DWP_PRIOR, FROM_DWP), {})
+        values = {name: torch.tensor([run[name] for run in runs.values()]) for name in scores}
+        if reference.keys() == runs.keys():
+            row |= mean_sd(
+                "over_dwp", values["accuracy"] - torch.tensor([reference[split]["accuracy"] for split in runs]), 4
+            )
+        for name, value in values.items():
+            row |= mean_sd(name, value, 4)
+        table.append(row | {"splits": len(runs)})
+    return table
 
 
-def _named(key: Key) -> dict[str, Any]:
-    return dict(zip(("size", "split", "prior", "init"), key, strict=True))
-
-
-def _key(row: dict[str, Any]) -> Key:
+def row_key(row: Row) -> Member:
+    """Returns what identifies a row."""
     return row["size"], row["split"], row["prior"], row["init"]
 
 
-def _mean(
-    key: tuple[int, str, str],
-    runs: dict[int, dict[str, Any]],
-    reference: dict[int, dict[str, Any]],
-    metrics: tuple[str, ...],
-) -> dict[str, Any]:
-    row: dict[str, Any] = dict(zip(("size", "prior", "init"), key, strict=True))
-    values = {name: torch.tensor([run[name] for run in runs.values()]) for name in metrics}
-    row |= {"over_dwp": "", "over_dwp_sd": ""}
-    if reference.keys() == runs.keys():
-        values["over_dwp"] = values["accuracy"] - torch.tensor([reference[split]["accuracy"] for split in runs])
-    for name, value in values.items():
-        row[name] = round(value.mean().item(), 4)
-        row[f"{name}_sd"] = round(value.std().item(), 4) if len(value) > 1 else ""
-    return row | {"splits": len(runs)}
-
-
-def _passes(keys: list[Key], together: int) -> Iterator[tuple[Key, ...]]:
+def passes(keys: Sequence[Member], together: int) -> list[tuple[Member, ...]]:
     """Groups what is to be trained into passes of one size, prior and initialisation, in the order of the keys.
 
-    The groups do not depend on what is done, so that a pass that is resumed is the same pass.
+    The groups do not depend on what is finished, so that a pass that is resumed is the same pass.
     """
-    groups: dict[tuple[Any, ...], list[Key]] = {}
-    for size, split, prior, init in keys:
-        groups.setdefault((size, prior, init), []).append((size, split, prior, init))
-    passes = [tuple(group[i : i + together]) for group in groups.values() for i in range(0, len(group), together)]
-    order = {key: place for place, key in enumerate(keys)}
-    return iter(sorted(passes, key=lambda members: order[members[0]]))
+    groups: dict[tuple[int, str, str], list[Member]] = {}
+    for key in keys:
+        size, _, prior, init = key
+        groups.setdefault((size, prior, init), []).append(key)
+    found = [tuple(group[i : i + together]) for group in groups.values() for i in range(0, len(group), together)]
+    return sorted(found, key=lambda members: keys.index(members[0]))
 
 
-@dataclass(frozen=True)
-class _Job:
-    experiment: Experiment
-    folder: Path
-
-    def train(self, keys: tuple[Key, ...], progress: Progress) -> list[dict[str, Any]]:
-        """Trains one pass, from its checkpoint if it has one; returns a row per split."""
-        size, _, prior, init = keys[0]
-        splits = [split for _, split, _, _ in keys]
-        trainer = self.experiment.trainer(size, splits, prior, init)
-        checkpoint = self.checkpoint(keys)
-        if checkpoint.exists():
-            trainer.load_state_dict(load_checkpoint(checkpoint))
-            progress(trainer.step * len(keys))
-        while trainer.step < self.experiment.schedule.steps:
-            trainer.run(BLOCK, lambda steps, *note: progress(steps * len(keys), *note))
-            save_checkpoint(checkpoint, trainer.state_dict())
-        each = zip(keys, trainer.trained(), _parts(trainer), strict=True)
-        return [{**_named(key), **parts, **self.experiment.scores(model, key[1])} for key, model, parts in each]
-
-    def checkpoint(self, keys: tuple[Key, ...]) -> Path:
-        """Where the state of a pass is kept until its results are recorded."""
-        return self.folder / f"{hashlib.sha256(repr(keys).encode()).hexdigest()[:16]}.checkpoint"
+def checkpoint_file(folder: Path, members: tuple[Member, ...]) -> Path:
+    """Returns the path of the state of a pass, which is kept until its rows are recorded."""
+    return folder / f"{hashlib.sha256(repr(members).encode()).hexdigest()[:16]}.checkpoint"
 
 
-def _parts(trainer: bayes.Trainer) -> list[dict[str, Any]]:
-    """Returns the parts of the bound in the last step, by network, in nats."""
-    each = zip(*(part.tolist() for part in trainer.terms), strict=True)
-    return [{"train_nll": round(nll, 2), "kl": [round(layer, 1) for layer in kl]} for nll, kl in each]
+def last_terms(trainer: bayes.Trainer) -> list[Row]:
+    """Returns the terms of the bound in the last step, by network, in nats."""
+    if trainer.terms is None:
+        return [{} for _ in trainer.trained()]
+    nll, kl = (term.tolist() for term in trainer.terms)
+    return [{"train_nll": round(a, 2), "kl": [round(layer, 1) for layer in b]} for a, b in zip(nll, kl, strict=True)]
+
+
+def plot_few_labels(table: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draws accuracy over the number of labels, as in Fig. 2: a line per prior, a panel per initialisation.
+
+    Args:
+        table: Rows with ``size``, ``prior``, ``init``, ``accuracy`` and ``accuracy_sd`` in %.
+        path: Path of the PNG.
+        title: Title of the figure.
+    """
+    inits, priors, sizes = (dict.fromkeys(row[key] for row in table) for key in ("init", "prior", "size"))
+    figure = Figure(figsize=(5.4 * len(inits), 4.4))
+    panels = figure.subplots(1, len(inits), sharey=True, squeeze=False).flatten()
+    for axes, init in zip(panels, inits, strict=True):
+        for prior in priors:
+            rows = [row for row in table if (row["prior"], row["init"]) == (prior, init)]
+            style: dict[str, Any] = {"color": PRIORS[prior].colour if prior in PRIORS else None}
+            style |= {"linestyle": "--" if prior == DETERMINISTIC else "-", "marker": "o", "markersize": 3}
+            error = [row["accuracy_sd"] or 0.0 for row in rows]
+            if rows:
+                mean = [row["accuracy"] for row in rows]
+                axes.errorbar([row["size"] for row in rows], mean, error, capsize=2, **style, label=prior)
+        log_ticks(axes, sorted(sizes))
+        axes.grid(alpha=0.3)
+        axes.set(xlabel="labelled images", title=f"from {init}")
+    panels[0].set_ylabel("test accuracy, %")
+    panels[0].legend(loc="lower right", fontsize=8)
+    figure.suptitle(title)
+    save_figure(figure, path)

@@ -1,65 +1,60 @@
 """How fast a network trains from each initialisation (Section 4.3, Fig. 4b): paired seeds, one table, one figure."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import dwp_init
 from training.engine.options import check_counts, check_marks
-from training.engine.records import print_table, read_metrics, record_metrics, write_table
-from training.engine.stage import FIXED, Context, Stage
-from training.engine.workers import Progress, run_jobs
-from training.figures.experiments import plot_convergence
+from training.engine.records import Row, print_table
+from training.engine.stage import FIXED, Context
+from training.engine.workers import Progress
+from training.experiments.base import PairedRuns, network_for
+from training.experiments.paired import by_mark, comparison, curves
+from training.figures.style import add_legend, log_ticks, plot_band, save_figure
 from training.fits.score import PRIOR
-from training.images.split import thin
-from training.kernels.kernelset import KernelSet
-from training.networks.loop import accuracy
-from training.networks.registry import build
-from training.starts.fills import (
-    DEFAULT,
-    DWP,
-    DWP_OWN,
-    FROM_KERNELS,
-    KAIMING,
-    LEARNED,
-    LEARNED_OWN,
-    NOISE,
-    XAVIER,
-    check_inits,
-    initialize_,
-)
-from training.starts.priors import bundled_digests
+from training.images.split import Labelled, hold_out, thin
+from training.networks.loop import Step, accuracy, batches, train
+from training.starts.base import KAIMING, Learned, check_starts, initialize_, legend
+from training.starts.controls import DEFAULT, NOISE_HE, XAVIER
+from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
+from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN
 
-BASELINE = KAIMING
-CONTROLS = (DEFAULT, XAVIER, BASELINE, NOISE, LEARNED, LEARNED_OWN)
-BUNDLED = (DWP, DWP_OWN)
+WITHOUT_PRIORS = (DEFAULT, XAVIER, KAIMING, NOISE_HE, LEARNED_HE, LEARNED_OWN)
+PLOTTED = (DWP, DWP_ORTHOGONAL, "scale mixture", LEARNED_HE, "dense VAE", "Gaussian prior", KAIMING, NOISE_HE, XAVIER)
+FAMILY_COLOURS = {"scale mixture": "#c0392b", "dense VAE": "#8e44ad", "Gaussian prior": "#d68910"}
+
+
+class _Parts(NamedTuple):
+    """What one run needs of the data and of earlier stages."""
+
+    train: Labelled
+    test: Labelled
+    learned: Learned
+    fits: dict[str, tuple[Path, Path]]  # the pair of each family
 
 
 @dataclass(frozen=True)
-class Converge(Stage):
+class Converge(PairedRuns):
     """Trains a network of the paper from each initialisation, with the same data order, biases and classifier.
 
     Args:
         needs: The stages with the learned 7×7 and 5×5 kernels, then the fits of each of ``families``, a pair each. None
             where nothing starts from learned kernels or fits.
-        families: What the initialisations from these fits are called; ``…, decoder mean`` draws without noise.
-        name: Of the record.
-        data: Name of the data set.
-        network: A network of :data:`training.networks.registry.NETWORKS` with 7×7 and 5×5 kernels, ``mnist`` or
-            ``cifar``.
+        families: Names of the initialisations from these fits; ``…, decoder mean`` draws without noise.
+        network: Name of a network with 7×7 and 5×5 kernels: ``mnist`` or ``cifar``.
         priors: The bundled priors of the two kernel sizes, or a set, called dwp; none by default.
-        draws: How the bundled priors are drawn from, of :data:`training.starts.fills.FROM_PRIORS`.
+        draws: The starts from the bundled priors.
         filters: Channels of the convolutions.
-        seeds: Number of paired runs.
-        first_seed: Seed of the first.
-        hold_out: Training images, the last ones, that are kept from training and on which accuracy is measured: for
-            choices. By default the test images are, for the figures that are reported.
-        test_images: So many evenly spaced images to measure accuracy on at the most.
+        hold_out: Number of training images, the last ones, that replace the test images, for choices; 0 for figures
+            that are reported.
+        test_images: Maximum number of images on which accuracy is measured, evenly spaced.
         batch_size: Images per step.
         lr: Learning rate of Adam, constant.
         marks: Steps at which accuracy is measured; training ends at the last.
@@ -68,129 +63,108 @@ class Converge(Stage):
     needs: tuple[str, ...] = ("kernels_7x7", "kernels_5x5")
     families: tuple[str, ...] = ()
     name: str = "converge_mnist"
-    data: str = "mnist"
     network: str = "mnist"
-    priors: tuple[str, ...] = ()
-    draws: tuple[str, ...] = field(default=BUNDLED, metadata=FIXED)
+    draws: tuple[str, ...] = field(default=(DWP, DWP_OWN), metadata=FIXED)
     filters: tuple[int, ...] = (32, 128)
-    seeds: int = 8
-    first_seed: int = 0
     hold_out: int = 0
     test_images: int = 10_000
     batch_size: int = 128
     lr: float = 1e-3
     marks: tuple[int, ...] = (10, 25, 50, 80, 120, 200)
 
-    def data_sets(self) -> tuple[str, ...]:
-        return (self.data,)
-
-    def other_inputs(self) -> dict[str, Any]:
-        return bundled_digests(*self.priors)
-
     @property
     def inits(self) -> tuple[str, ...]:
         """Every initialisation."""
-        controls = CONTROLS if self.needs else tuple(init for init in CONTROLS if init not in FROM_KERNELS)
+        controls = WITHOUT_PRIORS if self.needs else WITHOUT_PRIORS[:-2]
         return controls + (self.draws if self.priors else ()) + self.families
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(seeds=self.seeds, batch_size=self.batch_size, test_images=self.test_images)
         check_marks(self.marks)
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
-        done = {(row["init"], row["seed"]): row for row in read_metrics(folder)}
-        runs = [(init, seed) for seed in seeds for init in self.inits if (init, seed) not in done]
-        job = self._job(context)
-        with tqdm(total=len(self.inits) * self.seeds * self.marks[-1], unit="step", desc=self.name) as bar:
-            bar.update(len(done) * self.marks[-1])
-            for row in run_jobs(job.train, runs, context.workers, bar.update):
-                record_metrics(folder, **row)
-                done[row["init"], row["seed"]] = row
-        return self._summarize(folder / "record", [done[init, seed] for init in self.inits for seed in seeds])
+        job = partial(self.train_one, self.parts(context))
+        return self.summarize(folder, self.sweep(folder, context, self.inits, job, self.marks[-1]))
 
-    def _job(self, context: Context) -> "_Job":
-        train = context.images(self.data, "train").to(context.device)
-        test = context.images(self.data, "test").to(context.device)
-        if self.hold_out:
-            if not 0 < self.hold_out < len(train[0]):
-                raise ValueError(f"hold_out must leave some of {len(train[0])} training images; got {self.hold_out}")
-            test = tuple(part[-self.hold_out :] for part in train)
-            train = tuple(part[: -self.hold_out] for part in train)
-        test = tuple(thin(part, self.test_images) for part in test)
+    def parts(self, context: Context) -> _Parts:
+        """Reads the images, the learned kernels and the folders of the fits."""
+        train, test = (context.images(self.data, split).to(context.device) for split in ("train", "test"))
+        train, (images, labels) = hold_out(train, test, self.hold_out)
         if self.priors:
-            check_inits(self.draws, self.priors, {})
-        folders = [context.out / need / PRIOR for need in self.needs[2:]]
-        if len(self.needs) == 1 or len(folders) != 2 * len(self.families):
+            check_starts(self.draws, priors=True, learned=False)
+        fits = [context.out / need / PRIOR for need in self.needs[2:]]
+        if len(self.needs) == 1 or len(fits) != 2 * len(self.families):
             raise ValueError(
-                f"needs names {len(self.needs[:2])} kernels stages and {len(folders)} fits; there are 2 layers, and "
+                f"needs names {len(self.needs[:2])} kernels stages and {len(fits)} fits; there are 2 layers, and "
                 f"{len(self.families)} families with a pair each"
             )
-        pairs = dict(zip(self.families, zip(folders[::2], folders[1::2], strict=True), strict=True))
-        kernels = {k: KernelSet.load(context.out / need).train for k, need in zip((7, 5), self.needs[:2], strict=False)}
-        return _Job(self, train, test, kernels, pairs)
+        pairs = dict(zip(self.families, zip(fits[::2], fits[1::2], strict=True), strict=True))
+        learned = learned_kernels(context.out / need for need in self.needs[:2])
+        return _Parts(train, (thin(images, self.test_images), thin(labels, self.test_images)), learned, pairs)
 
-    def _summarize(self, record: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        found = {init: torch.tensor([row["accuracy"] for row in rows if row["init"] == init]) for init in self.inits}
-        table = [self._table_row(init, column, found) for init in self.inits for column in range(len(self.marks))]
-        flat = [
-            {"init": row["init"], "seed": row["seed"], "step": step, "accuracy": value}
-            for row in rows
-            for step, value in zip(self.marks, row["accuracy"], strict=True)
-        ]
-        write_table(record / f"{self.name}.csv", table)
-        write_table(record / f"{self.name}_runs.csv", flat)
+    def untrained(self, parts: _Parts, init: str, seed: int) -> nn.Module:
+        """Returns a network that starts from an initialisation."""
+        torch.manual_seed(seed)
+        network = network_for(parts.train, self.network, self.filters)
+        if init in parts.fits:
+            dwp_init.apply_(network, list(parts.fits[init]), seed=seed, noise=not init.endswith("decoder mean"))
+        else:
+            initialize_(network, init, seed, priors=self.priors, learned=parts.learned, strict=True)
+        return network
+
+    def train_one(self, parts: _Parts, run: tuple[str, int], progress: Progress) -> list[Row]:
+        """Trains one network; returns its accuracies in %."""
+        (init, seed), (images, labels) = run, parts.train
+        network = self.untrained(parts, init, seed).to(images.device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(network.parameters(), lr=self.lr)
+        step = Step(network, optimizer, lambda batch: (images[batch], labels[batch]), images.device)
+        order = batches(len(images), self.batch_size, self.marks[-1], torch.Generator().manual_seed(seed))
+        found = train(
+            step,
+            order,
+            self.lr,
+            progress=progress,
+            marks=self.marks,
+            measure=lambda _: round(100 * accuracy(network, *parts.test), 3),
+        )
+        return [{"init": init, "seed": seed, "accuracy": found}]
+
+    def summarize(self, folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
+        """Records the tables and the figure of all runs."""
+        runs = by_mark(rows, "accuracy", self.marks)
+        found = curves(runs, "accuracy")
+        table = convergence_table(runs)
+        self.record(folder, table=table, runs=runs)
         title = f"{self.data.upper()}: the paper's ConvNet, by initialisation"
-        plot_convergence(found, self.marks, record / f"{self.name}.png", title)
+        plot_convergence(found, self.marks, folder / "record" / f"{self.name}.png", title)
         print_table([row for row in table if row["step"] in (25, 120, self.marks[-1])])
         return {"table": table}
 
-    def _table_row(self, init: str, column: int, found: dict[str, Tensor]) -> dict[str, Any]:
-        values = found[init][:, column]
-        row: dict[str, Any] = {"init": init, "step": self.marks[column], "accuracy": round(values.mean().item(), 3)}
-        row["sd"] = round(values.std().item(), 3) if self.seeds > 1 else ""
-        baselines = {"kaiming": BASELINE, "learned": LEARNED}
-        for label, baseline in baselines.items() if LEARNED in found else [("kaiming", BASELINE)]:
-            over = values - found[baseline][:, column]
-            row[f"over_{label}"] = round(over.mean().item(), 3)
-            row[f"over_{label}_sd"] = round(over.std().item(), 3) if self.seeds > 1 else ""
-            row[f"ahead_of_{label}"] = int((over > 0).sum())
-        return row | {"seeds": self.seeds}
+
+def convergence_table(runs: Sequence[Row]) -> list[Row]:
+    """Makes the table of runs, a row per mark: accuracies, and leads over Kaiming and learned kernels."""
+    marks = sorted({row["step"] for row in runs})
+    baselines = {"kaiming": KAIMING, "learned": LEARNED_HE}
+    return comparison(curves(runs, "accuracy"), "accuracy", "step", marks, baselines)
 
 
-@dataclass(frozen=True)
-class _Job:
-    stage: Converge
-    train_data: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-    kernels: dict[int, Tensor]
-    pairs: dict[str, tuple[Path, Path]]
+def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Path, title: str) -> None:
+    """Draws accuracy over steps, mean and standard deviation over seeds, as in Fig. 4(b).
 
-    def train(self, run: tuple[str, int], progress: Progress) -> dict[str, Any]:
-        """Trains one network; returns its accuracies in %."""
-        init, seed = run
-        stage, (images, labels) = self.stage, self.train_data
-        torch.manual_seed(seed)
-        network = build(stage.network, stage.filters, int(labels.max()) + 1, tuple(images.shape[1:]))
-        self._initialize_(network, init, seed)
-        network = network.to(images.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(network.parameters(), lr=stage.lr)
-        generator = torch.Generator().manual_seed(seed)
-        needed = stage.marks[-1] * stage.batch_size
-        order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(-(-needed // len(images)))])
-        found = []
-        for step in range(1, stage.marks[-1] + 1):
-            batch = order[(step - 1) * stage.batch_size : step * stage.batch_size].to(images.device)
-            logits = network(images[batch].contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            progress(1)
-            if step in stage.marks:
-                found.append(round(100 * accuracy(network, *self.test), 3))
-        return {"init": init, "seed": seed, "accuracy": found}
+    Only the initialisations of ``PLOTTED`` are drawn, because more lines would hide each other; the tables have all.
 
-    def _initialize_(self, network: nn.Module, init: str, seed: int) -> None:
-        if init in self.pairs:
-            dwp_init.apply_(network, list(self.pairs[init]), seed=seed, noise=not init.endswith("decoder mean"))
-        else:
-            initialize_(network, init, seed, self.stage.priors, self.kernels)
+    Args:
+        found: Accuracies in %, ``(seeds, marks)``, by initialisation.
+        marks: The steps.
+        path: Path of the PNG.
+        title: Title of the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    for init in [init for init in PLOTTED if init in found]:
+        label, colour = legend(init)
+        plot_band(axes, marks, found[init], label, colour or FAMILY_COLOURS[init], marker="o", markersize=3)
+    axes.set(xlabel="steps", ylabel="accuracy, %", title=title)
+    log_ticks(
+        axes, marks if len(marks) <= 10 else [mark for mark in (5, 10, 20, 50, 100, 200, 500) if mark <= marks[-1]]
+    )
+    add_legend(axes)
+    save_figure(figure, path)

@@ -4,12 +4,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -18,13 +19,54 @@ import dwp_init
 from dwp_init import Prior
 from training import bayes
 from training.engine.options import check_counts
-from training.engine.records import print_table, write_table
+from training.engine.records import Row, print_table, write_table
 from training.engine.stage import Context, Stage
 from training.fits.base import fitted_prior
+from training.networks.loop import descend
 from training.networks.paper import CIFARNet, MNISTNet
 from training.starts.priors import bundled_digests
 
 PAIRS = tuple((f"notmnist-7x7{suffix}", f"notmnist-5x5{suffix}") for suffix in ("", "-vae", "-h1"))
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Returns the seconds that a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def ratios(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Times two calls in turn, theirs first; returns median, least and greatest of ours over theirs, rounded."""
+    pairs = [(seconds(theirs), seconds(ours)) for _ in range(repeats)]
+    found = torch.tensor([ours / theirs for theirs, ours in pairs])
+    return round(found.median().item(), 2), round(found.min().item(), 2), round(found.max().item(), 2)
+
+
+def extra_memory(function: Callable[[], object]) -> int:
+    """Returns by how many bytes the process's resident memory grows at its peak during a call; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to what is resident now
+    before = _status("VmRSS")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def in_fresh_process(measure: Callable[..., Row], *arguments: object) -> Row:
+    """Calls a function in a process of its own, prints the row that it returns, and returns it."""
+    with torch.multiprocessing.get_context("spawn").Pool(1) as fresh:
+        row: Row = fresh.apply(measure, arguments)
+    print(f"  {row}")
+    return row
+
+
+def pair_digests() -> dict[str, Any]:
+    """Returns the digests of the priors of ``PAIRS``."""
+    return bundled_digests(*(name for pair in PAIRS for name in pair))
 
 
 @dataclass(frozen=True)
@@ -40,19 +82,15 @@ class ApplyCost(Stage):
     filters: tuple[int, int, int] = (128, 256, 256)
 
     def other_inputs(self) -> dict[str, Any]:
-        return bundled_digests(*(name for pair in PAIRS for name in pair))
+        return pair_digests()
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        rows = []
-        for pair in PAIRS:
-            with torch.multiprocessing.get_context("spawn").Pool(1) as fresh:
-                rows.append(fresh.apply(_measure_apply, (pair, self.repeats, self.filters)))
-            print(f"  {rows[-1]}")
+        rows = [in_fresh_process(_measure_apply, pair, self.repeats, self.filters) for pair in PAIRS]
         write_table(folder / "record" / "apply_cost.csv", rows)
         return {"rows": rows}
 
 
-def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int, int]) -> dict[str, Any]:
+def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int, int]) -> Row:
     model = CIFARNet(filters)
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
 
@@ -64,18 +102,14 @@ def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int,
         dwp_init.apply_(model, list(pair))
 
     kaiming()
-    memory = _extra_memory(apply)
-    ratios, kaiming_times = [], []
-    for _ in range(repeats):
-        kaiming_times.append(_seconds(kaiming))
-        ratios.append(_seconds(apply) / kaiming_times[-1])
-    ratios = torch.tensor(ratios)
+    memory = extra_memory(apply)
+    median, least, greatest = ratios(apply, kaiming, repeats)
     return {
         "priors": " + ".join(pair),
         "kernels": sum(weight.shape[0] * weight.shape[1] for weight in weights),
-        "ratio_median": round(ratios.median().item(), 2),
-        "ratio_min": round(ratios.min().item(), 2),
-        "ratio_max": round(ratios.max().item(), 2),
+        "ratio_median": median,
+        "ratio_min": least,
+        "ratio_max": greatest,
         "extra_memory_mb": round(memory / 1e6, 1),
         "threads": torch.get_num_threads(),
     }
@@ -83,15 +117,15 @@ def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int,
 
 @dataclass(frozen=True)
 class Decoding(Stage):
-    """Times drawing kernels from each of several fits, beside ``kaiming_normal_`` and the machine's matrix products.
+    """Times drawing kernels from each of several fits, and ``kaiming_normal_`` and matrix products for comparison.
 
     The three are measured in turn, ``repeats`` times; the table has medians, and shares of the best matrix product.
 
     Args:
         needs: The fits.
-        kernels: Kernels drawn; 98,304 are those of the two 5×5 layers of the paper's CIFAR network.
-        repeats: Rounds.
-        size: Of the square float32 matrices whose product is the peak.
+        kernels: Number of kernels drawn; 98,304 are those of the two 5×5 layers of the paper's CIFAR network.
+        repeats: Number of rounds.
+        size: Size of the square float32 matrices whose product is the peak.
     """
 
     kernels: int = 98_304
@@ -106,47 +140,42 @@ class Decoding(Stage):
         left, right = torch.rand(2, self.size, self.size).unbind()
         times: dict[str, list[float]] = {name: [] for name in ("kaiming", "product", *priors)}
         for _ in tqdm(range(self.repeats), desc="decoding", unit="round"):
-            times["kaiming"].append(_seconds(lambda: nn.init.kaiming_normal_(weight)))
-            times["product"].append(_seconds(lambda: left @ right))
+            times["kaiming"].append(seconds(lambda: nn.init.kaiming_normal_(weight)))
+            times["product"].append(seconds(lambda: left @ right))
             for name, prior in priors.items():
-                times[name].append(_seconds(lambda prior=prior: prior.sample(self.kernels)))
-                times["product"].append(_seconds(lambda: left @ right))
+                times[name].append(seconds(partial(prior.sample, self.kernels)))
+                times["product"].append(seconds(lambda: left @ right))
         peak = 2 * self.size**3 / min(times["product"])
         kaiming = statistics.median(times["kaiming"])
-        rows = [
-            self._row(name, prior.family, _decoding_flops(prior, self.kernels), times[name], kaiming, peak)
-            for name, prior in priors.items()
-        ]
+        rows = [self._row(name, prior, times[name], kaiming, peak) for name, prior in priors.items()]
         write_table(folder / "record" / "decoding.csv", rows)
         print_table(rows)
         return {"rows": rows}
 
-    def _row(
-        self, name: str, family: str, flops: int, times: list[float], kaiming: float, peak: float
-    ) -> dict[str, Any]:
-        seconds = statistics.median(times)
+    def _row(self, name: str, prior: Prior, times: list[float], kaiming: float, peak: float) -> Row:
+        median, flops = statistics.median(times), decoding_flops(prior, self.kernels)
         return {
             "prior": name,
-            "family": family,
+            "family": prior.family,
             "kernels": self.kernels,
-            "seconds": round(seconds, 4),
+            "seconds": round(median, 4),
             "seconds_min": round(min(times), 4),
             "seconds_max": round(max(times), 4),
-            "over_kaiming": round(seconds / kaiming, 2),
+            "over_kaiming": round(median / kaiming, 2),
             "gflop": round(flops / 1e9, 3),
-            "share_of_peak": round(flops / seconds / peak, 4),
+            "share_of_peak": round(flops / median / peak, 4),
             "best_share_of_peak": round(flops / min(times) / peak, 4),
             "peak_gflop_per_second": round(peak / 1e9, 1),
             "threads": torch.get_num_threads(),
         }
 
 
-def _decoding_flops(prior: Prior, kernels: int) -> int:
+def decoding_flops(prior: Prior, kernels: int) -> int:
     """Returns the floating-point operations of the matrix products and convolutions that draw kernels."""
     count = min(kernels, 4 * prior.chunk)
     with FlopCounterMode(display=False) as counter:
         prior.sample(count)
-    return counter.get_total_flops() * kernels // count
+    return int(counter.get_total_flops()) * kernels // count
 
 
 @dataclass(frozen=True)
@@ -154,7 +183,7 @@ class SourceThroughput(Stage):
     """Times a training step of several source networks: one after the other, and as one ``torch.func`` ensemble.
 
     Args:
-        networks: How many.
+        networks: Number of networks.
         filters: Channels of the two convolutions.
         batch_size: Images per network and step.
         repeats: Pairs of timings; medians are reported.
@@ -171,26 +200,25 @@ class SourceThroughput(Stage):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            steps = {"one by one": self._one_by_one(images, labels), "ensemble": self._ensemble(images, labels)}
-            for step in steps.values():
-                step()
-            times = [{name: _seconds(step) for name, step in steps.items()} for _ in range(self.repeats)]
+            one_by_one, ensemble = self._one_by_one(images, labels), self._ensemble(images, labels)
+            one_by_one()
+            ensemble()
+            median, least, greatest = ratios(ensemble, one_by_one, self.repeats)
         finally:
             torch.set_num_threads(threads)
-        ratios = torch.tensor([time["ensemble"] / time["one by one"] for time in times])
         row = {
             "networks": self.networks,
             "filters": "/".join(map(str, self.filters)),
             "batch_size": self.batch_size,
-            "ensemble_over_one_by_one_median": round(ratios.median().item(), 2),
-            "min": round(ratios.min().item(), 2),
-            "max": round(ratios.max().item(), 2),
+            "ensemble_over_one_by_one_median": median,
+            "min": least,
+            "max": greatest,
         }
         print(f"  {row}")
         write_table(folder / "record" / "source_throughput.csv", [row])
         return row
 
-    def _one_by_one(self, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    def _one_by_one(self, images: Tensor, labels: Tensor) -> Callable[[], None]:
         networks = [MNISTNet(self.filters).to(memory_format=torch.channels_last) for _ in range(self.networks)]
         optimizers = [torch.optim.Adam(network.parameters(), fused=True) for network in networks]
 
@@ -198,13 +226,11 @@ class SourceThroughput(Stage):
             for network, optimizer, x, y in zip(networks, optimizers, images, labels, strict=True):
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = network(x.contiguous(memory_format=torch.channels_last))
-                optimizer.zero_grad()
-                F.cross_entropy(logits.float(), y).backward()
-                optimizer.step()
+                descend(F.cross_entropy(logits.float(), y), optimizer)
 
         return step
 
-    def _ensemble(self, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    def _ensemble(self, images: Tensor, labels: Tensor) -> Callable[[], None]:
         networks = [MNISTNet(self.filters) for _ in range(self.networks)]
         stacked, _ = stack_module_state(networks)
         optimizer = torch.optim.Adam(stacked.values(), fused=True)
@@ -212,9 +238,7 @@ class SourceThroughput(Stage):
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 logits = vmap(lambda weights, x: functional_call(networks[0], weights, (x,)))(stacked, images)
-            optimizer.zero_grad()
-            (F.cross_entropy(logits.float().flatten(0, 1), labels.flatten()) * self.networks).backward()
-            optimizer.step()
+            descend(F.cross_entropy(logits.float().flatten(0, 1), labels.flatten()) * self.networks, optimizer)
 
         return step
 
@@ -225,8 +249,8 @@ class InferenceStep(Stage):
 
     Args:
         batch_size: Images per step.
-        filters: Channels of the MNIST network; a row for each prior, and for each number of kernels looked at.
-        kernels: Kernels of a layer that a step looks at; 0 for all.
+        filters: Channels of the MNIST network; a row for each prior and each number of kernels.
+        kernels: Kernels of a layer on which a step evaluates the divergence; 0 for all.
         repeats: Pairs of timings; medians are reported.
     """
 
@@ -236,63 +260,38 @@ class InferenceStep(Stage):
     repeats: int = 15
 
     def other_inputs(self) -> dict[str, Any]:
-        return bundled_digests(*(name for pair in PAIRS for name in pair))
+        return pair_digests()
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(batch_size=self.batch_size, repeats=self.repeats)
-        rows = []
-        for pair in PAIRS:
-            for kernels in self.kernels:
-                with torch.multiprocessing.get_context("spawn").Pool(1) as fresh:
-                    rows.append(fresh.apply(_measure_step, (self, pair, kernels)))
-                print(f"  {rows[-1]}")
+        rows = [in_fresh_process(_measure_step, self, pair, kernels) for pair in PAIRS for kernels in self.kernels]
         write_table(folder / "record" / "inference_step.csv", rows)
         return {"rows": rows}
 
 
-def _measure_step(stage: InferenceStep, pair: tuple[str, str], kernels: int) -> dict[str, Any]:
+def _measure_step(stage: InferenceStep, pair: tuple[str, str], kernels: int) -> Row:
     torch.manual_seed(0)
-    learned = [bayes.kl_from(dwp_init.load_prior(name)) for name in pair]
-    trainers = [_trainer(stage, terms, kernels) for terms in (bayes.NormalKL(), learned)]
-    trainers[0].run(2)
-    memory = [_extra_memory(lambda trainer=trainer: trainer.run(2)) for trainer in trainers]
-    times = [[_seconds(lambda trainer=trainer: trainer.run(1)) for trainer in trainers] for _ in range(stage.repeats)]
-    ratios = torch.tensor([ours / normal for normal, ours in times])
+    learned: list[bayes.KL] = [bayes.kl_from(dwp_init.load_prior(name)) for name in pair]
+    normal, dwp = _trainer(stage, [bayes.NormalKL()], kernels), _trainer(stage, learned, kernels)
+    normal.run(4)
+    memory = extra_memory(lambda: dwp.run(2))
+    median, least, greatest = ratios(lambda: dwp.run(1), lambda: normal.run(1), stage.repeats)
     return {
         "priors": " + ".join(pair),
         "filters": "/".join(map(str, stage.filters)),
         "batch_size": stage.batch_size,
         "kernels_per_layer": kernels or "all",
-        "over_standard_normal_median": round(ratios.median().item(), 2),
-        "min": round(ratios.min().item(), 2),
-        "max": round(ratios.max().item(), 2),
-        "extra_memory_mb": round(memory[1] / 1e6, 1),
+        "over_standard_normal_median": median,
+        "min": least,
+        "max": greatest,
+        "extra_memory_mb": round(memory / 1e6, 1),
         "threads": torch.get_num_threads(),
     }
 
 
-def _trainer(stage: InferenceStep, terms: bayes.KL | list[bayes.KL], kernels: int) -> bayes.Trainer:
+def _trainer(stage: InferenceStep, terms: list[bayes.KL], kernels: int) -> bayes.Trainer:
     network = MNISTNet(stage.filters)
     bayes.bayesianize_(network)
     images, labels = torch.rand(1, stage.batch_size, 1, 28, 28), torch.randint(10, (1, stage.batch_size))
     objective = bayes.Objective(network, terms, kernels or None)
     return bayes.Trainer([objective], images, labels, bayes.Schedule(batch_size=stage.batch_size))
-
-
-def _seconds(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _extra_memory(function: Callable[[], None]) -> int:
-    """Returns by how many bytes the process's resident memory grows at its peak during a call; Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to what is resident now
-    before = _status("VmRSS")
-    function()
-    return _status("VmHWM") - before
-
-
-def _status(key: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024

@@ -1,7 +1,8 @@
 """The experiment of Section 4.1: the paper's network, small stratified training sets, every prior, Algorithm 1."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,18 @@ from dwp_init import Gaussian, GaussianMixture, KernelVAE
 from training import bayes
 from training.engine.options import check_counts
 from training.engine.stage import Context
-from training.images.split import hold_out, stratified, thin
-from training.networks.paper import CIFARNet, MNISTNet
+from training.images.split import Labelled, hold_out, stratified, thin
+from training.networks.registry import build
+from training.starts.base import initialize_
+from training.starts.controls import XAVIER
+from training.starts.priors import DWP_OWN
 
-DWP, DWP_FIXED, MIXTURE, GAUSSIAN = "dwp", "dwp-fixed", "mixture", "gaussian"
+DWP_PRIOR, DWP_FIXED, MIXTURE, GAUSSIAN_PRIOR = "dwp", "dwp-fixed", "mixture", "gaussian"
 LOG_UNIFORM, LOG_UNIFORM_AUTHORS = "log-uniform", "log-uniform-authors"
-STANDARD, NORMAL, NONE = "standard-normal", "normal", "deterministic"
+STANDARD_NORMAL, NORMAL, DETERMINISTIC = "standard-normal", "normal", "deterministic"
 FROM_DWP, FROM_XAVIER = "dwp", "Xavier"
-NETWORKS: dict[str, tuple[type[nn.Module], int]] = {"mnist": (MNISTNet, 2), "cifar10": (CIFARNet, 3)}
+STARTED_BY = {FROM_DWP: DWP_OWN, FROM_XAVIER: XAVIER}  # the start of each initialisation of the recorded tables
+PAPER_NETWORKS = {"mnist": "mnist", "cifar10": "cifar"}  # by data set
 CLASSES = 10
 
 
@@ -32,7 +37,11 @@ class LearnedPriors:
     @classmethod
     def load(cls, vaes: tuple[str, ...], mixtures: tuple[str, ...]) -> "LearnedPriors":
         """Loads them by name."""
-        return cls(*([dwp_init.load_prior(name) for name in names] for names in (vaes, mixtures)))
+        loaded = [[dwp_init.load_prior(name) for name in names] for names in (vaes, mixtures)]
+        return cls(
+            [prior for prior in loaded[0] if isinstance(prior, KernelVAE)],
+            [prior for prior in loaded[1] if isinstance(prior, GaussianMixture)],
+        )
 
     def gaussians(self) -> list[Gaussian]:
         """The Gaussian of maximum likelihood of the kernels that each mixture was fitted to: its whitening."""
@@ -52,42 +61,50 @@ class LearnedPriors:
         return found
 
 
-PRIORS: dict[str, Callable[[LearnedPriors], list[bayes.KL]]] = {
-    DWP: lambda learned: [bayes.kl_from(prior) for prior in learned.vaes],
-    DWP_FIXED: lambda learned: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes],
-    MIXTURE: lambda learned: [bayes.kl_from(prior) for prior in learned.mixtures],
-    GAUSSIAN: lambda learned: [bayes.kl_from(prior) for prior in learned.gaussians()],
-    LOG_UNIFORM: lambda learned: [bayes.LogUniformKL()],
-    LOG_UNIFORM_AUTHORS: lambda learned: [bayes.TruncatedLogUniformKL()],
-    STANDARD: lambda learned: [bayes.NormalKL()],
-    NORMAL: lambda learned: learned.normals(),
-    NONE: lambda learned: [],
+class Rival(NamedTuple):
+    """A prior of the comparison: its colour in figures, and its divergences from the learned priors."""
+
+    colour: str
+    divergences: Callable[[LearnedPriors], list[bayes.KL]]
+
+
+PRIORS: dict[str, Rival] = {
+    DWP_PRIOR: Rival("#c0392b", lambda learned: [bayes.kl_from(prior) for prior in learned.vaes]),
+    DWP_FIXED: Rival("#e6b0aa", lambda learned: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes]),
+    MIXTURE: Rival("#8e44ad", lambda learned: [bayes.kl_from(prior) for prior in learned.mixtures]),
+    GAUSSIAN_PRIOR: Rival("#d68910", lambda learned: [bayes.kl_from(prior) for prior in learned.gaussians()]),
+    LOG_UNIFORM: Rival("#1e8449", lambda learned: [bayes.LogUniformKL()]),
+    LOG_UNIFORM_AUTHORS: Rival("#52be80", lambda learned: [bayes.TruncatedLogUniformKL()]),
+    STANDARD_NORMAL: Rival("#2471a3", lambda learned: [bayes.NormalKL()]),
+    NORMAL: Rival("#5dade2", lambda learned: [*learned.normals()]),
+    DETERMINISTIC: Rival("#17202a", lambda learned: []),
 }
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What it takes to train and to test one network; the splits are the same for every prior and initialisation.
+    """What it takes to train and to test one network.
 
-    So are the biases and classifiers of the networks of one split.
+    The splits, and the biases and classifiers of the networks of one split, are the same for every prior and
+    initialisation.
 
     Args:
         network: ``mnist`` or ``cifar10``, for the paper's network of that data set.
         filters: Channels of its convolutions.
         train: Images ``(n, c, h, w)`` and labels ``(n,)`` that splits are drawn from.
         test: The same, to test on.
-        others: Images of something else, for the detection of unknown ones; may be none.
+        others: Images of something else, for the detection of unknown ones; may be empty.
         learned: The learned priors.
-        schedule: Of Algorithm 1.
+        schedule: Schedule of Algorithm 1.
         scale: Standard deviation of an additive posterior at the start.
-        kernels: Kernels of a layer that a step looks at.
+        kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
     """
 
     network: str
     filters: tuple[int, ...]
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: Labelled
+    test: Labelled
     others: Tensor
     learned: LearnedPriors
     schedule: bayes.Schedule
@@ -95,7 +112,7 @@ class Experiment:
     kernels: int
     samples: int
 
-    def trainer(self, size: int, splits: list[int], prior: str, init: str) -> bayes.Trainer:
+    def trainer(self, size: int, splits: Sequence[int], prior: str, init: str) -> bayes.Trainer:
         """Returns what trains a network for each split in one pass, from the start; its seed is the first split's."""
         objectives = [self.objective(split, prior, init) for split in splits]
         rows = [stratified(self.train[1], size, split) for split in splits]
@@ -105,19 +122,14 @@ class Experiment:
     def objective(self, split: int, prior: str, init: str) -> bayes.Objective:
         """Returns an untrained network with a posterior, and its divergences from a prior of ``PRIORS``."""
         torch.manual_seed(split)
-        network = NETWORKS[self.network][0](self.filters)
-        if init == FROM_DWP:
-            dwp_init.apply_(network, self.learned.vaes, scale="prior", seed=split)
-        else:
-            generator = torch.Generator().manual_seed(1000 + split)
-            for layer in network.features:
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.xavier_normal_(layer.weight, generator=generator)
+        network = untrained(self.network, self.filters)
+        initialize_(network, STARTED_BY[init], split, priors=self.learned.vaes, strict=True)
         if prior == LOG_UNIFORM_AUTHORS:
             bayes.bayesianize_(network, kind=bayes.RelativeBayesConv2d)
-        elif prior != NONE:
+        elif prior != DETERMINISTIC:
             bayes.bayesianize_(network, scale=self.scale)
-        return bayes.Objective(network.to(self.train[0].device), PRIORS[prior](self.learned), self.kernels)
+        divergences = PRIORS[prior].divergences(self.learned)
+        return bayes.Objective(network.to(self.train[0].device), divergences, self.kernels)
 
     def scores(self, objective: bayes.Objective, split: int) -> dict[str, float]:
         """Tests a trained network: its ensemble, its mean weights, single samples, and unknown images."""
@@ -138,39 +150,38 @@ class Experiment:
         return {name: round(value, 4) for name, value in found.items()}
 
 
-@dataclass(frozen=True)
-class Data:
-    """Where the images of an experiment come from.
+def untrained(data: str, filters: tuple[int, ...]) -> nn.Module:
+    """Returns the paper's network for a data set.
+
+    Raises:
+        ValueError: The paper has none for it, or ``filters`` are not as many as its convolutions.
+    """
+    if data not in PAPER_NETWORKS:
+        raise ValueError(f"data must be one of {', '.join(PAPER_NETWORKS)}; got {data!r}")
+    shape = (1, 28, 28) if data == "mnist" else (3, 32, 32)
+    return build(PAPER_NETWORKS[data], filters, CLASSES, shape)
+
+
+def load_data(
+    context: Context, data: str, others: str = "", held_out: int = 0, test_images: int = 10_000
+) -> tuple[Labelled, Labelled, Tensor]:
+    """Reads the images of an experiment.
 
     Args:
-        name: Of the data set, ``mnist`` or ``cifar10``.
+        context: Where it runs.
+        data: Name of the data set, ``mnist`` or ``cifar10``.
         others: Name of the data set whose test images are the unknown ones; none if empty.
-        hold_out: Training images, the last ones, that no split takes and that stand in for the test images.
-        test_images: So many evenly spaced images to test on at the most, and as many of ``others``.
+        held_out: Number of training images, the last ones, that replace the test images.
+        test_images: Maximum number of images to test on, evenly spaced, and of unknown ones.
+
+    Returns:
+        What the splits are drawn from, what is tested on, and the unknown images.
     """
-
-    name: str = "mnist"
-    others: str = ""
-    hold_out: int = 0
-    test_images: int = 10_000
-
-    def load(self, context: Context) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
-        """Returns what the splits are drawn from, what is tested on, and the unknown images."""
-        if self.name not in NETWORKS:
-            raise ValueError(f"data must be one of {', '.join(NETWORKS)}; got {self.name!r}")
-        check_counts(test_images=self.test_images)
-        train, test = (context.images(self.name, split).to(context.device) for split in ("train", "test"))
-        train, test = hold_out(train, test, self.hold_out)
-        test = (thin(test[0], self.test_images), thin(test[1], self.test_images))
-        others = context.images(self.others, "test").to(context.device)[0] if self.others else test[0][:0]
-        if others.shape[1:] != test[0].shape[1:]:
-            shapes = f"{tuple(others.shape[1:])}, not {tuple(test[0].shape[1:])}"
-            raise ValueError(f"images of others={self.others!r} are {shapes} as those of {self.name!r}; choose another")
-        return train, test, thin(others, self.test_images)
-
-
-def check_filters(network: str, filters: tuple[int, ...]) -> None:
-    """Raises ``ValueError`` unless there is a number of filters for each convolution."""
-    count = NETWORKS[network][1]
-    if len(filters) != count or any(number < 1 for number in filters):
-        raise ValueError(f"filters must be {count} numbers from 1 up, for the {network} network; got {filters}")
+    check_counts(test_images=test_images)
+    train, test = (context.images(data, split).to(context.device) for split in ("train", "test"))
+    train, (images, labels) = hold_out(train, test, held_out)
+    unknown = context.images(others, "test").to(context.device)[0] if others else images[:0]
+    if unknown.shape[1:] != images.shape[1:]:
+        shapes = f"{tuple(unknown.shape[1:])}, not {tuple(images.shape[1:])}"
+        raise ValueError(f"images of others={others!r} are {shapes} as those of {data!r}; choose another")
+    return train, (thin(images, test_images), thin(labels, test_images)), thin(unknown, test_images)

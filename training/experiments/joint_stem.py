@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Prior, load_prior
-from training.engine.records import print_table, read_done, write_table
+from training.engine.records import Row, print_table, read_done, write_table
 from training.engine.stage import Context, Stage
 from training.figures.kernels import plot_colour_kernels
 from training.fits.score import MOST, PRIOR, clustered_error, score
@@ -24,7 +24,7 @@ class JointDensity(Stage):
 
     Args:
         needs: The joint kernels, then pairs of fits of one family, the joint one first.
-        name: Of the record.
+        name: Base name of the CSV and PNG files.
     """
 
     name: str = "joint_stem"
@@ -32,28 +32,35 @@ class JointDensity(Stage):
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         kernels = KernelSet.load(context.out / self.needs[0])
         test, network = thin(kernels.test, MOST), thin(kernels.test_network, MOST)
-        table = [{"prior": "(the kernels)", "channel_correlation": channel_correlation(test)}]
+        table: list[Row] = [{"prior": "(the kernels)", "channel_correlation": channel_correlation(test)}]
         draws = {"stems of held-out networks": test}
         for joint, single in zip(self.needs[1::2], self.needs[2::2], strict=True):
             family = read_done(context.out / joint)["family"]
             priors = [load_prior(context.out / need / PRIOR) for need in (joint, single)]
             together, apart = score(priors[0], test)[0], channelwise_log_prob(priors[1], test)
-            samples = [draw_stems(prior, 2000, test.shape[1]) for prior in priors]
-            draws |= {f"{family}, jointly": samples[0], f"{family}, by channel": samples[1]}
-            for label, values, drawn in (("jointly", together, samples[0]), ("by channel", apart, samples[1])):
-                row = {"prior": f"{family}, {label}", "channel_correlation": channel_correlation(drawn)}
-                row |= {"log_prob": round(values.mean().item(), 3), "over_by_channel": ""}
-                row |= {"over_by_channel_error": "", "over_by_channel_median": "", "kernels": len(values)}
-                if label == "jointly":
-                    row["over_by_channel"] = round((together - apart).mean().item(), 3)
-                    row["over_by_channel_error"] = round(clustered_error(together - apart, network), 3)
-                    row["over_by_channel_median"] = round((together - apart).median().item(), 3)
-                table.append(row)
+            names = (f"{family}, jointly", f"{family}, by channel")
+            for name, prior, values in zip(names, priors, (together, apart), strict=True):
+                draws[name] = draw_stems(prior, 2000, test.shape[1])
+                row: Row = {"prior": name, "channel_correlation": channel_correlation(draws[name])}
+                over = values - apart if name == names[0] else torch.empty(0)
+                table.append(row | {"log_prob": round(values.mean().item(), 3)} | _lead(over, network))
+                table[-1]["kernels"] = len(values)
         table[0] |= {key: "" for key in table[1] if key not in table[0]}
         write_table(folder / "record" / f"{self.name}.csv", table)
         plot_colour_kernels(draws, folder / "record" / f"{self.name}.png")
         print_table(table)
         return {"density": table}
+
+
+def _lead(over: Tensor, network: Tensor) -> Row:
+    """Summarises how far kernels' log p is over that by channel; empty where there is nothing to compare."""
+    if not len(over):
+        return dict.fromkeys(("over_by_channel", "over_by_channel_error", "over_by_channel_median"), "")
+    return {
+        "over_by_channel": round(over.mean().item(), 3),
+        "over_by_channel_error": round(clustered_error(over, network), 3),
+        "over_by_channel_median": round(over.median().item(), 3),
+    }
 
 
 @torch.no_grad()
@@ -69,7 +76,7 @@ def draw_stems(prior: Prior, n: int, channels: int) -> Tensor:
 
 
 def channel_correlation(kernels: Tensor) -> float:
-    """Returns the mean correlation between two channels of kernels ``(n, c, k, k)``: 1 where all are grey."""
+    """Returns the mean correlation between two channels of kernels ``(n, c, k, k)``, 1 if all are grey."""
     channels = kernels.transpose(0, 1).flatten(1)
     pairs = torch.corrcoef(channels)[torch.triu_indices(len(channels), len(channels), 1).unbind()]
     return round(pairs.mean().item(), 4)

@@ -1,37 +1,135 @@
-"""Confidence intervals of means over a few paired runs."""
+"""Statistics of paired runs: means, standard deviations, differences to a baseline, intervals and crossings.
+
+Runs of one seed differ in nothing but what is compared. Means and standard deviations are those of float32, as in the
+recorded tables, and are rounded to decimals.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from training.engine.records import Row
 
 
-def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Returns the mean of paired differences and the half width of its confidence interval by Student's t.
+def by_mark(rows: Sequence[Row], measure: str, marks: Sequence[float]) -> list[Row]:
+    """Turns rows with a list of values, one for each mark, into a row per run and mark."""
+    kept = [[key for key in row if key in ("init", "seed", "rate")] for row in rows]
+    return [
+        {key: row[key] for key in keys} | {"step": mark, measure: value}
+        for row, keys in zip(rows, kept, strict=True)
+        for mark, value in zip(marks, row[measure], strict=True)
+    ]
 
-    It is t · s / √n, with s the standard deviation of the n differences and t the quantile of n - 1 degrees of freedom
-    at (1 + level) / 2; NaN for a single difference.
+
+def curves(
+    rows: Sequence[Row], measure: str, by: str = "step", dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Returns the values ``(seeds, marks)`` of each initialisation, seeds and marks in rising order.
+
+    Args:
+        rows: A row per run and mark, with ``init`` and ``seed``.
+        measure: Column of the values.
+        by: Column of the marks.
+        dtype: Type of the values.
+
+    Raises:
+        ValueError: Two rows are of the same run and mark.
+    """
+    frame = pd.DataFrame(rows)
+    wide = frame.pivot(index="seed", columns=["init", by], values=measure)
+    return {init: torch.tensor(wide[init].to_numpy(), dtype=dtype) for init in frame["init"].unique()}
+
+
+def mean_sd(name: str, values: Tensor, digits: int = 3, sd: str = "") -> Row:
+    """Returns mean and standard deviation of values ``(n,)`` as columns; empty where they are not finite.
+
+    Args:
+        name: Column of the mean.
+        values: The values.
+        digits: Decimals.
+        sd: Column of the standard deviation; by default ``<name>_sd``.
+    """
+    spread = values.std().item() if len(values) > 1 else math.nan
+    return {name: shown(values.mean().item(), digits), sd or f"{name}_sd": shown(spread, digits)}
+
+
+def shown(value: float, digits: int) -> float | str:
+    """Rounds a value for a table; empty where it is not finite."""
+    return round(value, digits) if math.isfinite(value) else ""
+
+
+def comparison(
+    found: Mapping[str, Tensor],
+    measure: str,
+    by: str,
+    marks: Sequence[float],
+    baselines: Mapping[str, str],
+    ahead: bool = True,
+) -> list[Row]:
+    """Makes the table of a comparison: a row per initialisation and mark, with paired differences to the baselines.
+
+    Args:
+        found: Values ``(seeds, marks)`` by initialisation.
+        measure: Column of their mean over seeds; ``sd`` is that of their standard deviation.
+        by: Column of the marks.
+        marks: The marks.
+        baselines: By the end of a column's name, such as ``kaiming`` in ``over_kaiming`` and ``ahead_of_kaiming``, the
+            initialisation to compare with; those that were not run are left out.
+        ahead: Whether to count the seeds that are ahead.
+    """
+    table = []
+    for init, values in found.items():
+        for column, mark in enumerate(marks):
+            row: Row = {"init": init, by: mark, **mean_sd(measure, values[:, column], sd="sd")}
+            for label, baseline in baselines.items():
+                if baseline in found:
+                    over = values[:, column] - found[baseline][:, column]
+                    row |= mean_sd(f"over_{label}", over)
+                    row |= {f"ahead_of_{label}": number_ahead(over)} if ahead else {}
+            table.append(row | {"seeds": len(values)})
+    return table
+
+
+def number_ahead(differences: Tensor) -> int:
+    """Returns how many paired differences are above 0."""
+    return int((differences > 0).sum())
+
+
+def half_width(differences: Tensor, level: float = 0.95) -> float:
+    """Returns the half width t · s / √n of the confidence interval of a mean of paired differences by Student's t.
+
+    s is the standard deviation of the n differences, and t the quantile of n - 1 degrees of freedom at (1 + level) / 2;
+    NaN for a single difference.
     """
     n = len(differences)
-    mean = sum(differences) / n
     if n == 1:
-        return mean, math.nan
-    sd = math.sqrt(sum((difference - mean) ** 2 for difference in differences) / (n - 1))
-    return mean, t_bound(n - 1, level) * sd / math.sqrt(n)
+        return math.nan
+    quantile = float(stats.t.ppf((1 + level) / 2, n - 1))
+    return quantile * differences.double().std().item() / math.sqrt(n)
 
 
-def t_bound(degrees: int, level: float = 0.95) -> float:
-    """Returns the t with P(|T| ≤ t) = level for whole degrees of freedom, by bisection of the closed form."""
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _within(angle, degrees) < level else (low, angle)
-    return math.sqrt(degrees) * math.tan(low)
+def first_crossing(steps: Sequence[float], values: Sequence[float], level: float) -> float:
+    """Returns the step at which a curve first reaches a level, by linear interpolation between its points.
+
+    If the first point is at the level already, it is that step, an upper bound; NaN if no point is.
+    """
+    before: tuple[float, float] | None = None
+    for step, value in zip(steps, values, strict=True):
+        if value >= level:
+            if before is None or not math.isfinite(before[1]):
+                return float(step)
+            return before[0] + (level - before[1]) / (value - before[1]) * (step - before[0])
+        before = (step, value)
+    return math.nan
 
 
-def _within(angle: float, degrees: int) -> float:
-    """Returns P(|T| ≤ √ν · tan(angle)) (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4)."""
-    odd = degrees % 2
-    term, total = math.cos(angle) ** odd, 0.0
-    for power in range(odd, degrees - 1, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * (power + 1) / (power + 2)
-    return (2 / math.pi) * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+def best_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns by initialisation the rate of the highest mean accuracy after the last step; of equal ones the lowest."""
+    last = pd.DataFrame([{"init": row["init"], "rate": row["rate"], "value": row["accuracy"][-1]} for row in rows])
+    means = last.groupby(["init", "rate"], sort=True)["value"].mean()  # rates rise, and idxmax takes the first
+    return {init: float(means[init].idxmax()) for init in last["init"].unique()}

@@ -76,7 +76,7 @@ def _few_labels() -> dict[str, Any]:
     return _bayes() | {
         "warm": results.by(results.read("fig2a_mnist"), *columns),
         "cold": results.by(results.read("fig2a_mnist_cold"), *columns),
-        "paper": FEW_LABELS,
+        "paper": FEW_LABELS["mnist"],
     }
 
 

@@ -4,6 +4,10 @@ import difflib
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import Any
+
+Fields = dict[str, Any]
+"""Fields of a stage by name."""
 
 
 def names() -> list[str]:

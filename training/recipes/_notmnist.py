@@ -1,6 +1,7 @@
 """What the notMNIST recipes share: the source networks at the size of a CPU, and the stages of one kernel size."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from training.engine.stage import Stage
 from training.experiments.density import Density
@@ -11,9 +12,10 @@ from training.fits.mixture import FitMixture
 from training.fits.vae import FitVAE
 from training.kernels.collect import Kernels
 from training.kernels.sources import Sources
+from training.recipes import Fields
 
 FOLDER = "notmnist"
-PLAIN = {  # the control: the best of 5 to 10 full-covariance Gaussians
+PLAIN: Fields = {  # the control: the best of 5 to 10 full-covariance Gaussians
     "components": (5, 6, 7, 8, 9, 10),
     "shrinkages": (3.0, 10.0, 30.0, 100.0),
     "scales": (1.0,),
@@ -33,7 +35,7 @@ def sources(smoke: bool) -> Sources:
     return Sources(filters=(32, 64), networks=128, epochs=20, batch_size=16, lr=3e-3, precision="bfloat16")
 
 
-def stages(size: str, layer: str, mixture: FitMixture, trained: dict[str, Fit], smoke: bool) -> dict[str, Stage]:
+def stages(size: str, layer: str, mixture: FitMixture, trained: Mapping[str, Fit], smoke: bool) -> dict[str, Stage]:
     """The stages of one kernel size: sources, kernels, the families fitted to them and their comparison.
 
     Of the 128 networks 16 are held out for the test and 12 for model selection.
@@ -46,7 +48,7 @@ def stages(size: str, layer: str, mixture: FitMixture, trained: dict[str, Fit], 
         smoke: Whether to shrink everything.
     """
     kernels = f"kernels_{size}"
-    few = {"components": (2,), "shrinkages": (100.0,)} if smoke else {}
+    few: Fields = {"components": (2,), "shrinkages": (100.0,)} if smoke else {}
     fits = {
         f"gaussian_{size}": FitGaussian((kernels,), f"notmnist-{size}-gaussian"),
         f"mixture_{size}": FitMixture((kernels,), f"notmnist-{size}-mixture", **PLAIN | few),
@@ -65,5 +67,5 @@ def stages(size: str, layer: str, mixture: FitMixture, trained: dict[str, Fit], 
 
 def paper_vae(size: str, latent_dim: int, epochs: int) -> FitVAE:
     """The paper's VAE, which sees raw kernels."""
-    settings = {"network": "paper", "latent_dim": latent_dim, "whiten": False, "min_scale": 1e-3}
+    settings: Fields = {"network": "paper", "latent_dim": latent_dim, "whiten": False, "min_scale": 1e-3}
     return FitVAE((f"kernels_{size}",), f"notmnist-{size}-h1", epochs=epochs, **settings)

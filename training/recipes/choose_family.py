@@ -2,10 +2,10 @@
 
     python -m training run choose_family --data-root DATA --workers 2 --record
 
-Expected: the paper compares its VAE with learned kernels only (Section 4.3), which are ahead of it.
-Found: ``training/results/choose_family.csv``, each seed in ``choose_family_runs.csv``; beside it the density of
-each family in ``density_notmnist_7x7.csv`` and ``density_notmnist_5x5.csv``.
-Departures: the last 10,000 training images stand in for the test images, so that none of these is looked at.
+Expected: the paper compares its VAE with learned kernels only (Section 4.3), which train faster.
+Found: ``training/results/choose_family.csv``, each seed in ``choose_family_runs.csv``; the density of each family is in
+``density_notmnist_7x7.csv`` and ``density_notmnist_5x5.csv``.
+Departures: the last 10,000 training images replace the test images, so that no test image is used for the choice.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from training.experiments.converge import Converge
 from training.recipes import _notmnist, prior_notmnist_5x5, prior_notmnist_7x7
 
 FOLDER = _notmnist.FOLDER
-FAMILIES = {
+STAGES = {  # stages of the fits, without the kernel size, by the name of the family in the tables
     "Gaussian prior": "gaussian",
     "mixture": "mixture",
     "scale mixture": "scale_mixture",
@@ -30,16 +30,16 @@ FAMILIES = {
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    return converge(smoke, FAMILIES, "choose_family", first_seed=100, hold_out=10_000, marks=(25, 120))
+    return converge(smoke, STAGES, "choose_family", first_seed=100, hold_out=10_000, marks=(25, 120))
 
 
 def converge(smoke: bool, families: dict[str, str], name: str, **settings: Any) -> dict[str, Stage]:
-    """The stages of the priors that ``families`` names, by what they are called, and the training from each."""
+    """Returns the stages of the priors in ``families``, by their names in the table, and the training from each."""
     before = {**prior_notmnist_7x7.stages(smoke), **prior_notmnist_5x5.stages(smoke)}
     kernels = ("kernels_7x7", "kernels_5x5")
     fits = [f"{family}_{size}" for family in families.values() for size in ("7x7", "5x5")]
     small = {"seeds": 1, "filters": (4, 4), "marks": (2, 4)} if smoke else {}
     if smoke and "hold_out" in settings:
         small["hold_out"] = 100
-    stage = Converge((*kernels, *fits), tuple(families), name, **settings | small)
+    stage = Converge((*kernels, *fits), families=tuple(families), name=name, **settings | small)
     return {need: before[need] for need in ("sources", *kernels, *dict.fromkeys(fits))} | {name: stage}

@@ -2,8 +2,8 @@
 
     python -m training run decoding --data-root DATA --record
 
-Expected: at most 10 times kaiming_normal_ for the bundled family, and 60 % of the peak for the paper's decoder, which
-is all matrix products.
+Expected: at most 10 times kaiming_normal_ for the bundled family. For the paper's decoder, which consists of matrix
+products, 60 % of the peak.
 Found: ``training/results/decoding.csv``; run it on an idle machine.
 """
 

@@ -2,10 +2,10 @@
 
     python -m training run fig7 --data-root DATA --workers 2 --record
 
-Expected: with dwp samples are digits after some 200 steps, with Xavier later (Appendix E; a picture only).
+Expected: with dwp, samples are digits after some 200 steps, with Xavier later (Appendix E; a picture only).
 Found: ``training/results/fig7.png``, of the first seed.
-Departures: those of ``fig4a``, whose runs these are; means of p(x|z), the latents the same in all panels; no row from
-learned kernels.
+Departures: those of ``fig4a``, from whose runs this is made; means of p(x|z), with the same latents in all panels; no
+row from learned kernels.
 """
 
 from training.engine.stage import Stage
@@ -16,5 +16,5 @@ FOLDER = fig4a.FOLDER
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """The runs of Fig. 4(a), reused where they are finished, and the picture."""
+    """Returns the runs of Fig. 4(a), reused if they are finished, and the picture."""
     return {"vae_converge": fig4a.runs(smoke), "fig7": SampleGrid(("vae_converge",), "fig7")}

@@ -2,16 +2,18 @@
 
     python -m training run inference_step --record
 
-Expected: at most 2.5 times with the dense VAEs on a CPU, and memory that the number of kernels looked at bounds.
+Expected: at most 2.5 times with the dense VAEs on a CPU, and memory that is bounded by the number
+of kernels that a step looks at.
 Found: ``training/results/inference_step.csv``; run it on an idle machine.
 """
 
 from training.engine.stage import Stage
 from training.experiments.costs import InferenceStep
+from training.recipes import Fields
 
 FOLDER = "benchmarks"
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    small = {"filters": (4, 4), "kernels": (0, 8), "repeats": 2} if smoke else {}
+    small: Fields = {"filters": (4, 4), "kernels": (0, 8), "repeats": 2} if smoke else {}
     return {"inference_step": InferenceStep(**small)}

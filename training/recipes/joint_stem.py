@@ -13,24 +13,31 @@ from training.fits.gaussian import FitGaussian
 from training.fits.mixture import FitMixture
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
+from training.recipes import Fields
 
 FOLDER = "cifar10"
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """Sources, kernels both ways, fits both ways and their comparison."""
-    size = {"filters": (16, 4), "networks": 10, "epochs": 1} if smoke else {"filters": (64, 16), "networks": 32}
-    held_out = {"layer": "features.conv1", "validation_networks": 2 if smoke else 4, "test_networks": 2 if smoke else 5}
-    grid = {"components": (2,), "shrinkages": (100.0,)} if smoke else {"components": (1, 2, 4, 8, 16)}
-    scales = {"scales": (0.5, 0.7, 1.0, 1.4)}
-    made = {
-        "sources": Sources(data="cifar10", batch_size=32, lr=3e-3, precision="bfloat16", **{"epochs": 2} | size),
+    size: Fields = {"filters": (64, 16), "networks": 32, "epochs": 2}
+    if smoke:
+        size = {"filters": (16, 4), "networks": 10, "epochs": 1}
+    held_out: Fields = {
+        "layer": "features.conv1",
+        "validation_networks": 2 if smoke else 4,
+        "test_networks": 2 if smoke else 5,
+    }
+    grid: Fields = {"components": (2,), "shrinkages": (100.0,)} if smoke else {"components": (1, 2, 4, 8, 16)}
+    grid["scales"] = (0.5, 0.7, 1.0, 1.4)
+    made: dict[str, Stage] = {
+        "sources": Sources(data="cifar10", batch_size=32, lr=3e-3, precision="bfloat16", **size),
         "kernels_joint": JointKernels(**held_out),
         "kernels_single": Kernels(**held_out),
         "gaussian_joint": FitGaussian(("kernels_joint",), "stem-gaussian"),
         "gaussian_single": FitGaussian(("kernels_single",), "channel-gaussian"),
-        "mixture_joint": FitMixture(("kernels_joint",), "stem-mixture", **scales, **grid),
-        "mixture_single": FitMixture(("kernels_single",), "channel-mixture", **scales, **grid),
+        "mixture_joint": FitMixture(("kernels_joint",), "stem-mixture", **grid),
+        "mixture_single": FitMixture(("kernels_single",), "channel-mixture", **grid),
     }
     fits = ("gaussian_joint", "gaussian_single", "mixture_joint", "mixture_single")
     return made | {"joint_stem": JointDensity(("kernels_joint", *fits))}

@@ -15,7 +15,7 @@ from training.fits.chain import FitChain
 from training.fits.flow import FitFlow
 from training.fits.mixture import STRENGTHS, FitMixture
 from training.fits.vae import FitVAE
-from training.recipes import _notmnist
+from training.recipes import Fields, _notmnist
 
 FOLDER = _notmnist.FOLDER
 PRIORS = {"notmnist-5x5": "scale_mixture_5x5", "notmnist-5x5-vae": "vae_5x5", "notmnist-5x5-h1": "h1_5x5"}
@@ -25,12 +25,13 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
     """Sources, kernels, fits and their comparison."""
     kernels = ("kernels_5x5",)
     mixture = FitMixture(kernels, "notmnist-5x5", components=(16, 24), shrinkages=(30.0,), scales=STRENGTHS, restarts=6)
-    latent = {"importance_samples": 8, "batch_size": 256, "epochs": 2 if smoke else 120}
-    short = {"batch_size": 256, "epochs": 2 if smoke else 10}
+    latent: Fields = {"importance_samples": 8, "batch_size": 256, "epochs": 2 if smoke else 120}
+    short: Fields = {"batch_size": 256, "epochs": 2 if smoke else 10}
+    chain: Fields = latent | {"epochs": 2 if smoke else 30}
     trained = {
         "flow_5x5": FitFlow(kernels, "notmnist-5x5-flow", **short),
         "autoregressive_5x5": FitAutoregressive(kernels, "notmnist-5x5-autoregressive", lr=3e-3, **short),
-        "chain_5x5": FitChain(kernels, "notmnist-5x5-chain", **latent | {"epochs": 2 if smoke else 30}),
+        "chain_5x5": FitChain(kernels, "notmnist-5x5-chain", **chain),
         "vae_5x5": FitVAE(kernels, "notmnist-5x5-vae", **latent),
         "h1_5x5": _notmnist.paper_vae("5x5", latent_dim=4, epochs=2 if smoke else 24),
     }

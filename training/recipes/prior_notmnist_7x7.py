@@ -18,7 +18,7 @@ from training.fits.chain import FitChain
 from training.fits.flow import FitFlow
 from training.fits.mixture import STRENGTHS, FitMixture
 from training.fits.vae import FitVAE
-from training.recipes import _notmnist
+from training.recipes import Fields, _notmnist
 
 FOLDER = _notmnist.FOLDER
 PRIORS = {"notmnist-7x7": "scale_mixture_7x7", "notmnist-7x7-vae": "vae_7x7", "notmnist-7x7-h1": "h1_7x7"}
@@ -35,8 +35,8 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
         scales=STRENGTHS,
         restarts=24,
     )
-    latent = {"dropout": 0.2, "importance_samples": 8, "lr": 3e-3, "epochs": 5 if smoke else 600}
-    short = {"lr": 3e-3, "dropout": 0.4, "epochs": 2 if smoke else 60}
+    latent: Fields = {"dropout": 0.2, "importance_samples": 8, "lr": 3e-3, "epochs": 5 if smoke else 600}
+    short: Fields = {"lr": 3e-3, "dropout": 0.4, "epochs": 2 if smoke else 60}
     trained = {
         "flow_7x7": FitFlow(kernels, "notmnist-7x7-flow", jitter=0.1, epochs=2 if smoke else 300),
         "autoregressive_7x7": FitAutoregressive(kernels, "notmnist-7x7-autoregressive", **short),

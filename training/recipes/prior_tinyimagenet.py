@@ -16,8 +16,6 @@ three others, all with normalisation layers, which bear an l2 of 1e-4, where the
 that begin at a tenth of their usual scale: so short a training would leave them as the noise they began with.
 """
 
-from typing import Any
-
 from training.engine.stage import Stage
 from training.fits.by_depth import FitByDepth
 from training.fits.gaussian import FitGaussian
@@ -25,10 +23,11 @@ from training.fits.mixture import STRENGTHS, FitMixture
 from training.images.own import short_name
 from training.kernels.collect import JointKernels, Kernels
 from training.kernels.sources import Sources
+from training.recipes import Fields
 
 FOLDER = "tinyimagenet"
 DATA = "tinyimagenet32-a"
-SOURCES: dict[str, dict[str, Any]] = {  # what fits two cores
+SOURCES: dict[str, Fields] = {  # what fits two cores
     "convmixer": {"network": "convmixer", "filters": (48,), "networks": 5, "epochs": 2},
     "resnet": {"network": "resnet-7x7-stem", "filters": (16, 32, 64), "networks": 4, "epochs": 2},
     "cifar": {"network": "cifar-source", "filters": (32, 64, 64, 128), "networks": 12, "epochs": 2},
@@ -44,7 +43,7 @@ PRIORS = {  # those that are bundled, and the stages that make them
     "tinyimagenet-dw7x7": "by_depth_dw7x7",
     "tinyimagenet-stem-7x7": "mixture_stem_7x7",
 }
-LAYERS = {  # by kind of kernel: the source networks, and their layers in order
+SOURCE_LAYERS = {  # by kind of kernel: the source networks, and their layers in order
     "5x5": ("cifar", tuple(f"features.conv{i}" for i in (2, 3, 4))),
     "dw7x7": ("convmixer", tuple(f"body.{i}.depthwise" for i in range(8))),
     "3x3": ("resnet", tuple(f"body.{i}.conv{j}" for i in range(3) for j in (1, 2))),
@@ -64,7 +63,7 @@ def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
     for kind in SOURCES:
         made[f"sources_{kind}"] = _sources(kind, smoke, data)
         made |= _kernels(kind)
-    grid: dict[str, Any] = {
+    grid: Fields = {
         "components": (1, 2, 4, 8),
         "shrinkages": (10.0, 100.0, 1000.0),
         "scales": STRENGTHS,
@@ -72,7 +71,7 @@ def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
     }
     if smoke:
         grid |= {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
-    for kind, (_, layers) in LAYERS.items():
+    for kind, (_, layers) in SOURCE_LAYERS.items():
         needs = tuple(f"kernels_{kind}_{i}" for i in range(1, len(layers) + 1))
         depths = tuple(i / len(layers) for i in range(1, len(layers) + 1))  # the stem before them has depth 0
         reaches = (0, 1, 2, 4, 8) if kind.startswith("dw") else (0,)  # a depthwise layer has few kernels
@@ -85,13 +84,13 @@ def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
 
 
 def _sources(kind: str, smoke: bool, data: str) -> Sources:
-    common: dict[str, Any] = {"data": data, "batch_size": 64, "lr": 3e-3, "l2": 1e-4, "init_scale": 0.1}
+    common: Fields = {"data": data, "batch_size": 64, "lr": 3e-3, "l2": 1e-4, "init_scale": 0.1}
     small = {"networks": 4, "epochs": 1, "filters": SMALL[kind]} if smoke else {}
     return Sources(**common | SOURCES[kind] | small)
 
 
 def _kernels(source: str) -> dict[str, Stage]:
-    common: dict[str, Any] = {
+    common: Fields = {
         "needs": (f"sources_{source}",),
         "validation_networks": 1,
         "test_networks": 1,
@@ -101,7 +100,7 @@ def _kernels(source: str) -> dict[str, Stage]:
     if source == "cifar":
         made["kernels_stem_7x7"] = JointKernels(layer="features.conv1", **common)
         made["kernels_7x7"] = Kernels(layer="features.conv1", **common)
-    for kind, (of, layers) in LAYERS.items():
+    for kind, (of, layers) in SOURCE_LAYERS.items():
         if of == source:
             made |= {f"kernels_{kind}_{i}": Kernels(layer=layer, **common) for i, layer in enumerate(layers, start=1)}
     return made

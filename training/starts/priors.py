@@ -1,21 +1,72 @@
-"""Bundled priors by name, as inputs of a stage."""
+"""Starts from priors: dwp, by :func:`dwp_init.apply_`, and its variants."""
 
 import itertools
-from typing import Any
+from collections.abc import Collection
+from functools import partial
+from typing import Any, Literal
 
-from dwp_init import load_prior
+import torch
+
+import dwp_init
 from dwp_init.registry import registry
 from dwp_init.sets import SETS
+from training.starts.base import Draw, Start, at_he_rms, enter
+from training.starts.controls import unit_variance_
+
+DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"
+DWP_CENTRED, DWP_LSUV, NOISE_OWN = "dwp, centred", "dwp, LSUV", "white noise, prior's scale"
 
 
-def bundled_digests(*names: str) -> dict[str, Any]:
-    """Returns the digests of bundled priors by name, those of a set each; ValueError if one is unknown."""
-    members = [[like for _, like in SETS[name]] if name in SETS else [name] for name in names]
+def bundled_digests(*names: str) -> dict[str, dict[str, str]]:
+    """Returns the digests of bundled priors by name, and those of each prior of a bundled set.
+
+    Raises:
+        ValueError: A name is not that of a bundled prior or set.
+    """
+    members = ([str(like) for _, like in SETS[name]] if name in SETS else [name] for name in names)
     return {name: _digests(name) for name in itertools.chain.from_iterable(members)}
 
 
 def _digests(name: str) -> dict[str, str]:
-    load_prior(name)
+    dwp_init.load_prior(name)
     if name not in registry():
         raise ValueError(f"{name!r} is a folder; this stage takes bundled priors: {', '.join(registry())}")
-    return registry()[name]["sha256"]
+    digests: dict[str, str] = registry()[name]["sha256"]
+    return digests
+
+
+def from_priors(draw: Draw, scale: Literal["fan_in", "prior"] = "fan_in", orthogonal: bool = False) -> Collection[str]:
+    """Fills the layers that a prior fits by :func:`dwp_init.apply_`, each kernel independently unless orthogonal."""
+    chosen: dict[str, Any] = {"layers": list(draw.layers), "seed": draw.seed}
+    report = dwp_init.apply_(draw.network, list(draw.priors), scale=scale, orthogonal=orthogonal, **chosen)
+    return report.initialized
+
+
+@torch.no_grad()
+def centred(draw: Draw) -> Collection[str]:
+    """Fills as dwp does, then subtracts each kernel's mean and restores He's scale."""
+    filled = from_priors(draw)
+    for name in filled:
+        layer = draw.layers[name]
+        layer.weight.copy_(at_he_rms(layer, layer.weight - layer.weight.mean((2, 3), keepdim=True)))
+    return filled
+
+
+@torch.no_grad()
+def noise_of_own_scale(draw: Draw) -> Collection[str]:
+    """Fills with white noise of the root mean square that the priors' own draws have, layer by layer."""
+    filled = from_priors(draw, "prior")
+    for name in filled:
+        weight = draw.layers[name].weight
+        noise = torch.randn(weight.shape, generator=draw.generator(name))
+        weight.copy_(noise * (weight.square().mean().sqrt() / noise.square().mean().sqrt()))
+    return filled
+
+
+own_scale = partial(from_priors, scale="prior")
+enter(Start(DWP, "dwp", "#c0392b", ("priors",), from_priors))
+enter(Start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", ("priors",), own_scale))
+enter(Start(DWP_ORTHOGONAL, "dwp, orthogonal", "#e67e22", ("priors",), partial(from_priors, orthogonal=True)))
+enter(Start(DWP_CENTRED, "dwp, centred", "#f1948a", ("priors",), centred))
+enter(Start(DWP_LSUV, "dwp, LSUV", "#6e2c00", ("priors", "batch"), from_priors, unit_variance_))
+enter(Start(NOISE_OWN, "white noise, prior's scale", "#bdc3c7", ("priors",), noise_of_own_scale))

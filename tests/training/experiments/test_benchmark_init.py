@@ -6,20 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
-from training.experiments import benchmark_init
-from training.experiments.benchmark_init import BenchmarkInit, _Job
-from training.experiments.compare_inits import best_rates, summary
-from training.experiments.paired import paired_interval, t_bound
+from training.experiments.benchmark_init import BenchmarkInit
+from training.experiments.compare_inits import benchmark_table
+from training.experiments.paired import best_rates
 from training.images.augment import moved
 from training.images.sets import Images
-from training.kernels.kernelset import KernelSet
 from training.networks.loop import Step
-from training.starts.inits import FROM_LEARNED, FROM_PRIORS, INITS, LSUV, spatial_convolutions
+from training.starts.base import STARTS, needing, spatial_convolutions
+from training.starts.controls import LSUV
 
 ARMS = ("Kaiming", "white noise", "dwp")
 SMALL = BenchmarkInit(
@@ -50,21 +48,14 @@ def data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Images]:
     return data
 
 
-def _job(out: Path, **settings: Any) -> _Job:
-    return replace(SMALL, **settings)._job(Context(out=out))
+def _made(out: Path, **settings: Any) -> tuple[BenchmarkInit, Any]:
+    """A stage with other settings, and what it reads."""
+    stage = replace(SMALL, **settings)
+    return stage, stage.parts(Context(out=out))
 
 
 def _nothing(*_: object) -> None:
     pass
-
-
-def test_t_bounds_and_a_paired_interval() -> None:
-    known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 7: 2.3646, 8: 2.3060, 30: 2.0423, 101: 1.9837}
-    assert {degrees: round(t_bound(degrees), 4) for degrees in known} == known
-    assert t_bound(10, level=0.99) == pytest.approx(3.1693, abs=1e-4)
-    mean, half_width = paired_interval([1.0, 2.0, 6.0])  # s² = (4 + 1 + 9) / 2
-    assert (mean, half_width) == (3.0, pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4))
-    assert math.isnan(paired_interval([2.0])[1])
 
 
 def _row(init: str, seed: int, accuracy: list[float], rate: float = 0.1) -> dict[str, Any]:
@@ -78,7 +69,7 @@ def test_the_summary_pairs_seeds() -> None:
         *(_row("dwp", seed, accuracy) for seed, accuracy in enumerate([[20.0, 51.0, 49.0], [24.0, 73.0, 71.0]])),
         *(_row("Xavier", seed, accuracy) for seed, accuracy in enumerate([[9.0, 12.0, 15.0], [9.0, 12.0, 17.0]])),
     ]
-    table = {(row["init"], row["step"]): row for row in summary(rows, (10, 20, 40))}
+    table = {(row["init"], row["step"]): row for row in benchmark_table(rows, (10, 20, 40))}
     first, last = table["dwp", 10], table["dwp", 40]
     assert (first["accuracy"], first["sd"], first["seeds"]) == (22.0, round(math.sqrt(8), 3), 2)
     half_width = 12.7062 * math.sqrt(18) / math.sqrt(2)  # differences 10 and 4
@@ -91,21 +82,13 @@ def test_the_summary_pairs_seeds() -> None:
 
 
 def test_one_seed_has_no_spread() -> None:
-    (row,) = summary([_row("Kaiming", 0, [10.0])], (5,))
+    (row,) = benchmark_table([_row("Kaiming", 0, [10.0])], (5,))
     assert row["sd"] == row["over_kaiming_95"] == ""
 
 
-def test_the_rate_of_the_best_mean_is_taken() -> None:
-    found = {0.1: [[9.0, 4.0], [9.0, 4.0]], 0.01: [[0.0, 5.0], [0.0, 3.5]], 0.001: [[0.0, 9.0], [0.0, 0.0]]}
-    rows = [_row("dwp", seed, curve, rate) for rate, curves in found.items() for seed, curve in enumerate(curves)]
-    assert best_rates(rows) == {"dwp": 0.001}
-    equal = [_row("dwp", 0, [1.0], rate) for rate in (0.1, 0.01, 0.5)]
-    assert best_rates(equal) == {"dwp": 0.01}
-
-
 def test_only_spatial_kernels_differ_between_the_runs_of_a_seed(tmp_path: Path) -> None:
-    job = _job(tmp_path)
-    networks = [job.network(init, 5).state_dict() for init in ARMS]
+    stage, parts = _made(tmp_path)
+    networks = [stage.untrained(parts, init, 5).state_dict() for init in ARMS]
     for name, value in networks[0].items():
         same = all(torch.equal(value, other[name]) for other in networks[1:])
         assert same == (not name.endswith(("depthwise.weight", "stem.0.weight")))
@@ -113,12 +96,11 @@ def test_only_spatial_kernels_differ_between_the_runs_of_a_seed(tmp_path: Path) 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_frozen_convolutions_stay(tmp_path: Path, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    network = _Job.network
-    monkeypatch.setattr(_Job, "network", lambda job, init, seed: made.append(network(job, init, seed)) or made[-1])
-    job = _job(tmp_path, frozen=frozen)
-    job.train(("Kaiming", 0, 0.1, False), _nothing)
-    before, after = network(job, "Kaiming", 0), made[0]
+    made, untrained = [], BenchmarkInit.untrained
+    monkeypatch.setattr(BenchmarkInit, "untrained", lambda *given: made.append(untrained(*given)) or made[-1])
+    stage, parts = _made(tmp_path, frozen=frozen)
+    stage.train_one(parts, ("Kaiming", 0, 0.1, False), _nothing)
+    before, after = untrained(stage, parts, "Kaiming", 0), made[0]
     spatial = spatial_convolutions(after)
     for name, value in before.named_parameters():
         fixed = frozen and name.rpartition(".")[0] in spatial
@@ -126,20 +108,20 @@ def test_frozen_convolutions_stay(tmp_path: Path, frozen: bool, monkeypatch: pyt
 
 
 def test_runs_are_reproducible_and_tell_how_they_began(tmp_path: Path) -> None:
-    job, steps = _job(tmp_path), []
-    row = job.train(("dwp", 3, 0.01, False), steps.append)
-    assert row == job.train(("dwp", 3, 0.01, False), _nothing) and sum(steps) == 3
+    (stage, parts), steps = _made(tmp_path), []
+    (row,), again = (stage.train_one(parts, ("dwp", 3, 0.01, False), steps.append) for _ in range(2))
+    assert again == [row] and sum(steps) == 6
     assert [row[key] for key in ("init", "seed", "rate", "choosing")] == ["dwp", 3, 0.01, False]
     assert len(row["accuracy"]) == 2 and 1 <= row["channel_rank"] <= 4 and 0 < row["scale_min"] <= row["scale_max"]
-    choosing = job.train(("dwp", 3, 0.01, True), _nothing)
+    (choosing,) = stage.train_one(parts, ("dwp", 3, 0.01, True), _nothing)
     assert len(choosing["accuracy"]) == 1 and "channel_rank" not in choosing
 
 
 def test_rates_are_chosen_on_images_that_are_never_trained_on(tmp_path: Path, data: dict[str, Images]) -> None:
-    job = _job(tmp_path)
+    parts = _made(tmp_path)[1]
     images, test = data["train"].images / 255, data["test"].images / 255
-    assert torch.equal(job.train_data[0], images[:40]) and torch.equal(job.held_out[0], images[40:])
-    assert torch.equal(job.test[0], test) and torch.equal(job.held_out[1], data["train"].labels[40:])
+    assert torch.equal(parts.train[0], images[:40]) and torch.equal(parts.held_out[0], images[40:])
+    assert torch.equal(parts.test[0], test) and torch.equal(parts.held_out[1], data["train"].labels[40:])
     rates = []
     for seed in (1, 2):
         data["test"] = _images(20, seed)
@@ -149,20 +131,21 @@ def test_rates_are_chosen_on_images_that_are_never_trained_on(tmp_path: Path, da
 
 
 def test_each_image_is_seen_once_a_pass(tmp_path: Path) -> None:
-    batches = _job(tmp_path, marks=(10,))._batches(0)
+    stage, parts = _made(tmp_path, marks=(10,))
+    batches = stage.batches(parts, 0)
     assert batches.shape == (10, 8, 4)
     for part in batches[..., 0].flatten().split(40):
         assert torch.equal(part.sort().values, torch.arange(40))
-    assert not torch.equal(batches, _job(tmp_path, marks=(10,))._batches(1))
+    assert not torch.equal(batches, stage.batches(parts, 1))
 
 
 def test_few_labels_are_as_many_of_every_class(tmp_path: Path) -> None:
-    job = _job(tmp_path, labels=6)
-    places, labels = job.places(0), job.train_data[1]
+    stage, parts = _made(tmp_path, labels=6)
+    places, labels = stage.places(parts, 0), parts.train[1]
     assert len(set(places.tolist())) == 6 and labels[places].bincount().tolist() == [3, 3]
-    assert not torch.equal(places, job.places(1))
-    assert set(job._batches(0)[..., 0].flatten().tolist()) == set(places.tolist())
-    assert job._batches(0).shape == (3, 6, 4)  # a batch is no larger than the set
+    assert not torch.equal(places, stage.places(parts, 1))
+    assert set(stage.batches(parts, 0)[..., 0].flatten().tolist()) == set(places.tolist())
+    assert stage.batches(parts, 0).shape == (3, 6, 4)  # a batch is no larger than the set
 
 
 def test_images_are_shifted_and_flipped() -> None:
@@ -176,36 +159,32 @@ def test_images_are_shifted_and_flipped() -> None:
     assert torch.equal(found[1, :, :, 2:], images[1, :, :, :-2]) and not found[1, :, :, :2].any()
 
 
-def test_augmentation_is_off_unless_asked_for(tmp_path: Path) -> None:
-    plain, shifted = _job(tmp_path), _job(tmp_path, augment=True)
-    batch = plain._batches(0)[0]
-    images, labels = plain._look_up(batch)
-    assert torch.equal(images, plain.train_data[0][batch[:, 0]]) and torch.equal(labels, batch[:, 0] % 2)
-    assert not torch.equal(shifted._look_up(batch)[0], images)
+def test_augmentation_is_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(
+        "training.experiments.benchmark_init.moved", lambda images, *moves: calls.append(1) or moved(images, *moves)
+    )
+    rows = []
+    for augment in (False, True):
+        stage, parts = _made(tmp_path, augment=augment)
+        rows += stage.train_one(parts, ("Kaiming", 0, 0.1, True), _nothing)
+        assert len(calls) == 3 * augment
+    assert rows[0]["rate"] == rows[1]["rate"]
 
 
 def test_the_rate_decays_linearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     call = Step.__call__
     monkeypatch.setattr(Step, "__call__", lambda step, batch, lr: rates.append(lr) or call(step, batch, lr))
-    _job(tmp_path).train(("Kaiming", 0, 0.3, True), _nothing)
+    stage, parts = _made(tmp_path)
+    stage.train_one(parts, ("Kaiming", 0, 0.3, True), _nothing)
     assert rates == pytest.approx([0.3, 0.2, 0.1])
 
 
-def test_an_interrupted_stage_trains_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = run_stages({"b": SMALL}, Context(out=tmp_path))["b"]
-    table, rows = read_done(folder)["table"], read_metrics(folder)
-    assert [row["choosing"] for row in rows] == [True] * 6 + [False] * 6
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    train, trained = _Job.train, []
-    monkeypatch.setattr(_Job, "train", lambda job, run, progress: trained.append(run) or train(job, run, progress))
-    for kept in (4, 9):
-        trained.clear()
-        (folder / "done.json").unlink()
-        (folder / "metrics.jsonl").write_text("".join(lines[:kept]) + lines[kept][:20])
-        run_stages({"b": SMALL}, Context(out=tmp_path))
-        assert read_done(folder)["table"] == table and len(trained) == len(rows) - kept
-        assert read_metrics(folder) == rows
+@pytest.mark.parametrize("kept", [4, 9])
+def test_an_interrupted_stage_trains_what_is_missing(tmp_path: Path, resumed: Any, kept: int) -> None:
+    first, then = resumed(SMALL, kept)
+    assert [choosing for *_, choosing in first] == [True] * 6 + [False] * 6 and then == first[kept:]
 
 
 def test_workers_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,34 +227,25 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 
 def test_every_initialisation_that_can_be_made_is_compared_by_default() -> None:
     stage = BenchmarkInit()
-    assert stage.arms == tuple(init for init in INITS if init not in FROM_PRIORS + FROM_LEARNED)
+    assert stage.arms == tuple(init for init in STARTS if init not in needing("priors", "learned"))
     assert LSUV in stage.arms
-    assert set(replace(stage, priors=("notmnist-7x7",)).arms) - set(stage.arms) == set(FROM_PRIORS)
-    assert set(replace(stage, needs=("kernels",)).arms) - set(stage.arms) == set(FROM_LEARNED)
-    assert set(benchmark_init.plot_benchmark.__globals__["COLOURS"]) == set(INITS)
+    assert set(replace(stage, priors=("notmnist-7x7",)).arms) - set(stage.arms) == set(needing("priors"))
+    assert set(replace(stage, needs=("kernels",)).arms) - set(stage.arms) == set(needing("learned"))
 
 
-def test_learned_kernels_come_from_stages_by_kind_size_and_depth(tmp_path: Path) -> None:
-    sets: dict[str, Tensor] = {name: torch.randn(20, 1, 7, 7) for name in ("first", "last")}
-    for name, kernels in sets.items():
-        (tmp_path / name).mkdir()
-        KernelSet(kernels, kernels.clone(), kernels.clone(), torch.zeros(20)).save(tmp_path / name)
+def test_learned_kernels_come_from_stages_by_kind_size_and_depth(tmp_path: Path, save_kernels: Any) -> None:
+    for place, name in enumerate(("first", "last")):
+        save_kernels(tmp_path / name, 7, n=20 + place)
     learned = {"needs": ("first", "last"), "kinds": ("depthwise",) * 2, "depths": (0.0, 1.0)}
-    job = _job(tmp_path, **learned, inits=("Kaiming", "learned kernels", "empirical Gaussian"))
-    assert job.learned.keys() == {("depthwise", 7)}
-    assert torch.equal(job.learned["depthwise", 7][1.0], sets["last"])
-    job.check()
-    with pytest.raises(ValueError, match=r"the model has .*depthwise 7×7 kernels, the learned ones are dense 7×7"):
-        _job(tmp_path, **learned | {"kinds": ("dense",) * 2}, inits=("Kaiming", "learned kernels")).check()
-    twice = learned | {"depths": (0.0, 0.0)}
-    with pytest.raises(ValueError, match=r"for each kind, .*; last has \(1, 7, 7\) depthwise ones at depth 0"):
-        _job(tmp_path, **twice)
+    stage, parts = _made(tmp_path, **learned, inits=("Kaiming", "learned kernels", "empirical Gaussian"))
+    assert parts.learned.keys() == {("depthwise", 7)} and len(parts.learned["depthwise", 7][1.0]) == 21
+    assert len(stage.run(tmp_path / "first", Context(tmp_path))["table"]) == 6
+    with pytest.raises(ValueError, match=r"has .*depthwise 7×7 kernels, the learned ones are dense 7×7"):
+        stage.untrained(_made(tmp_path, **learned | {"kinds": ("dense",) * 2})[1], "learned kernels", 0)
+    with pytest.raises(ValueError, match="last is the second stage with depthwise 7×7 kernels of depth 0"):
+        _made(tmp_path, **learned | {"depths": (0.0, 0.0)})
     with pytest.raises(ValueError, match=r"each kernels stage needs .* depth from 0 to 1; got .* depths=\(0.0, 1.5\)"):
-        replace(SMALL, **learned | {"depths": (0.0, 1.5)})._check()
-    colour = torch.randn(20, 3, 7, 7)
-    KernelSet(colour, colour.clone(), colour.clone(), torch.zeros(20)).save(tmp_path / "last")
-    with pytest.raises(ValueError, match=r"kernels of one channel are drawn, .*; last has \(3, 7, 7\) depthwise ones"):
-        _job(tmp_path, **learned)
+        replace(SMALL, **learned | {"depths": (0.0, 1.5)}).run(tmp_path, Context(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -286,20 +256,23 @@ def test_learned_kernels_come_from_stages_by_kind_size_and_depth(tmp_path: Path)
         ({"hold_out": 0}, "hold_out must be 1 or more; got 0"),
         ({"hold_out": 50}, "hold_out must leave some of 50 training images; got 50"),
         ({"marks": (3, 1)}, r"marks must be steps from 1 up, each once and in order; got \(3, 1\)"),
-        ({"precision": "float16"}, "precision is 'float32' or 'bfloat16'; got 'float16'"),
+        ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16'; got 'float16'"),
         ({"rates": ()}, r"rates must be positive learning rates, each once; got \(\)"),
         ({"rates": (0.1, 0.1)}, r"rates must be positive learning rates, each once; got \(0.1, 0.1\)"),
         ({"first_rate_seed": 1}, "the 1 seeds from first_rate_seed=1, .* others than the 2 from first_seed=0"),
-        ({"inits": ("dwp",)}, "inits must be different, and Kaiming among them; got dwp"),
-        ({"inits": ("Kaiming", "Kaiming")}, "inits must be different, .*; got Kaiming; Kaiming"),
-        ({"inits": ("Kaiming", "He")}, "init must be one of PyTorch default; .*; got 'He'"),
-        ({"priors": ()}, "'dwp' needs priors="),
-        ({"inits": ("Kaiming", "learned kernels")}, "'learned kernels' needs learned="),
+        ({"inits": ("dwp",)}, r"inits must contain Kaiming, .*; got \('dwp',\)"),
+        ({"inits": ("Kaiming", "Kaiming")}, "inits must be some of .*, each once; got Kaiming; Kaiming"),
+        ({"inits": ("Kaiming", "He")}, "inits must be some of PyTorch default; .*; got Kaiming; He"),
+        ({"priors": ()}, "dwp cannot be drawn from nothing: name priors="),
+        (
+            {"inits": ("Kaiming", "learned kernels")},
+            "learned kernels cannot be drawn from nothing: name kernels stages",
+        ),
         ({"kinds": ("dense",)}, r"each kernels stage needs its kind, dense or depthwise, .* kinds=\('dense',\)"),
         ({"network": "lenet"}, "unknown network 'lenet'; there are mnist, cifar"),
         ({"network": "vgg", "filters": (4, 4)}, "no layer can be initialised: none has 7×7 kernels"),
-        ({"labels": 5}, "labels must be a multiple of the 2 classes, up to 20 of each; got 5"),
-        ({"labels": 42}, "labels must be a multiple of the 2 classes, up to 20 of each; got 42"),
+        ({"labels": 5}, "a stratified set must have a multiple of 2 images, .* at most 20 of each class; got 5"),
+        ({"labels": 42}, "a stratified set must have a multiple of 2 images, .* at most 20 of each class; got 42"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_trained(
@@ -314,8 +287,9 @@ def test_bad_settings_are_refused_before_anything_is_trained(
 @pytest.mark.parametrize("frozen", [False, True])
 def test_recorded_steps_find_what_eager_ones_do(tmp_path: Path, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"frozen": frozen, "augment": True, "marks": (10, 20), "inits": ("Kaiming", "dwp")}
-    job = replace(SMALL, **settings)._job(Context(out=tmp_path, device=torch.device("cuda")))
-    recorded = job.train(("dwp", 0, 1e-2, False), _nothing)
+    stage = replace(SMALL, **settings)
+    parts = stage.parts(Context(out=tmp_path, device=torch.device("cuda")))
+    (recorded,) = stage.train_one(parts, ("dwp", 0, 1e-2, False), _nothing)
     monkeypatch.setattr("training.networks.loop.Step.eager_steps", 1000)
-    eager = job.train(("dwp", 0, 1e-2, False), _nothing)
+    (eager,) = stage.train_one(parts, ("dwp", 0, 1e-2, False), _nothing)
     assert recorded["accuracy"] == pytest.approx(eager["accuracy"], abs=10)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,25 @@ import torch
 
 from dwp_init import load_prior
 from training import bayes
+from training.engine import sweep
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.experiments import classify
-from training.experiments.classify import METRICS, Classify, Selection, _passes, summary
+from training.experiments.classify import ENSEMBLE_SCORES, Classify, Selection, average_splits, passes
 from training.experiments.few_labels import (
-    DWP,
+    DETERMINISTIC,
     DWP_FIXED,
+    DWP_PRIOR,
     FROM_DWP,
     FROM_XAVIER,
-    GAUSSIAN,
+    GAUSSIAN_PRIOR,
     LOG_UNIFORM,
     LOG_UNIFORM_AUTHORS,
     MIXTURE,
-    NONE,
     NORMAL,
     PRIORS,
-    STANDARD,
+    STANDARD_NORMAL,
     Experiment,
     LearnedPriors,
 )
@@ -38,8 +40,8 @@ from training.images.sets import Images
 
 SMALL = Classify(
     filters=(2, 3),
-    priors=(DWP, NONE),
-    from_xavier=(DWP, NONE),
+    priors=(DWP_PRIOR, DETERMINISTIC),
+    from_xavier=(DWP_PRIOR, DETERMINISTIC),
     sizes=(20,),
     splits=2,
     steps=4,
@@ -50,24 +52,18 @@ SMALL = Classify(
 )
 
 
-def _images(n: int, seed: int) -> Images:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (n, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    return Images(images, torch.arange(n) % 10, {"seed": seed})
-
-
 @pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Images]:
+def data(monkeypatch: pytest.MonkeyPatch, make_images: Callable[..., Images]) -> dict[tuple[str, str], Images]:
     """100 images to train with and 30 for the test in place of MNIST, others in place of notMNIST; may be replaced."""
-    data = {("mnist", "train"): _images(100, 0), ("mnist", "test"): _images(30, 1)}
-    data |= {("notmnist", "train"): _images(20, 2), ("notmnist", "test"): _images(20, 3)}
+    data = {("mnist", "train"): make_images(100, 0), ("mnist", "test"): make_images(30, 1)}
+    data |= {("notmnist", "train"): make_images(20, 2), ("notmnist", "test"): make_images(20, 3)}
     monkeypatch.setattr(Context, "images", lambda context, name, split: data[name, split])
     return data
 
 
 @pytest.fixture
 def experiment(data: Any, tmp_path: Path) -> Experiment:
-    return SMALL._experiment(Context(tmp_path))
+    return SMALL.experiment(Context(tmp_path))
 
 
 def run(stage: Classify, out: Path, **context: Any) -> list[dict[str, Any]]:
@@ -78,24 +74,24 @@ def run(stage: Classify, out: Path, **context: Any) -> list[dict[str, Any]]:
 
 def test_every_prior_has_its_term(experiment: Experiment) -> None:
     kinds = {
-        DWP: bayes.AuxiliaryKL,
+        DWP_PRIOR: bayes.AuxiliaryKL,
         DWP_FIXED: bayes.AuxiliaryKL,
         MIXTURE: bayes.MonteCarloKL,
-        GAUSSIAN: bayes.GaussianKL,
+        GAUSSIAN_PRIOR: bayes.GaussianKL,
         LOG_UNIFORM: bayes.LogUniformKL,
         LOG_UNIFORM_AUTHORS: bayes.TruncatedLogUniformKL,
-        STANDARD: bayes.NormalKL,
+        STANDARD_NORMAL: bayes.NormalKL,
         NORMAL: bayes.NormalKL,
     }
-    assert kinds.keys() | {NONE} == PRIORS.keys()
+    assert kinds.keys() | {DETERMINISTIC} == PRIORS.keys()
     for prior, kind in kinds.items():
         objective = experiment.objective(0, prior, FROM_DWP)
         assert [type(term) for term in objective.terms] == [kind, kind]
-    assert experiment.objective(0, NONE, FROM_DWP).layers == []
-    assert experiment.objective(0, STANDARD, FROM_DWP).terms[0].log_scale == 0
+    assert experiment.objective(0, DETERMINISTIC, FROM_DWP).layers == []
+    assert experiment.objective(0, STANDARD_NORMAL, FROM_DWP).terms[0].log_scale == 0
     relative = experiment.objective(0, LOG_UNIFORM_AUTHORS, FROM_DWP).network.features.conv1
     assert type(relative) is bayes.RelativeBayesConv2d
-    trained, fixed = (experiment.objective(0, prior, FROM_DWP).terms for prior in (DWP, DWP_FIXED))
+    trained, fixed = (experiment.objective(0, prior, FROM_DWP).terms for prior in (DWP_PRIOR, DWP_FIXED))
     assert any(p.requires_grad for p in trained.parameters()) and not any(p.requires_grad for p in fixed.parameters())
 
 
@@ -112,7 +108,7 @@ def test_what_follows_from_the_bundled_priors(experiment: Experiment) -> None:
 @pytest.mark.parametrize("prior", PRIORS)
 def test_runs_are_paired(experiment: Experiment, prior: str) -> None:
     """Priors share everything but the prior; initialisations share all but the convolutions' weights."""
-    first = experiment.objective(1, DWP, FROM_DWP).network.state_dict()
+    first = experiment.objective(1, DWP_PRIOR, FROM_DWP).network.state_dict()
     for init in (FROM_DWP, FROM_XAVIER):
         network = experiment.objective(1, prior, init).network.state_dict()
         for name, value in first.items():
@@ -124,8 +120,8 @@ def test_runs_are_paired(experiment: Experiment, prior: str) -> None:
 
 
 def test_from_dwp_draws_at_the_priors_own_scale(data: Any, tmp_path: Path) -> None:
-    wide = replace(SMALL, filters=(64, 32))._experiment(Context(tmp_path))
-    network = wide.objective(0, DWP, FROM_DWP).network
+    wide = replace(SMALL, filters=(64, 32)).experiment(Context(tmp_path))
+    network = wide.objective(0, DWP_PRIOR, FROM_DWP).network
     for layer, name in ((network.features.conv1, SMALL.vaes[0]), (network.features.conv2, SMALL.vaes[1])):
         expected = load_prior(name).sample(5000, torch.Generator().manual_seed(0)).square().mean().sqrt()
         assert layer.weight.square().mean().sqrt().item() == pytest.approx(expected.item(), rel=0.15)
@@ -134,14 +130,17 @@ def test_from_dwp_draws_at_the_priors_own_scale(data: Any, tmp_path: Path) -> No
 def test_the_table(data: Any, tmp_path: Path) -> None:
     rows = run(SMALL, tmp_path)
     assert [(row["size"], row["split"], row["prior"], row["init"]) for row in rows] == [
-        ("20", split, prior, init) for split in "01" for init in (FROM_DWP, FROM_XAVIER) for prior in (DWP, NONE)
+        ("20", split, prior, init)
+        for split in "01"
+        for init in (FROM_DWP, FROM_XAVIER)
+        for prior in (DWP_PRIOR, DETERMINISTIC)
     ]
     folder = tmp_path / "fig2a_mnist"
     table = read_done(folder)["table"]
     assert len(table) == 4 and all(row["splits"] == 2 for row in table)
     for row in table:
         own = [r for r in rows if (r["prior"], r["init"]) == (row["prior"], row["init"])]
-        for name in METRICS:
+        for name in ENSEMBLE_SCORES:
             values = torch.tensor([float(r[name]) for r in own])
             assert row[name] == pytest.approx(values.mean().item(), abs=1e-3)
             assert row[f"{name}_sd"] == pytest.approx(values.std().item(), abs=1e-3)
@@ -150,19 +149,19 @@ def test_the_table(data: Any, tmp_path: Path) -> None:
 
 
 def test_differences_are_paired_by_split() -> None:
-    metrics = dict.fromkeys(METRICS, 1.0)
+    metrics = dict.fromkeys(ENSEMBLE_SCORES, 1.0)
     rows = [
         {**metrics, "size": 20, "split": split, "prior": prior, "init": FROM_DWP, "accuracy": accuracy}
         for split, pair in enumerate([(80.0, 81.0), (60.0, 61.0)])
-        for prior, accuracy in zip((DWP, NONE), pair, strict=True)
+        for prior, accuracy in zip((DWP_PRIOR, DETERMINISTIC), pair, strict=True)
     ]
-    table = summary(rows)
+    table = average_splits(rows)
     assert table[1]["over_dwp"] == 1 and table[1]["over_dwp_sd"] == 0 and table[1]["accuracy_sd"] > 10
-    assert summary(rows[1:2])[0]["over_dwp"] == ""
+    assert average_splits(rows[1:2])[0]["over_dwp"] == ""
 
 
 def test_an_ensemble_is_scored_by_its_mean(experiment: Experiment) -> None:
-    objective = experiment.objective(0, STANDARD, FROM_DWP).eval()
+    objective = experiment.objective(0, STANDARD_NORMAL, FROM_DWP).eval()
     with torch.no_grad():
         for layer in bayes.bayesian_layers(objective.network).values():
             layer.log_variance.fill_(-6)
@@ -178,15 +177,15 @@ def test_an_ensemble_is_scored_by_its_mean(experiment: Experiment) -> None:
 
 
 def test_deterministic_networks_are_an_ensemble_of_one(experiment: Experiment) -> None:
-    found = experiment.scores(experiment.objective(0, NONE, FROM_DWP), 0)
+    found = experiment.scores(experiment.objective(0, DETERMINISTIC, FROM_DWP), 0)
     assert found["accuracy"] == found["accuracy_mean_weights"] == found["accuracy_one_sample"]
 
 
-def test_test_images(data: Any, tmp_path: Path) -> None:
+def test_testmake_images(data: Any, tmp_path: Path) -> None:
     context = Context(tmp_path)
-    few = replace(SMALL, test_images=10)._experiment(context)
+    few = replace(SMALL, test_images=10).experiment(context)
     assert torch.equal(few.test[1], data["mnist", "test"].labels[::3])
-    held = replace(SMALL, hold_out=30, others="")._experiment(context)
+    held = replace(SMALL, hold_out=30, others="").experiment(context)
     train, test = data["mnist", "train"].to(torch.device("cpu"))[0].split([70, 30])
     assert torch.equal(held.train[0], train) and torch.equal(held.test[0], test) and len(held.others) == 0
 
@@ -199,23 +198,23 @@ def test_splits_in_one_pass(data: Any, tmp_path: Path) -> None:
         (row["split"], row["prior"], row["init"]) for row in alone
     ]
     for row, other in zip(rows, alone, strict=True):
-        if row["prior"] == NONE:  # nothing random but the minibatches, which come from the pass's first seed
+        if row["prior"] == DETERMINISTIC:  # nothing random but the minibatches, which come from the pass's first seed
             assert float(row["train_nll"]) == pytest.approx(float(other["train_nll"]), rel=0.3)
 
 
 def test_passes() -> None:
-    keys = [(20, split, prior, FROM_DWP) for split in range(5) for prior in (DWP, NONE)]
-    whole = list(_passes(keys, 2))
+    keys = [(20, split, prior, FROM_DWP) for split in range(5) for prior in (DWP_PRIOR, DETERMINISTIC)]
+    whole = passes(keys, 2)
     assert sorted(key for group in whole for key in group) == sorted(keys)
     assert all(len({key[2] for key in group}) == 1 for group in whole)
 
 
-@pytest.mark.parametrize("priors", [(STANDARD, NONE), (DWP,)])
+@pytest.mark.parametrize("priors", [(STANDARD_NORMAL, DETERMINISTIC), (DWP_PRIOR,)])
 def test_a_table_without_the_reference_or_with_it_alone(data: Any, tmp_path: Path, priors: tuple[str, ...]) -> None:
     rows = run(replace(SMALL, priors=priors, splits=1), tmp_path)
     assert {row["prior"] for row in rows} == set(priors)
     table = read_done(tmp_path / "fig2a_mnist")["table"]
-    assert all((row["over_dwp"] == "") == (DWP not in priors) and row["accuracy_sd"] == "" for row in table)
+    assert all((row["over_dwp"] == "") == (DWP_PRIOR not in priors) and row["accuracy_sd"] == "" for row in table)
 
 
 class Killed(BaseException):
@@ -233,7 +232,7 @@ def test_going_on_is_exact_wherever_it_stopped(
     owner, name, count = {
         "training": (bayes.Trainer, "_take_step", 7),
         "scoring": (Experiment, "scores", 3),
-        "recording": (classify, "record_metrics", 3),
+        "recording": (sweep, "record_metrics", 3),
     }[where]
     real, calls = getattr(owner, name), []
 
@@ -318,7 +317,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
         ({"priors": ()}, "priors must be some of"),
         ({"priors": ("dwp", "dwp")}, "priors must be some of .* each once"),
         ({"from_xavier": ("flat",)}, r"from_xavier must be some of dwp, .*, each once; got \('flat',\)"),
-        ({"filters": (2,)}, r"filters must be 2 numbers from 1 up, for the mnist network; got \(2,\)"),
+        ({"filters": (2,)}, r"the network takes filters of length 2; got \(2,\)"),
         ({"sizes": (20, 20)}, r"sizes must be different; got \(20, 20\)"),
         ({"sizes": (25,)}, r"sizes must be multiples of the 10 classes, for stratified splits; got \(25,\)"),
         ({"sizes": ()}, "sizes must be multiples"),
@@ -335,17 +334,19 @@ def test_helpful_errors(data: Any, tmp_path: Path, change: dict[str, Any], messa
 
 
 def test_a_selection_needs_its_priors(data: Any, tmp_path: Path) -> None:
-    stages = {"fig2a_mnist": SMALL, "few": Selection(("fig2a_mnist",), "few", (DWP,))}
+    stages = {"fig2a_mnist": SMALL, "few": Selection(("fig2a_mnist",), "few", (DWP_PRIOR,))}
     folder = run_stages(stages, Context(tmp_path))["few"]
-    assert {row["prior"] for row in read_done(folder)["table"]} == {DWP}
+    assert {row["prior"] for row in read_done(folder)["table"]} == {DWP_PRIOR}
     assert {path.name for path in (folder / "record").iterdir()} == {"few.csv", "few.png"}
     with pytest.raises(ValueError, match="fig2a_mnist has no runs of gaussian; add them to its priors"):
-        run_stages(stages | {"other": Selection(("fig2a_mnist",), "other", (DWP, GAUSSIAN))}, Context(tmp_path))
+        run_stages(
+            stages | {"other": Selection(("fig2a_mnist",), "other", (DWP_PRIOR, GAUSSIAN_PRIOR))}, Context(tmp_path)
+        )
 
 
 def test_selections_side_by_side(data: Any, tmp_path: Path) -> None:
     silent = replace(SMALL, name="", splits=1)
-    stages = {"a": silent, "b": replace(silent, steps=2), "both": Selection(("a", "b"), "both", (DWP,))}
+    stages = {"a": silent, "b": replace(silent, steps=2), "both": Selection(("a", "b"), "both", (DWP_PRIOR,))}
     folder = run_stages(stages, Context(tmp_path))["both"]
     assert [row["runs"] for row in read_done(folder)["table"]] == ["a", "a", "b", "b"]
     assert [path.name for path in (folder / "record").iterdir()] == ["both.csv"]

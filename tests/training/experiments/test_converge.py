@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,21 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
-from dwp_init.convolutions import he_rms
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
-from training.experiments.converge import BASELINE, BUNDLED, CONTROLS, LEARNED, Converge, _Job
-from training.experiments.steps_to import StepsTo, first_crossing
+from training.experiments.converge import PLOTTED, WITHOUT_PRIORS, Converge, plot_convergence
+from training.experiments.paired import first_crossing
+from training.experiments.steps_to import StepsTo
 from training.images.sets import Images
 from training.kernels.kernelset import KernelSet
 from training.networks.paper import MNISTNet
-from training.starts.fills import DWP, DWP_ORTHOGONAL
+from training.starts.base import KAIMING, legend
+from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN
 
 BUNDLED_PRIORS = ("notmnist-7x7", "notmnist-5x5")
 FAMILIES = ("Gaussian prior", "dense VAE, decoder mean")
-INITS = CONTROLS + BUNDLED + FAMILIES
-
-
-def _kernels(k: int, n: int = 50) -> Tensor:
-    return torch.randn(n, 1, k, k, generator=torch.Generator().manual_seed(k))
+INITS = (*WITHOUT_PRIORS, DWP, DWP_OWN, *FAMILIES)
 
 
 def _density(*patterns: Tensor) -> KernelDensity:
@@ -37,12 +35,12 @@ def _density(*patterns: Tensor) -> KernelDensity:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(tmp_path: Path, save_kernels: Callable[..., None]) -> Path:
     """A run with the learned kernels of both layers, and two pairs of fits."""
     for k in (7, 5):
-        (tmp_path / f"kernels_{k}x{k}").mkdir()
-        KernelSet(_kernels(k), _kernels(k), _kernels(k), torch.zeros(50)).save(tmp_path / f"kernels_{k}x{k}")
-        fits: dict[str, Prior] = {"gaussian": Gaussian((1, k, k)).fit_(_kernels(k)), "kde": _density(*PATTERNS[k])}
+        save_kernels(tmp_path / f"kernels_{k}x{k}", k)
+        kernels = KernelSet.load(tmp_path / f"kernels_{k}x{k}").train
+        fits: dict[str, Prior] = {"gaussian": Gaussian((1, k, k)).fit_(kernels), "kde": _density(*PATTERNS[k])}
         for family, prior in fits.items():
             save_prior(prior, tmp_path / f"{family}_{k}x{k}" / "prior")
     return tmp_path
@@ -50,44 +48,26 @@ def out(tmp_path: Path) -> Path:
 
 PATTERNS = {k: (torch.eye(k), -torch.eye(k)) for k in (7, 5)}
 NEEDS = ("kernels_7x7", "kernels_5x5", "gaussian_7x7", "gaussian_5x5", "kde_7x7", "kde_5x5")
-SMALL = Converge(NEEDS, FAMILIES, priors=BUNDLED_PRIORS, filters=(3, 4), batch_size=16, marks=(1, 3))
+SMALL = Converge(NEEDS, families=FAMILIES, priors=BUNDLED_PRIORS, filters=(3, 4), batch_size=16, marks=(1, 3))
 
 
-def _images(n: int, seed: int) -> Images:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (n, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    return Images(images, torch.randint(10, (n,), generator=generator), {"name": "mnist", "seed": seed})
+Make = Callable[..., MNISTNet]
 
 
 @pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Images]:
-    """40 images to train with and 30 for the test, in place of MNIST; may be replaced."""
-    data = {"train": _images(40, 0), "test": _images(30, 1)}
-    monkeypatch.setattr(Context, "images", lambda context, name, split: data[split])
-    return data
-
-
-@pytest.fixture
-def job(out: Path, data: dict[str, Images]) -> _Job:
-    return SMALL._job(Context(out=out))
-
-
-def _network(job: _Job, init: str, seed: int = 0) -> MNISTNet:
-    torch.manual_seed(seed)
-    network = MNISTNet(job.stage.filters)
-    job._initialize_(network, init, seed)
-    return network
+def make(out: Path, data: dict[str, Images]) -> Make:
+    """Builds an untrained network from an initialisation."""
+    return lambda init, seed=0, stage=SMALL: stage.untrained(stage.parts(Context(out=out)), init, seed)
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_runs_are_paired(job: _Job, init: str) -> None:
+def test_runs_are_paired(make: Make, init: str) -> None:
     """Only the two convolutions' weights differ between initialisations of one seed."""
-    base, network = _network(job, "PyTorch default"), _network(job, init)
+    base, network = make("PyTorch default"), make(init)
     for name, value in network.state_dict().items():
         same = torch.equal(value, base.state_dict()[name])
         assert same == (init == "PyTorch default" or not name.endswith(("conv1.weight", "conv2.weight")))
-    again = _network(job, init)
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), make(init).parameters(), strict=True))
 
 
 def _same_direction(weight: Tensor, pattern: Tensor) -> bool:
@@ -96,62 +76,46 @@ def _same_direction(weight: Tensor, pattern: Tensor) -> bool:
     return torch.allclose(flat, (flat @ pattern)[:, None] * pattern, atol=1e-6)
 
 
-def test_a_family_takes_its_pair_of_fits(job: _Job, out: Path) -> None:
+def test_a_family_takes_its_pair_of_fits(make: Make, out: Path) -> None:
     """The first of a pair for the 7×7 layer and the second for the 5×5 one; «decoder mean» is without noise."""
-    mean = _network(job, "dense VAE, decoder mean").features
+    mean = make("dense VAE, decoder mean").features
     assert _same_direction(mean.conv1.weight, torch.eye(7)) and _same_direction(mean.conv2.weight, torch.eye(5))
-    noisy = replace(SMALL, families=("Gaussian prior", "kernel density"))._job(Context(out=out))
-    noise = _network(noisy, "kernel density").features
-    assert not _same_direction(noise.conv1.weight, torch.eye(7))
+    noisy = replace(SMALL, families=("Gaussian prior", "kernel density"))
+    assert not _same_direction(make("kernel density", stage=noisy).features.conv1.weight, torch.eye(7))
     for family, fits in {"Gaussian prior": "gaussian", "kernel density": "kde"}.items():
         torch.manual_seed(4)
         expected = MNISTNet((3, 4))
         apply_(expected, [out / f"{fits}_{k}x{k}" / "prior" for k in (7, 5)], seed=4)
-        found = _network(noisy, family, seed=4)
+        found = make(family, 4, noisy)
         assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
 
 
-def test_white_noise_has_the_scale_of_the_priors_draws(job: _Job) -> None:
-    noise, dwp = _network(job, "white noise, dwp's RMS"), _network(job, "dwp")
-    for name in ("conv1", "conv2"):
-        scales = [getattr(n.features, name).weight.square().mean().sqrt().item() for n in (noise, dwp)]
-        assert scales[0] == pytest.approx(scales[1], rel=0.15)
-        assert scales[1] == pytest.approx(he_rms(getattr(dwp.features, name)), rel=1e-4)
+def test_a_run_reports_each_mark_and_is_reproducible(out: Path, data: dict[str, Images]) -> None:
+    parts, steps = SMALL.parts(Context(out=out)), []
+    (row,), again = (SMALL.train_one(parts, (KAIMING, 3), steps.append) for _ in range(2))
+    assert sum(steps) == 6 and again == [row]
+    assert (row["init"], row["seed"], len(row["accuracy"])) == (KAIMING, 3, 2)
 
 
-def test_learned_kernels_are_drawn_from_the_set(job: _Job) -> None:
-    own = _network(job, "learned kernels, own scale").features.conv2.weight.detach().reshape(-1, 25)
-    known = job.kernels[5].reshape(-1, 25)
-    assert all((known == kernel).all(1).any() for kernel in own)
-    scaled = _network(job, "learned kernels, He's RMS").features.conv2
-    assert scaled.weight.square().mean().sqrt().item() == pytest.approx(he_rms(scaled), rel=1e-4)
-
-
-def test_a_run_reports_each_mark_and_is_reproducible(job: _Job) -> None:
-    steps: list[int] = []
-    row = job.train((BASELINE, 3), steps.append)
-    assert sum(steps) == 3
-    assert (row["init"], row["seed"], len(row["accuracy"])) == (BASELINE, 3, 2)
-    assert row == job.train((BASELINE, 3), steps.append)
-
-
-def test_accuracy_is_measured_on_test_images(job: _Job, data: dict[str, Images]) -> None:
-    for found, part in ((job.train_data, "train"), (job.test, "test")):
-        assert torch.equal(found[0], data[part].images / 255) and torch.equal(found[1], data[part].labels)
-
-
-def test_accuracy_is_measured_on_training_images_that_are_held_out(out: Path, data: dict[str, Images]) -> None:
-    job = replace(SMALL, hold_out=12)._job(Context(out=out))
-    images, labels = data["train"].images / 255, data["train"].labels
-    assert torch.equal(job.train_data[0], images[:28]) and torch.equal(job.train_data[1], labels[:28])
-    assert torch.equal(job.test[0], images[28:]) and torch.equal(job.test[1], labels[28:])
+@pytest.mark.parametrize("held_out", [0, 12])
+def test_accuracy_is_measured_on_test_images_or_those_held_out(
+    out: Path, data: dict[str, Images], held_out: int
+) -> None:
+    parts = replace(SMALL, hold_out=held_out).parts(Context(out=out))
+    images, labels = data["train"].to(torch.device("cpu"))
+    kept = 40 - held_out
+    expected = (images[kept:], labels[kept:]) if held_out else data["test"].to(torch.device("cpu"))
+    for found, part in ((parts.train, (images[:kept], labels[:kept])), (parts.test, expected)):
+        assert torch.equal(found[0], part[0]) and torch.equal(found[1], part[1])
 
 
 @pytest.mark.parametrize("hold_out", [0, 12])
-def test_held_out_accuracies_never_depend_on_test_images(out: Path, data: dict[str, Images], hold_out: int) -> None:
+def test_held_out_accuracies_never_depend_on_test_images(
+    out: Path, data: dict[str, Images], make_images: Any, hold_out: int
+) -> None:
     tables = []
     for seed in (1, 2):
-        data["test"] = _images(30, seed)
+        data["test"] = make_images(30, seed)
         folder = out / f"run-{seed}"
         folder.mkdir()
         stage = replace(SMALL, hold_out=hold_out, seeds=1)
@@ -159,69 +123,23 @@ def test_held_out_accuracies_never_depend_on_test_images(out: Path, data: dict[s
     assert (tables[0] == tables[1]) == bool(hold_out)
 
 
-def _accuracy(init: str, seed: int) -> list[float]:
-    """Seeds differ by 10, dwp is 1 over all others but the learned kernels, which lead by 3 in one seed of two."""
-    lead = {"dwp": 1.0, LEARNED: 3.0 * (seed == 7)}
-    return [10.0 * seed + lead.get(init, 0), 50.0]
-
-
-def test_the_summary_pairs_seeds(tmp_path: Path) -> None:
-    rows = [{"init": init, "seed": seed, "accuracy": _accuracy(init, seed)} for init in INITS for seed in (6, 7)]
-    stage = replace(SMALL, seeds=2, name="made_up")
-    table = {(row["init"], row["step"]): row for row in stage._summarize(tmp_path, rows)["table"]}
-    assert list(table) == [(init, step) for init in INITS for step in (1, 3)]
-    dwp, learned = table["dwp", 1], table[LEARNED, 1]
-    assert (dwp["accuracy"], dwp["sd"], dwp["seeds"]) == (66.0, round(50**0.5, 3), 2)
-    assert (dwp["over_kaiming"], dwp["over_kaiming_sd"], dwp["ahead_of_kaiming"]) == (1.0, 0.0, 2)
-    assert (dwp["over_learned"], dwp["over_learned_sd"], dwp["ahead_of_learned"]) == (-0.5, round(4.5**0.5, 3), 1)
-    assert (learned["over_kaiming"], learned["ahead_of_kaiming"]) == (1.5, 1)
-    assert table[BASELINE, 1]["over_kaiming"] == learned["over_learned"] == learned["ahead_of_learned"] == 0
-    assert table["dwp", 3]["ahead_of_kaiming"] == table["dwp", 3]["ahead_of_learned"] == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"made_up.csv", "made_up_runs.csv", "made_up.png"}
-    with (tmp_path / "made_up_runs.csv").open(newline="") as file:
-        flat = {
-            (row["init"], int(row["seed"]), int(row["step"])): float(row["accuracy"]) for row in csv.DictReader(file)
-        }
-    expected = {(row["init"], row["seed"]): row["accuracy"] for row in rows}
-    assert flat == {
-        (*run, step): value for run, found in expected.items() for step, value in zip((1, 3), found, strict=True)
-    }
-
-
-def test_one_seed_has_no_spread(tmp_path: Path) -> None:
-    rows = [{"init": init, "seed": 0, "accuracy": _accuracy(init, 0)} for init in INITS]
-    for row in replace(SMALL, seeds=1)._summarize(tmp_path, rows)["table"]:
-        assert row["sd"] == row["over_kaiming_sd"] == row["over_learned_sd"] == ""
-
-
-def test_an_interrupted_stage_trains_what_is_missing(
-    out: Path, data: dict[str, Images], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage, folder, trained = replace(SMALL, seeds=2, first_seed=100), out / "converge", []
-    train = _Job.train
-    monkeypatch.setattr(_Job, "train", lambda job, run, progress: trained.append(run) or train(job, run, progress))
-    folder.mkdir()
-    table = stage.run(folder, Context(out=out))["table"]
-    assert trained == [(init, seed) for seed in (100, 101) for init in INITS]
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(lines[:-3]) + lines[-3][:20])
-    trained.clear()
-    assert stage.run(folder, Context(out=out))["table"] == table
-    assert trained == [(init, 101) for init in INITS[-3:]]
-    assert {row["seed"] for row in read_metrics(folder)} == {100, 101}
+def test_an_interrupted_stage_trains_what_is_missing(out: Path, data: Any, resumed: Any) -> None:
+    first, then = resumed(replace(SMALL, seeds=2, first_seed=100, needs=(), families=()), 9)
+    inits = (*WITHOUT_PRIORS[:-2], DWP, DWP_OWN)
+    assert first == [(init, seed) for seed in (100, 101) for init in inits] and then == first[9:]
 
 
 def test_without_priors_nothing_is_called_dwp() -> None:
     stage = Converge(families=("mixture",))
-    assert stage.inits == (*CONTROLS, "mixture") and "dwp" not in stage.inits
-    assert replace(stage, priors=BUNDLED_PRIORS).inits == (*CONTROLS, "dwp", "dwp, prior's scale", "mixture")
+    assert stage.inits == (*WITHOUT_PRIORS, "mixture") and "dwp" not in stage.inits
+    assert replace(stage, priors=BUNDLED_PRIORS).inits == (*WITHOUT_PRIORS, "dwp", "dwp, prior's scale", "mixture")
 
 
 ALONE = replace(SMALL, needs=(), families=(), seeds=2)
 
 
 def test_without_kernels_stages_it_runs_from_the_bundle_alone(data: dict[str, Images], tmp_path: Path) -> None:
-    assert ALONE.inits == tuple(init for init in CONTROLS if "learned" not in init) + BUNDLED
+    assert ALONE.inits == (*(init for init in WITHOUT_PRIORS if "learned" not in init), DWP, DWP_OWN)
     folder = run_stages({"converge": ALONE}, Context(out=tmp_path))["converge"]
     with (folder / "record" / "converge_mnist.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -229,24 +147,21 @@ def test_without_kernels_stages_it_runs_from_the_bundle_alone(data: dict[str, Im
     assert list(table[0])[-4:] == ["over_kaiming", "over_kaiming_sd", "ahead_of_kaiming", "seeds"]
 
 
-def test_runs_are_the_same_with_learned_kernels_and_without(job: _Job, data: dict[str, Images], tmp_path: Path) -> None:
-    alone = ALONE._job(Context(out=tmp_path))
+def test_runs_are_the_same_with_learned_kernels_and_without(out: Path, data: dict[str, Images]) -> None:
     for init in ALONE.inits:
-        assert alone.train((init, 1), lambda *_: None) == job.train((init, 1), lambda *_: None)
+        rows = [stage.train_one(stage.parts(Context(out)), (init, 1), lambda _: None) for stage in (ALONE, SMALL)]
+        assert rows[0] == rows[1]
 
 
 def test_fewer_test_images_are_evenly_spaced(data: dict[str, Images], tmp_path: Path) -> None:
     images, labels = data["test"].to(torch.device("cpu"))
-    found = replace(ALONE, test_images=10)._job(Context(out=tmp_path)).test
+    found = replace(ALONE, test_images=10).parts(Context(out=tmp_path)).test
     assert torch.equal(found[0], images[::3]) and torch.equal(found[1], labels[::3])
-    assert len(ALONE._job(Context(out=tmp_path)).test[0]) == 30
+    assert len(ALONE.parts(Context(out=tmp_path)).test[0]) == 30
 
 
-def test_the_cifar_network_by_settings_alone(data: dict[str, Images], tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for split, n in {"train": 20, "test": 10}.items():
-        pixels = torch.randint(256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
-        data[split] = Images(pixels, torch.arange(n) % 10, {"name": "cifar10"})
+def test_the_cifar_network_by_settings_alone(data: Any, make_images: Any, tmp_path: Path) -> None:
+    data.update(train=make_images(20, 0, (3, 32, 32)), test=make_images(10, 1, (3, 32, 32)))
     stage = replace(ALONE, data="cifar10", network="cifar", filters=(4, 4, 4), seeds=1)
     made = run_stages({"runs": stage, "fig4c": StepsTo(("runs",), levels=(0.0, 101.0))}, Context(out=tmp_path))
     steps = read_done(made["fig4c"])["table"]
@@ -257,12 +172,16 @@ def test_the_cifar_network_by_settings_alone(data: dict[str, Images], tmp_path: 
 def test_a_set_may_be_drawn_from_with_orthogonal_channels(data: dict[str, Images], tmp_path: Path) -> None:
     stage = replace(ALONE, draws=(DWP, DWP_ORTHOGONAL))
     assert stage.inits[-2:] == (DWP, DWP_ORTHOGONAL)
-    job = stage._job(Context(out=tmp_path))
-    weight = _network(job, DWP_ORTHOGONAL).features.conv2.weight.detach().flatten(1).double()
+    weight = (
+        stage.untrained(stage.parts(Context(out=tmp_path)), DWP_ORTHOGONAL, 0)
+        .features.conv2.weight.detach()
+        .flatten(1)
+        .double()
+    )
     gram = weight @ weight.T
     torch.testing.assert_close(gram, torch.eye(len(gram), dtype=torch.float64) * gram[0, 0], atol=1e-6, rtol=1e-4)
     with pytest.raises(ValueError, match=r"inits must be some of .*; got dwp; He"):
-        replace(ALONE, draws=(DWP, "He"))._job(Context(out=tmp_path))
+        replace(ALONE, draws=(DWP, "He")).parts(Context(out=tmp_path))
 
 
 def test_steps_are_those_of_the_curves(data: dict[str, Images], tmp_path: Path) -> None:
@@ -315,3 +234,19 @@ def test_bad_settings_are_refused_before_anything_is_trained(
     stage = Converge(needs=(), **settings)
     with pytest.raises(ValueError, match=message):
         run_stages({"converge": stage}, Context(out=tmp_path, smoke=True))
+
+
+def test_the_figure_has_a_curve_per_initialisation(tmp_path: Path, drawn: list[Any], png_size: Any) -> None:
+    marks = (10, 25, 50)
+    found = {init: 10 * i + torch.tensor([[1.0, 2, 3], [3, 4, 5]]) for i, init in enumerate(PLOTTED)}
+    found["PyTorch default"] = torch.zeros(2, 3)  # left out
+    plot_convergence(dict(reversed(found.items())), marks, tmp_path / "new" / "a.png", "title")
+    assert png_size(tmp_path / "new" / "a.png") == (546, 832)
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [legend(init)[0] for init in PLOTTED]
+    for i, (line, band) in enumerate(zip(axes.lines, axes.collections, strict=True)):
+        assert list(line.get_xdata()) == list(marks)
+        assert line.get_ydata().tolist() == [10 * i + 2, 10 * i + 3, 10 * i + 4]
+        edge = band.get_paths()[0].vertices[:, 1]
+        assert (edge.min(), edge.max()) == (10 * i + 1, 10 * i + 5)  # one standard deviation each way
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25", "50"]

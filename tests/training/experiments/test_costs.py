@@ -12,7 +12,7 @@ import torch
 
 from dwp_init import Autoregressive, Gaussian, GaussianMixture, KernelDensity, KernelVAE, Prior, save_prior
 from training.engine.stage import Context
-from training.experiments.costs import Decoding, _decoding_flops
+from training.experiments.costs import Decoding, decoding_flops
 
 D = 9
 HIDDEN, HALF, MIXTURES, LATENT = 6, 3, 2, 4
@@ -35,13 +35,13 @@ def test_flops_of_known_matrix_products(name: str, n: int) -> None:
     make, expected = FLOPS[name]
     prior = make().eval()
     prior.chunk = 32  # so that 128 kernels are drawn and the rest is in proportion
-    assert _decoding_flops(prior, n) == expected(n)
+    assert decoding_flops(prior, n) == expected(n)
 
 
 def test_flops_of_a_mixture_are_those_of_a_gaussian_and_its_factors() -> None:
     """Factors and means of the components are returned to kernels once: 2 (components d³ + components d²)."""
     prior = GaussianMixture((1, 3, 3), components=4)
-    assert _decoding_flops(prior, 1000) == 2 * 1000 * D * D + 2 * 4 * (D**3 + D**2)
+    assert decoding_flops(prior, 1000) == 2 * 1000 * D * D + 2 * 4 * (D**3 + D**2)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_decoding_times_become_shares(
         function()
         return next(clock)
 
-    monkeypatch.setattr("training.experiments.costs._seconds", seconds)
+    monkeypatch.setattr("training.experiments.costs.seconds", seconds)
     n, size = 10_000_000 // (2 * D * D), 100
     rows = decode(tmp_path, Decoding(fits, kernels=n, repeats=3, size=size))
     assert list(clock) == []
@@ -112,9 +112,9 @@ def test_counts_of_decoding(field: str, fits: tuple[str, ...], tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_extra_memory_is_what_a_call_needs() -> None:
-    """In a process of its own, for in this one freed memory would be used again."""
+    """In a process of its own, because freed memory would be used again in this one."""
     size = 64 * 2**20
-    code = "import torch; from training.experiments.costs import _extra_memory as extra"
+    code = "import torch; from training.experiments.costs import extra_memory as extra"
     code += f"; print(extra(lambda: torch.ones({size}, dtype=torch.uint8)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(found) == pytest.approx(size, rel=0.1)

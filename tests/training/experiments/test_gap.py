@@ -15,7 +15,7 @@ from training.engine.records import read_done
 from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.experiments import gap
-from training.experiments.few_labels import DWP, DWP_FIXED
+from training.experiments.few_labels import DWP_FIXED, DWP_PRIOR
 from training.experiments.gap import Gap
 from training.images.sets import Images
 
@@ -106,7 +106,7 @@ def test_the_table(data: None, tmp_path: Path) -> None:
     with (folder / "record" / "table1_gap.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["prior"], row["layer"]) for row in rows] == [
-        (prior, layer) for prior in (DWP, DWP_FIXED) for layer in ("features.conv1", "features.conv2", "bound")
+        (prior, layer) for prior in (DWP_PRIOR, DWP_FIXED) for layer in ("features.conv1", "features.conv2", "bound")
     ]
     for first, second, bound in (rows[:3], rows[3:]):
         assert (first["kernels"], second["kernels"], bound["kernels"]) == ("2", "6", "8")
@@ -126,7 +126,7 @@ def test_the_table(data: None, tmp_path: Path) -> None:
 
 def test_the_layer_of_a_row() -> None:
     part = LayerGap("conv", torch.tensor([1.0, 3.0]), torch.tensor([2.0, 6.0]), torch.zeros(2), torch.zeros(2), 8)
-    row = gap._layer(part)
+    row = gap.layer_row(part)
     assert (row["auxiliary"], row["iwae"], row["blind"], row["kernels"], row["looked_at"]) == (2, 4, 0, 8, 2)
     assert row["error"] == pytest.approx(1.0)
 

@@ -1,4 +1,3 @@
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,42 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.engine.records import read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
-from training.experiments.random_features import RandomFeatures, _Job, extract
+from training.experiments.random_features import RandomFeatures, extract, features_table
 from training.images.sets import Images
-from training.kernels.kernelset import KernelSet
 from training.networks.loop import accuracy
 from training.networks.paper import MNISTNet
-from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, KAIMING, NOISE, XAVIER
+from training.starts.base import KAIMING, initialize_
+from training.starts.controls import NOISE_HE, XAVIER
+from training.starts.learned import LEARNED_HE, LEARNED_OWN
+from training.starts.priors import DWP, DWP_OWN
 
 SMALL = RandomFeatures(
     inits=(DWP, XAVIER, KAIMING), filters=(3, 4), scales=(0.5, 1.0), seeds=2, epochs=2, batch_size=16
 )
 
 
-def _images(n: int, seed: int, shape: tuple[int, int, int] = (1, 28, 28)) -> Images:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (n, *shape), generator=generator, dtype=torch.uint8)
-    return Images(images, torch.arange(n) % 10, {"seed": seed})
-
-
-@pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Images]:
-    """40 images to train with and 30 for the test, in place of MNIST; may be replaced."""
-    data = {"train": _images(40, 0), "test": _images(30, 1)}
-    monkeypatch.setattr(Context, "images", lambda context, name, split: data[split])
-    return data
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    return [{key: row[key] for key in ("init", "k", "seed", "accuracy")} for row in read_metrics(folder)]
-
-
-def test_features_are_those_of_the_network_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, images = MNISTNet((3, 4)), _images(23, 0).to(torch.device("cpu"))[0]
-    monkeypatch.setattr("training.experiments.random_features.BATCH", 5)
+def test_features_are_those_of_the_network_whole(make_images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = MNISTNet((3, 4)), make_images(23, 0).to(torch.device("cpu"))[0]
+    monkeypatch.setattr("training.experiments.random_features.FEATURES_AT_ONCE", 5)
     found = extract(network.features, images)
     assert found.shape == (23, 4 * 9) and not found.requires_grad
     torch.testing.assert_close(network.classifier(found), network(images))
@@ -50,37 +32,34 @@ def test_features_are_those_of_the_network_whole(monkeypatch: pytest.MonkeyPatch
 
 def test_only_the_classifier_is_trained_and_runs_are_paired(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
     seen: dict[str, dict[str, Tensor]] = {}
-    network = _Job.network
+    untrained = RandomFeatures.untrained
 
-    def kept(job: _Job, k: float) -> torch.nn.Module:
-        made = network(job, k)
+    def kept(*given: Any) -> torch.nn.Module:
+        made = untrained(*given)
         seen.setdefault("start", {n: p.detach().clone() for n, p in made.named_parameters()})
         seen["module"] = made
         return made
 
-    job = SMALL._job(Context(tmp_path))
-    monkeypatch.setattr(_Job, "network", kept)
+    parts = SMALL.parts(Context(tmp_path))
+    monkeypatch.setattr(RandomFeatures, "untrained", kept)
     ends = {}
     for init in (XAVIER, KAIMING):
         passes: list[int] = []
-        job.train((0, 1.0, init), passes.append)
+        SMALL.train_one(parts, (0, 1.0, init), passes.append)
         assert passes == [1, 1, 1]
         ends[init] = dict(seen["module"].named_parameters())
     for init, end in ends.items():
         for name, value in end.items():
             same = torch.equal(value, seen["start"][name])
             assert same == name.endswith(("conv1.bias", "conv2.bias")), (init, name)
-    for layer in ("conv1", "conv2"):  # the same generator, another scale
-        weights = [ends[init][f"features.{layer}.weight"].detach().flatten() for init in (XAVIER, KAIMING)]
-        assert torch.cosine_similarity(*weights, dim=0).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("k", [1 / 16, 1 / 4, 1.0])
 def test_widths(k: float, data: Any, tmp_path: Path) -> None:
-    job = replace(SMALL, filters=(32, 128))._job(Context(tmp_path))
-    features = job.network(k).features
+    parts = SMALL.parts(Context(tmp_path))
+    features = replace(SMALL, filters=(32, 128)).untrained(parts, k).features
     assert (features.conv1.out_channels, features.conv2.out_channels) == (32 * k, 128 * k)
-    assert replace(SMALL, filters=(2, 4))._job(Context(tmp_path)).network(1 / 16).features.conv1.out_channels == 1
+    assert replace(SMALL, filters=(2, 4)).untrained(parts, 1 / 16).features.conv1.out_channels == 1
 
 
 def test_a_classifier_of_separable_features_is_right(data: dict[str, Images], tmp_path: Path) -> None:
@@ -89,75 +68,62 @@ def test_a_classifier_of_separable_features_is_right(data: dict[str, Images], tm
     for index in range(200):
         images[index, :, 2 * (index % 10) + 3 : 2 * (index % 10) + 7, 4:24] = 255
     data["train"] = data["test"] = Images(images, torch.arange(200) % 10, {})
-    job = replace(SMALL, filters=(8, 16), epochs=60, lr=1e-2)._job(Context(tmp_path))
-    assert {job.train((0, 1.0, init), lambda *_: None)["accuracy"] for init in (DWP, XAVIER)} == {100.0}
+    stage = replace(SMALL, filters=(8, 16), epochs=60, lr=1e-2)
+    parts = stage.parts(Context(tmp_path))
+    rows = [stage.train_one(parts, (0, 1.0, init), lambda _: None)[0] for init in (DWP, XAVIER)]
+    assert [row["accuracy"] for row in rows] == [100.0, 100.0]
 
 
 def test_an_accuracy_is_that_of_the_whole_network(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, made = replace(SMALL, unit_rms=False)._job(Context(tmp_path)), []
-    network = _Job.network
-    monkeypatch.setattr(_Job, "network", lambda job, k: made.append(network(job, k)) or made[-1])
-    row = job.train((1, 1.0, NOISE), lambda *_: None)
-    assert row == {"init": NOISE, "k": 1.0, "seed": 1, "accuracy": row["accuracy"]}
-    assert row["accuracy"] == round(100 * accuracy(made[-1], *job.test), 3)
+    stage, made = replace(SMALL, unit_rms=False), []
+    parts, untrained = stage.parts(Context(tmp_path)), RandomFeatures.untrained
+    monkeypatch.setattr(RandomFeatures, "untrained", lambda *given: made.append(untrained(*given)) or made[-1])
+    (row,) = stage.train_one(parts, (1, 1.0, NOISE_HE), lambda _: None)
+    assert row == {"init": NOISE_HE, "k": 1.0, "seed": 1, "accuracy": row["accuracy"]}
+    assert row["accuracy"] == round(100 * accuracy(made[-1], *parts.test), 3)
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_the_table() -> None:
     found = {(DWP, 0): 96.0, (DWP, 1): 98.0, (XAVIER, 0): 95.0, (XAVIER, 1): 95.0}
-    stage = replace(SMALL, name="made_up", inits=(DWP, XAVIER), scales=(1 / 16, 1.0))
     rows = [
         {"init": init, "k": k, "seed": seed, "accuracy": value - (k < 1)}
-        for k in stage.scales
+        for k in (1 / 16, 1.0)
         for (init, seed), value in found.items()
     ]
-    table = {(row["init"], row["k"]): row for row in stage._summarize(tmp_path, rows)["table"]}
+    table = {(row["init"], row["k"]): row for row in features_table(rows, "mnist")}
     assert list(table) == [(DWP, 1 / 16), (DWP, 1.0), (XAVIER, 1 / 16), (XAVIER, 1.0)]
     row = table[DWP, 1 / 16]
     assert (row["accuracy"], row["sd"], row["seeds"]) == (96.0, 1.414, 2)
     assert (row["over_xavier"], row["over_xavier_sd"], row["ahead_of_xavier"]) == (2.0, 1.414, 2)
     assert (row["paper"], row["paper_sd"]) == (95.65, 0.48) and table[XAVIER, 1.0]["paper"] == 98.31
     assert table[XAVIER, 1.0]["over_xavier"] == 0 and "over_kaiming" not in row
-    assert {path.name for path in tmp_path.iterdir()} == {"made_up.csv", "made_up_runs.csv", "made_up.png"}
-    with (tmp_path / "made_up_runs.csv").open(newline="") as file:
-        assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [row["accuracy"] for row in rows]
-    alone = replace(stage, data="cifar10", seeds=1)._summarize(tmp_path, [row for row in rows if row["seed"] == 0])
-    for row in alone["table"]:
+    for row in features_table([row for row in rows if row["seed"] == 0], "cifar10"):
         assert row["sd"] == row["over_xavier_sd"] == "" and (row["paper"] == "") == (row["k"] < 1)
 
 
-def test_an_interrupted_stage_trains_what_is_missing(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    trained: list[tuple[int, float, str]] = []
-    train = _Job.train
-    monkeypatch.setattr(_Job, "train", lambda job, run, progress: trained.append(run) or train(job, run, progress))
-    folder = run_stages({"features": SMALL}, Context(tmp_path))["features"]
-    record = {path.name: path.read_bytes() for path in (folder / "record").iterdir()}
-    rows = _rows(folder)
-    assert trained == [(seed, k, init) for seed in (0, 1) for k in (0.5, 1.0) for init in SMALL.inits]
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(lines[:-3]) + lines[-3][:20])
-    (folder / "done.json").unlink()
-    trained.clear()
-    run_stages({"features": SMALL}, Context(tmp_path))
-    assert trained == [(1, 1.0, init) for init in SMALL.inits] and _rows(folder) == rows
-    assert {path.name: path.read_bytes() for path in (folder / "record").iterdir()} == record
+def test_an_interrupted_stage_trains_what_is_missing(data: Any, resumed: Any, tmp_path: Path) -> None:
+    first, then = resumed(SMALL, 9)
+    assert first == [(seed, k, init) for seed in (0, 1) for k in (0.5, 1.0) for init in SMALL.inits]
+    assert then == [(1, 1.0, init) for init in SMALL.inits]
     with pytest.raises(StageChangedError, match=r"settings.lr is 0.001 there, 0.1 now"):
-        run_stages({"features": replace(SMALL, lr=0.1)}, Context(tmp_path))
+        run_stages({"runs": replace(SMALL, lr=0.1)}, Context(tmp_path))
 
 
 def test_the_scale_of_the_convolutions_does_not_count(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Where features have a unit root mean square; convolutions without biases only change theirs by a scale."""
 
     def at(factor: float, stage: RandomFeatures) -> list[Tensor]:
-        job, made = stage._job(Context(tmp_path)), []
+        parts, made = stage.parts(Context(tmp_path)), []
 
-        def scaled_(network: torch.nn.Module, *_: Any) -> None:
+        def scaled_(network: torch.nn.Module, *given: Any, **options: Any) -> None:
+            initialize_(network, *given, **options)
             with torch.no_grad():
                 for layer in (network.features.conv1, network.features.conv2):
                     layer.bias.zero_(), layer.weight.mul_(factor)
             made.append(network.classifier)
 
         monkeypatch.setattr("training.experiments.random_features.initialize_", scaled_)
-        job.train((0, 1.0, XAVIER), lambda *_: None)
+        stage.train_one(parts, (0, 1.0, XAVIER), lambda _: None)
         return list(made[0].parameters())
 
     for stage, alike in ((SMALL, True), (replace(SMALL, unit_rms=False), False)):
@@ -166,24 +132,23 @@ def test_the_scale_of_the_convolutions_does_not_count(data: Any, tmp_path: Path,
 
 
 def test_held_out_images_stand_in_for_the_test(data: dict[str, Images], tmp_path: Path) -> None:
-    job = replace(SMALL, hold_out=10)._job(Context(tmp_path))
+    parts = replace(SMALL, hold_out=10).parts(Context(tmp_path))
     images = data["train"].to(torch.device("cpu"))[0]
-    assert torch.equal(job.train_data[0], images[:30]) and torch.equal(job.test[0], images[30:])
+    assert torch.equal(parts.train[0], images[:30]) and torch.equal(parts.test[0], images[30:])
 
 
-def test_learned_kernels_come_with_their_stages(data: Any, tmp_path: Path) -> None:
+def test_learned_kernels_come_with_their_stages(data: Any, save_kernels: Any, tmp_path: Path) -> None:
     for k in (7, 5):
-        (tmp_path / f"kernels_{k}").mkdir()
-        KernelSet(*(torch.randn(9, 1, k, k) for _ in range(3)), torch.zeros(9)).save(tmp_path / f"kernels_{k}")
+        save_kernels(tmp_path / f"kernels_{k}", k)
     stage = replace(SMALL, needs=("kernels_7", "kernels_5"), inits=(XAVIER,), seeds=1, scales=(1.0,), epochs=1)
     (tmp_path / "features").mkdir()
     table = stage.run(tmp_path / "features", Context(tmp_path))["table"]
-    assert [row["init"] for row in table] == [XAVIER, *FROM_KERNELS]
+    assert [row["init"] for row in table] == [XAVIER, LEARNED_HE, LEARNED_OWN]
     assert [row["paper"] for row in table] == [98.31, 98.68, 98.68]
 
 
-def test_the_cifar_network_by_settings_alone(data: dict[str, Images], tmp_path: Path) -> None:
-    data.update(train=_images(20, 0, (3, 32, 32)), test=_images(10, 1, (3, 32, 32)))
+def test_the_cifar_network_by_settings_alone(data: Any, make_images: Any, tmp_path: Path) -> None:
+    data.update(train=make_images(20, 0, (3, 32, 32)), test=make_images(10, 1, (3, 32, 32)))
     stage = replace(SMALL, data="cifar10", network="cifar", filters=(4, 4, 4), inits=(DWP_OWN, XAVIER), epochs=1)
     table = run_stages({"features": stage}, Context(tmp_path))["features"] / "record" / "random_features.csv"
     assert len(table.read_text().splitlines()) == 5
@@ -203,7 +168,7 @@ def test_the_cifar_network_by_settings_alone(data: dict[str, Images], tmp_path: 
         ({"priors": ("notmnist",)}, "no prior and no folder is called 'notmnist'"),
         (
             {"network": "resnet", "filters": (8, 8)},
-            "must be of features and classifier, as mnist and cifar; got 'resnet'",
+            "must have features and classifier, as mnist and cifar; got 'resnet'",
         ),
         ({"network": "lenet"}, "unknown network 'lenet'"),
         ({"hold_out": 40}, "hold_out must leave some of 40 training images; got 40"),

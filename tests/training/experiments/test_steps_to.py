@@ -1,6 +1,5 @@
 import csv
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import pytest
 
 from training.engine.records import record_metrics
 from training.engine.stage import Context
-from training.experiments.paper import LABELS, RANDOM_FEATURES, STEPS_TO
-from training.experiments.steps_to import StepsTo, first_crossing
-from training.starts.fills import DWP, DWP_OWN, FROM_KERNELS, INITS, KAIMING, LEARNED, XAVIER
+from training.experiments.paper import STEPS_TO
+from training.experiments.steps_to import StepsTo
+from training.starts.controls import XAVIER
+from training.starts.priors import DWP
 
 MARKS = (10, 20, 40)
 CURVES = {  # by initialisation and seed; levels 50 and 80 are reached at…
@@ -20,22 +20,6 @@ CURVES = {  # by initialisation and seed; levels 50 and 80 are reached at…
     (DWP, 0): (50.0, 80.0, 70.0),  # 10, 20
     (DWP, 1): (45.0, 55.0, 45.0),  # 15, never
 }
-
-
-@pytest.mark.parametrize(
-    ("values", "level", "expected"),
-    [
-        ((10.0, 20.0, 40.0), 30.0, 30.0),
-        ((10.0, 20.0, 40.0), 20.0, 20.0),
-        ((10.0, 20.0, 40.0), 5.0, 10.0),  # an upper bound
-        ((10.0, 30.0, 20.0), 25.0, 17.5),  # the first crossing, though the curve falls again
-        ((10.0, 20.0, 40.0), 41.0, math.nan),
-        ((-300.0, -200.0, -100.0), -150.0, 30.0),
-        ((-math.inf, -100.0, -50.0), -150.0, 20.0),
-    ],
-)
-def test_first_crossing(values: tuple[float, ...], level: float, expected: float) -> None:
-    assert first_crossing(MARKS, values, level) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.fixture
@@ -108,19 +92,3 @@ def test_one_seed_has_no_spread(out: Path) -> None:
 def test_helpful_errors(settings: dict[str, Any], message: str, out: Path) -> None:
     with pytest.raises(ValueError, match=message):
         replace(STAGE, **settings).run(out / "steps", Context(out))
-
-
-def test_the_papers_numbers() -> None:
-    """The speed-ups that the notes give, and what any such figure obeys."""
-    a, b = STEPS_TO["fig4a"], STEPS_TO["fig4b"]
-    assert [round(a["xavier"][level] / a["dwp"][level], 1) for level in (-140, -120, -100)] == [2.4, 2.2, 1.7]
-    assert [round(b["xavier"][level] / b["dwp"][level], 1) for level in (92, 96, 98)] == [2.3, 2.0, 1.5]
-    for figure in STEPS_TO.values():
-        for steps in figure.values():
-            assert list(steps) == sorted(steps) and list(steps.values()) == sorted(steps.values())
-    for data in RANDOM_FEATURES.values():
-        assert data.keys() == {"dwp", "xavier", "filters"}
-        for scales in data.values():
-            assert [mean for mean, _ in scales.values()] == sorted(mean for mean, _ in scales.values())
-    assert set(LABELS) == {DWP, DWP_OWN, XAVIER, *FROM_KERNELS} <= set(INITS) and LABELS[LEARNED] == "filters"
-    assert KAIMING not in LABELS

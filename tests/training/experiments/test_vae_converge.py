@@ -1,4 +1,3 @@
-import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from training.engine.records import read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
-from training.experiments.vae_converge import SampleGrid, VAEConverge, _Job, samples_file
+from training.experiments.vae_converge import SampleGrid, VAEConverge, elbo_table, mean_elbo, samples_file
 from training.images.sets import Images
-from training.kernels.kernelset import KernelSet
 from training.networks.image_vae import ImageVAE, binarize, kl_from_standard_normal
-from training.starts.fills import DWP, FROM_KERNELS, KAIMING, XAVIER
+from training.starts.base import KAIMING
+from training.starts.controls import XAVIER
+from training.starts.learned import LEARNED_HE, LEARNED_OWN
+from training.starts.priors import DWP
 
 SMALL = VAEConverge(
     inits=(DWP, XAVIER, KAIMING),
@@ -29,20 +29,6 @@ SMALL = VAEConverge(
     sample_marks=(2, 3),
     samples=4,
 )
-
-
-def _images(n: int, seed: int, shape: tuple[int, int, int] = (1, 28, 28)) -> Images:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (n, *shape), generator=generator, dtype=torch.uint8)
-    return Images(images, torch.arange(n) % 10, {"seed": seed})
-
-
-@pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Images]:
-    """40 images to train with and 30 for the test, in place of MNIST; may be replaced."""
-    data = {"train": _images(40, 0), "test": _images(30, 1)}
-    monkeypatch.setattr(Context, "images", lambda context, name, split: data[split])
-    return data
 
 
 def _tiny(weight: Tensor, bias: Tensor) -> ImageVAE:
@@ -118,31 +104,32 @@ def test_pixels_become_binary() -> None:
 
 
 def test_runs_are_paired_and_reproducible(data: Any, tmp_path: Path) -> None:
-    job, steps = SMALL._job(tmp_path, Context(tmp_path)), []
-    row = job.train((XAVIER, 1), steps.append)
-    assert sum(steps) == 3 and (row["init"], row["seed"], len(row["elbo"])) == (XAVIER, 1, 2)
-    assert job.train((XAVIER, 1), steps.append) == row != job.train((DWP, 1), steps.append)
+    parts, steps = SMALL.parts(tmp_path, Context(tmp_path)), []
+    (row,), again, other = (SMALL.train_one(parts, (init, 1), steps.append) for init in (XAVIER, XAVIER, DWP))
+    assert sum(steps) == 9 and (row["init"], row["seed"], len(row["elbo"])) == (XAVIER, 1, 2)
+    assert again == [row] != other
     assert not list(tmp_path.glob("*.safetensors"))
     assert all(-784 < value < -300 for value in row["elbo"])
 
 
 def test_the_elbo_is_of_binary_test_images(data: Any, tmp_path: Path) -> None:
-    job = SMALL._job(tmp_path, Context(tmp_path))
-    assert job.test.shape == (10, 1, 28, 28) and set(job.test.unique().tolist()) == {0.0, 1.0}
+    parts = SMALL.parts(tmp_path, Context(tmp_path))
+    assert parts.test.shape == (10, 1, 28, 28) and set(parts.test.unique().tolist()) == {0.0, 1.0}
     evenly = data["test"].to(torch.device("cpu"))[0][::3]
-    assert torch.equal(job.test, binarize(evenly))
-    assert torch.equal(job.images, binarize(data["train"].to(torch.device("cpu"))[0]))
+    assert torch.equal(parts.test, binarize(evenly))
+    assert torch.equal(parts.images, binarize(data["train"].to(torch.device("cpu"))[0]))
     vae = ImageVAE(3)
-    assert job._test_elbo(vae) == job._test_elbo(vae) < 0
+    assert mean_elbo(vae, parts.test) == mean_elbo(vae, parts.test) < 0
 
 
 def test_training_raises_the_elbo(data: dict[str, Images], tmp_path: Path) -> None:
-    """Of one image over and over, to near 0, for it tells nothing."""
+    """Of one image over and over, to near 0, because it tells nothing."""
     image = torch.zeros(16, 1, 28, 28, dtype=torch.uint8)
     image[:, :, 5:20, 10:14] = 255
     data["train"] = data["test"] = Images(image, torch.zeros(16).long(), {})
-    job = replace(SMALL, marks=(1, 60), sample_marks=(60,), batch_size=4)._job(tmp_path, Context(tmp_path))
-    first, last = job.train((DWP, 0), lambda *_: None)["elbo"]
+    stage = replace(SMALL, marks=(1, 60), sample_marks=(60,), batch_size=4)
+    (row,) = stage.train_one(stage.parts(tmp_path, Context(tmp_path)), (DWP, 0), lambda _: None)
+    first, last = row["elbo"]
     assert first < -300 and -30 < last < 0
 
 
@@ -163,52 +150,37 @@ def test_a_grid_of_what_is_not_there(data: Any, tmp_path: Path) -> None:
         run_stages(stages, Context(tmp_path))
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_the_table() -> None:
     elbos = {(DWP, 0): (-300.0, -120.0), (DWP, 1): (-290.0, -130.0), (XAVIER, 0): (-400.0, -150.0)}
     elbos[XAVIER, 1] = (-400.0, -140.0)
-    rows = [{"init": init, "seed": seed, "elbo": list(values)} for (init, seed), values in elbos.items()]
-    table = {
-        (row["init"], row["step"]): row for row in replace(SMALL, name="made_up")._summarize(tmp_path, rows)["table"]
-    }
+    runs = [
+        {"init": init, "seed": seed, "step": step, "elbo": elbo}
+        for (init, seed), values in elbos.items()
+        for step, elbo in zip((1, 3), values, strict=True)
+    ]
+    table = {(row["init"], row["step"]): row for row in elbo_table(runs)}
     assert list(table) == [(DWP, 1), (DWP, 3), (XAVIER, 1), (XAVIER, 3)]
     row = table[DWP, 3]
     assert (row["elbo"], row["sd"], row["over_xavier"], row["over_xavier_sd"]) == (-125.0, 7.071, 20.0, 14.142)
-    assert row["seeds"] == 2 and "over_kaiming" not in row and table[XAVIER, 1]["over_xavier"] == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"made_up.csv", "made_up_runs.csv"}
-    with (tmp_path / "made_up_runs.csv").open(newline="") as file:
-        flat = {(row["init"], int(row["seed"]), int(row["step"])): float(row["elbo"]) for row in csv.DictReader(file)}
-    assert flat == {
-        (*run, step): value for run, pair in elbos.items() for step, value in zip((1, 3), pair, strict=True)
-    }
+    assert row["seeds"] == 2 and not {"over_kaiming", "ahead_of_xavier"} & set(row)
+    assert table[XAVIER, 1]["over_xavier"] == 0
 
 
-def test_an_interrupted_stage_trains_what_is_missing(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    trained: list[tuple[str, int]] = []
-    train = _Job.train
-    monkeypatch.setattr(_Job, "train", lambda job, run, progress: trained.append(run) or train(job, run, progress))
-    folder = run_stages({"vae": SMALL}, Context(tmp_path))["vae"]
-    record = {path.name: path.read_bytes() for path in (folder / "record").iterdir()}
-    rows = read_metrics(folder)
-    assert trained == [(init, seed) for seed in (0, 1) for init in SMALL.inits]
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(lines[:-2]) + lines[-2][:20])
-    (folder / "done.json").unlink()
-    trained.clear()
-    run_stages({"vae": SMALL}, Context(tmp_path))
-    assert trained == [(init, 1) for init in SMALL.inits[1:]] and read_metrics(folder) == rows
-    assert {path.name: path.read_bytes() for path in (folder / "record").iterdir()} == record
+def test_an_interrupted_stage_trains_what_is_missing(data: Any, resumed: Any, tmp_path: Path) -> None:
+    first, then = resumed(SMALL, 4)
+    assert first == [(init, seed) for seed in (0, 1) for init in SMALL.inits]
+    assert then == [(init, 1) for init in SMALL.inits[1:]]
     with pytest.raises(StageChangedError, match=r"settings.latent_dim is 3 there, 4 now"):
-        run_stages({"vae": replace(SMALL, latent_dim=4)}, Context(tmp_path))
+        run_stages({"runs": replace(SMALL, latent_dim=4)}, Context(tmp_path))
 
 
-def test_learned_kernels_come_with_their_stages(data: Any, tmp_path: Path) -> None:
+def test_learned_kernels_come_with_their_stages(data: Any, save_kernels: Any, tmp_path: Path) -> None:
     for k in (7, 5):
-        (tmp_path / f"kernels_{k}").mkdir()
-        KernelSet(*(torch.randn(9, 1, k, k) for _ in range(3)), torch.zeros(9)).save(tmp_path / f"kernels_{k}")
+        save_kernels(tmp_path / f"kernels_{k}", k)
     stage = replace(SMALL, needs=("kernels_7", "kernels_5"), inits=(XAVIER,), seeds=1)
     (tmp_path / "vae").mkdir()
     table = stage.run(tmp_path / "vae", Context(tmp_path))["table"]
-    assert [row["init"] for row in table[::2]] == [XAVIER, *FROM_KERNELS]
+    assert [row["init"] for row in table[::2]] == [XAVIER, LEARNED_HE, LEARNED_OWN]
 
 
 @pytest.mark.parametrize(
@@ -219,10 +191,10 @@ def test_learned_kernels_come_with_their_stages(data: Any, tmp_path: Path) -> No
         ({"marks": (3, 1)}, r"marks must be steps from 1 up, each once and in order; got \(3, 1\)"),
         ({"marks": ()}, r"marks must be steps from 1 up, each once and in order; got \(\)"),
         ({"sample_marks": (0, 2)}, r"sample_marks must be steps from 1 up, each once and in order; got \(0, 2\)"),
-        ({"sample_marks": (2, 4)}, "samples cannot be drawn at step 4, for training ends at 3: lower sample_marks"),
+        ({"sample_marks": (2, 4)}, "samples cannot be drawn at step 4, because training ends at 3: lower sample_marks"),
         ({"inits": ("He",)}, "inits must be some of PyTorch default; .*; got He"),
         ({"priors": ()}, "dwp cannot be drawn from nothing: name priors="),
-        ({"layers": ("conv*",)}, r"layers=\('conv\*',\) match no convolution; there are encoder.conv1, encoder.conv2"),
+        ({"layers": ("conv*",)}, r"1×1 matches \('conv\*',\); it has encoder.conv1, encoder.conv2"),
         ({"lr": 1e30}, r"the VAE of seed 0 from dwp diverged by step \d; lower lr=1e\+30"),
     ],
 )
@@ -232,7 +204,7 @@ def test_helpful_errors(settings: dict[str, Any], message: str, data: Any, tmp_p
     assert not (tmp_path / "vae" / "metrics.jsonl").exists()
 
 
-def test_other_images_are_refused(data: dict[str, Images], tmp_path: Path) -> None:
-    data["train"] = _images(10, 0, (3, 32, 32))
+def test_other_images_are_refused(data: dict[str, Images], make_images: Any, tmp_path: Path) -> None:
+    data["train"] = make_images(10, 0, (3, 32, 32))
     with pytest.raises(ValueError, match=r"the VAE takes images \(1, 28, 28\); cifar10 has \(3, 32, 32\)"):
         run_stages({"vae": replace(SMALL, data="cifar10")}, Context(tmp_path))

@@ -2,16 +2,57 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
 
-from dwp_init import Gaussian, save_prior
-from training.starts.priors import bundled_digests
+from dwp_init import Gaussian, apply_, save_prior
+from dwp_init.registry import registry
+from training.starts.base import spatial_convolutions
+from training.starts.priors import DWP, DWP_CENTRED, DWP_ORTHOGONAL, DWP_OWN, NOISE_OWN, bundled_digests
+
+Make = Callable[..., nn.Module]
+
+
+@pytest.mark.parametrize("network", ["mnist", "vae", "mobilenet"])
+@pytest.mark.parametrize(
+    ("start", "options"),
+    [(DWP, {}), (DWP_OWN, {"scale": "prior"}), (DWP_ORTHOGONAL, {"orthogonal": True})],
+)
+def test_dwp_is_what_apply_draws(network: str, start: str, options: dict, make: Make, priors: list) -> None:
+    expected = make(network, "PyTorch default", seed=3)
+    apply_(expected, priors, seed=3, **options)
+    found = make(network, start, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+
+
+def test_centred_kernels_have_no_mean_and_else_are_as_dwp_draws(make: Make) -> None:
+    plain, centred = (spatial_convolutions(make("mobilenet", start)) for start in (DWP, DWP_CENTRED))
+    for name, layer in plain.items():
+        expected, found = layer.weight - layer.weight.mean((2, 3), keepdim=True), centred[name].weight
+        assert F.cosine_similarity(found.flatten(), expected.flatten(), dim=0).item() == pytest.approx(1, abs=1e-5)
+        assert found.mean((2, 3)).abs().max() < 1e-6
+
+
+def test_noise_has_the_scale_of_the_priors_own_draws(make: Make) -> None:
+    noise, dwp = (spatial_convolutions(make("vae", start)) for start in (NOISE_OWN, DWP_OWN))
+    for name, layer in dwp.items():
+        scales = [part.weight.square().mean().sqrt().item() for part in (noise[name], layer)]
+        assert scales[0] == pytest.approx(scales[1], rel=1e-4)
+        assert abs(F.cosine_similarity(noise[name].weight.flatten(), layer.weight.flatten(), dim=0).item()) < 0.4
 
 
 def test_bundled_priors_alone_have_digests(tmp_path: Path, gaussian: Callable[..., Gaussian]) -> None:
-    found = bundled_digests("notmnist-7x7")
-    assert list(found) == ["notmnist-7x7"] and set(found["notmnist-7x7"]) == {"config.json", "model.safetensors"}
+    digest = registry()["notmnist-7x7"]["sha256"]
+    assert bundled_digests("notmnist-7x7") == {"notmnist-7x7": digest} and bundled_digests() == {}
+    assert {"tinyimagenet-3x3", "tinyimagenet-stem-7x7"} < bundled_digests("natural").keys()
     folder = str(save_prior(gaussian(3), tmp_path / "mine"))
     with pytest.raises(ValueError, match="mine' is a folder; this stage takes bundled priors: notmnist-"):
         bundled_digests("notmnist-7x7", folder)
     with pytest.raises(ValueError, match="no prior and no folder is called 'none'"):
         bundled_digests("none")
+
+
+def test_layers_that_no_prior_fits_are_an_error_where_none_does(make: Make, priors: list) -> None:
+    with pytest.raises(ValueError, match=r"none has 5×5 kernels.*the model has 2×2 .1 layer., 7×7"):
+        make("convmixer", DWP, priors=priors[1:2])

@@ -1,0 +1,173 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from training.engine.records import RESULTS, Row, write_table
+from training.experiments.classify import average_splits
+from training.experiments.compare_inits import AT_START, benchmark_table
+from training.experiments.converge import convergence_table
+from training.experiments.paired import (
+    best_rates,
+    by_mark,
+    comparison,
+    curves,
+    first_crossing,
+    half_width,
+    mean_sd,
+    number_ahead,
+)
+from training.experiments.random_features import features_table
+from training.experiments.steps_to import steps_tables
+from training.experiments.vae_converge import elbo_table
+from training.recipes import fig4a, fig4b, fig4c
+
+MARKS = (10, 20, 40)
+ROWS = [  # in no order
+    {"init": "dwp", "seed": 7, "accuracy": [71.0, 50.0]},
+    {"init": "Kaiming", "seed": 6, "accuracy": [60.0, 50.0]},
+    {"init": "dwp", "seed": 6, "accuracy": [61.0, 50.0]},
+    {"init": "Kaiming", "seed": 7, "accuracy": [70.0, 50.0]},
+]
+
+
+def test_runs_become_curves() -> None:
+    runs = by_mark(ROWS, "accuracy", (1, 3))
+    assert runs[:2] == [
+        {"init": "dwp", "seed": 7, "step": 1, "accuracy": 71.0},
+        {"init": "dwp", "seed": 7, "step": 3, "accuracy": 50.0},
+    ]
+    found = curves(runs, "accuracy")
+    assert list(found) == ["dwp", "Kaiming"] and found["dwp"].tolist() == [[61.0, 50.0], [71.0, 50.0]]
+    with pytest.raises(ValueError, match="duplicate entries"):
+        curves(runs + runs[:1], "accuracy")
+
+
+def test_differences_are_paired_by_seed() -> None:
+    found = curves(by_mark(ROWS, "accuracy", (1, 3)), "accuracy")
+    table = comparison(found, "accuracy", "step", (1, 3), {"kaiming": "Kaiming", "learned": "learned kernels"})
+    assert table[0] == {
+        "init": "dwp",
+        "step": 1,
+        "accuracy": 66.0,
+        "sd": round(50**0.5, 3),
+        "over_kaiming": 1.0,
+        "over_kaiming_sd": 0.0,
+        "ahead_of_kaiming": 2,
+        "seeds": 2,
+    }
+    assert table[1]["ahead_of_kaiming"] == table[2]["over_kaiming"] == 0
+    alone = comparison(
+        {init: values[:1] for init, values in found.items()}, "accuracy", "step", (1, 3), {"k": "dwp"}, False
+    )
+    assert all(row["sd"] == row["over_k_sd"] == "" and "ahead_of_k" not in row for row in alone)
+
+
+def test_means_are_empty_where_a_value_is_missing() -> None:
+    assert mean_sd("steps", torch.tensor([1.0, math.nan])) == {"steps": "", "steps_sd": ""}
+    assert mean_sd("gap", torch.tensor([1.0, 4.0]).double(), 0) == {"gap": 2.0, "gap_sd": 2.0}
+    assert number_ahead(torch.tensor([1.0, 0.0, -1.0, 0.1])) == 2
+
+
+def test_intervals_by_students_t() -> None:
+    known = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 7: 2.3646, 8: 2.3060, 30: 2.0423}
+    for degrees, quantile in known.items():
+        differences = torch.arange(degrees + 1.0)
+        expected = quantile * differences.std().item() / math.sqrt(degrees + 1)
+        assert half_width(differences) == pytest.approx(expected, rel=1e-4)
+    assert half_width(torch.tensor([1.0, 2.0, 6.0])) == pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4)
+    assert half_width(torch.arange(11.0), level=0.99) == pytest.approx(3.1693, rel=1e-4)  # s = √11
+    assert math.isnan(half_width(torch.tensor([2.0])))
+
+
+@pytest.mark.parametrize(
+    ("values", "level", "expected"),
+    [
+        ((10.0, 20.0, 40.0), 30.0, 30.0),
+        ((10.0, 20.0, 40.0), 20.0, 20.0),
+        ((10.0, 20.0, 40.0), 5.0, 10.0),  # an upper bound
+        ((10.0, 30.0, 20.0), 25.0, 17.5),  # the first crossing, though the curve falls again
+        ((10.0, 20.0, 40.0), 41.0, math.nan),
+        ((-300.0, -200.0, -100.0), -150.0, 30.0),
+        ((-math.inf, -100.0, -50.0), -150.0, 20.0),
+    ],
+)
+def test_first_crossing(values: tuple[float, ...], level: float, expected: float) -> None:
+    assert first_crossing(MARKS, values, level) == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_rate_of_the_best_mean_is_taken() -> None:
+    found = {0.1: [[9.0, 4.0], [9.0, 4.0]], 0.01: [[0.0, 5.0], [0.0, 3.5]], 0.001: [[0.0, 9.0], [0.0, 0.0]]}
+    rows = [{"init": "dwp", "rate": rate, "accuracy": curve} for rate, both in found.items() for curve in both]
+    assert best_rates(rows) == {"dwp": 0.001}
+    assert best_rates([{"init": "dwp", "rate": rate, "accuracy": [1.0]} for rate in (0.1, 0.01, 0.5)]) == {"dwp": 0.01}
+
+
+BENCHMARKS = sorted(path.stem.removesuffix("_runs") for path in RESULTS.glob("benchmark_*_runs.csv"))
+
+
+def read(name: str) -> list[Row]:
+    return pd.read_csv(RESULTS / f"{name}.csv").to_dict("records")
+
+
+def same(name: str, table: list[Row], folder: Path) -> bool:
+    """Whether a table, written as CSV, has the bytes of the recorded one."""
+    write_table(folder / "table.csv", table)
+    return (folder / "table.csv").read_bytes() == (RESULTS / f"{name}.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [
+        *((name, convergence_table) for name in ("choose_family", "converge_mnist", "fig4b_curves", "fig4c_curves")),
+        ("fig3a", lambda runs: features_table(runs, "mnist")),
+        ("fig3b", lambda runs: features_table(runs, "cifar10")),
+        ("vae_converge", elbo_table),
+        ("fig2a_mnist", average_splits),
+        ("fig2a_mnist_cold", average_splits),
+    ],
+)
+def test_averages_over_seeds(name: str, average: Callable[[list[Row]], list[Row]], tmp_path: Path) -> None:
+    assert same(name, average(read(f"{name}_runs")), tmp_path)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmarks(name: str, tmp_path: Path) -> None:
+    """What is measured before training is recorded as means only, so that each seed gets these."""
+    recorded, runs = pd.read_csv(RESULTS / f"{name}.csv"), pd.read_csv(RESULTS / f"{name}_runs.csv")
+    at_start = recorded.groupby("init")[list(AT_START)].first()
+    rows = [
+        {"init": init, "seed": seed, "rate": run["rate"].iloc[0], "accuracy": list(run["accuracy"])}
+        | at_start.loc[init].to_dict()
+        for (init, seed), run in runs.groupby(["init", "seed"], sort=False)
+    ]
+    assert same(name, benchmark_table(rows, sorted(set(runs["step"]))), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "curves", "measure", "levels"),
+    [
+        ("fig4a", "vae_converge", "elbo", fig4a.ELBOS),
+        ("fig4b", "fig4b_curves", "accuracy", fig4b.MNIST_LEVELS),
+        ("fig4c", "fig4c_curves", "accuracy", fig4c.CIFAR_LEVELS),
+    ],
+)
+def test_steps(name: str, curves: str, measure: str, levels: tuple[float, ...], tmp_path: Path) -> None:
+    """The steps of single runs in Fig. 4(b) were recorded from a float32 interpolation, which rounds ties otherwise."""
+    table, steps = steps_tables(read(f"{curves}_runs"), measure, levels, name)
+    assert same(name, table, tmp_path)
+    if name != "fig4b":
+        assert same(f"{name}_runs", steps, tmp_path)
+    for found, recorded in zip(steps, read(f"{name}_runs"), strict=True):
+        key = ("init", "seed", "level")
+        assert [found[name] for name in key] == [recorded[name] for name in key]
+        assert float(found["steps"] or "nan") == pytest.approx(recorded["steps"], abs=0.11, nan_ok=True)
+
+
+def test_that_is_all_records_with_runs() -> None:
+    names = {path.stem.removesuffix("_runs") for path in RESULTS.glob("*_runs.csv")}
+    tested = {"choose_family", "converge_mnist", "vae_converge", "fig2a_mnist", "fig2a_mnist_cold", *BENCHMARKS}
+    assert names == tested | {"fig3a", "fig3b", "fig4a", "fig4b", "fig4b_curves", "fig4c", "fig4c_curves"}

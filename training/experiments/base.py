@@ -1,0 +1,77 @@
+"""What stages share that train networks from several starts on paired seeds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from training.engine.records import Row, write_table
+from training.engine.stage import Context, Stage
+from training.engine.sweep import Sweep
+from training.engine.workers import Progress
+from training.images.split import Labelled
+from training.networks.registry import build
+from training.starts.priors import bundled_digests
+
+Train = Callable[[Any, Progress], list[Row]]
+
+
+@dataclass(frozen=True)
+class PairedRuns(Stage):
+    """Trains networks from several starts; the runs of one seed share their data order and all but the convolutions.
+
+    Args:
+        needs: Earlier stages that are read.
+        name: Base name of the recorded files.
+        data: Name of the data set.
+        priors: The bundled priors, one for each kernel size, or a set.
+        seeds: Number of paired runs.
+        first_seed: Seed of the first.
+    """
+
+    name: str = "paired_runs"
+    data: str = "mnist"
+    priors: tuple[str, ...] = ()
+    seeds: int = 8
+    first_seed: int = 0
+
+    def data_sets(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    def other_inputs(self) -> dict[str, Any]:
+        return bundled_digests(*self.priors)
+
+    def all_seeds(self) -> range:
+        """Returns the seeds of the paired runs."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    def sweep(self, folder: Path, context: Context, inits: Sequence[str], train: Train, each: int) -> list[Row]:
+        """Trains from each start with each seed what is missing; returns the rows, those of one start together.
+
+        Args:
+            folder: The stage's folder.
+            context: Where it runs.
+            inits: The starts.
+            train: Makes the row of a pair of start and seed; picklable.
+            each: Steps of one run.
+        """
+        runs = [(init, seed) for seed in self.all_seeds() for init in inits]
+        settings: dict[str, Any] = {"total": len(runs), "each": each, "workers": context.workers, "desc": self.name}
+        with Sweep(folder, ("init", "seed"), **settings) as sweep:
+            rows = sweep(train, runs)
+        return sorted(rows, key=lambda row: inits.index(row["init"]))
+
+    def record(self, folder: Path, **tables: Sequence[Row]) -> None:
+        """Writes tables of record, ``<name>.csv`` and ``<name>_<ending>.csv``; the ending ``table`` is left out."""
+        for ending, rows in tables.items():
+            path = f"{self.name}.csv" if ending == "table" else f"{self.name}_{ending}.csv"
+            write_table(folder / "record" / path, rows)
+
+
+def network_for(train: Labelled, name: str, filters: tuple[int, ...]) -> nn.Module:
+    """Builds an untrained network by name for labelled images."""
+    images, labels = train
+    _, channels, height, width = images.shape
+    return build(name, filters, int(labels.max()) + 1, (channels, height, width))

@@ -1,0 +1,234 @@
+"""The registry of starts, and the one function that initialises a network by one of them."""
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dwp_init.convolutions import he_rms, is_depthwise
+from dwp_init.rules import PriorLike
+
+KAIMING = "Kaiming"
+LEARNED_KINDS = ("dense", "depthwise")
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+Need = Literal["priors", "learned", "batch"]
+Learned = Mapping[tuple[str, int], Mapping[float, Tensor]]
+"""Learned kernels ``(n, 1, k, k)`` by kind of layer, size k and relative depth from 0 to 1."""
+
+WAYS_OUT: dict[Need, str] = {
+    "priors": "name priors=",
+    "learned": "name kernels stages in needs=",
+    "batch": "give images in batch=",
+}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One initialisation of one network.
+
+    Args:
+        network: The network, on the CPU.
+        layers: The convolutions to fill, by name, in the order of the network's modules.
+        start: Name of the start.
+        seed: Seed of the draws.
+        priors: Names, folders or priors, one for each kernel size, or a set.
+        learned: Learned kernels.
+        batch: Images ``(n, c, h, w)``; empty where none are given.
+    """
+
+    network: nn.Module
+    layers: Mapping[str, Convolution]
+    start: str
+    seed: int
+    priors: Sequence[PriorLike] = ()
+    learned: Learned = field(default_factory=dict)
+    batch: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def generator(self, layer: str) -> torch.Generator:
+        """Returns the source of randomness of one layer, a function of the start, the seed and the layer's name.
+
+        Starts never share draws: white noise must not repeat Kaiming's.
+        """
+        digest = hashlib.sha256(f"{self.start}:{self.seed}:{layer}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+Fill = Callable[[Draw], Collection[str]]
+"""Fills a draw's layers in place; returns the names of those for which it had something to draw from."""
+Law = Callable[[Convolution, torch.Generator], Tensor]
+"""Draws the weight of one layer."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """One way to initialise the spatial convolutions of a network.
+
+    Args:
+        name: Its name in the recorded tables.
+        label: Its name in the legends of figures.
+        colour: Its colour in figures.
+        needs: What it draws from.
+        fill: Fills the layers.
+        finish: What is done once all layers are filled, those too that ``fill`` left to Kaiming's law.
+        aliases: Other names of the same law in recorded tables.
+    """
+
+    name: str
+    label: str
+    colour: str
+    needs: tuple[Need, ...]
+    fill: Fill
+    finish: Callable[[Draw], None] | None = None
+    aliases: tuple[str, ...] = ()
+
+
+STARTS: dict[str, Start] = {}
+"""All starts by name, in the order in which tables and figures list them."""
+
+
+def enter(start: Start) -> Start:
+    """Enters a start into ``STARTS``.
+
+    Raises:
+        ValueError: One of its names is taken.
+    """
+    taken = {start.name, *start.aliases} & set(start_names())
+    if taken:
+        raise ValueError(f"there is a start of this name already: {'; '.join(sorted(taken))}")
+    STARTS[start.name] = start
+    return start
+
+
+def start_names() -> tuple[str, ...]:
+    """Returns the names of all starts, each followed by its aliases."""
+    return tuple(name for start in STARTS.values() for name in (start.name, *start.aliases))
+
+
+def find_start(name: str) -> Start | None:
+    """Returns the start of this name or alias; ``None`` where there is none."""
+    return next((start for start in STARTS.values() if name in (start.name, *start.aliases)), None)
+
+
+def legend(name: str) -> tuple[str, str | None]:
+    """Returns label and colour of a start in figures; of any other name, the name itself and no colour."""
+    start = find_start(name)
+    return (start.label, start.colour) if start else (name, None)
+
+
+def needing(*needs: Need) -> tuple[str, ...]:
+    """Returns the names of the starts that draw from any of these."""
+    return tuple(name for name, start in STARTS.items() if set(needs) & set(start.needs))
+
+
+def check_starts(chosen: Sequence[str], *, priors: bool, learned: bool, batch: bool = True) -> list[Start]:
+    """Returns the starts of these names, after checking the choice.
+
+    Args:
+        chosen: Their names.
+        priors: Whether there are priors.
+        learned: Whether there are learned kernels.
+        batch: Whether there is a batch of images.
+
+    Raises:
+        ValueError: A start is unknown, named twice or lacks something that it draws from, or none is named.
+    """
+    starts = [start for start in map(find_start, chosen) if start]
+    if not chosen or len({start.name for start in starts}) < len(chosen):
+        raise ValueError(
+            f"inits must be some of {'; '.join(start_names())}, each once; got {'; '.join(chosen) or 'none'}"
+        )
+    there: dict[Need, bool] = {"priors": priors, "learned": learned, "batch": batch}
+    for need, way_out in WAYS_OUT.items():
+        lacking = [name for name, start in zip(chosen, starts, strict=True) if need in start.needs and not there[need]]
+        if lacking:
+            raise ValueError(f"{'; '.join(lacking)} cannot be drawn from nothing: {way_out}, or leave them out")
+    return starts
+
+
+def initialize_(
+    network: nn.Module,
+    start: str,
+    seed: int,
+    *,
+    priors: Sequence[PriorLike] = (),
+    learned: Learned | None = None,
+    batch: Tensor | None = None,
+    layers: Sequence[str] = ("*",),
+    strict: bool = False,
+) -> None:
+    """Draws the weights of a network's spatial convolutions, in place; everything else keeps its value.
+
+    Spatial are ``Conv2d`` and ``ConvTranspose2d`` layers with kernels larger than 1×1. A layer that no prior and no
+    learned kernel fits takes Kaiming's draw of that seed. Draws depend on the start, the seed and the layer's name
+    alone; the global random state stays.
+
+    Args:
+        network: The network, on the CPU.
+        start: Name of a start of ``STARTS``.
+        seed: Seed of the draws.
+        priors: Names, folders or priors, one for each kernel size, or a set; for dwp.
+        learned: Learned kernels, for the starts that draw from these.
+        batch: Images for LSUV, on which normalisation layers are in evaluation mode.
+        layers: Patterns of the names of the layers to initialise.
+        strict: Whether a layer that would take Kaiming's draw is an error.
+
+    Raises:
+        ValueError: The start is unknown or lacks what it draws from, or no layer fits.
+        ImportError: LSUV's package is not installed.
+    """
+    (record,) = check_starts((start,), priors=bool(priors), learned=bool(learned), batch=batch is not None)
+    spatial = spatial_convolutions(network)
+    chosen = {name: layer for name, layer in spatial.items() if any(fnmatchcase(name, each) for each in layers)}
+    if not chosen:
+        there = f"it has {', '.join(spatial)}" if spatial else "it has none"
+        raise ValueError(f"no convolution of the network with kernels larger than 1×1 matches {tuple(layers)}; {there}")
+    images = torch.empty(0) if batch is None else batch
+    draw = Draw(network, chosen, record.name, seed, priors, learned or {}, images)
+    filled = record.fill(draw)
+    rest = {name: layer for name, layer in chosen.items() if name not in filled}
+    if rest and strict:
+        shown = ", ".join(f"{name} ({kind_and_size(layer)})" for name, layer in rest.items())
+        raise ValueError(f"{start!r} has nothing to draw from for {shown}: add to priors or needs, or narrow layers=")
+    if rest:
+        STARTS[KAIMING].fill(replace(draw, layers=rest, start=KAIMING))
+    if record.finish:
+        record.finish(draw)
+
+
+def spatial_convolutions(network: nn.Module) -> dict[str, Convolution]:
+    """Returns the convolutions with kernels larger than 1×1 by name, in the order of the network's modules."""
+    modules = {name: module for name, module in network.named_modules() if isinstance(module, Convolution)}
+    return {name: layer for name, layer in modules.items() if math.prod(layer.kernel_size) > 1}
+
+
+def kind_of(layer: Convolution) -> str:
+    """Returns ``depthwise`` where each of several input channels is a group of its own, else ``dense``."""
+    return LEARNED_KINDS[1] if is_depthwise(layer) else LEARNED_KINDS[0]
+
+
+def kind_and_size(layer: Convolution) -> str:
+    """Returns kind and size of a layer's kernels, such as ``dense 5×5``."""
+    return f"{kind_of(layer)} {'×'.join(map(str, layer.kernel_size))}"
+
+
+def each(law: Law) -> Fill:
+    """Makes a fill of a law by which every layer is drawn on its own."""
+
+    @torch.no_grad()
+    def fill(draw: Draw) -> Collection[str]:
+        for name, layer in draw.layers.items():
+            layer.weight.copy_(law(layer, draw.generator(name)))
+        return draw.layers.keys()
+
+    return fill
+
+
+def at_he_rms(layer: Convolution, weight: Tensor) -> Tensor:
+    """Rescales a weight of the layer to the root mean square √(2 / fan_in) of He et al. (2015)."""
+    return weight * (he_rms(layer) / weight.square().mean().sqrt())
