@@ -76,8 +76,8 @@ def _row(name: str, fit: Path, values: Tensor, controls: dict[str, Tensor], netw
     row = {"prior": name, "family": done["family"], "log_prob": round(values.mean().item(), 3)}
     row["standard_error"] = round(clustered_error(values, network), 3)
     row |= {key: done["metrics"].get(key, "") for key in ("kind", "monte_carlo_error", "elbo")}
-    for control, beside in controls.items():
-        over = values - beside
+    for control, reference in controls.items():
+        over = values - reference
         row[f"over_{control}"] = round(over.mean().item(), 3)
         row[f"over_{control}_error"] = round(clustered_error(over, network), 3)
     drawn = done["metrics"]["samples"]["drawn"]

@@ -15,25 +15,15 @@ from training.figures.style import save_figure
 REAL, DRAWN = "kernels of held-out networks", "draws from the prior"
 
 
-def plot_kernels(real: Tensor, prior: Prior, path: Path, count: int = 64) -> None:
-    """Draws held-out kernels next to draws from a prior, each kernel on its own scale, blue below and red above 0.
-
-    Args:
-        real: ``(n, 1, k, k)``.
-        prior: The prior.
-        path: Where the PNG goes.
-        count: Kernels in each panel.
-    """
-    plot_families(real, {DRAWN: prior}, path, count)
-
-
 def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: int = 64, columns: int = 2) -> None:
-    """Draws held-out kernels and draws from several priors, a panel each, in the manner of Fig. 1.
+    """Draws held-out kernels and draws from priors, a panel each, in the manner of Fig. 1.
+
+    Each kernel has a scale of its own, with blue below 0 and red above.
 
     Args:
-        real: ``(n, c, k, k)``.
-        priors: By title.
-        path: Where the PNG goes.
+        real: The held-out kernels, ``(n, c, k, k)``.
+        priors: The priors by title.
+        path: Path of the PNG file.
         count: Kernels in each panel.
         columns: Panels in a row.
     """
@@ -53,13 +43,15 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
 
 
 def plot_depths(real: Sequence[Tensor], prior: MixtureByDepth, path: Path, count: int = 12) -> None:
-    """Draws held-out kernels next to draws from a prior, a row for each of its depths, each kernel on its own scale.
+    """Draws held-out kernels next to draws from a prior, with a row for each of its depths.
+
+    Each kernel has a scale of its own, with blue below 0 and red above.
 
     Args:
-        real: Kernels ``(n, c, k, k)`` of each depth, the lowest first.
+        real: The held-out kernels of each depth, ``(n, c, k, k)``, the lowest depth first.
         prior: The prior.
-        path: Where the PNG goes.
-        count: Kernels in each row; fewer where a depth has fewer.
+        path: Path of the PNG file.
+        count: Kernels in each row; fewer if a depth has fewer.
     """
     generator = torch.Generator().manual_seed(0)
     count = min(count, *map(len, real))
@@ -82,7 +74,7 @@ def plot_colour_kernels(draws: Mapping[str, Tensor], path: Path, count: int = 64
 
     Args:
         draws: Kernels ``(n, 3, k, k)`` by title; each is scaled by its own largest weight.
-        path: Where the PNG goes.
+        path: Path of the PNG file.
         count: Kernels in each panel.
     """
     figure = Figure(figsize=(4.2 * len(draws), 4.6))
@@ -98,17 +90,17 @@ def plot_colour_kernels(draws: Mapping[str, Tensor], path: Path, count: int = 64
 
 
 def plot_latent_space(vae: KernelVAE, kernels: Tensor, path: Path, count: int = 400, grid: int = 15) -> None:
-    """Draws where kernels lie in a VAE's two latent dimensions, and what the decoder makes of them, as in Fig. 6.
+    """Draws the positions of kernels in a VAE's two latent dimensions, and the means of its decoder, as in Fig. 6.
 
     Args:
         vae: A VAE of two latents.
-        kernels: ``(n, c, k, k)``; evenly spaced ones are drawn as pictures at the means of r(z|w).
-        path: Where the PNG goes.
-        count: How many.
-        grid: Decoder means along each side of the second panel, evenly spaced over [-3, 3].
+        kernels: ``(n, c, k, k)``; some are drawn as pictures at the means of r(z|w).
+        path: Path of the PNG file.
+        count: Maximum number of kernels drawn, evenly spaced.
+        grid: Number of decoder means along each side of the second panel, evenly spaced over [-3, 3].
 
     Raises:
-        ValueError: The VAE has other than two latents.
+        ValueError: The VAE does not have two latents.
     """
     if vae.latent_dim != 2:
         raise ValueError(f"a latent space is drawn for 2 latents; this VAE has {vae.latent_dim}")

@@ -1,4 +1,4 @@
-"""Importing: a checkpoint of the paper's released code → a prior's folder."""
+"""Import of a checkpoint of the paper's released code as a prior."""
 
 import hashlib
 import io
@@ -26,23 +26,23 @@ def import_authors(
     """Turns a ``vae_params.torch`` that the paper's released ``train-vae.py`` saved into a prior's folder.
 
     Encoder, decoder and their variances are kept as they are, except that the floors of :class:`dwp_init.KernelVAE`
-    are added to the variances: 1e-12 in the decoder, 1e-8 in the encoder. Tensors are all that is unpickled.
+    are added to the variances: 1e-12 in the decoder, 1e-8 in the encoder. Only tensors are unpickled.
 
     Args:
         path: A ``state_dict`` saved by ``torch.save``, alone or under the key ``state_dict``, of the networks of
             Appendix H.1.
         kernel_size: 7 or 5.
-        folder: Where the prior goes; it must not hold one yet.
-        name: What the prior is called; by default the folder's name.
-        license: Under which terms the checkpoint may be used.
+        folder: Folder of the prior; it must not hold one yet.
+        name: Name of the prior; by default that of the folder.
+        license: Licence of the checkpoint.
 
     Returns:
         The folder.
 
     Raises:
-        FileNotFoundError: There is no file ``path``.
+        FileNotFoundError: ``path`` is not a file.
         FileExistsError: ``folder`` holds a prior.
-        ValueError: The file is no such checkpoint; the message says in what it differs.
+        ValueError: The file is not such a checkpoint; the message says how it differs.
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
@@ -79,7 +79,7 @@ def _state_dict(content: bytes, path: Path) -> Mapping[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{path} cannot be read as tensors alone ({reason}); give a state_dict() saved by torch.save: other "
-            "pickled objects are refused, for they can run code"
+            "pickled objects are refused, because they can run code"
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
@@ -144,7 +144,7 @@ def _check_names(found: set[str], size: int, path: Path) -> None:
         missing, unknown = _names(size) - found, found - _names(size)
         listed = [", ".join(sorted(map(_in_authors_words, names))) or "none" for names in (missing, unknown)]
         raise ValueError(
-            f"{path} is no VAE of Appendix H.1 for {size}×{size} kernels: tensors missing: {listed[0]}; unknown: "
+            f"{path} is not a VAE of Appendix H.1 for {size}×{size} kernels: tensors missing: {listed[0]}; unknown: "
             f"{listed[1]}; give the vae_params.torch of the paper's released code"
         )
 

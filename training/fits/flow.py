@@ -1,10 +1,11 @@
 """The fit of the normalizing flow."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from dwp_init import Flow
 from dwp_init.priors.base import KernelShape
+from dwp_init.priors.flow import FlowNetwork
 from training.fits.base import register
 from training.fits.gradient import FitByGradient
 
@@ -28,4 +29,4 @@ class FitFlow(FitByGradient):
     family: ClassVar[str] = "flow"
 
     def build(self, shape: KernelShape) -> Flow:
-        return Flow(shape, self.network, self.transforms, self.hidden, self.coupling)
+        return Flow(shape, cast(FlowNetwork, self.network), self.transforms, self.hidden, self.coupling)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Prior
+from training.kernels.kernelset import shuffled
 
 _MOST = 2000
 _CHUNK = 512
@@ -234,7 +235,7 @@ def _choose(rows: Tensor, most: int, seed: int) -> Tensor:
     """Returns at most ``most`` of the rows, at random."""
     if len(rows) <= most:
         return rows
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
+    return rows[shuffled(len(rows), seed)[:most]]
 
 
 def _rows(**sets: Tensor) -> list[Tensor]:

@@ -100,7 +100,7 @@ def natural(name: str) -> list[str | int]:
 
 def _find(source: str) -> list[Checkpoint]:
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():  # an empty path would be the current folder
         return _in_folder(path, path.resolve().name)
     if path.is_file():
         if path.suffix in PICKLES:
@@ -110,7 +110,7 @@ def _find(source: str) -> list[Checkpoint]:
         return [Checkpoint(path.name, (path,))]
     if not source.endswith(SUFFIX) and (match := _REPO.fullmatch(source)):
         return _on_hub(match[1], match[2])
-    raise FileNotFoundError(f"no file or folder {source}; a repository on the Hub is user/name or user/name@revision")
+    raise FileNotFoundError(f"no file or folder {source!r}; a repository on the Hub is user/name or user/name@revision")
 
 
 def _in_folder(folder: Path, label: str) -> list[Checkpoint]:
@@ -122,8 +122,8 @@ def _in_folder(folder: Path, label: str) -> list[Checkpoint]:
         pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
         if pickles:
             raise ValueError(
-                f"{folder} holds no {SUFFIX} file but {len(pickles)} pickle files, such as {pickles[0]}, which can run "
-                f"code when they are read; {CONVERT}"
+                f"{folder} holds no {SUFFIX} file but {len(pickles)} pickle file{'s' * (len(pickles) > 1)}, such as "
+                f"{pickles[0]}, which can run code when read; {CONVERT}"
             )
         raise FileNotFoundError(f"no {SUFFIX} file under {folder}; give a folder, file or repository that holds some")
     return [
@@ -148,7 +148,7 @@ def _read_index(path: Path) -> dict[str, str]:
         shards: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
         if not shards or not all(isinstance(name, str) for name in shards.values()):
             raise ValueError("weight_map names no files")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an index with a weight_map ({error!r}); get it again, or remove it") from error
     return shards
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,7 +14,7 @@ from training.engine.stage import Context, Stage
 from training.images.own import is_own, short_name
 from training.kernels.checkpoints import Checkpoint, network_file
 from training.kernels.convolutions import read_layers
-from training.kernels.kernelset import KernelSet
+from training.kernels.kernelset import KernelSet, norm_threshold, shuffled
 
 # settings of the source networks that are recorded with the kernels
 _RECIPE_KEYS = (
@@ -69,8 +68,9 @@ class Kernels(Stage):
         if self.per_network is not None:
             check_counts(per_network=self.per_network)
         layers = {seed: self._read_layer(network_file(sources, seed), seed) for seed in seeds}
-        threshold = self._threshold([layers[seed] for seed in seeds[:-held_out]])
-        kept = {seed: layer[layer.flatten(1).norm(dim=1) >= threshold] for seed, layer in layers.items()}
+        norms = {seed: layer.flatten(1).norm(dim=1) for seed, layer in layers.items()}
+        threshold = norm_threshold(torch.cat([norms[seed] for seed in seeds[:-held_out]]), self.min_norm)
+        kept = {seed: layer[norms[seed] >= threshold] for seed, layer in layers.items()}
         kernels = self._split(kept)
         if min(kernels.counts().values()) < 2:
             raise ValueError(
@@ -94,16 +94,11 @@ class Kernels(Stage):
         if not weight.isfinite().all():
             raise ValueError(f"{self.layer} of {path} holds NaN or infinite values; train it again with a lower lr")
         kernels = self._cut(weight.float())
-        picked = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(seed))[: self.per_network]
-        return kernels[picked.sort().values]
+        return kernels[shuffled(len(kernels), seed)[: self.per_network].sort().values]
 
     def _cut(self, weight: Tensor) -> Tensor:
         """Cuts a weight ``(out, in, k, k)`` into kernels ``(n, c, k, k)``: one per pair of channels (Eq. 5)."""
         return weight.flatten(0, 1)[:, None]
-
-    def _threshold(self, layers: list[Tensor]) -> float:
-        norms = torch.cat([layer.flatten(1).norm(dim=1) for layer in layers])
-        return self.min_norm * float(np.quantile(norms.numpy(), 0.95))
 
     def _split(self, layers: dict[int, Tensor]) -> KernelSet:
         """Splits the kernels by network; ``layers`` holds those of each network, by its seed."""

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -17,7 +16,7 @@ from training.engine.options import check_counts
 from training.engine.records import DONE
 from training.kernels.checkpoints import find_checkpoints
 from training.kernels.convolutions import Layer, LeftOut, read_layers
-from training.kernels.kernelset import KERNELS, PARTS, KernelSet
+from training.kernels.kernelset import KERNELS, PARTS, KernelSet, norm_threshold, shuffled
 
 _LABELS, REPORT = "labels", "harvest.json"
 FEWEST = 10  # kernels of a kind and size, as a fit needs
@@ -112,7 +111,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
             for layer, weight in layers:
                 _add(groups.setdefault(layer.group, Group()), layer, weight, settings)
     chosen = _choose(groups, settings, left_out)
-    rank = {names[i]: place for place, i in enumerate(_shuffled(len(names), settings.seed).tolist())}
+    rank = {names[i]: place for place, i in enumerate(shuffled(len(names), settings.seed).tolist())}
     folders = _write(out, {name: _pack(group, rank, settings) for name, group in sorted(chosen.items())})
     _write_report(out / REPORT, names, [asdict(item) for item in left_out])
     return Harvest(folders, left_out)
@@ -141,11 +140,10 @@ def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | 
 def _add(group: Group, layer: Layer, weight: Tensor, settings: Settings) -> None:
     kernels = layer.cut(weight)
     norms = kernels.double().flatten(1).norm(dim=1)
-    threshold = settings.min_norm * float(np.quantile(norms.numpy(), 0.95))
-    kept = kernels[(norms >= threshold) & (norms > 0)]
+    kept = kernels[(norms >= norm_threshold(norms, settings.min_norm)) & (norms > 0)]
     rms = kept.double().square().mean().sqrt()
     seed = int(hashlib.sha256(f"{settings.seed} {layer.checkpoint} {layer.name}".encode()).hexdigest()[:15], 16)
-    taken = kept[_shuffled(len(kept), seed)[: settings.per_layer].sort().values]
+    taken = kept[shuffled(len(kept), seed)[: settings.per_layer].sort().values]
     group.kernels.append(taken.clone() if settings.raw_scale else (taken / rms).float())
     group.tensors.append(
         {
@@ -187,10 +185,6 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
     return chosen
 
 
-def _shuffled(n: int, seed: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-
-
 def _split(group: Group, rank: dict[str, int], settings: Settings) -> tuple[list[Tensor], str]:
     """Returns the positions of the kernels of each part, and how they were split."""
     names = group.checkpoints
@@ -210,8 +204,7 @@ def _split(group: Group, rank: dict[str, int], settings: Settings) -> tuple[list
             return picked, BY_CHECKPOINT
         why = "split by checkpoint, a part would have fewer than 2"
     held_out = max(int(_HELD_OUT * len(group)), 2)
-    shuffled = _shuffled(len(group), settings.seed)
-    parts = shuffled.tensor_split([len(group) - 2 * held_out, len(group) - held_out])
+    parts = shuffled(len(group), settings.seed).tensor_split([len(group) - 2 * held_out, len(group) - held_out])
     return list(parts), f"by kernel, at random: {why}"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -57,6 +58,16 @@ class KernelSet:
     def counts(self) -> dict[str, int]:
         """Returns the number of kernels in each part."""
         return {part: len(getattr(self, part)) for part in PARTS}
+
+
+def shuffled(n: int, seed: int) -> Tensor:
+    """Returns the numbers from 0 to ``n - 1`` in random order."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def norm_threshold(norms: Tensor, share: float) -> float:
+    """Returns the norm below which kernels count as unused: a share of the 95 % quantile of all norms ``(n,)``."""
+    return share * float(np.quantile(norms.numpy(), 0.95))
 
 
 def shape_of(kernels: Tensor) -> KernelShape:

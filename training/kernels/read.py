@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training.engine.records import DONE, read_done
 from training.engine.stage import FIXED, Context, Stage
-from training.kernels.kernelset import KERNELS, PARTS, KernelSet
+from training.kernels.kernelset import KERNELS, PARTS, KernelSet, shuffled
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,7 @@ class KernelFile(Stage):
     @classmethod
     def of(cls, path: Path) -> "KernelFile":
         """Describes a file; raises FileNotFoundError if there is none."""
-        if not path.is_file():
-            raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
+        _check_file(path)
         return cls(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
     def other_inputs(self) -> dict[str, Any]:
@@ -52,9 +51,8 @@ class KernelFile(Stage):
         if not 0 < self.held_out < 0.5:
             raise ValueError(f"held_out, for validation and again for the test, lies in (0, 0.5); got {self.held_out}")
         kernels = read_kernels(Path(self.path))
-        order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(self.seed))
         held_out = max(int(self.held_out * len(kernels)), 2)
-        test, validation, train = order.tensor_split([held_out, 2 * held_out])
+        test, validation, train = shuffled(len(kernels), self.seed).tensor_split([held_out, 2 * held_out])
         split = KernelSet(kernels[train], kernels[validation], kernels[test], torch.full((held_out,), -1))
         split.save(folder)
         source = {"file": Path(self.path).name, "sha256": self.sha256, "split": "by kernel, at random"}
@@ -72,6 +70,11 @@ class KernelFile(Stage):
         source = {"file": f"{path.resolve().parent.name}/{path.name}", "file_sha256": self.sha256}
         kept: dict[str, Any] = {key: done[key] for key in ("kept", "norm_threshold") if key in done}
         return {"kernels": kernels.counts(), **kept, "source": done.get("source", {}) | source}
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
 
 
 def is_split(path: Path) -> bool:
@@ -108,13 +111,12 @@ def read_reference(path: Path) -> tuple[Tensor, Tensor]:
         FileNotFoundError: There is no such file.
         ValueError: As for :func:`read_kernels`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
+    _check_file(path)
     if is_split(path):
         split = read_split(path)
         return split.train, split.test
     kernels = read_kernels(path)
-    order = torch.randperm(len(kernels), generator=torch.Generator().manual_seed(0))
+    order = shuffled(len(kernels), 0)
     return kernels[order[::2]], kernels[order[1::2]]
 
 

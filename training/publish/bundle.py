@@ -14,7 +14,7 @@ from dwp_init.files import read_files
 from dwp_init.registry import BUNDLED, registry
 from training.engine.records import DONE, read_config
 from training.engine.stage import Stage
-from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_kernels, plot_latent_space
+from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_families, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
 from training.publish.cards import KERNELS, LATENT, has_a_plane, in_colour
@@ -59,7 +59,7 @@ def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
         draws = prior.sample(64, torch.Generator().manual_seed(0))
         plot_colour_kernels({REAL: kernels.test, DRAWN: draws}, folder / KERNELS)
     else:
-        plot_kernels(kernels.test, prior, folder / KERNELS)
+        plot_families(kernels.test, {DRAWN: prior}, folder / KERNELS)
     if has_a_plane(prior):
         plot_latent_space(prior, kernels.train, folder / LATENT)
 

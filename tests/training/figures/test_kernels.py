@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dwp_init import Gaussian, GaussianMixture, KernelVAE, MixtureByDepth
 from dwp_init.picture import kernel_sheet
-from training.figures.kernels import plot_colour_kernels, plot_depths, plot_families, plot_kernels, plot_latent_space
+from training.figures.kernels import DRAWN, plot_colour_kernels, plot_depths, plot_families, plot_latent_space
 
 PngSize = Callable[[Path], tuple[int, ...]]
 
@@ -45,7 +45,7 @@ def test_kernels_stand_beside_draws(
     tmp_path: Path, drawn: list[Figure], png_size: PngSize, gaussian: Callable[..., Gaussian]
 ) -> None:
     real = gaussian(3, 2).sample(5, seeded(1))
-    plot_kernels(real, gaussian(3, 2), tmp_path / "a.png")
+    plot_families(real, {DRAWN: gaussian(3, 2)}, tmp_path / "a.png")
     assert png_size(tmp_path / "a.png") == (624, 1170)
     found = pictures(drawn[0])
     assert list(found) == ["kernels of held-out networks", "draws from the prior"]
@@ -122,9 +122,8 @@ def test_a_latent_space_has_two_dimensions(latent_dim: int, tmp_path: Path) -> N
 
 def test_kernels_that_cannot_be_drawn(tmp_path: Path, gaussian: Callable[..., Gaussian]) -> None:
     with pytest.raises(ValueError, match=r"kernels must have shape \(n, c, k, k\), none of them 0"):
-        plot_kernels(torch.zeros(0, 1, 3, 3), gaussian(3), tmp_path / "a.png")
+        plot_families(torch.zeros(0, 1, 3, 3), {DRAWN: gaussian(3)}, tmp_path / "a.png")
+    broken = torch.tensor([0.0, torch.nan]).view(2, 1, 1, 1).repeat(1, 1, 3, 3)
     with pytest.raises(ValueError, match="kernels have 9 NaN or infinite values of 18"):
-        plot_kernels(
-            torch.tensor([0.0, torch.nan]).view(2, 1, 1, 1).repeat(1, 1, 3, 3), gaussian(3), tmp_path / "a.png"
-        )
+        plot_families(broken, {DRAWN: gaussian(3)}, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())

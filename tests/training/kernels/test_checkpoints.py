@@ -95,6 +95,7 @@ def write_index(text: str) -> object:
         (repeat_a_tensor, r"a is in both .*model-1-of-2.safetensors and .*model-2-of-2.safetensors; get"),
         (leave, r"names the shard '\.\./x\.safetensors'; shards must lie next to their index"),
         (write_index("{"), "is not an index with a weight_map .*; get it again, or remove it"),
+        (write_index("[" * 100_000), "is not an index with a weight_map .*RecursionError"),
         (write_index("[]"), "is not an index with a weight_map"),
         (write_index("{}"), "is not an index with a weight_map"),
         (write_index('{"weight_map": {}}'), "is not an index with a weight_map"),
@@ -125,7 +126,7 @@ def test_pickles_are_never_read(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(b"no pickle either")
     with pytest.raises(ValueError, match=f"model{suffix} is a pickle file, .*; convert it to safetensors: safetensors"):
         find_checkpoints([str(path)])
-    with pytest.raises(ValueError, match=f"but 1 pickle files, such as model{suffix}, .*; convert it to safetensors"):
+    with pytest.raises(ValueError, match=f"but 1 pickle file, such as model{suffix}, .*; convert it to safetensors"):
         find_checkpoints([str(tmp_path)])
 
 
@@ -135,10 +136,12 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_checkpoints([str(tmp_path / "notes.txt")])
     with pytest.raises(FileNotFoundError, match=r"no \.safetensors file under .*; give a folder, file or repository"):
         find_checkpoints([str(tmp_path)])
-    with pytest.raises(FileNotFoundError, match=r"no file or folder .*/none; a repository on the Hub is user/name"):
+    with pytest.raises(FileNotFoundError, match=r"no file or folder '.*/none'; a repository on the Hub is user/name"):
         find_checkpoints([str(tmp_path / "none")])
-    with pytest.raises(FileNotFoundError, match=r"no file or folder zoo/none\.safetensors; a repository"):
-        find_checkpoints(["zoo/none.safetensors"])  # no repository's name
+    with pytest.raises(FileNotFoundError, match=r"no file or folder 'zoo/none\.safetensors'; a repository"):
+        find_checkpoints(["zoo/none.safetensors"])  # not the name of a repository
+    with pytest.raises(FileNotFoundError, match="no file or folder ''; a repository"):
+        find_checkpoints([""])  # not the current folder
 
 
 class Snapshots:

@@ -387,9 +387,9 @@ def test_command_line(
         (["--per-layer", "0"], "per_layer must be 1 or more; got 0"),
         (["--per-layer", "1", "--size", "5"], "no 10 5×5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
         (["--min-norm", "1"], "min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got 1.0"),
-        (["--from", "{tmp}/none"], "/none; a repository on the Hub is user/name"),
+        (["--from", "{tmp}/none"], "/none'; a repository on the Hub is user/name"),
         (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is not a complete safetensors file"),
-        (["--from", "{tmp}/only"], "but 1 pickle files, such as model.pt"),
+        (["--from", "{tmp}/only"], "but 1 pickle file, such as model.pt"),
         (["--from", "{tmp}/empty"], "no .safetensors file under"),
     ],
 )
