@@ -116,7 +116,7 @@ def test_list(run):
 def test_list_of_nothing(run, tmp_path):
     (tmp_path / "registry.json").write_text("{}")
     registry.registry.cache_clear()
-    assert "comes without priors; install it anew, or pass a prior's folder" in run("list", status=1)
+    assert "comes without priors; install it again, or pass a prior's folder" in run("list", status=1)
 
 
 @pytest.fixture
@@ -229,11 +229,11 @@ def test_draw_options(run, workplace):
 
 
 def test_draw_errors(run, workplace):
-    assert "--mean has no effect: a gaussian prior has no noise step; leave" in run(
+    assert "--mean has no effect: a gaussian prior has no noise step; drop" in run(
         "draw", "gauss-3x3", "--mean", status=1
     )
     assert "must end in .png; got 'a.jpg'" in run("draw", "gauss-3x3", "-o", "a.jpg", status=1)
-    assert "-o: the folder 'no' does not exist; make it" in run("draw", "gauss-3x3", "-o", "no/a.png", status=1)
+    assert "-o: the folder 'no' does not exist; create it" in run("draw", "gauss-3x3", "-o", "no/a.png", status=1)
     assert not list(workplace.iterdir())
 
 
@@ -321,7 +321,7 @@ def test_apply_saves_any_memory_format_and_equal_but_separate_tensors(run, modul
     ("options", "message"),
     [
         (["--save", "a.pt"], "--save writes safetensors, so the name must end in .safetensors; got 'a.pt'"),
-        (["--save", "no/a.safetensors"], "--save: the folder 'no' does not exist; make it first"),
+        (["--save", "no/a.safetensors"], "--save: the folder 'no' does not exist; create it first"),
         (["--layers", "stemm"], "'stemm'"),
     ],
 )
@@ -350,7 +350,7 @@ def test_apply_keeps_the_old_file_when_the_state_cannot_be_saved(run, module, wo
 )
 def test_apply_wants_module_and_factory(run, spec):
     err = run("apply", spec, "--prior", "gauss-3x3", status=1)
-    assert f"the model is MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}" in err
+    assert f"the model must be MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}" in err
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_version(capsys):
 
 def command_line(*arguments, **options):
     path = str(Path(registry.__file__).parents[1])
-    command = [sys.executable, "-m", "dwp_init.cli", *arguments]
+    command = [sys.executable, "-m", "dwp_init", *arguments]
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, **options)
 
 

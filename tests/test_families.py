@@ -502,7 +502,6 @@ dwp_init.apply_(dwp_init.initialize.nn.Conv2d(1, 2, 3), dwp_init.Autoregressive(
     ("arguments", "message"),
     [
         ({"network": "glow"}, "network must be one of 'maf', 'nsf'; got 'glow'"),
-        ({"coupling": 1}, "coupling must be True or False; got 1"),
         ({"kernel_shape": (1, 1, 1)}, r"a flow needs kernels of 2 numbers or more; got kernel_shape \(1, 1, 1\)"),
         *(({name: value}, f"{name} must be a whole number from 1 to 1048576; got {value!r}")
           for name in ("transforms", "hidden") for value in (0, 2.0, True, "4")),
@@ -517,6 +516,13 @@ def test_flow_errors(arguments, message):
 
 
 # Bad input
+
+
+@pytest.mark.parametrize(("family", "flag"), [(Flow, "coupling"), (KernelVAE, "whiten")])
+@pytest.mark.parametrize("value", [1, "no", None])
+def test_flags_must_be_bools(family, flag, value):
+    with pytest.raises(TypeError, match=f"{flag} must be True or False; got {value!r}"):
+        family((1, 3, 3), **{flag: value})
 
 
 def test_arguments_that_give_no_density():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dwp_init import PriorError, load_prior
-from dwp_init.cli import printable
+from dwp_init.text import printable
 from training import recipes
 from training.arguments import WITH_SETTINGS, parse
 from training.engine.options import override

@@ -52,20 +52,6 @@ def check_dropout(dropout: object) -> None:
         raise ValueError(f"dropout must be a number from 0 to below 1; got {dropout!r}")
 
 
-def check_flag(**flags: object) -> None:
-    """Raises ``ValueError`` if an argument is not a bool."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name} must be True or False; got {flag!r}")
-
-
-def check_option(options: Sequence[str], **given: object) -> None:
-    """Raises ``ValueError`` if an argument is not one of some strings, such as the ``get_args`` of a ``Literal``."""
-    for name, option in given.items():
-        if option not in options:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}; got {option!r}")
-
-
 def checked_shape(kernel_shape: object) -> tuple[int, int, int]:
     """Returns a kernel's shape as a tuple; raises ``ValueError`` if it is not one, or is too large."""
     shape = tuple(cast(Sequence[object], kernel_shape)) if isinstance(kernel_shape, (tuple, list)) else ()

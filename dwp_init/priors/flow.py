@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from dwp_init.options import check_flag, check_one_of
 from dwp_init.priors.base import KernelShape, Prior, register
-from dwp_init.priors.checks import check_count, check_flag, check_option
+from dwp_init.priors.checks import check_count
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
 FlowNetwork = Literal["maf", "nsf"]
@@ -51,8 +52,8 @@ class Flow(Prior):
     ) -> None:
         super().__init__(kernel_shape)
         check_count(transforms=transforms, hidden=hidden)
-        check_option(get_args(FlowNetwork), network=network)
-        check_flag(coupling=coupling)
+        check_one_of("network", network, get_args(FlowNetwork))
+        check_flag("coupling", coupling)
         if self.dim < 2:
             raise ValueError(f"a flow needs kernels of 2 numbers or more; got kernel_shape {kernel_shape}")
         _check_size(self.dim, transforms, hidden)

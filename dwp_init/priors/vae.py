@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwp_init.options import check_flag, check_one_of
 from dwp_init.priors.base import Estimate, KernelShape, Prior, register
-from dwp_init.priors.checks import check_count, check_dropout, check_flag, check_option, check_positive
+from dwp_init.priors.checks import check_count, check_dropout, check_positive
 from dwp_init.priors.dense_networks import DenseNetwork
 from dwp_init.priors.latent import Normal, Proposal, average, importance_weights
 from dwp_init.priors.paper_networks import paper_networks
@@ -52,7 +53,7 @@ class KernelVAE(Prior):
         whiten: bool = True,
     ) -> None:
         super().__init__(kernel_shape)
-        check_option(get_args(VAENetwork), network=network)
+        check_one_of("network", network, get_args(VAENetwork))
         if network == "paper" and (hidden is not None or dropout):
             raise ValueError(f"the paper's network takes neither hidden={hidden} nor dropout={dropout}; drop both")
         hidden = 128 if hidden is None else hidden
@@ -61,7 +62,7 @@ class KernelVAE(Prior):
         check_positive(min_scale=min_scale)
         if min_scale < 1e-6:
             raise ValueError(f"min_scale must be 1e-06 or more; got {min_scale!r}")
-        check_flag(whiten=whiten)
+        check_flag("whiten", whiten)
         self.network: VAENetwork = network
         self.latent_dim, self.hidden = latent_dim, hidden
         self.dropout, self.min_scale, self.whiten = dropout, float(min_scale), whiten
