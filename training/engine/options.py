@@ -48,7 +48,7 @@ def _parse(text: str, kind: Any, setting: str) -> Any:
     try:
         return _convert(text, kind)
     except (ValueError, KeyError) as error:
-        shown = str(kind) if typing.get_origin(kind) else kind.__name__
+        shown = str(kind).removeprefix("typing.") if typing.get_origin(kind) else kind.__name__
         raise ValueError(f"{setting!r}: {text!r} is not of type {shown}") from error
 
 
@@ -57,6 +57,8 @@ def _convert(text: str, kind: Any) -> Any:
     if origin is types.UnionType:
         inner = next(option for option in options if option is not types.NoneType)
         return None if text == "none" else _convert(text, inner)
+    if origin is typing.Literal:
+        return {str(option): option for option in options}[text]
     if origin is tuple:
         inside = text.strip("[]()")
         words = inside.split(",") if inside else []

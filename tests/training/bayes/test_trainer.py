@@ -55,7 +55,7 @@ def test_training_raises_the_bound(name: str, networks: int) -> None:
     assert (after.kl.sum(1) < before.kl.sum(1)).all()
 
 
-def test_only_what_is_free_moves() -> None:
+def test_only_free_parameters_change() -> None:
     terms = [kl_from(vae(3)), kl_from(vae(5), train_reverse=False)]
     start = objective(terms)
     (end,) = (run := trainer([start], Schedule(3, 6))).trained()
@@ -72,7 +72,7 @@ def test_only_what_is_free_moves() -> None:
     assert not any(name.startswith((f"{first}.decoder", f"{first}.whitening", second)) for name in moved)
 
 
-def test_side_by_side_is_as_alone() -> None:
+def test_networks_of_one_pass_train_as_alone() -> None:
     """Without noise to tell them apart, two networks in one pass are the two trained alone; each has its own data."""
     schedule = Schedule(20, 12, 1e-2)
     pair = [objective(NormalKL(0.3), seed=seed) for seed in (0, 1)]
@@ -105,7 +105,7 @@ def test_deterministic_networks_train_too() -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 7, 19])
-def test_going_on_from_a_state_is_exact(stop: int) -> None:
+def test_a_resumed_run_is_exact(stop: int) -> None:
     def fresh() -> Trainer:
         models = [objective([kl_from(vae(3)), kl_from(vae(5))], kernels=2, seed=seed, norm=True) for seed in (0, 1)]
         return trainer(models, Schedule(20, 5, 1e-2, 3e-2, warm_up=4), seed=3)

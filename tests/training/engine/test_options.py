@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -15,6 +16,7 @@ class Count(Stage):
     title: str = "t"
     limit: int | None = None
     on: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,7 @@ class Count(Stage):
         ("count.limit=9", "limit", 9),
         ("count.limit=none", "limit", None),
         ("count.on=true", "on", True),
+        ("count.precision=bfloat16", "precision", "bfloat16"),
     ],
 )
 def test_override(setting: str, field: str, value: object) -> None:
@@ -53,6 +56,7 @@ def test_override(setting: str, field: str, value: object) -> None:
         ("count.upto=true", "'true' is not of type int"),
         ("count.sizes=1,2,3", "not of type tuple"),
         ("count.on=1", "'1' is not of type bool"),
+        ("count.precision=half", "'half' is not of type Literal['float32', 'bfloat16']"),
     ],
 )
 def test_override_errors(setting: str, message: str) -> None:

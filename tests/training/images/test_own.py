@@ -44,7 +44,7 @@ def test_names(name: str, own: bool, short: str | None) -> None:
         ("/none", FileNotFoundError, "no folder /none with"),
     ],
 )
-def test_places_that_are_none(kind: str, place: str, error: type[Exception], message: str) -> None:
+def test_names_without_images(kind: str, place: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message.format(kind=kind)):
         read_own(f"{kind}:{place}", "train", download=False)
 
@@ -67,13 +67,13 @@ def test_a_folder_with_parts(part: str, tmp_path: Path) -> None:
     assert values(f"imagefolder:{tmp_path}", "test") == [(31, 0), (30, 1)]
 
 
-def test_the_test_goes_before_the_validation_images(tmp_path: Path) -> None:
+def test_a_test_part_is_preferred_to_a_validation_part(tmp_path: Path) -> None:
     for value, part in enumerate(("train", "val", "test")):
         folder(tmp_path / part, {"a": [value, 10 + value], "b": [20 + value]})
     assert values(f"imagefolder:{tmp_path}", "test") == [(2, 0), (12, 0), (22, 1)]
 
 
-def test_test_images_without_classes_are_no_part(tmp_path: Path) -> None:
+def test_test_images_without_classes_are_ignored(tmp_path: Path) -> None:
     """As they come from competitions."""
     folder(tmp_path / "train", {"a": range(9), "b": [20, 21]})
     folder(tmp_path, {"test": [90]})
@@ -130,7 +130,7 @@ def both(root: Path, train: dict[str, Sequence[int]], test: dict[str, Sequence[i
         ),
     ],
 )
-def test_folders_that_do_not_do(
+def test_unsuitable_folders(
     make: Callable[[Path], object], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     make(tmp_path)
@@ -145,7 +145,7 @@ def test_folders_that_do_not_do(
         ({str(i): [i] for i in range(12)}, "has 11 images of 11 classes to train on"),
     ],
 )
-def test_labels_must_tell_something(classes: dict[str, Sequence[int]], message: str, tmp_path: Path) -> None:
+def test_labels_must_differ_and_repeat(classes: dict[str, Sequence[int]], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_own(f"imagefolder:{folder(tmp_path, classes)}", "train", download=False)
 
@@ -224,7 +224,7 @@ def test_labels_that_the_training_part_lacks(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_files_that_do_not_do(files: list[str], error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_unsuitable_files(files: list[str], error: type[Exception], message: str, tmp_path: Path) -> None:
     for file in files:
         parquet(tmp_path / file, range(3), [0, 1, 1])
     with pytest.raises(error, match=message):

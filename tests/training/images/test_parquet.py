@@ -90,7 +90,7 @@ CELLS = [{"bytes": png(i), "path": None} for i in range(3)]
         ({"label": ["a.png", "b.png", "c.png"]}, "has 3 images of 3 classes to train on"),
     ],
 )
-def test_columns_that_do_not_do(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsuitable_columns(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", range(3), [0, 1, 1], **columns)
     parquet(tmp_path / "test.parquet", range(3), [0, 1, 1])
     with pytest.raises(ValueError, match=message):

@@ -97,7 +97,7 @@ def test_parquet_is_read_as_it_is(tmp_path: Path, split: str, name: str) -> None
     assert found.labels.tolist() == labels and found.labels.dtype == torch.int64
 
 
-def test_a_part_of_the_parquet_files_is_no_set(tmp_path: Path) -> None:
+def test_missing_parquet_files(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", parts=3)
     (tmp_path / "cifar10" / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="cifar10 has 2 of 3 files for train; get the others too"):
@@ -139,7 +139,7 @@ def test_unknown_names(tmp_path: Path, name: str, split: str, message: str) -> N
 
 
 @pytest.mark.parametrize("missing", ["mnist", "notmnist", "cifar10", "cifar100"])
-def test_nothing_stands_in_for_a_missing_set(tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_replaces_a_missing_set(tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in {"mnist", "notmnist"} - {missing}:
         write_grey(tmp_path, name)
     if missing != "cifar10":
@@ -157,19 +157,19 @@ def test_tiny_imagenet_cannot_be_fetched(tmp_path: Path) -> None:
         load_images("tinyimagenet32-a", "train", root=tmp_path, download=True)
 
 
-def test_parquet_images_of_another_size_are_another_set(tmp_path: Path) -> None:
+def test_parquet_images_of_another_size_are_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", name="tinyimagenet32-a", size=64)
     with pytest.raises(ValueError, match="tinyimagenet32-a has images of 64×64; reduce them to 32×32"):
         load_images("tinyimagenet32-a", "train", root=tmp_path)
 
 
-def test_colour_images_do_not_stand_in_for_grey_ones(tmp_path: Path) -> None:
+def test_colour_images_do_not_replace_grey_ones(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", name="mnist", size=28)
     with pytest.raises(FileNotFoundError, match=r"^mnist is not under"):
         load_images("mnist", "train", root=tmp_path)
 
 
-def test_one_split_does_not_stand_in_for_the_other(tmp_path: Path) -> None:
+def test_one_split_does_not_replace_the_other(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train")
     with pytest.raises(FileNotFoundError, match="cifar10 is not under"):
         load_images("cifar10", "test", root=tmp_path)

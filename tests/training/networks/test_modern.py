@@ -136,7 +136,9 @@ def test_convnext_normalises_over_channels() -> None:
         ("convnext", (2, 3), (3, 32, 3), "halves images 2 times, so they must be 4×4 or larger"),
     ],
 )
-def test_what_does_not_suit(name: str, filters: tuple[int, ...], shape: tuple[int, int, int], message: str) -> None:
+def test_unsuitable_filters_and_images(
+    name: str, filters: tuple[int, ...], shape: tuple[int, int, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, filters, 10, shape)
 
