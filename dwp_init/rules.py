@@ -12,9 +12,9 @@ from dwp_init.convolutions import Kind, Layer
 from dwp_init.priors import Prior
 from dwp_init.registry import load_with
 from dwp_init.report import size_text
-from dwp_init.sets import SETS, PriorName, PriorSet
+from dwp_init.sets import SETS, PriorSet, SetMember
 
-PriorLike = PriorName | PriorSet
+PriorLike = SetMember | PriorSet
 Priors = PriorLike | Iterable[PriorLike]
 PriorsByPattern = Priors | Mapping[str, Priors]
 
@@ -126,7 +126,7 @@ def _rules(pattern: str, like: PriorLike, access: Access) -> list[Rule]:
     return [Rule(pattern, *_loaded(chosen, access))]
 
 
-def _loaded(given: PriorName, access: Access) -> tuple[Prior, str]:
+def _loaded(given: SetMember, access: Access) -> tuple[Prior, str]:
     """Returns a prior and its name."""
     prior = given if isinstance(given, Prior) else load_with(given, access)
     return prior, str(prior.details.get("name") or type(prior).__name__)

@@ -8,7 +8,7 @@ from dwp_init.convolutions import KINDS, Kind
 from dwp_init.options import check_flag
 from dwp_init.priors import Prior
 
-PriorName = str | Path | Prior
+SetMember = str | Path | Prior  # a prior's name, its folder or the object
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class PriorSet:
         ValueError: The set is empty.
     """
 
-    stem: tuple[PriorName, ...] = ()
-    dense: tuple[PriorName, ...] = ()
-    depthwise: tuple[PriorName, ...] = ()
+    stem: tuple[SetMember, ...] = ()
+    dense: tuple[SetMember, ...] = ()
+    depthwise: tuple[SetMember, ...] = ()
     orthogonal: bool = False
     name: str = "PriorSet"
 
@@ -48,7 +48,7 @@ class PriorSet:
         if not any(self):
             raise ValueError(f"a PriorSet needs at least one prior, for one of the kinds {', '.join(KINDS)}")
 
-    def __iter__(self) -> Iterator[tuple[Kind, PriorName]]:
+    def __iter__(self) -> Iterator[tuple[Kind, SetMember]]:
         """Yields each prior with the kind of layer that it is for, those for stems first."""
         return ((kind, prior) for kind in KINDS for prior in getattr(self, kind))
 
