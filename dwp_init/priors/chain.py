@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dwp_init.priors.base import KernelShape, register
 from dwp_init.priors.checks import is_int
 from dwp_init.priors.dense_networks import DenseNetwork
-from dwp_init.priors.latent import Normal, Path, Proposal, Step
+from dwp_init.priors.latent import Normal, Path, Proposal, Transition
 from dwp_init.priors.vae import KernelVAE
 
 _FLOOR = 1e-4  # the least variance of a step
@@ -86,7 +86,7 @@ class KernelChain(KernelVAE):
         return z
 
 
-def _step(network: nn.Module, white: Tensor | None = None) -> Step:
+def _step(network: nn.Module, white: Tensor | None = None) -> Transition:
     """Returns the map from latents ``(..., n, latent_dim)`` to the distribution of the next ones, given kernels or not.
 
     Args:

@@ -47,7 +47,7 @@ class Proposal(Protocol):
     def widened(self, factor: float) -> "Proposal": ...
 
 
-Step = Callable[[Tensor], Normal]
+Transition = Callable[[Tensor], Normal]
 
 
 class Path:
@@ -59,7 +59,7 @@ class Path:
         backward: Whether the vector holds the last latent first.
     """
 
-    def __init__(self, first: Proposal, steps: Sequence[Step], backward: bool = False) -> None:
+    def __init__(self, first: Proposal, steps: Sequence[Transition], backward: bool = False) -> None:
         self.first, self.steps, self.backward = first, steps, backward
 
     def transform(self, noise: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def average(weights: Tensor) -> Estimate:
     return Estimate(found, spread / math.sqrt(samples))
 
 
-def _widened(step: Step, factor: float) -> Step:
+def _widened(step: Transition, factor: float) -> Transition:
     return lambda z: step(z).widened(factor)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.images.parquet import Source, check_complete, decode, read_parquet
+from training.images.parquet import Encoded, check_complete, decode, read_parquet
 
 PLACES = ("imagefolder", "parquet")
 TEST_PARTS = ("test", "validation", "valid", "val")  # names of the part to test on, the first that exists
 EVERY = 10  # without such a part, every tenth image is tested on
 
-Sample = tuple[Source, int, str]  # the image, its label, and what it is called in errors
+_Sample = tuple[Encoded, int, str]  # the image, its label, and what it is called in errors
 
 _PART = re.compile(r"(?:.*/)?(train|test|validation|valid|val)(?![a-z])[^/]*\.parquet")
 
@@ -77,7 +77,7 @@ def _parse(name: str) -> tuple[str, str, int | None]:
     return kind, place, int(size) if sized else None
 
 
-def _folder_samples(folder: Path, split: str) -> tuple[list[Sample], bool]:
+def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
     """Returns the images of a folder, and whether they are those of both splits."""
     from torchvision.datasets import ImageFolder
 
@@ -137,14 +137,14 @@ def _from_hub(repo: str, download: bool) -> Path:
         raise FileNotFoundError(f"the data set {repo} is neither a folder nor cached ({error}); {hint}") from error
 
 
-def _parquet_samples(files: dict[str, list[Path]], split: str, place: str) -> tuple[list[Sample], bool]:
+def _parquet_samples(files: dict[str, list[Path]], split: str, place: str) -> tuple[list[_Sample], bool]:
     """Returns the images of parquet files, and whether they are those of both splits; labels are numbered in order."""
     held_out = next((files[name] for name in TEST_PARTS if name in files), None)
     chosen = files["train"] if split == "train" or held_out is None else held_out
     rows = {path: read_parquet(path) for path in {*files["train"], *chosen}}
     labels = {label for path in files["train"] for _, label, _ in rows[path]}
     number = {label: i for i, label in enumerate(sorted(labels, key=lambda label: (isinstance(label, str), label)))}
-    samples: list[Sample] = []
+    samples: list[_Sample] = []
     for path in chosen:
         for cell, label, called in rows[path]:
             if label not in number:
@@ -153,7 +153,7 @@ def _parquet_samples(files: dict[str, list[Path]], split: str, place: str) -> tu
     return samples, held_out is None
 
 
-def _decoded(name: str, samples: Sequence[Sample], size: int | None) -> Tensor:
+def _decoded(name: str, samples: Sequence[_Sample], size: int | None) -> Tensor:
     """Decodes images, ``(n, 3, h, w)``; raises where they differ in size."""
     images = []
     for source, _, called in samples:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Label = int | str
-Source = Path | bytes  # of an image: its file, or the file's content
+Encoded = Path | bytes  # of an image: its file, or the file's content
 
 _LABELS = ("label", "labels", "fine_label")
 
@@ -55,7 +55,7 @@ def check_complete(place: object, part: str, paths: Sequence[Path]) -> None:
         raise FileNotFoundError(f"{place} has {len(paths)} of {int(count)} files for {part}; get the others too")
 
 
-def decode(source: Source, called: str, size: int | None = None) -> NDArray[np.uint8]:
+def decode(source: Encoded, called: str, size: int | None = None) -> NDArray[np.uint8]:
     """Decodes an image as RGB, ``(h, w, 3)``.
 
     Args:
