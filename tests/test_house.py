@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import CODE, FLOORS, House, floors, folder_imports
+from tests.house import CODE, FLOORS, House, floors, folder_imports, private_imports
 
 HOUSE = House(Path(__file__).parents[1])
 WITHOUT_A_MODULE = {  # tests of the whole, which no module stands for
@@ -39,11 +39,22 @@ def test_stage_files_import_only_the_stage_that_they_extend() -> None:
     assert HOUSE.sideways() == []
 
 
+def test_there_is_one_training_step_a_kind_and_one_resume_loop() -> None:
+    calls = {name: (module.calls("backward"), module.calls("run_jobs")) for name, module in HOUSE.code.items()}
+    assert sum(backward for backward, _ in calls.values()) <= 3
+    assert [name for name, (_, runs) in calls.items() if runs] == ["training.engine.sweep"]
+    assert sum(runs for _, runs in calls.values()) == 1
+
+
 def test_files_and_functions_are_short() -> None:
     assert {name: module.lines for name, module in HOUSE.code.items() if module.lines > 300} == {}
     functions = [function for module in HOUSE.code.values() for function in module.functions()]
     assert len(functions) > 500
     assert {name: lines for name, lines in functions if lines > 40} == {}
+
+
+def test_tests_import_public_names_only() -> None:
+    assert private_imports(HOUSE) == []
 
 
 def test_the_pipeline_runs_on_windows_too() -> None:
