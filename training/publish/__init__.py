@@ -1,1 +1,1 @@
-"""cards, pages, the bundle and the Hub"""
+"""Cards, pages, the bundled priors and the Hugging Face Hub."""

@@ -17,7 +17,7 @@ from training.engine.stage import Stage
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_families, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
-from training.publish.cards import KERNELS, LATENT, has_a_plane, in_colour
+from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane, in_colour
 from training.publish.release import digests, enter, registry_entry
 from training.publish.templates import CARDS
 
@@ -32,7 +32,7 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         out: The folder with its finished stages.
 
     Returns:
-        The names.
+        The names of the priors.
 
     Raises:
         ValueError: A prior was made from synthetic data, or with other settings than the recipe's.
@@ -50,18 +50,18 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
 
 
 def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
-    """Draws held-out kernels beside the prior's: by depth, in colour, or as they are; and a VAE's plane."""
+    """Plots held-out kernels and draws: by depth, in colour or in grey; and a VAE's latent plane."""
     folder.mkdir(parents=True, exist_ok=True)
     kernels = KernelSet.together(layers)
     if isinstance(prior, MixtureByDepth):
-        plot_depths([layer.test for layer in layers], prior, folder / KERNELS)
+        plot_depths([layer.test for layer in layers], prior, folder / KERNELS_PICTURE)
     elif in_colour(prior):
         draws = prior.sample(64, torch.Generator().manual_seed(0))
-        plot_colour_kernels({REAL: kernels.test, DRAWN: draws}, folder / KERNELS)
+        plot_colour_kernels({REAL: kernels.test, DRAWN: draws}, folder / KERNELS_PICTURE)
     else:
-        plot_families(kernels.test, {DRAWN: prior}, folder / KERNELS)
+        plot_families(kernels.test, {DRAWN: prior}, folder / KERNELS_PICTURE)
     if has_a_plane(prior):
-        plot_latent_space(prior, kernels.train, folder / LATENT)
+        plot_latent_space(prior, kernels.train, folder / LATENT_PICTURE)
 
 
 def _pin(name: str, sha256: Mapping[str, str]) -> dict[str, str]:
@@ -75,7 +75,7 @@ def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> 
         raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
     prior = fitted_prior(out / stage)
     if prior.details["source"]["synthetic"]:
-        raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; a published prior never is")
+        raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; such a prior is never bundled")
     _check_settings(stage, stages, out)
     return prior
 
@@ -89,12 +89,12 @@ def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
         raise ValueError(f"{out / name} was made with other settings than the recipe's: {'; '.join(other)}")
     for need, fingerprint in config["needs"].items():
         if read_config(out / need)["fingerprint"] != fingerprint:
-            raise ValueError(f"{out / name} was made from another {need} than the one in {out}; run the recipe anew")
+            raise ValueError(f"{out / name} was made from another {need} than the one in {out}; run the recipe again")
         _check_settings(need, stages, out)
 
 
 def provenance(kernels: Sequence[Path]) -> dict[str, Any]:
-    """What a prior's own configuration does not say of its kernels: the rule that kept them, and the data's digest.
+    """Returns what a prior's configuration lacks on its kernels: how they were chosen, and digests of the data.
 
     Args:
         kernels: The folders of the kernels stages, one for each layer; a rule that differs between them is a list.

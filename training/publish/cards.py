@@ -1,4 +1,4 @@
-"""Cards: what a prior's page on the Hugging Face Hub says, from the prior itself and its ``details``."""
+"""Renders and writes cards: a prior's page on the Hugging Face Hub, made from the prior and its ``details``."""
 
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -15,17 +15,17 @@ from training.figures.kernels import plot_latent_space
 from training.fits.base import FITS
 from training.publish.check import HUB_ID, card_metadata, check_card
 from training.publish.details import LONGEST, Details, depths_of, plain
-from training.publish.results import densities, effects, read, size_of_record
+from training.publish.results import densities, effects, read_record, size_of_record
 from training.publish.templates import render
 
-CARD, KERNELS, LATENT = "README.md", "kernels.png", "latent.png"
+CARD, KERNELS_PICTURE, LATENT_PICTURE = "README.md", "kernels.png", "latent.png"
 
 
 def render_card(prior: Prior, address: str) -> str:
     """Renders the model card, ``README.md``, of a prior.
 
-    Everything is taken from the prior and its ``details``; for a bundled prior under its own name the tables of record
-    in ``training/results`` are shown too, as far as it is in them. Where there is no figure, the card says so.
+    All content comes from the prior and its ``details``. The card of a bundled prior under its own name also shows the
+    tables of record in ``training/results`` that contain it. The card says which values were not measured.
 
     Args:
         prior: Any prior that :func:`dwp_init.save_prior` can save.
@@ -36,7 +36,7 @@ def render_card(prior: Prior, address: str) -> str:
         ``latent.png``.
 
     Raises:
-        ValueError: ``details`` names no licence, or the address is of another form.
+        ValueError: ``details`` names no licence, or the address has another form.
     """
     if not HUB_ID.fullmatch(address):
         raise ValueError(f"a card's address is a registry name, or user/repo on the Hub; got {address!r}")
@@ -58,7 +58,7 @@ def render_card(prior: Prior, address: str) -> str:
 
 
 def write_card(folder: Path, address: str) -> list[Path]:
-    """Writes ``README.md`` and its pictures into a prior's folder, for its owner to edit.
+    """Writes ``README.md`` and its pictures into a prior's folder; its owner can edit them.
 
     The pictures show draws from the prior with a fixed seed.
 
@@ -70,15 +70,15 @@ def write_card(folder: Path, address: str) -> list[Path]:
         The files written.
 
     Raises:
-        FileExistsError: One of them is there already; nothing is written then.
+        FileExistsError: One of the files already exists; nothing is written.
         ValueError: What :func:`dwp_init.load_prior` and :func:`render_card` raise.
     """
     prior = load_prior(Path(folder))
     text = render_card(prior, address)
-    names = [CARD, KERNELS, LATENT] if has_a_plane(prior) else [CARD, KERNELS]
+    names = [CARD, KERNELS_PICTURE, LATENT_PICTURE] if has_a_plane(prior) else [CARD, KERNELS_PICTURE]
     paths = [Path(folder) / name for name in names]
     if taken := [path.name for path in paths if path.exists()]:
-        raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; edit what is there, or remove it first")
+        raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; edit these files, or remove them first")
     check_card(text, prior, names)
     generator = torch.Generator(prior.device).manual_seed(0)
     channels, _, width = prior.kernel_shape
@@ -116,8 +116,8 @@ def _measured(prior: Prior, address: str) -> dict[str, Any]:
         "recipe": next(name for name in recipes.names() if address in getattr(recipes.load(name), "PRIORS", {})),
         "record": {} if size is None else {"densities": densities(size), "effects": effects()},
         "sets": [each.name for each in SETS.values() if address in {like for _, like in each}],
-        "together": [row for row in read("apply_cost") if address in row["priors"].split(" + ")],
-        "alone": [row for row in read("decoding") if row["prior"] == address],
+        "together": [row for row in read_record("apply_cost") if address in row["priors"].split(" + ")],
+        "alone": [row for row in read_record("decoding") if row["prior"] == address],
     }
 
 

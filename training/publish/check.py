@@ -1,4 +1,4 @@
-"""What the Hugging Face Hub reads of a card, front matter and links: made for a prior, and checked against it."""
+"""Makes and checks what the Hugging Face Hub reads of a card: its front matter and its links."""
 
 import re
 from collections.abc import Collection
@@ -40,7 +40,7 @@ def card_metadata(prior: Prior) -> "ModelCardData":
         prior: The prior; its ``details`` must name a licence.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They name none.
     """
     from huggingface_hub import ModelCardData
 
@@ -58,22 +58,22 @@ def card_metadata(prior: Prior) -> "ModelCardData":
 
 
 def check_card(text: str, prior: Prior, files: Collection[str]) -> None:
-    """Raises ``ValueError`` where a card is not fit to be published with its prior; asks no network.
+    """Raises ``ValueError`` if a card cannot be published with its prior; makes no request.
 
     Args:
-        text: The card, as its owner left it.
+        text: The card, possibly edited by its owner.
         prior: The prior.
-        files: Names of the files published beside the card, itself included.
+        files: Names of the files that are published, including the card.
 
     Raises:
         ValueError: The front matter is missing or unreadable, ``license``, ``library_name``, ``tags``, ``datasets`` or
             ``model-index`` are not what the Hub or the prior needs, or a relative link leads to no file. One message
-            lists all of it. Or ``details`` of the prior names no licence.
+            lists all faults. Or ``details`` of the prior names no licence.
     """
     found = [*_metadata_faults(text, prior), *_link_faults(text, files)]
     if found:
         raise ValueError(
-            f"README.md cannot be published: {'; '.join(found)}. Edit it, or remove it and write it anew with "
+            f"README.md cannot be published: {'; '.join(found)}. Edit it, or remove it and write a new one with "
             "python -m training cards FOLDER"
         )
 
@@ -102,7 +102,7 @@ def _license(prior: Prior, details: Details) -> dict[str, Any]:
     if not known:
         raise ValueError(
             f"a published prior needs a licence; details has license={prior.details.get('license')!r}: set "
-            "details[\"license\"], such as 'MIT', and save the prior anew"
+            "details[\"license\"], such as 'MIT', and save the prior again"
         )
     if known in LICENSES:
         return {"license": known}

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
@@ -52,7 +52,7 @@ class MadeWith:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class KernelSource:
     """What kernels a prior was fitted to: here of unknown source.
 
     Args:
@@ -76,7 +76,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedNetworks(Source):
+class TrainedNetworks(KernelSource):
     """Kernels of networks that the pipeline trained.
 
     Args:
@@ -112,7 +112,7 @@ class TrainedNetworks(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportedCheckpoint(Source):
+class ImportedCheckpoint(KernelSource):
     """A checkpoint of others that was turned into a prior."""
 
     form: ClassVar[str] = "checkpoint"
@@ -120,7 +120,7 @@ class ImportedCheckpoint(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HarvestedCheckpoints(Source):
+class HarvestedCheckpoints(KernelSource):
     """Kernels of trained networks that existed already."""
 
     form: ClassVar[str] = "checkpoints"
@@ -128,7 +128,7 @@ class HarvestedCheckpoints(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnFile(Source):
+class OwnFile(KernelSource):
     """Kernels from a file of the prior's maker."""
 
     form: ClassVar[str] = "file"
@@ -136,27 +136,13 @@ class OwnFile(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class SampleStatistics:
     """What kernels of one origin are like."""
 
     rms: float
     norm_5_50_95: tuple[Any, ...]
     roughness: float | None = None
     frechet: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What held-out kernels, draws, and draws without noise are like."""
-
-    real: Sample | None = None
-    drawn: Sample | None = None
-    mean: Sample | None = None
-
-    @property
-    def known(self) -> dict[str, Sample]:
-        """Those that are recorded, in this order."""
-        return {name: sample for name, sample in vars(self).items() if sample is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +153,7 @@ class Metrics:
         kernels: Number of held-out kernels.
         kind: ``"bound"`` where the prior's log p is a lower bound.
         log_prob_by_depth: Log p at each of the prior's depths.
+        samples: What kernels are like: those held out (``real``), draws (``drawn``) and draws without noise (``mean``).
     """
 
     log_prob: float | None = None
@@ -176,7 +163,7 @@ class Metrics:
     log_prob_by_depth: tuple[float, ...] = ()
     kernels: int | None = None
     kind: str = ""
-    samples: Samples = Samples()
+    samples: Mapping[str, SampleStatistics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +183,7 @@ class Details:
     license: str
     data: str
     synthetic: bool
-    source: Source
+    source: KernelSource
     recorded: Mapping[str, str]
     fit: Mapping[str, Any]
     metrics: Metrics
@@ -207,11 +194,11 @@ class Details:
         """Reads the details of a prior."""
         source = section(prior.details, "source")
         name, license, data = prior.details.get("name"), prior.details.get("license"), source.get("dataset")
-        forms = (TrainedNetworks, ImportedCheckpoint, HarvestedCheckpoints, OwnFile, Source)
-        found = next(each for form in forms if (each := read(form, source)) is not None)
+        forms = (TrainedNetworks, ImportedCheckpoint, HarvestedCheckpoints, OwnFile, KernelSource)
+        found = next(each for form in forms if (each := read_form(form, source)) is not None)
         shown = source if not isinstance(found, TrainedNetworks) else {}
         own_row = "kernels" if found.kernels.total is not None else None
-        metrics = read(Metrics, section(prior.details, "metrics")) or Metrics()
+        metrics = read_form(Metrics, section(prior.details, "metrics")) or Metrics()
         return cls(
             name=one_line(name) if isinstance(name, str) else "",
             license=one_line(license) if isinstance(license, str) else "",
@@ -230,14 +217,14 @@ def depths_of(prior: Prior) -> tuple[float, ...]:
     return prior.depths if isinstance(prior, MixtureByDepth) else ()
 
 
-def read(form: type[Form], values: Mapping[str, Any]) -> Form | None:
+def read_form(form: type[Form], values: Mapping[str, Any]) -> Form | None:
     """Reads a JSON object into a dataclass; None where a field without a default is missing or has another type."""
     hints, found = get_type_hints(form), {}
     for each in dataclasses.fields(form):  # type: ignore[arg-type]
         value = _as(hints[each.name], values[each.name]) if each.name in values else None
         if value is not None:
             found[each.name] = value
-        elif each.default is dataclasses.MISSING:
+        elif each.default is MISSING and each.default_factory is MISSING:
             return None
     return form(**found)
 
@@ -255,14 +242,14 @@ def number(value: object, kinds: tuple[type, ...] = (int, float)) -> Any:
 
 
 def plain(value: object, longest: int = LONGEST) -> str:
-    """Renders any JSON value as one line of inert Markdown, of at most so many characters before escapes."""
+    """Renders any JSON value as one line of inert Markdown, with at most ``longest`` characters before escapes."""
     text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
     text = one_line(text)
     return inert(text if len(text) <= longest else text[: longest - 1] + "…")
 
 
 def inert(text: str) -> str:
-    """Escapes Markdown and HTML; what a renderer would turn into a link or a mention by itself becomes code."""
+    """Escapes Markdown and HTML; text that renderers turn into links or mentions becomes code."""
     parts = _LINK.split(text)  # every second part is a link
     return "".join(f"`{part}`" if i % 2 else _MARKUP.sub(r"\\\1", part) for i, part in enumerate(parts))
 
@@ -279,6 +266,9 @@ def _as(kind: Any, value: object) -> Any:
     if get_origin(kind) is tuple:
         found = [_as(get_args(kind)[0], each) for each in value] if isinstance(value, list) else [None]
         return None if None in found else tuple(found)
+    if get_origin(kind) is Mapping and isinstance(value, dict):
+        of = get_args(kind)[1]
+        return {key: found for key, each in value.items() if (found := _as(of, each)) is not None}
     if kind is Any:
         return plain(value)
     if kind is str:
@@ -286,7 +276,7 @@ def _as(kind: Any, value: object) -> Any:
     if kind in (int, float):
         return number(value, (int,) if kind is int else (int, float))
     return (
-        read(kind, value)
+        read_form(kind, value)
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict)
         else None
     )

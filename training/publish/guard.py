@@ -1,4 +1,4 @@
-"""The guard: whether the results of record, the bundled priors and every page are what this commit says they are."""
+"""Checks that the results of record, the bundled priors and every page are those of this commit."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ GUARDED = ("training/results", "dwp_init/bundled", "dwp_init/registry.json")
 
 
 def faults() -> list[str]:
-    """Returns what differs: a record or a bundled file from its digest, and a page from what is rendered now.
+    """Returns what differs: records and bundled files from their digests, pages from what is rendered now.
 
     The manifest is in the format of ``sha256sum``, so ``sha256sum --check training/results.sha256`` reads it too.
     """
@@ -21,7 +21,7 @@ def faults() -> list[str]:
     missing = [f"{name} is missing" for name in sorted(known.keys() - found.keys())]
     added = [f"{name} is not in {MANIFEST.name}" for name in sorted(found.keys() - known.keys())]
     stale = [
-        f"{path.relative_to(ROOT)} is not what is rendered now"
+        f"{path.relative_to(ROOT)} differs from what is rendered now"
         for path, text in pages().items()
         if not path.exists() or path.read_bytes() != text.encode()
     ]
@@ -32,7 +32,7 @@ def check() -> None:
     """Raises ``ValueError`` that lists :func:`faults`, if there are any."""
     if found := faults():
         raise ValueError(
-            "; ".join(found) + ". Restore the files; or, where the change is meant, run python -m training cards, and "
+            "; ".join(found) + ". Restore the files. If the change is intended, run python -m training cards and "
             "python -m training check --update"
         )
 

@@ -1,9 +1,9 @@
-"""Publishing: a prior's folder → one commit of a repository on the Hugging Face Hub, a tag, a pin.
+"""Publishes a release: one commit of a repository on the Hugging Face Hub, and a tag.
 
-What is published is decided and checked without a network (:func:`prepare`), compared with what is there
-(:func:`look_up`), and only then sent (:func:`push`): all files in one commit on the head that was seen, then a tag that
-never moves, then read back as users will. Each step is left out where it is done already, so that an interrupted
-publication is resumed by the same command.
+A release is checked without a network (:func:`training.publish.release.prepare`), compared with what is there
+(:func:`look_up`), and only then sent (:func:`push`): all files in one commit on the head that was seen, and a tag that
+never moves; then the release is downloaded as users will download it. Steps that are already done are skipped, so that
+the same command resumes an interrupted publication.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ class State:
         exists: Whether there is such a repository, and the token shows it.
         head: The commit of ``main``.
         tagged: The commit of the release's tag, if it is taken.
-        committed: Whether the tag, or else the head, holds exactly the release's files, beside others.
+        committed: Whether the tag, or else the head, holds the release's files unchanged, possibly next to others.
         replaced: Names of files at the head that the release replaces.
-        others: Names of files at the head that are not of the release; they stay.
+        others: Names of other files at the head; they stay.
     """
 
     exists: bool = False
@@ -86,7 +86,7 @@ def look_up(release: Release, token: str | bool | None = None, private: bool = F
 
 
 def plan(release: Release, state: State, private: bool = False) -> list[str]:
-    """Says in words what :func:`push` will do, a line each."""
+    """Says what :func:`push` will do, one line for each step."""
     repo, size = release.repo, sum(map(len, release.files.values()))
     if state.tagged:
         return [f"nothing to send: {repo}@{release.tag} holds exactly these files, at {state.tagged}"]
@@ -98,9 +98,9 @@ def plan(release: Release, state: State, private: bool = False) -> list[str]:
         lines.append(f"send {len(release.files)} files, {size / 1e6:.2f} MB, in one commit, {after}:")
         lines += [f"  {name} ({len(content):,} bytes)" for name, content in release.files.items()]
     if state.replaced:
-        lines.append(f"replace, of what is there: {', '.join(state.replaced)}")
+        lines.append(f"replace these files: {', '.join(state.replaced)}")
     if state.others:
-        lines.append(f"leave as they are: {', '.join(state.others)}")
+        lines.append(f"leave unchanged: {', '.join(state.others)}")
     return [*lines, f"set the tag {release.tag}, which is never moved"]
 
 
@@ -125,7 +125,7 @@ def push(release: Release, state: State, token: str | bool | None = None, privat
 
 
 def read_back(release: Release, commit: str, token: str | bool | None = None) -> None:
-    """Loads a published release into an empty cache, and checks that it draws what the folder's prior draws.
+    """Loads a published release into an empty cache, and checks that its draws are those of the folder's prior.
 
     Raises:
         PriorError: It cannot be loaded, or differs.
@@ -142,13 +142,15 @@ def read_back(release: Release, commit: str, token: str | bool | None = None) ->
 
 
 def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
-    """Raises ValueError where a repository holds a model that is no prior, and would be replaced."""
+    """Raises ValueError if a repository holds a model that is not a prior; a release would replace it."""
     with tempfile.TemporaryDirectory() as cache:
         try:
             path = _asked(lambda: api.hf_hub_download(repo, CONFIG, revision=commit, cache_dir=cache))
             parse_config(Path(path).read_bytes(), f"{repo}/{CONFIG}")
         except (ValueError, OSError) as error:
-            raise ValueError(f"{repo} holds something else than a prior, which would be replaced ({error})") from error
+            raise ValueError(
+                f"{repo} holds a model that is not a prior, and publishing would replace it ({error})"
+            ) from error
 
 
 def _api(token: str | bool | None) -> Any:
@@ -198,7 +200,7 @@ def _tag(release: Release, commit: str, token: str | bool | None) -> None:
 
 
 def _asked(call: Callable[[], Result], refused: dict[int | None, str] | None = None) -> Result:
-    """Calls the Hub; raises OSError with the way out where it refuses, but lets a missing repository through."""
+    """Calls the Hub; raises OSError with a way out if it refuses, but passes on the error for a missing repository."""
     from huggingface_hub import errors
 
     try:

@@ -42,7 +42,7 @@ def blocks() -> dict[str, str]:
         "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
         "benchmarks": results.benchmarks(variants=False),
         "effects": results.effects(),
-        "costs": results.read("apply_cost"),
+        "costs": results.read_record("apply_cost"),
     }
     return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}
 
@@ -66,16 +66,16 @@ def _families() -> dict[str, Any]:
     return {
         "effects": results.effects(),
         "densities": {size: results.densities(size) for size in results.SIZES},
-        "costs": results.by(results.read("decoding"), "prior"),
-        "joint": results.read("joint_stem"),
+        "costs": results.by(results.read_record("decoding"), "prior"),
+        "joint": results.read_record("joint_stem"),
     }
 
 
 def _few_labels() -> dict[str, Any]:
     columns = ("prior", "init"), "size"
     return _bayes() | {
-        "warm": results.by(results.read("fig2a_mnist"), *columns),
-        "cold": results.by(results.read("fig2a_mnist_cold"), *columns),
+        "warm": results.by(results.read_record("fig2a_mnist"), *columns),
+        "cold": results.by(results.read_record("fig2a_mnist_cold"), *columns),
         "paper": FEW_LABELS["mnist"],
     }
 
@@ -92,9 +92,9 @@ def _benchmark() -> dict[str, Any]:
 def _bayes() -> dict[str, Any]:
     """What the auxiliary bound gives away, and what a step of variational inference costs."""
     return {
-        "gaps": results.by(results.read("table1_gap"), "layer", "prior"),
-        "gaps_h1": results.by(results.read("table1_gap_h1"), "layer", "prior"),
-        "steps": results.by(results.read("inference_step"), "priors", "kernels_per_layer"),
+        "gaps": results.by(results.read_record("table1_gap"), "layer", "prior"),
+        "gaps_h1": results.by(results.read_record("table1_gap_h1"), "layer", "prior"),
+        "steps": results.by(results.read_record("inference_step"), "priors", "kernels_per_layer"),
     }
 
 

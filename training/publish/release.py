@@ -1,4 +1,4 @@
-"""What is published of a prior: its files and its card, checked without a network; and its pin in the registry."""
+"""Prepares a release, the files and the card of a prior, without a network; and enters it in the registry."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ from training.publish.check import check_card
 from training.publish.details import Details, number, section
 from training.publish.templates import CARDS
 
-DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
+COMPARED_DRAWS, GROUPS = 4000, 20  # drawn to compare with the recorded statistics; groups that give the standard error
 STATISTICS = ("rms", "roughness")
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -31,14 +31,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Release:
-    """What is to be published.
+    """A prior that is ready to be published.
 
     Args:
         prior: The prior.
         repo: ``user/name``.
         tag: The version, such as ``v1``.
-        files: What each file of the commit holds, by name.
-        checks: What was checked, in words.
+        files: Contents of the files, by name.
+        checks: What was checked, one line for each check.
     """
 
     prior: Prior
@@ -49,7 +49,7 @@ class Release:
 
     @property
     def name(self) -> str:
-        """What the registry will call the prior."""
+        """The name of the prior in the registry."""
         return self.prior.details.get("name") or self.repo.partition("/")[2]
 
     @property
@@ -68,8 +68,9 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
     """Reads a prior's folder and checks all that can be checked without a network.
 
     Args:
-        folder: Holds ``config.json`` and ``model.safetensors``. Its ``README.md`` is the card, with the ``.png``
-            beside it; without one, that of the bundled prior is taken, or one is written from the configuration.
+        folder: Holds ``config.json`` and ``model.safetensors``. Its ``README.md`` is the card, which is
+            published with the folder's ``.png`` files. Without one, the card of the bundled prior with these files is
+            used, or one is written from the configuration.
         repo: ``user/name`` on the Hub.
         tag: The version.
         allow_synthetic: Whether a prior of ``--smoke`` may be published.
@@ -82,15 +83,15 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
     if not _REPO.fullmatch(repo):
         raise ValueError(f"--repo is user/name; got {repo!r}")
     if not _TAG.fullmatch(tag) or tag == "main" or _COMMIT.fullmatch(tag):
-        raise ValueError(f"--tag is a version such as v1, and no branch or commit; got {tag!r}")
+        raise ValueError(f"--tag is a version such as v1, not a branch or a commit; got {tag!r}")
     if not (folder / CONFIG).exists() and (folder / "prior" / CONFIG).exists():
         raise ValueError(f"{folder} is a stage's folder; the prior is in {folder / 'prior'}")
     files = read_files(folder)
     prior = parse_prior(files, folder)
     if Details.of(prior).synthetic and not allow_synthetic:
         raise ValueError(
-            f"{folder} was made from synthetic images, under --smoke, and is of no use but to try this out; add "
-            "--allow-synthetic to publish it all the same"
+            f"{folder} was made from synthetic images, under --smoke, and is only useful to try out publishing; "
+            "add --allow-synthetic to publish it anyway"
         )
     checks = [f"the folder loads: {prior.family}, kernels {'×'.join(map(str, prior.kernel_shape))}"]
     checks.append(_compare_statistics(prior))
@@ -127,19 +128,19 @@ def registry_entry(prior: Prior, sha256: Mapping[str, str], **pin: str) -> dict[
 
 
 def check_pin(release: Release) -> None:
-    """Raises ``ValueError`` where a release could not be pinned under its name."""
+    """Raises ``ValueError`` if a release cannot be entered in the registry under its name."""
     name, known = release.name, registry().get(release.name, {})
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"the prior is called {name!r}, which no registry name may be: letters, digits, -, _ and . alone; save it "
-            "with another details['name']"
+            f"the prior is called {name!r}, which cannot be a registry name: only letters, digits, -, _ and . are "
+            "allowed; save it with another details['name']"
         )
     if known.get("repo", release.repo) != release.repo:
         raise ValueError(f"{name!r} is pinned to {known['repo']}; save the prior with another details['name']")
     if (BUNDLED / name).exists() and known.get("sha256") != release.sha256:
         raise ValueError(
-            f"{name!r} is bundled with other files than those of this release, and the pin would put the copy out of "
-            "use; bundle these, or save the prior with another details['name']"
+            f"{name!r} is bundled with other files than those of this release, and the pin would disable the bundled "
+            "copy; bundle these files, or save the prior with another details['name']"
         )
 
 
@@ -154,19 +155,21 @@ def _compare_statistics(prior: Prior) -> str:
     drawn = section(prior.details, "metrics", "samples", "drawn")
     recorded = [key for key in STATISTICS if key in drawn]
     if not recorded:
-        return "draws were compared with nothing: the configuration records no statistics of samples"
-    groups = [describe(part) for part in prior.sample(DRAWS, torch.Generator().manual_seed(0)).chunk(GROUPS)]
+        return "draws were not compared, because the configuration records no statistics of samples"
+    groups = [describe(part) for part in prior.sample(COMPARED_DRAWS, torch.Generator().manual_seed(0)).chunk(GROUPS)]
     shown = []
     for key in recorded:
         recorded_value = number(drawn[key])
         expected = math.nan if recorded_value is None else recorded_value  # no draws have that
         values = torch.tensor([group[key] for group in groups], dtype=torch.float64)
         found, error = values.mean().item(), values.std().item() / GROUPS**0.5
-        allowed = 5 * error * (1 + DRAWS / 1000) ** 0.5 + 1e-3 * abs(expected)  # a record is of 1,000 draws or more
+        allowed = 5 * error * (1 + COMPARED_DRAWS / 1000) ** 0.5 + 1e-3 * abs(
+            expected
+        )  # a record is of 1,000 draws or more
         if not abs(found - expected) <= allowed:
             raise ValueError(
-                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {drawn[key]!r}: it is not of "
-                "these tensors; fit the prior anew"
+                f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {drawn[key]!r}: the record is "
+                "not of these tensors; fit the prior again"
             )
         shown.append(f"{key} {found:.4g} ({expected:.4g})")
     return f"draws have the statistics recorded: {', '.join(shown)}"

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from training.engine.records import RESULTS, read_table
+from training.engine.records import RESULTS, Row, read_table
 from training.recipes import benchmark_init
 
-Row = dict[str, str]
 SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted
 FIGURES = {"fig3a": "k", "fig3b": "k", "fig4a": "level", "fig4b": "level", "fig4c": "level"}  # and their columns
 
 
-def read(name: str) -> list[Row]:
+def read_record(name: str) -> list[Row]:
     """Reads a table of record; ``FileNotFoundError`` where it is missing."""
     return read_table(RESULTS / f"{name}.csv")
 
@@ -33,7 +32,7 @@ def by(rows: Sequence[Row], *columns: str | tuple[str, ...]) -> dict[Any, Any]:
 
 def densities(size: str) -> dict[str, Row]:
     """Returns the densities of all families on kernels of a size, by the prior's name."""
-    return by(read(f"density_notmnist_{size}"), "prior")
+    return by(read_record(f"density_notmnist_{size}"), "prior")
 
 
 def size_of_record(name: str) -> str | None:
@@ -43,7 +42,7 @@ def size_of_record(name: str) -> str | None:
 
 def effects() -> dict[str, dict[str, Row]]:
     """Returns how the paper's network trains on MNIST, by initialisation and step."""
-    return by(read("converge_mnist"), "init", "step")
+    return by(read_record("converge_mnist"), "init", "step")
 
 
 def benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
@@ -54,10 +53,10 @@ def benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
     """
     names = [name for name in benchmark_init.stages() if (RESULTS / f"{name}.csv").exists()]
     others = [name for name in names if name.removeprefix("benchmark_") in benchmark_init.VARIANTS]
-    return {name: by(read(name), "init", "step") for name in names if variants or name not in others}
+    return {name: by(read_record(name), "init", "step") for name in names if variants or name not in others}
 
 
 def figures() -> dict[str, dict[str, dict[str, Row]]]:
     """Returns the figures of the paper that are recorded, by initialisation and scale or level."""
     found = {name: column for name, column in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
-    return {name: by(read(name), "init", column) for name, column in found.items()}
+    return {name: by(read_record(name), "init", column) for name, column in found.items()}

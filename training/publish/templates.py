@@ -25,17 +25,17 @@ def render_macro(template: str, macro: str, **values: Any) -> str:
 
 
 def fixed(value: Number, digits: int) -> str:
-    """Renders a number with so many decimals: 1.5 → ``1.50``."""
+    """Renders a number with ``digits`` decimals: 1.5 → ``1.50``."""
     return f"{float(value):.{digits}f}"
 
 
 def short(value: Number, digits: int = 6) -> str:
-    """Renders a number with at most so many significant digits: 0.0010 → ``0.001``."""
+    """Renders a number with at most ``digits`` significant digits: 0.0010 → ``0.001``."""
     return f"{float(value):.{digits}g}"
 
 
 def signed(value: Number, digits: int | None = None) -> str:
-    """Renders a number with its sign, and as it is or with so many decimals: 1.5 → ``+1.5``."""
+    """Renders a number with its sign, and with ``digits`` decimals if they are given: 1.5 → ``+1.5``."""
     return f"{float(value):+}" if digits is None else f"{float(value):+.{digits}f}"
 
 

@@ -81,7 +81,7 @@ def test_a_prior_made_with_other_settings_is_never_bundled(tmp_path: Path, monke
     monkeypatch.setattr(recipe, "stages", lambda: small)
     config = tmp_path / "runs" / "sources" / "config.json"
     config.write_text(config.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
-    with pytest.raises(ValueError, match=r"was made from another sources than the one in .*; run the recipe anew"):
+    with pytest.raises(ValueError, match=r"was made from another sources than the one in .*; run the recipe again"):
         bundle.bundle(recipe, tmp_path / "runs")
     assert not (tmp_path / "bundled").exists()
 

@@ -400,7 +400,7 @@ def test_a_card_is_written_with_its_pictures_once(prior: Prior, tmp_path: Path) 
     assert [path.name for path in written] == names
     before = {path: path.read_bytes() for path in written}
     assert all(before[path].startswith(b"\x89PNG") for path in written[1:])
-    with pytest.raises(FileExistsError, match=r"holds README\.md and kernels\.png.* already; edit what is there"):
+    with pytest.raises(FileExistsError, match=r"holds README\.md and kernels\.png.* already; edit these files"):
         write_card(tmp_path, "user/prior")
     assert {path: path.read_bytes() for path in written} == before
     written[0].unlink()

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from dwp_init import Gaussian, load_prior
-from training.publish.details import Counts, Details, HarvestedCheckpoints, OwnFile, Source, TrainedNetworks, plain
+from training.publish.details import (
+    Counts,
+    Details,
+    HarvestedCheckpoints,
+    KernelSource,
+    OwnFile,
+    TrainedNetworks,
+    plain,
+)
 
 
 def details(**values: Any) -> Details:
@@ -47,7 +55,7 @@ def test_the_details_of_a_bundled_prior_are_read() -> None:
     assert found.source.layers[0] == "body.0.conv1" and found.source.shares == tuple(prior.details["source"]["kept"])
     assert found.source.held_out_networks is not None and found.source.held_out_networks.test == 1
     assert found.metrics.log_prob_at_depth == prior.details["metrics"]["log_prob_at_depth"]
-    assert list(found.metrics.samples.known) == ["real", "drawn"]
+    assert list(found.metrics.samples) == ["real", "drawn"]
     assert found.fit == prior.details["fit"]
     assert Details.of(load_prior("notmnist-7x7-h1")).bound
 
@@ -56,7 +64,7 @@ def test_the_details_of_a_bundled_prior_are_read() -> None:
 def test_what_has_another_form_keeps_its_default(value: object) -> None:
     keys = ("name", "license", "source", "fit", "metrics")
     found = details(**dict.fromkeys(keys, value))
-    assert found.source == Source() and found.metrics == details().metrics
+    assert found.source == KernelSource() and found.metrics == details().metrics
     found = details(source={"kept": value, "kernels": value, "held_out_networks": value, "dataset": value})
     assert found.source.kernels.total is None and found.source.shares == ()
     metrics = details(
@@ -64,7 +72,7 @@ def test_what_has_another_form_keeps_its_default(value: object) -> None:
     ).metrics
     assert metrics.log_prob == (value if type(value) in (int, float) and value in (7, -0.5) else None)
     assert metrics.kernels == (7 if value == 7 else None)
-    assert metrics.log_prob_by_depth == () and metrics.samples.known == {}
+    assert metrics.log_prob_by_depth == () and metrics.samples == {}
 
 
 def test_the_kinds_of_sources() -> None:

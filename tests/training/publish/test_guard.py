@@ -33,7 +33,7 @@ def test_it_finds_a_changed_a_missing_and_a_new_record_and_a_stale_page(copy: Pa
     (copy / "card.md").write_text("edited\n")
     assert guard.faults() == [
         "training/results/b.csv is not in results.sha256",
-        "card.md is not what is rendered now",
+        "card.md differs from what is rendered now",
     ]
     (copy / "training/results/a.csv").write_text("step\n2\n")
     assert guard.faults()[0] == "training/results/a.csv has changed"

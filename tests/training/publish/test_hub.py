@@ -96,7 +96,7 @@ def test_other_files_stay(at_hub: LocalHub, folder: Path, capsys: pytest.Capture
     at_hub.add_repo(REPO, {"notes.txt": b"mine", "README.md": b"old"})
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 0
     out = capsys.readouterr().out
-    assert "replace, of what is there: README.md\n" in out and "leave as they are: notes.txt\n" in out
+    assert "replace these files: README.md\n" in out and "leave unchanged: notes.txt\n" in out
     assert at_hub.repos[REPO].tree("v1")["notes.txt"].data == b"mine"
 
 
@@ -230,10 +230,10 @@ def test_an_own_card_is_taken_with_its_pictures(at_hub: LocalHub, folder: Path) 
     [
         ("notmnist-7x7", "'notmnist-7x7' is bundled with other files than those of this release"),
         ("taken", "'taken' is pinned to other/taken; save the prior with another details"),
-        ("my@prior", "the prior is called 'my@prior', which no registry name may be"),
-        ("good/prior", "which no registry name may be"),
-        ("./x", "which no registry name may be"),
-        ("/etc", "which no registry name may be"),
+        ("my@prior", "the prior is called 'my@prior', which cannot be a registry name"),
+        ("good/prior", "which cannot be a registry name"),
+        ("./x", "which cannot be a registry name"),
+        ("/etc", "which cannot be a registry name"),
     ],
 )
 def test_a_name_that_cannot_be_pinned(
@@ -250,7 +250,7 @@ def test_another_model_is_never_replaced(at_hub: LocalHub, folder: Path, capsys:
     files = {CONFIG: b'{"architectures": ["Bert"]}', MODEL: b"weights", "README.md": b"bert"}
     commit = at_hub.add_repo(REPO, files)
     assert main(["publish", str(folder), "--repo", REPO, "--push"]) == 1
-    assert f"{REPO} holds something else than a prior, which would be replaced" in capsys.readouterr().err
+    assert f"{REPO} holds a model that is not a prior, and publishing would replace it" in capsys.readouterr().err
     assert at_hub.repos[REPO].branches == {"main": commit}
 
 

@@ -38,8 +38,8 @@ def test_a_record_that_is_no_number(folder: Path, value: object) -> None:
     [
         ("mine", "v1", "--repo is user/name; got 'mine'"),
         ("a/b@v1", "v1", "--repo is user/name; got 'a/b@v1'"),
-        ("a/b", "main", "--tag is a version such as v1, and no branch or commit; got 'main'"),
-        ("a/b", "0" * 40, "and no branch or commit"),
+        ("a/b", "main", "--tag is a version such as v1, not a branch or a commit; got 'main'"),
+        ("a/b", "0" * 40, "not a branch or a commit"),
         ("a/b", "v 1", "got 'v 1'"),
         ("a/b", "", "got ''"),
     ],
@@ -65,10 +65,10 @@ def test_what_is_not_fit_to_be_published(folder: Path, tmp_path: Path) -> None:
 def test_statistics_that_are_not_those_of_the_draws(folder: Path, key: str) -> None:
     drawn = load_prior(folder).details["metrics"]["samples"]["drawn"]
     change(folder, metrics={"samples": {"drawn": drawn | {key: 1.3 * drawn[key]}}})
-    with pytest.raises(ValueError, match=f"draws have {key} .*, the configuration records .*: it is not of"):
+    with pytest.raises(ValueError, match=f"draws have {key} .*, the configuration records .*: the record is not of"):
         release.prepare(folder, REPO)
     change(folder, metrics={})
-    assert "draws were compared with nothing" in release.prepare(folder, REPO).checks[1]
+    assert "draws were not compared" in release.prepare(folder, REPO).checks[1]
 
 
 @pytest.mark.parametrize(("tag", "after"), [("v1", "v2"), ("v1.9", "v1.10"), ("beta", "beta.1")])

@@ -29,4 +29,4 @@ def test_benchmarks_and_figures_are_those_that_are_recorded(monkeypatch: pytest.
 def test_a_missing_result_names_the_list_of_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="python -m training list"):
-        results.read("decoding")
+        results.read_record("decoding")
