@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dwp_init.text import aligned
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -50,9 +52,7 @@ class Report:
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "prior", "depth", "rms before", "rms after"), *map(_cells, self.drawn)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.extend(f"skipped: {line}" for line in by_reason(self.skipped))
+        lines = [aligned(rows), *(f"skipped: {line}" for line in by_reason(self.skipped))]
         if self.unused:
             lines.append(f"no layer took: {', '.join(self.unused)}")
         return "\n".join(lines)
