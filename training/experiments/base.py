@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -11,11 +11,21 @@ from training.engine.records import Row, write_table
 from training.engine.stage import Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
-from training.images.split import Labelled
+from training.images.split import Labelled, hold_out, thin
 from training.networks.registry import build
+from training.starts.base import Learned
 from training.starts.priors import bundled_digests
 
 Train = Callable[[Any, Progress], list[Row]]
+
+
+class Parts(NamedTuple):
+    """What the runs of a stage share: images and labels, learned kernels, and a folder for other files."""
+
+    train: Labelled
+    test: Labelled
+    learned: Learned
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -75,3 +85,18 @@ def network_for(train: Labelled, name: str, filters: tuple[int, ...]) -> nn.Modu
     images, labels = train
     _, channels, height, width = images.shape
     return build(name, filters, int(labels.max()) + 1, (channels, height, width))
+
+
+def read_images(context: Context, data: str, held_out: int = 0, test_images: int = 0) -> tuple[Labelled, Labelled]:
+    """Reads what to train on and what to test on.
+
+    Args:
+        context: Where it runs.
+        data: Name of the data set.
+        held_out: Number of training images, the last ones, that replace the test images.
+        test_images: Maximum number of images to test on, evenly spaced; all if 0.
+    """
+    train, test = (context.images(data, split).to(context.device) for split in ("train", "test"))
+    train, (images, labels) = hold_out(train, test, held_out)
+    most = test_images or len(images)
+    return train, (thin(images, most), thin(labels, most))

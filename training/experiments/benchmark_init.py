@@ -14,11 +14,11 @@ from training.engine.records import Row, print_table
 from training.engine.stage import Context
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
-from training.experiments.base import PairedRuns, network_for
+from training.experiments.base import PairedRuns, network_for, read_images
 from training.experiments.compare_inits import AT_START, benchmark_table, plot_benchmark
 from training.experiments.paired import best_rates, by_mark
 from training.images.augment import PADDING, moved
-from training.images.split import Labelled, hold_out, stratified, thin
+from training.images.split import Labelled, hold_out, stratified
 from training.networks.loop import Step, accuracy, batches, train
 from training.starts.base import (
     KAIMING,
@@ -38,7 +38,7 @@ SUMMARY_COLUMNS = ("init", "rate", "accuracy", "over_kaiming", "over_kaiming_95"
 
 
 class _Parts(NamedTuple):
-    """What one run needs of the data and of earlier stages."""
+    """What the runs share: images and labels, those to choose rates on among them, and learned kernels."""
 
     train: Labelled
     held_out: Labelled
@@ -146,10 +146,10 @@ class BenchmarkInit(PairedRuns):
 
     def parts(self, context: Context) -> _Parts:
         """Reads the images and the learned kernels."""
-        train, test = (context.images(self.data, split).to(context.device) for split in ("train", "test"))
+        train, test = read_images(context, self.data, test_images=self.test_images)
         train, held_out = hold_out(train, test, self.hold_out)
         learned = learned_kernels((context.out / need for need in self.needs), self.kinds, self.depths)
-        return _Parts(train, held_out, (thin(test[0], self.test_images), thin(test[1], self.test_images)), learned)
+        return _Parts(train, held_out, test, learned)
 
     def untrained(self, parts: _Parts, init: str, seed: int) -> nn.Module:
         """Returns a network that starts from an initialisation, on the CPU."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -15,29 +15,20 @@ from training.engine.options import check_counts, check_marks
 from training.engine.records import Row, print_table
 from training.engine.stage import FIXED, Context
 from training.engine.workers import Progress
-from training.experiments.base import PairedRuns, network_for
+from training.experiments.base import PairedRuns, Parts, network_for, read_images
 from training.experiments.paired import by_mark, comparison, curves
 from training.figures.style import add_legend, log_ticks, plot_band, save_figure
 from training.fits.score import PRIOR
-from training.images.split import Labelled, hold_out, thin
 from training.networks.loop import Step, accuracy, batches, train
-from training.starts.base import KAIMING, Learned, check_starts, initialize_, legend
+from training.starts.base import KAIMING, check_starts, initialize_, legend
 from training.starts.controls import DEFAULT, NOISE_HE, XAVIER
 from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN
 
 WITHOUT_PRIORS = (DEFAULT, XAVIER, KAIMING, NOISE_HE, LEARNED_HE, LEARNED_OWN)
 PLOTTED = (DWP, DWP_ORTHOGONAL, "scale mixture", LEARNED_HE, "dense VAE", "Gaussian prior", KAIMING, NOISE_HE, XAVIER)
+BASELINES = {"kaiming": KAIMING, "learned": LEARNED_HE}
 FAMILY_COLOURS = {"scale mixture": "#c0392b", "dense VAE": "#8e44ad", "Gaussian prior": "#d68910"}
-
-
-class _Parts(NamedTuple):
-    """What one run needs of the data and of earlier stages."""
-
-    train: Labelled
-    test: Labelled
-    learned: Learned
-    fits: dict[str, tuple[Path, Path]]  # the pair of each family
 
 
 @dataclass(frozen=True)
@@ -82,35 +73,40 @@ class Converge(PairedRuns):
         check_counts(seeds=self.seeds, batch_size=self.batch_size, test_images=self.test_images)
         check_marks(self.marks)
         job = partial(self.train_one, self.parts(context))
-        return self.summarize(folder, self.sweep(folder, context, self.inits, job, self.marks[-1]))
+        runs = by_mark(self.sweep(folder, context, self.inits, job, self.marks[-1]), "accuracy", self.marks)
+        table = comparison(runs, "accuracy", BASELINES)
+        self.record(folder, table=table, runs=runs)
+        title = f"{self.data.upper()}: the paper's ConvNet, by initialisation"
+        plot_convergence(curves(runs, "accuracy"), self.marks, folder / "record" / f"{self.name}.png", title)
+        print_table([row for row in table if row["step"] in (25, 120, self.marks[-1])])
+        return {"table": table}
 
-    def parts(self, context: Context) -> _Parts:
-        """Reads the images, the learned kernels and the folders of the fits."""
-        train, test = (context.images(self.data, split).to(context.device) for split in ("train", "test"))
-        train, (images, labels) = hold_out(train, test, self.hold_out)
+    def parts(self, context: Context) -> Parts:
+        """Reads the images and the learned kernels."""
         if self.priors:
             check_starts(self.draws, priors=True, learned=False)
-        fits = [context.out / need / PRIOR for need in self.needs[2:]]
-        if len(self.needs) == 1 or len(fits) != 2 * len(self.families):
+        fits = len(self.needs[2:])
+        if len(self.needs) == 1 or fits != 2 * len(self.families):
             raise ValueError(
-                f"needs names {len(self.needs[:2])} kernels stages and {len(fits)} fits; there are 2 layers, and "
+                f"needs names {len(self.needs[:2])} kernels stages and {fits} fits; there are 2 layers, and "
                 f"{len(self.families)} families with a pair each"
             )
-        pairs = dict(zip(self.families, zip(fits[::2], fits[1::2], strict=True), strict=True))
-        learned = learned_kernels(context.out / need for need in self.needs[:2])
-        return _Parts(train, (thin(images, self.test_images), thin(labels, self.test_images)), learned, pairs)
+        train, test = read_images(context, self.data, self.hold_out, self.test_images)
+        return Parts(train, test, learned_kernels(context.out / need for need in self.needs[:2]), context.out)
 
-    def untrained(self, parts: _Parts, init: str, seed: int) -> nn.Module:
+    def untrained(self, parts: Parts, init: str, seed: int) -> nn.Module:
         """Returns a network that starts from an initialisation."""
         torch.manual_seed(seed)
         network = network_for(parts.train, self.network, self.filters)
-        if init in parts.fits:
-            dwp_init.apply_(network, list(parts.fits[init]), seed=seed, noise=not init.endswith("decoder mean"))
+        if init in self.families:
+            first = 2 + 2 * self.families.index(init)
+            pair = [parts.folder / need / PRIOR for need in self.needs[first : first + 2]]
+            dwp_init.apply_(network, pair, seed=seed, noise=not init.endswith("decoder mean"))
         else:
             initialize_(network, init, seed, priors=self.priors, learned=parts.learned, strict=True)
         return network
 
-    def train_one(self, parts: _Parts, run: tuple[str, int], progress: Progress) -> list[Row]:
+    def train_one(self, parts: Parts, run: tuple[str, int], progress: Progress) -> list[Row]:
         """Trains one network; returns its accuracies in %."""
         (init, seed), (images, labels) = run, parts.train
         network = self.untrained(parts, init, seed).to(images.device).to(memory_format=torch.channels_last)
@@ -126,24 +122,6 @@ class Converge(PairedRuns):
             measure=lambda _: round(100 * accuracy(network, *parts.test), 3),
         )
         return [{"init": init, "seed": seed, "accuracy": found}]
-
-    def summarize(self, folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
-        """Records the tables and the figure of all runs."""
-        runs = by_mark(rows, "accuracy", self.marks)
-        found = curves(runs, "accuracy")
-        table = convergence_table(runs)
-        self.record(folder, table=table, runs=runs)
-        title = f"{self.data.upper()}: the paper's ConvNet, by initialisation"
-        plot_convergence(found, self.marks, folder / "record" / f"{self.name}.png", title)
-        print_table([row for row in table if row["step"] in (25, 120, self.marks[-1])])
-        return {"table": table}
-
-
-def convergence_table(runs: Sequence[Row]) -> list[Row]:
-    """Makes the table of runs, a row per mark: accuracies, and leads over Kaiming and learned kernels."""
-    marks = sorted({row["step"] for row in runs})
-    baselines = {"kaiming": KAIMING, "learned": LEARNED_HE}
-    return comparison(curves(runs, "accuracy"), "accuracy", "step", marks, baselines)
 
 
 def plot_convergence(found: Mapping[str, Tensor], marks: Sequence[int], path: Path, title: str) -> None:

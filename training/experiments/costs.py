@@ -36,11 +36,16 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ratios(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float, float]:
-    """Times two calls in turn, theirs first; returns median, least and greatest of ours over theirs, rounded."""
+def ratios(
+    ours: Callable[[], object], theirs: Callable[[], object], repeats: int, columns: tuple[str, str, str]
+) -> Row:
+    """Times two calls in turn, theirs first; returns median, least and greatest of ours over theirs as columns."""
     pairs = [(seconds(theirs), seconds(ours)) for _ in range(repeats)]
     found = torch.tensor([ours / theirs for theirs, ours in pairs])
-    return round(found.median().item(), 2), round(found.min().item(), 2), round(found.max().item(), 2)
+    return {
+        name: round(value.item(), 2)
+        for name, value in zip(columns, (found.median(), found.min(), found.max()), strict=True)
+    }
 
 
 def extra_memory(function: Callable[[], object]) -> int:
@@ -103,13 +108,10 @@ def _measure_apply(pair: tuple[str, str], repeats: int, filters: tuple[int, int,
 
     kaiming()
     memory = extra_memory(apply)
-    median, least, greatest = ratios(apply, kaiming, repeats)
     return {
         "priors": " + ".join(pair),
         "kernels": sum(weight.shape[0] * weight.shape[1] for weight in weights),
-        "ratio_median": median,
-        "ratio_min": least,
-        "ratio_max": greatest,
+        **ratios(apply, kaiming, repeats, ("ratio_median", "ratio_min", "ratio_max")),
         "extra_memory_mb": round(memory / 1e6, 1),
         "threads": torch.get_num_threads(),
     }
@@ -203,16 +205,14 @@ class SourceThroughput(Stage):
             one_by_one, ensemble = self._one_by_one(images, labels), self._ensemble(images, labels)
             one_by_one()
             ensemble()
-            median, least, greatest = ratios(ensemble, one_by_one, self.repeats)
+            found = ratios(ensemble, one_by_one, self.repeats, ("ensemble_over_one_by_one_median", "min", "max"))
         finally:
             torch.set_num_threads(threads)
         row = {
             "networks": self.networks,
             "filters": "/".join(map(str, self.filters)),
             "batch_size": self.batch_size,
-            "ensemble_over_one_by_one_median": median,
-            "min": least,
-            "max": greatest,
+            **found,
         }
         print(f"  {row}")
         write_table(folder / "record" / "source_throughput.csv", [row])
@@ -275,15 +275,13 @@ def _measure_step(stage: InferenceStep, pair: tuple[str, str], kernels: int) -> 
     normal, dwp = _trainer(stage, [bayes.NormalKL()], kernels), _trainer(stage, learned, kernels)
     normal.run(4)
     memory = extra_memory(lambda: dwp.run(2))
-    median, least, greatest = ratios(lambda: dwp.run(1), lambda: normal.run(1), stage.repeats)
+    columns = ("over_standard_normal_median", "min", "max")
     return {
         "priors": " + ".join(pair),
         "filters": "/".join(map(str, stage.filters)),
         "batch_size": stage.batch_size,
         "kernels_per_layer": kernels or "all",
-        "over_standard_normal_median": median,
-        "min": least,
-        "max": greatest,
+        **ratios(lambda: dwp.run(1), lambda: normal.run(1), stage.repeats, columns),
         "extra_memory_mb": round(memory / 1e6, 1),
         "threads": torch.get_num_threads(),
     }

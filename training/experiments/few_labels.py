@@ -12,7 +12,8 @@ from dwp_init import Gaussian, GaussianMixture, KernelVAE
 from training import bayes
 from training.engine.options import check_counts
 from training.engine.stage import Context
-from training.images.split import Labelled, hold_out, stratified, thin
+from training.experiments.base import read_images
+from training.images.split import Labelled, stratified, thin
 from training.networks.registry import build
 from training.starts.base import initialize_
 from training.starts.controls import XAVIER
@@ -178,10 +179,9 @@ def load_data(
         What the splits are drawn from, what is tested on, and the unknown images.
     """
     check_counts(test_images=test_images)
-    train, test = (context.images(data, split).to(context.device) for split in ("train", "test"))
-    train, (images, labels) = hold_out(train, test, held_out)
-    unknown = context.images(others, "test").to(context.device)[0] if others else images[:0]
-    if unknown.shape[1:] != images.shape[1:]:
-        shapes = f"{tuple(unknown.shape[1:])}, not {tuple(images.shape[1:])}"
+    train, test = read_images(context, data, held_out, test_images)
+    unknown = context.images(others, "test").to(context.device)[0] if others else test[0][:0]
+    if unknown.shape[1:] != test[0].shape[1:]:
+        shapes = f"{tuple(unknown.shape[1:])}, not {tuple(test[0].shape[1:])}"
         raise ValueError(f"images of others={others!r} are {shapes} as those of {data!r}; choose another")
-    return train, (thin(images, test_images), thin(labels, test_images)), thin(unknown, test_images)
+    return train, test, thin(unknown, test_images)

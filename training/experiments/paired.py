@@ -64,24 +64,19 @@ def shown(value: float, digits: int) -> float | str:
 
 
 def comparison(
-    found: Mapping[str, Tensor],
-    measure: str,
-    by: str,
-    marks: Sequence[float],
-    baselines: Mapping[str, str],
-    ahead: bool = True,
+    rows: Sequence[Row], measure: str, baselines: Mapping[str, str], by: str = "step", ahead: bool = True
 ) -> list[Row]:
     """Makes the table of a comparison: a row per initialisation and mark, with paired differences to the baselines.
 
     Args:
-        found: Values ``(seeds, marks)`` by initialisation.
-        measure: Column of their mean over seeds; ``sd`` is that of their standard deviation.
-        by: Column of the marks.
-        marks: The marks.
+        rows: A row per run and mark, with ``init`` and ``seed``.
+        measure: Column of the values, and of their mean over seeds; ``sd`` is that of their standard deviation.
         baselines: By the end of a column's name, such as ``kaiming`` in ``over_kaiming`` and ``ahead_of_kaiming``, the
             initialisation to compare with; those that were not run are left out.
+        by: Column of the marks.
         ahead: Whether to count the seeds that are ahead.
     """
+    found, marks = curves(rows, measure, by), sorted({row[by] for row in rows})
     table = []
     for init, values in found.items():
         for column, mark in enumerate(marks):

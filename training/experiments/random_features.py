@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +17,18 @@ from training.engine.records import Row, print_table
 from training.engine.stage import FIXED, Context
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
-from training.experiments.base import PairedRuns, network_for
+from training.experiments.base import PairedRuns, Parts, network_for, read_images
 from training.experiments.paired import comparison, curves
 from training.experiments.paper import CALLED, RANDOM_FEATURES, plot_paper
 from training.figures.style import add_legend, log_ticks, save_figure
-from training.images.split import Labelled, hold_out
 from training.networks.loop import accuracy, descend, train
-from training.starts.base import KAIMING, Learned, check_starts, initialize_, legend
+from training.starts.base import KAIMING, check_starts, initialize_, legend
 from training.starts.controls import NOISE_HE, XAVIER
 from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN, NOISE_OWN
 
 COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE_HE, NOISE_OWN)
 FEATURES_AT_ONCE = 500  # images
-
-
-class _Parts(NamedTuple):
-    """What one run needs of the data and of earlier stages."""
-
-    train: Labelled
-    test: Labelled
-    learned: Learned
 
 
 @dataclass(frozen=True)
@@ -101,22 +92,21 @@ class RandomFeatures(PairedRuns):
         print_table(table)
         return {"table": table}
 
-    def parts(self, context: Context) -> _Parts:
+    def parts(self, context: Context) -> Parts:
         """Reads the images and the learned kernels, and checks that they suit the settings."""
-        train, test = (context.images(self.data, split).to(context.device) for split in ("train", "test"))
         learned = learned_kernels(context.out / need for need in self.needs)
-        parts = _Parts(*hold_out(train, test, self.hold_out), learned)
+        parts = Parts(*read_images(context, self.data, self.hold_out), learned, context.out)
         check_starts(self.arms, priors=bool(self.priors), learned=bool(learned))
         network = self.untrained(parts, self.scales[0])
         if not isinstance(getattr(network, "features", None), nn.Module) or not hasattr(network, "classifier"):
             raise ValueError(f"the network must have features and classifier, as mnist and cifar; got {self.network!r}")
         return parts
 
-    def untrained(self, parts: _Parts, k: float) -> nn.Module:
+    def untrained(self, parts: Parts, k: float) -> nn.Module:
         """Returns a network of ``k`` times the filters, rounded, at least one each."""
         return network_for(parts.train, self.network, tuple(max(round(k * count), 1) for count in self.filters))
 
-    def train_one(self, parts: _Parts, run: tuple[int, float, str], progress: Progress) -> list[Row]:
+    def train_one(self, parts: Parts, run: tuple[int, float, str], progress: Progress) -> list[Row]:
         """Makes the features of one network and trains its classifier; returns its accuracy in %."""
         (seed, k, init), (images, labels), (test_images, test_labels) = run, parts.train, parts.test
         torch.manual_seed(seed)
@@ -146,9 +136,7 @@ class RandomFeatures(PairedRuns):
 
 def features_table(runs: Sequence[Row], data: str) -> list[Row]:
     """Makes the table of runs, a row per scale: accuracies, leads over Xavier and Kaiming, the paper's values."""
-    scales = sorted({row["k"] for row in runs})
-    baselines = {"xavier": XAVIER, "kaiming": KAIMING}
-    table = comparison(curves(runs, "accuracy", "k"), "accuracy", "k", scales, baselines)
+    table = comparison(runs, "accuracy", {"xavier": XAVIER, "kaiming": KAIMING}, "k")
     for row in table:
         seeds = row.pop("seeds")
         mean, sd = RANDOM_FEATURES.get(data, {}).get(CALLED.get(row["init"], ""), {}).get(row["k"], ("", ""))

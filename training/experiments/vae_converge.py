@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -19,25 +19,17 @@ from training.engine.options import check_counts, check_marks
 from training.engine.records import Row, print_table, read_config, read_metrics
 from training.engine.stage import FIXED, Context, Stage
 from training.engine.workers import Progress
-from training.experiments.base import PairedRuns
-from training.experiments.paired import by_mark, comparison, curves
+from training.experiments.base import PairedRuns, Parts, read_images
+from training.experiments.paired import by_mark, comparison
 from training.figures.style import save_figure
-from training.images.split import thin
 from training.networks.image_vae import ImageVAE, binarize
 from training.networks.loop import batches, descend, train
-from training.starts.base import KAIMING, Learned, check_starts, initialize_
+from training.starts.base import KAIMING, check_starts, initialize_
 from training.starts.controls import NOISE_HE, XAVIER
 from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_OWN
 
-
-class _Parts(NamedTuple):
-    """What one run needs of the data and of earlier stages."""
-
-    folder: Path
-    images: Tensor
-    test: Tensor
-    learned: Learned
+ELBO_BASELINES = {"xavier": XAVIER, "kaiming": KAIMING}
 
 
 @dataclass(frozen=True)
@@ -91,20 +83,24 @@ class VAEConverge(PairedRuns):
                 "lower sample_marks, or add to marks"
             )
         job = partial(self.train_one, self.parts(folder, context))
-        return self.summarize(folder, self.sweep(folder, context, self.arms, job, self.marks[-1]))
+        runs = by_mark(self.sweep(folder, context, self.arms, job, self.marks[-1]), "elbo", self.marks)
+        table = comparison(runs, "elbo", ELBO_BASELINES, ahead=False)
+        self.record(folder, table=table, runs=runs)
+        print_table([row for row in table if row["step"] in (self.marks[0], *self.sample_marks, self.marks[-1])])
+        return {"table": table}
 
-    def parts(self, folder: Path, context: Context) -> _Parts:
+    def parts(self, folder: Path, context: Context) -> Parts:
         """Reads the images and the learned kernels."""
         learned = learned_kernels(context.out / need for need in self.needs)
         check_starts(self.arms, priors=bool(self.priors), learned=bool(learned))
-        images, test = (context.images(self.data, part).to(context.device)[0] for part in ("train", "test"))
+        (images, labels), (test, test_labels) = read_images(context, self.data, test_images=self.test_images)
         if tuple(images.shape[1:]) != ImageVAE.image_shape:
             raise ValueError(f"the VAE takes images {ImageVAE.image_shape}; {self.data} has {tuple(images.shape[1:])}")
-        return _Parts(folder, binarize(images), binarize(thin(test, self.test_images)), learned)
+        return Parts((binarize(images), labels), (binarize(test), test_labels), learned, folder)
 
-    def train_one(self, parts: _Parts, run: tuple[str, int], progress: Progress) -> list[Row]:
+    def train_one(self, parts: Parts, run: tuple[str, int], progress: Progress) -> list[Row]:
         """Trains one VAE; returns its ELBOs in nats per image."""
-        (init, seed), images = run, parts.images
+        (init, seed), (images, _) = run, parts.train
         torch.manual_seed(seed)
         vae = ImageVAE(self.latent_dim)
         chosen: dict[str, Any] = {"layers": self.layers, "strict": True}
@@ -122,7 +118,7 @@ class VAEConverge(PairedRuns):
             if number in self.sample_marks:
                 drawn = vae.sample(self.samples, torch.Generator().manual_seed(0)).cpu()
                 samples[str(number)] = (255 * drawn).round().byte().contiguous()
-            found = round(mean_elbo(vae, parts.test), 3) if number in self.marks else 0.0
+            found = round(mean_elbo(vae, parts.test[0]), 3) if number in self.marks else 0.0
             if not math.isfinite(found):
                 raise ValueError(f"the VAE of seed {seed} from {init} diverged by step {number}; lower lr={self.lr}")
             return found
@@ -133,21 +129,6 @@ class VAEConverge(PairedRuns):
             write_bytes(samples_file(parts.folder, init), save(samples))
         elbo = [value for stop, value in zip(stops, found, strict=True) if stop in self.marks]
         return [{"init": init, "seed": seed, "elbo": elbo}]
-
-    def summarize(self, folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
-        """Records the tables of all runs."""
-        runs = by_mark(rows, "elbo", self.marks)
-        table = elbo_table(runs)
-        self.record(folder, table=table, runs=runs)
-        print_table([row for row in table if row["step"] in (self.marks[0], *self.sample_marks, self.marks[-1])])
-        return {"table": table}
-
-
-def elbo_table(runs: Sequence[Row]) -> list[Row]:
-    """Makes the table of runs, a row per mark: ELBOs, and how far they are over Xavier's and Kaiming's."""
-    marks = sorted({row["step"] for row in runs})
-    baselines = {"xavier": XAVIER, "kaiming": KAIMING}
-    return comparison(curves(runs, "elbo"), "elbo", "step", marks, baselines, ahead=False)
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from training.engine.records import RESULTS, Row, write_table
+from training.experiments import converge, vae_converge
 from training.experiments.classify import average_splits
 from training.experiments.compare_inits import AT_START, benchmark_table
-from training.experiments.converge import convergence_table
 from training.experiments.paired import (
     best_rates,
     by_mark,
@@ -22,7 +22,6 @@ from training.experiments.paired import (
 )
 from training.experiments.random_features import features_table
 from training.experiments.steps_to import steps_tables
-from training.experiments.vae_converge import elbo_table
 from training.recipes import fig4a, fig4b, fig4c
 
 MARKS = (10, 20, 40)
@@ -47,8 +46,8 @@ def test_runs_become_curves() -> None:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    found = curves(by_mark(ROWS, "accuracy", (1, 3)), "accuracy")
-    table = comparison(found, "accuracy", "step", (1, 3), {"kaiming": "Kaiming", "learned": "learned kernels"})
+    runs = by_mark(ROWS, "accuracy", (1, 3))
+    table = comparison(runs, "accuracy", {"kaiming": "Kaiming", "learned": "learned kernels"})
     assert table[0] == {
         "init": "dwp",
         "step": 1,
@@ -60,9 +59,7 @@ def test_differences_are_paired_by_seed() -> None:
         "seeds": 2,
     }
     assert table[1]["ahead_of_kaiming"] == table[2]["over_kaiming"] == 0
-    alone = comparison(
-        {init: values[:1] for init, values in found.items()}, "accuracy", "step", (1, 3), {"k": "dwp"}, False
-    )
+    alone = comparison([row for row in runs if row["seed"] == 6], "accuracy", {"k": "dwp"}, ahead=False)
     assert all(row["sd"] == row["over_k_sd"] == "" and "ahead_of_k" not in row for row in alone)
 
 
@@ -109,6 +106,10 @@ def test_the_rate_of_the_best_mean_is_taken() -> None:
 BENCHMARKS = sorted(path.stem.removesuffix("_runs") for path in RESULTS.glob("benchmark_*_runs.csv"))
 
 
+def averages(runs: list[Row]) -> list[Row]:
+    return comparison(runs, "accuracy", converge.BASELINES)
+
+
 def read(name: str) -> list[Row]:
     return pd.read_csv(RESULTS / f"{name}.csv").to_dict("records")
 
@@ -122,10 +123,10 @@ def same(name: str, table: list[Row], folder: Path) -> bool:
 @pytest.mark.parametrize(
     ("name", "average"),
     [
-        *((name, convergence_table) for name in ("choose_family", "converge_mnist", "fig4b_curves", "fig4c_curves")),
+        *((name, averages) for name in ("choose_family", "converge_mnist", "fig4b_curves", "fig4c_curves")),
         ("fig3a", lambda runs: features_table(runs, "mnist")),
         ("fig3b", lambda runs: features_table(runs, "cifar10")),
-        ("vae_converge", elbo_table),
+        ("vae_converge", lambda runs: comparison(runs, "elbo", vae_converge.ELBO_BASELINES, ahead=False)),
         ("fig2a_mnist", average_splits),
         ("fig2a_mnist_cold", average_splits),
     ],

@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
-from training.experiments.vae_converge import SampleGrid, VAEConverge, elbo_table, mean_elbo, samples_file
+from training.experiments.vae_converge import SampleGrid, VAEConverge, mean_elbo, samples_file
 from training.images.sets import Images
 from training.networks.image_vae import ImageVAE, binarize, kl_from_standard_normal
 from training.starts.base import KAIMING
@@ -114,12 +114,12 @@ def test_runs_are_paired_and_reproducible(data: Any, tmp_path: Path) -> None:
 
 def test_the_elbo_is_of_binary_test_images(data: Any, tmp_path: Path) -> None:
     parts = SMALL.parts(tmp_path, Context(tmp_path))
-    assert parts.test.shape == (10, 1, 28, 28) and set(parts.test.unique().tolist()) == {0.0, 1.0}
+    assert parts.test[0].shape == (10, 1, 28, 28) and set(parts.test[0].unique().tolist()) == {0.0, 1.0}
     evenly = data["test"].to(torch.device("cpu"))[0][::3]
-    assert torch.equal(parts.test, binarize(evenly))
-    assert torch.equal(parts.images, binarize(data["train"].to(torch.device("cpu"))[0]))
+    assert torch.equal(parts.test[0], binarize(evenly))
+    assert torch.equal(parts.train[0], binarize(data["train"].to(torch.device("cpu"))[0]))
     vae = ImageVAE(3)
-    assert mean_elbo(vae, parts.test) == mean_elbo(vae, parts.test) < 0
+    assert mean_elbo(vae, parts.test[0]) == mean_elbo(vae, parts.test[0]) < 0
 
 
 def test_training_raises_the_elbo(data: dict[str, Images], tmp_path: Path) -> None:
@@ -148,22 +148,6 @@ def test_a_grid_of_what_is_not_there(data: Any, tmp_path: Path) -> None:
     stages = {"vae_converge": replace(SMALL, inits=(DWP,), seeds=1), "fig7": SampleGrid()}
     with pytest.raises(ValueError, match="inits must be some of dwp; got dwp; Xavier"):
         run_stages(stages, Context(tmp_path))
-
-
-def test_the_table() -> None:
-    elbos = {(DWP, 0): (-300.0, -120.0), (DWP, 1): (-290.0, -130.0), (XAVIER, 0): (-400.0, -150.0)}
-    elbos[XAVIER, 1] = (-400.0, -140.0)
-    runs = [
-        {"init": init, "seed": seed, "step": step, "elbo": elbo}
-        for (init, seed), values in elbos.items()
-        for step, elbo in zip((1, 3), values, strict=True)
-    ]
-    table = {(row["init"], row["step"]): row for row in elbo_table(runs)}
-    assert list(table) == [(DWP, 1), (DWP, 3), (XAVIER, 1), (XAVIER, 3)]
-    row = table[DWP, 3]
-    assert (row["elbo"], row["sd"], row["over_xavier"], row["over_xavier_sd"]) == (-125.0, 7.071, 20.0, 14.142)
-    assert row["seeds"] == 2 and not {"over_kaiming", "ahead_of_xavier"} & set(row)
-    assert table[XAVIER, 1]["over_xavier"] == 0
 
 
 def test_an_interrupted_stage_trains_what_is_missing(data: Any, resumed: Any, tmp_path: Path) -> None:
