@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dwp_init import Gaussian, KernelVAE, MixtureByDepth, Prior, load_prior, sav
 from tests.toy_family import Spherical
 from tests.training.publish.example_priors import FILES, NETWORKS, card_data, licensed, parts
 from training.__main__ import main
+from training.fits.base import FITS, Fit
 from training.publish.cards import has_a_plane, render_card, write_card
 from training.publish.check import card_metadata, check_card
 
@@ -280,13 +281,23 @@ def test_a_prior_fitted_to_kernels_of_ones_own_gets_a_card(family: str, said: st
     assert "synthetic" not in text
 
 
-def test_a_family_that_is_not_known_here_gets_a_true_card() -> None:
+class FitSpherical(Fit):
+    """The fit of a toy family."""
+
+    @classmethod
+    def describe(cls, settings: Mapping[str, Any]) -> str:
+        return f"in {settings['steps']} *steps*"
+
+
+def test_a_family_that_is_not_known_here_gets_a_true_card(monkeypatch: pytest.MonkeyPatch) -> None:
     prior = licensed(Spherical((1, 3, 3)), fit={"steps": 3})
     text = rendered(prior)
     assert parts(text)["Family and size"].startswith("A toy: a normal distribution without covariances. 1 number;")
     assert r'| fit | \{"steps": 3\} |' in text
     assert "full covariance" not in text
     assert "family-spherical" in card_metadata(prior).to_dict()["tags"]
+    monkeypatch.setitem(FITS, "spherical", FitSpherical)
+    assert r"| fit | in 3 \*steps\* |" in rendered(prior)
 
 
 def test_a_prior_from_synthetic_images_says_so_at_its_top(tmp_path: Path) -> None:
