@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dwp_init import PriorError, load_prior
+from dwp_init.registry import REGISTRY
 from dwp_init.text import printable
 from training import recipes
 from training.arguments import WITH_SETTINGS, parse
@@ -203,17 +204,12 @@ def _publish(options: argparse.Namespace) -> None:
         print("dry run: nothing was sent; --push does it")
         return
     commit = hub.push(release, state, private=options.private)
-    print(
-        f"downloaded again into an empty cache, by commit and by tag; the draws are the same: {release.repo}@{commit}"
-    )
-    name, entry = (
-        release.name,
-        releases.registry_entry(release.prior, release.sha256, repo=release.repo, revision=commit),
-    )
-    print(json.dumps({name: entry}, indent=2, ensure_ascii=False))
+    print(f"downloaded by commit and by tag into an empty cache, with the same draws: {release.repo}@{commit}")
+    entry = releases.registry_entry(release.prior, release.sha256, repo=release.repo, revision=commit)
+    print(json.dumps({release.name: entry}, indent=2, ensure_ascii=False))
     if options.pin:
-        releases.enter(name, entry)
-        print(f"pinned in {releases.REGISTRY}")
+        releases.enter(release.name, entry)
+        print(f"pinned in {REGISTRY}")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
