@@ -23,7 +23,7 @@ from training.engine.stage import Context, StageChangedError
 from training.fits.authors import import_authors
 from training.fits.base import FITS
 from training.fits.evaluate import check_unseen, evaluate_priors, transposed
-from training.fits.score import PRIOR, SAMPLES, SMOKE
+from training.fits.score import FITTED, SAMPLES, SMOKE
 from training.images.own import short_name
 from training.kernels.convolutions import LeftOut
 from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
@@ -94,7 +94,7 @@ def _fit(options: argparse.Namespace) -> None:
     folder = run_stages(stages, context)["fit"]
     metrics = read_done(folder)["metrics"]
     print(f"log p of held-out kernels: {metrics['log_prob']} nats, of a Gaussian {metrics['gaussian_log_prob']}")
-    print(f"the prior is in {folder / PRIOR}; dwp_init.apply_(model, prior={str(folder / PRIOR)!r})")
+    print(f"the prior is in {folder / FITTED}; dwp_init.apply_(model, prior={str(folder / FITTED)!r})")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

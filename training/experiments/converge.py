@@ -18,7 +18,7 @@ from training.engine.workers import Progress
 from training.experiments.base import PairedRuns, Parts, network_for, read_images
 from training.experiments.paired import by_mark, comparison, curves
 from training.figures.style import add_legend, log_ticks, plot_band, save_figure
-from training.fits.score import PRIOR
+from training.fits.score import FITTED
 from training.networks.loop import Step, accuracy, batches, train
 from training.starts.base import KAIMING, check_starts, initialize_, legend
 from training.starts.controls import DEFAULT, NOISE_HE, XAVIER
@@ -100,7 +100,7 @@ class Converge(PairedRuns):
         network = network_for(parts.train, self.network, self.filters)
         if init in self.families:
             first = 2 + 2 * self.families.index(init)
-            pair = [parts.folder / need / PRIOR for need in self.needs[first : first + 2]]
+            pair = [parts.folder / need / FITTED for need in self.needs[first : first + 2]]
             dwp_init.apply_(network, pair, seed=seed, noise=not init.endswith("decoder mean"))
         else:
             initialize_(network, init, seed, priors=self.priors, learned=parts.learned, strict=True)

@@ -7,25 +7,16 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dwp_init import load_prior
 from dwp_init.files import CONFIG, MODEL
 from training.engine.records import print_table, read_config, read_done, write_table
 from training.engine.stage import Context, Stage
 from training.figures.kernels import plot_families
-from training.fits.score import MOST, PRIOR, SCORES, SMOKE, clustered_error
+from training.fits.base import fitted_prior
+from training.fits.score import FITTED, MOST, SCORES, SMOKE, clustered_error
 from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
-_SHOWN = (
-    "prior",
-    "log_prob",
-    "standard_error",
-    "kind",
-    "over_gaussian",
-    "over_mixture",
-    "recall_real",
-    "recall_samples",
-)
+_PRINTED = ("log_prob", "standard_error", "kind", "over_gaussian", "over_mixture", "recall_real", "recall_samples")
 
 
 @dataclass(frozen=True)
@@ -53,9 +44,9 @@ class Density(Stage):
             for name, values in scores.items()
         ]
         write_table(folder / "record" / f"{self.name}.csv", table)
-        priors = {name: load_prior(fit / PRIOR) for name, fit in fits.items()}
+        priors = {name: fitted_prior(fit) for name, fit in fits.items()}
         plot_families(kernels.test, priors, folder / "record" / f"{self.name}.png", count=36, columns=5)
-        print_table([{key: row[key] for key in _SHOWN} for row in table])
+        print_table([{key: row[key] for key in ("prior", *_PRINTED)} for row in table])
         return {"density": table}
 
     def _controls(self, fits: dict[str, Path], scores: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,7 +63,7 @@ class Density(Stage):
 
 
 def _row(name: str, fit: Path, values: Tensor, controls: dict[str, Tensor], network: Tensor) -> dict[str, Any]:
-    done, size = read_done(fit), prior_bytes(fit / PRIOR)
+    done, size = read_done(fit), prior_bytes(fit / FITTED)
     row = {"prior": name, "family": done["family"], "log_prob": round(values.mean().item(), 3)}
     row["standard_error"] = round(clustered_error(values, network), 3)
     row |= {key: done["metrics"].get(key, "") for key in ("kind", "monte_carlo_error", "elbo")}

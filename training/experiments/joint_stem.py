@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dwp_init import Prior, load_prior
+from dwp_init import Prior
 from training.engine.records import Row, print_table, read_done, write_table
 from training.engine.stage import Context, Stage
 from training.figures.kernels import plot_colour_kernels
-from training.fits.score import MOST, PRIOR, clustered_error, score
+from training.fits.base import fitted_prior
+from training.fits.score import MOST, clustered_error, score
 from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
@@ -36,7 +37,7 @@ class JointDensity(Stage):
         draws = {"stems of held-out networks": test}
         for joint, single in zip(self.needs[1::2], self.needs[2::2], strict=True):
             family = read_done(context.out / joint)["family"]
-            priors = [load_prior(context.out / need / PRIOR) for need in (joint, single)]
+            priors = [fitted_prior(context.out / need) for need in (joint, single)]
             together, apart = score(priors[0], test)[0], channelwise_log_prob(priors[1], test)
             names = (f"{family}, jointly", f"{family}, by channel")
             for name, prior, values in zip(names, priors, (together, apart), strict=True):

@@ -14,7 +14,7 @@ from dwp_init.storage import write_bytes
 from training.engine.records import read_done
 from training.engine.stage import Context, Stage
 from training.fits.authors import UNSTATED
-from training.fits.score import PRIOR, SCORES, SMOKE, score
+from training.fits.score import FITTED, SCORES, SMOKE, score
 from training.fits.statistics import sample_statistics
 from training.kernels.kernelset import KernelSet
 
@@ -110,7 +110,7 @@ class Fit(Stage):
             "metrics": metrics,
             "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
         }
-        save_prior(prior, folder / PRIOR)
+        save_prior(prior, folder / FITTED)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         return {"family": self.family, "metrics": metrics}
 
@@ -129,4 +129,4 @@ class Fit(Stage):
 
 def fitted_prior(folder: Path) -> Prior:
     """Loads the prior that a finished fit left in its stage's folder."""
-    return load_prior(folder / PRIOR)
+    return load_prior(folder / FITTED)

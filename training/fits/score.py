@@ -8,7 +8,7 @@ from torch import Tensor
 from dwp_init import KernelVAE, Prior
 from training.images.split import thin
 
-PRIOR, SCORES = "prior", "scores.safetensors"
+FITTED, SCORES = "prior", "scores.safetensors"  # of a fit: the folder of its prior, and its log p of test kernels
 SAMPLES = 1000
 MOST = 3000
 SMOKE = {"samples": 30, "most": 200}

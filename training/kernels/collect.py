@@ -13,22 +13,11 @@ from training.engine.records import read_config, read_done
 from training.engine.stage import Context, Stage
 from training.images.own import is_own, short_name
 from training.kernels.checkpoints import Checkpoint, network_file
-from training.kernels.convolutions import read_layers
+from training.kernels.convolutions import read_convolutions
 from training.kernels.kernelset import KernelSet, norm_threshold, shuffled
 
 # settings of the source networks that are recorded with the kernels
-_RECIPE_KEYS = (
-    "network",
-    "filters",
-    "networks",
-    "epochs",
-    "batch_size",
-    "lr",
-    "l2",
-    "precision",
-    "init_scale",
-    "first_seed",
-)
+_RECIPE_KEYS = ("network", "filters", "networks", "epochs", "batch_size", "lr", "l2", "precision", "init_scale")
 
 
 @dataclass(frozen=True)
@@ -123,7 +112,7 @@ class Kernels(Stage):
             "synthetic": data["synthetic"],
             "layer": self.layer,
             "kind": self._kind(network_file(sources, settings["first_seed"])),
-            **{key: settings[key] for key in _RECIPE_KEYS},
+            **{key: settings[key] for key in (*_RECIPE_KEYS, "first_seed")},
             "held_out_networks": {"validation": self.validation_networks, "test": self.test_networks},
             "test_accuracy_mean": done["test_accuracy_mean"],
             "made_with": done["made_with"],
@@ -132,7 +121,7 @@ class Kernels(Stage):
     def _kind(self, path: Path) -> str:
         """Returns which of ``dwp_init.convolutions.KINDS`` the layer is; empty where its weight does not tell."""
         checkpoint = Checkpoint(path.name, (path,))
-        found, _ = read_layers(checkpoint, checkpoint.entries())
+        found, _ = read_convolutions(checkpoint, checkpoint.entries())
         return next((layer.kind for layer, _ in found if layer.name == f"{self.layer}.weight"), "")
 
 

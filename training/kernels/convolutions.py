@@ -20,7 +20,7 @@ _TABLE = re.compile(r"pos_?emb|position", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Layer:
+class Convolution:
     """A spatial convolution.
 
     Args:
@@ -59,7 +59,9 @@ class LeftOut:
     detail: str
 
 
-def read_layers(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[list[tuple[Layer, Tensor]], list[LeftOut]]:
+def read_convolutions(
+    checkpoint: Checkpoint, entries: dict[str, Entry]
+) -> tuple[list[tuple[Convolution, Tensor]], list[LeftOut]]:
     """Reads a checkpoint's spatial convolutions, from the first to the last, as float32.
 
     A tensor with the values of an earlier one is tied to it and not a layer of its own. One that cannot be used,
@@ -99,7 +101,7 @@ def read_layers(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[list
     for place, name in enumerate(places):
         if (found := weights[name]) is not None:
             depth, kind = place / max(len(places) - 1, 1), _kind(name == stem, order[name])
-            layers.append((Layer(checkpoint.name, name, kind, depth, order[name]), found))
+            layers.append((Convolution(checkpoint.name, name, kind, depth, order[name]), found))
     return layers, left_out
 
 

@@ -15,7 +15,7 @@ from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from training.engine.options import check_counts
 from training.engine.records import DONE
 from training.kernels.checkpoints import find_checkpoints
-from training.kernels.convolutions import Layer, LeftOut, read_layers
+from training.kernels.convolutions import Convolution, LeftOut, read_convolutions
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet, norm_threshold, shuffled
 
 _LABELS, REPORT = "labels", "harvest.json"
@@ -100,7 +100,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
         if set(PARTS) <= set(found):
             left_out.append(LeftOut(checkpoint.name, "", "a kernel data set, not a checkpoint", ""))
             continue
-        layers, others = read_layers(checkpoint, found)
+        layers, others = read_convolutions(checkpoint, found)
         left_out += others
         if not layers:
             left_out.append(LeftOut(checkpoint.name, "", "a checkpoint without a spatial convolution to take", ""))
@@ -137,7 +137,7 @@ def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | 
     return twin
 
 
-def _add(group: Group, layer: Layer, weight: Tensor, settings: Settings) -> None:
+def _add(group: Group, layer: Convolution, weight: Tensor, settings: Settings) -> None:
     kernels = layer.cut(weight)
     norms = kernels.double().flatten(1).norm(dim=1)
     kept = kernels[(norms >= norm_threshold(norms, settings.min_norm)) & (norms > 0)]

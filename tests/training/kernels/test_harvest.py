@@ -14,7 +14,7 @@ from training.__main__ import main
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
 from training.kernels.checkpoints import Entry, find_checkpoints
-from training.kernels.convolutions import find_stem, read_layers
+from training.kernels.convolutions import find_stem, read_convolutions
 from training.kernels.harvest import Settings, harvest
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile, read_reference
@@ -44,7 +44,7 @@ def layers(path: Path, state: State) -> tuple[dict[str, tuple[str, float]], dict
     """Returns kind and depth of each layer of a state dict, in order, and why tensors were left out."""
     save_file(state, path / "one.safetensors")
     (checkpoint,) = find_checkpoints([str(path / "one.safetensors")])
-    found, left_out = read_layers(checkpoint, checkpoint.entries())
+    found, left_out = read_convolutions(checkpoint, checkpoint.entries())
     assert all(weight.dtype == torch.float32 for _, weight in found)
     kinds = {layer.name: (layer.kind, round(layer.depth, 3)) for layer, _ in found}
     return kinds, {item.tensor: f"{item.reason}: {item.detail}" for item in left_out}
