@@ -54,7 +54,7 @@ def _parse(text: str, kind: Any, setting: str) -> Any:
 
 def _convert(text: str, kind: Any) -> Any:
     origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # the latter since Python 3.14
         inner = next(option for option in options if option is not types.NoneType)
         return None if text == "none" else _convert(text, inner)
     if origin is typing.Literal:

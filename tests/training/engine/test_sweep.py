@@ -11,11 +11,11 @@ RUNS = [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
 class Killed(BaseException):
-    """What ends a process in between."""
+    """Ends a process between two runs."""
 
 
 class Job:
-    """Makes a row for a run, and keeps count of what it was asked for."""
+    """Makes a row for a run, and lists the runs that it was called for."""
 
     def __init__(self, killed_at: int | None = None) -> None:
         self.runs: list[Any] = []
