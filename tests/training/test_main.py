@@ -93,7 +93,7 @@ def test_ten_kernels_of_two_channels_are_enough(family: str, tmp_path: Path) -> 
         (["--family", "vae", "fit.network=flow"], "network must be one of 'dense', 'paper'; got 'flow'"),
         (["--family", "vae", "fit.hidden=0"], "hidden must be a whole number from 1 to 1048576; got 0"),
         (["--family", "vae", "fit.epochs=0"], "epochs must be 1 or more; got 0"),
-        (["kernels.held_out=0.7"], "held_out, for validation and again for the test, lies in (0, 0.5); got 0.7"),
+        (["kernels.held_out=0.7"], "held_out, for validation and again for the test, must lie in (0, 0.5); got 0.7"),
         (["--device", "gpu"], "device 'gpu' cannot be used"),
     ],
 )

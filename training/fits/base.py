@@ -19,7 +19,7 @@ from training.fits.statistics import sample_statistics
 from training.kernels.kernelset import KernelSet
 
 CHECKPOINT = "checkpoint.pt"
-NOT_SHOWN = ("needs", "name", "evaluate_every")  # settings that are not recorded with the prior
+_NOT_RECORDED = ("needs", "name", "evaluate_every")
 
 FITS: "dict[str, type[Fit]]" = {}
 AnyFit = TypeVar("AnyFit", bound="type[Fit]")
@@ -106,7 +106,7 @@ class Fit(Stage):
             "name": self.name,
             "license": UNSTATED if "checkpoints" in source else "MIT",  # other people's have terms of their own
             "source": source,
-            "fit": {key: value for key, value in vars(self).items() if key not in NOT_SHOWN},
+            "fit": {key: value for key, value in vars(self).items() if key not in _NOT_RECORDED},
             "metrics": metrics,
             "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
         }

@@ -1,1 +1,1 @@
-"""from networks and checkpoints to kernels"""
+"""Kernel data sets: from source networks, from existing checkpoints and from files."""

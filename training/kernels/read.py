@@ -1,4 +1,4 @@
-"""Kernels from files: arrays of a user's own, and the kernel data sets of finished stages."""
+"""Kernels from files: a user's own arrays, and the kernel data sets of finished stages."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class KernelFile(Stage):
         path: ``.npy``, or ``.safetensors`` with one tensor, ``(n, k, k)`` or ``(n, c, k, k)``; or a stage's
             ``kernels.safetensors``.
         sha256: Digest of the file, part of the stage's identity.
-        held_out: Fraction of the kernels for validation, and again for the test.
+        held_out: Fraction of the kernels for validation, and the same fraction for the test.
         seed: Seed of the split.
     """
 
@@ -49,7 +49,9 @@ class KernelFile(Stage):
         if is_split(Path(self.path)):
             return self._keep_split(folder)
         if not 0 < self.held_out < 0.5:
-            raise ValueError(f"held_out, for validation and again for the test, lies in (0, 0.5); got {self.held_out}")
+            raise ValueError(
+                f"held_out, for validation and again for the test, must lie in (0, 0.5); got {self.held_out}"
+            )
         kernels = read_kernels(Path(self.path))
         held_out = max(int(self.held_out * len(kernels)), 2)
         test, validation, train = shuffled(len(kernels), self.seed).tensor_split([held_out, 2 * held_out])

@@ -109,7 +109,7 @@ def test_the_smallest_file_leaves_two_kernels_in_each_part(tmp_path: Path) -> No
 @pytest.mark.parametrize("held_out", [0, 0.5, -1])
 def test_too_much_held_out(tmp_path: Path, held_out: float) -> None:
     np.save(tmp_path / "k.npy", VALUES.numpy())
-    with pytest.raises(ValueError, match=rf"lies in \(0, 0\.5\); got {held_out}"):
+    with pytest.raises(ValueError, match=rf"must lie in \(0, 0\.5\); got {held_out}"):
         split(tmp_path / "k.npy", tmp_path, held_out=held_out)
 
 
