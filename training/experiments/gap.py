@@ -100,7 +100,7 @@ class Gap(Stage):
 
 
 def gap_table(rows: Sequence[Row]) -> list[Row]:
-    """Averages over splits: a row for each prior and layer, and for each prior the whole bound."""
+    """Averages over splits: a row for each prior and layer, and for each prior one of the bound in total."""
     table: list[Row] = []
     for prior in dict.fromkeys(row["prior"] for row in rows):
         runs = [row for row in rows if row["prior"] == prior]
@@ -111,7 +111,7 @@ def gap_table(rows: Sequence[Row]) -> list[Row]:
 
 
 def _mean_layer(runs: Sequence[Row]) -> Row:
-    """Averages a layer's bounds on -KL over splits; nats of the whole layer, and the gap in nats per kernel."""
+    """Averages a layer's bounds on -KL over splits; in nats of the layer, with the gap in nats per kernel too."""
     total = runs[0]["kernels"]
     found: Row = {"layer": runs[0]["layer"], "kernels": total, "looked_at": runs[0]["looked_at"]}
     bounds = {name: _double(total * run[name] for run in runs) for name in BOUNDS}
@@ -120,7 +120,7 @@ def _mean_layer(runs: Sequence[Row]) -> Row:
 
 
 def _mean_total(runs: Sequence[Row]) -> Row:
-    """Averages the whole bounds, the data's part included, as in Table 1."""
+    """Averages the bounds in total, including the part of the data, as in Table 1."""
     kernels = sum(layer["kernels"] for layer in runs[0]["layers"])
     sums = {name: [sum(x["kernels"] * x[name] for x in run["layers"]) for run in runs] for name in BOUNDS}
     bounds = {name: _double(run["data"] + kl for run, kl in zip(runs, sums[name], strict=True)) for name in BOUNDS}
@@ -149,7 +149,7 @@ def _mean_error(runs: Sequence[Row]) -> float:
 
 
 def layer_row(gap: bayes.LayerGap) -> Row:
-    """Averages the bounds of a layer over the kernels that were looked at, in nats per kernel."""
+    """Averages the bounds of a layer over the kernels of its sample, in nats per kernel."""
     count = len(gap.gap)
     spread = gap.gap.std() if count > 1 else torch.zeros(())
     bounds = {"auxiliary": gap.auxiliary, "iwae": gap.tight, "blind": gap.blind}

@@ -27,7 +27,7 @@ class StepsTo(Stage):
     """Reads the curves of paired runs and finds where each first reaches each level.
 
     Records ``<name>.csv``, ``<name>_runs.csv`` and ``<name>.png``. A mean is given only if every seed reached the
-    level. How many times faster than Xavier's and Kaiming's is the mean, over seeds, of the ratio of the steps.
+    level. The factors over Xavier and Kaiming are means, over seeds, of ratios of steps.
 
     Args:
         needs: The stage with the runs, of :class:`training.experiments.converge.Converge` or

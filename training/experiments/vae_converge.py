@@ -37,8 +37,8 @@ class VAEConverge(PairedRuns):
     """Trains the paper's image VAE from each initialisation, with the same data, noise, biases and linear layers.
 
     Records ``<name>.csv`` and ``<name>_runs.csv``, and keeps samples of the first seed's networks for
-    :class:`SampleGrid`. Pixels are 1 above a half and else 0, so that nats are those of binary images. The test images'
-    ELBO has the same noise at each mark.
+    :class:`SampleGrid`. Pixels are 1 above a half and 0 otherwise, so that nats are those of binary
+    images. The ELBO of the test images has the same noise at each mark.
 
     Args:
         needs: Stages with learned kernels, one for each kernel size, to start from too; none by default.

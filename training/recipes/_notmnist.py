@@ -24,11 +24,11 @@ PLAIN: Fields = {  # the control: the best of 5 to 10 full-covariance Gaussians
 
 
 def sources(smoke: bool) -> Sources:
-    """128 networks of 32 and 64 filters, against the paper's 100 of 256 and 512.
+    """Returns 128 networks of 32 and 64 filters; the paper has 100 of 256 and 512.
 
-    Meant for a sample of 9,000 notMNIST images, not for all 60,000: batches of 16 at learning rate 3e-3 for 20 epochs
-    are 11,240 steps with a summed learning rate of 16.9, where the paper's 23,400 steps at 1e-3 sum to 11.7. Fewer or
-    smaller steps leave the noise of the initialisation in the kernels.
+    The settings are for a sample of 9,000 notMNIST images, not for all 60,000. Batches of 16 at learning rate 3e-3 for
+    20 epochs are 11,240 steps with a summed learning rate of 16.9, where the paper's 23,400 steps at 1e-3 sum to 11.7.
+    Fewer or smaller steps leave the noise of the initialisation in the kernels.
     """
     if smoke:
         return Sources(filters=(24, 8), networks=8, epochs=1, batch_size=64, lr=3e-3)
@@ -36,7 +36,7 @@ def sources(smoke: bool) -> Sources:
 
 
 def stages(size: str, layer: str, mixture: FitMixture, trained: Mapping[str, Fit], smoke: bool) -> dict[str, Stage]:
-    """The stages of one kernel size: sources, kernels, the families fitted to them and their comparison.
+    """Returns the stages of one kernel size: sources, kernels, the families fitted to them and their comparison.
 
     Of the 128 networks 16 are held out for the test and 12 for model selection.
 
@@ -66,6 +66,6 @@ def stages(size: str, layer: str, mixture: FitMixture, trained: Mapping[str, Fit
 
 
 def paper_vae(size: str, latent_dim: int, epochs: int) -> FitVAE:
-    """The paper's VAE, which sees raw kernels."""
+    """Returns the fit of the paper's VAE, to kernels that are not whitened."""
     settings: Fields = {"network": "paper", "latent_dim": latent_dim, "whiten": False, "min_scale": 1e-3}
     return FitVAE((f"kernels_{size}",), f"notmnist-{size}-h1", epochs=epochs, **settings)

@@ -53,7 +53,7 @@ SMALL: Fields = {
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """A stage for each network, then those of some of them with few labels or frozen convolutions."""
+    """Returns a stage for each network, then variants of some with few labels or frozen convolutions."""
     chosen: dict[str, Fields] = {}
     for network, settings in COMPARED_NETWORKS.items():
         small = SMALL | {"filters": (4,) * len(settings["filters"])} if smoke else {}

@@ -26,7 +26,7 @@ ON_HELD_OUT: Fields = {
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """A stage for each way of training, and the table of all."""
+    """Returns a stage for each way of training, and the table of all."""
     priors = (DWP_PRIOR, STANDARD_NORMAL)
     small = fig2a_mnist.SMALL | {"hold_out": 100} if smoke else {}
     common = fig2a_mnist.BUDGET | ON_HELD_OUT | {"priors": priors, "sizes": (100, 1000)}

@@ -19,7 +19,7 @@ SMALL: Fields = fig2a_mnist.SMALL | {"filters": (2, 2, 2)}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """One stage; ``fig2b_cifar10.filters=128,256,256`` is the paper's network."""
+    """Returns one stage; ``fig2b_cifar10.filters=128,256,256`` is the paper's network."""
     own: Fields = {
         "name": "fig2b_cifar10",
         "data": "cifar10",

@@ -19,7 +19,7 @@ FOLDER = "cifar10"
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """Sources, kernels both ways, fits both ways and their comparison."""
+    """Returns sources, kernels and fits in both ways, and their comparison."""
     size: Fields = {"filters": (64, 16), "networks": 32, "epochs": 2}
     if smoke:
         size = {"filters": (16, 4), "networks": 10, "epochs": 1}

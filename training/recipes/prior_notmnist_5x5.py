@@ -6,7 +6,7 @@
 Expected: Section 3.3 and Appendix H.1 print no density.
 Found: ``training/results/density_notmnist_5x5.csv``; bundled are notmnist-5x5, -vae and -h1 as for 7×7.
 Departures: as for 7×7 kernels; and the paper's VAE has 24 epochs instead of 300, the flow and the autoregressive
-density 10 and the chain 30, best at their last look, so they would gain from more.
+density 10 and the chain 30, and their best state is the last one measured, so that they would gain from more.
 """
 
 from training.engine.stage import Stage
@@ -22,7 +22,7 @@ PRIORS = {"notmnist-5x5": "scale_mixture_5x5", "notmnist-5x5-vae": "vae_5x5", "n
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """Sources, kernels, fits and their comparison."""
+    """Returns sources, kernels, fits and their comparison."""
     kernels = ("kernels_5x5",)
     mixture = FitMixture(kernels, "notmnist-5x5", components=(16, 24), shrinkages=(30.0,), scales=STRENGTHS, restarts=6)
     latent: Fields = {"importance_samples": 8, "batch_size": 256, "epochs": 2 if smoke else 120}

@@ -6,10 +6,10 @@
 Expected: Section 3.3 and Appendix H.1 print no density. On the kernels that the authors released, a full-covariance
 Gaussian is a far better density than the paper's VAE of two latent dimensions, and a whitened dense VAE is better
 still.
-Found: ``training/results/density_notmnist_7x7.csv``, the same order, and an average of Gaussian scale mixtures ahead of
-all: bundled as notmnist-7x7, beside the dense VAE (-vae) and the paper's (-h1).
-Departures: narrower networks on fewer images (see ``_notmnist.sources``), whole networks held out, a variance
-floor, the best state on validation networks instead of the last.
+Found: ``training/results/density_notmnist_7x7.csv``: the same order, with an average of Gaussian scale mixtures first.
+That average is bundled as notmnist-7x7, the dense VAE as -vae and the paper's as -h1.
+Departures: narrower networks on fewer images (see ``_notmnist.sources``), all kernels of some networks held out, a
+variance floor, the best state on validation networks instead of the last.
 """
 
 from training.engine.stage import Stage
@@ -25,7 +25,7 @@ PRIORS = {"notmnist-7x7": "scale_mixture_7x7", "notmnist-7x7-vae": "vae_7x7", "n
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """Sources, kernels, fits and their comparison."""
+    """Returns sources, kernels, fits and their comparison."""
     kernels = ("kernels_7x7",)
     mixture = FitMixture(
         kernels,

@@ -5,15 +5,15 @@
 
 Expected: peers report that a ConvMixer gains 3 to 4 points from depthwise kernels drawn by depth, and nothing from the
 same kernels pooled over depths (Trockman et al. 2023); the paper's CIFAR-100 priors are of 7×7 and 5×5 kernels.
-Found: ``model_cards/`` has a card for each prior; what a network gains from them is ``benchmark_init``'s to say.
+Found: ``model_cards/`` has a card for each prior; ``benchmark_init`` measures what a network gains from them.
 Cost: about an hour on two cores; half of that with ``sources_<kind>.precision=bfloat16`` where the CPU has AMX, many
-times that where it has not. On an accelerator more and wider networks are better, such as
+times that on other CPUs. On an accelerator more and wider networks are better, such as
 ``sources_cifar.filters=128,256,256,512 sources_cifar.networks=24 sources_cifar.epochs=10
 sources_convmixer.filters=128 sources_convmixer.networks=28 sources_convmixer.epochs=15
 sources_resnet.filters=32,64,128 sources_resnet.epochs=20 sources_mobilenet.networks=6 sources_mobilenet.epochs=12``.
 Departures: the first 100 classes of Tiny ImageNet at 32×32 for CIFAR-100; the paper's source network, narrower, and
-three others, all with normalisation layers, which bear an l2 of 1e-4, where the paper's is 1e-3, and spatial kernels
-that begin at a tenth of their usual scale: so short a training would leave them as the noise they began with.
+three others, all with normalisation layers, with an l2 of 1e-4, where the paper's is 1e-3. Spatial kernels begin at a
+tenth of their usual scale, because so short a training would leave them as the noise they began with.
 """
 
 from training.engine.stage import Stage
@@ -52,11 +52,11 @@ SOURCE_LAYERS = {  # by kind of kernel: the source networks, and their layers in
 
 
 def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
-    """The sources of each kind, each followed by its kernels, so that they outlast a run cut short; then the fits.
+    """Returns the sources of each kind, each followed by its kernels, which survive an interrupted run; then the fits.
 
     Args:
         smoke: Whether to shrink everything.
-        data: The images; the priors are called after them.
+        data: The images; the priors are named after them.
     """
     label = "tinyimagenet" if data == DATA else short_name(data)
     made: dict[str, Stage] = {}

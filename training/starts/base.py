@@ -208,7 +208,7 @@ def spatial_convolutions(network: nn.Module) -> dict[str, Convolution]:
 
 
 def kind_of(layer: Convolution) -> str:
-    """Returns ``depthwise`` where each of several input channels is a group of its own, else ``dense``."""
+    """Returns ``depthwise`` if each of several input channels is a group of its own, otherwise ``dense``."""
     return LEARNED_KINDS[1] if is_depthwise(layer) else LEARNED_KINDS[0]
 
 
