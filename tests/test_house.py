@@ -39,6 +39,10 @@ def test_stage_files_import_only_the_stage_that_they_extend() -> None:
     assert HOUSE.sideways() == []
 
 
+def test_a_public_name_is_defined_once() -> None:
+    assert HOUSE.twins().keys() <= {"register"}  # enters a family of priors, or the fit of one
+
+
 def test_there_is_one_training_step_a_kind_and_one_resume_loop() -> None:
     calls = {name: (module.calls("backward"), module.calls("run_jobs")) for name, module in HOUSE.code.items()}
     assert sum(backward for backward, _ in calls.values()) <= 3

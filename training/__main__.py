@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 1 after an error that the user can mend, 130 after Ctrl-C."""
     options = parse(arguments)
     try:
-        COMMANDS[options.command](options)
+        ACTIONS[options.command](options)
     except MENDABLE as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
@@ -208,11 +208,11 @@ def _publish(options: argparse.Namespace) -> None:
     entry = releases.registry_entry(release.prior, release.sha256, repo=release.repo, revision=commit)
     print(json.dumps({release.name: entry}, indent=2, ensure_ascii=False))
     if options.pin:
-        releases.enter(release.name, entry)
+        releases.write_entry(release.name, entry)
         print(f"pinned in {REGISTRY}")
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "list": _list,
     "run": _run,
     "fit": _fit,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
-from training.__main__ import COMMANDS, main
+from training.__main__ import ACTIONS, main
 from training.engine.records import read_done
 from training.fits.base import FITS
 from training.fits.score import SMOKE, score
@@ -301,7 +301,7 @@ def test_ctrl_c_ends_without_a_traceback(
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ACTIONS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -20,7 +20,7 @@ _TABLE = re.compile(r"pos_?emb|position", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionTensor:
     """A spatial convolution.
 
     Args:
@@ -61,7 +61,7 @@ class LeftOut:
 
 def read_convolutions(
     checkpoint: Checkpoint, entries: dict[str, Entry]
-) -> tuple[list[tuple[Convolution, Tensor]], list[LeftOut]]:
+) -> tuple[list[tuple[ConvolutionTensor, Tensor]], list[LeftOut]]:
     """Reads a checkpoint's spatial convolutions, from the first to the last, as float32.
 
     A tensor with the values of an earlier one is tied to it and not a layer of its own. One that cannot be used,
@@ -101,7 +101,7 @@ def read_convolutions(
     for place, name in enumerate(places):
         if (found := weights[name]) is not None:
             depth, kind = place / max(len(places) - 1, 1), _kind(name == stem, order[name])
-            layers.append((Convolution(checkpoint.name, name, kind, depth, order[name]), found))
+            layers.append((ConvolutionTensor(checkpoint.name, name, kind, depth, order[name]), found))
     return layers, left_out
 
 

@@ -15,7 +15,7 @@ from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from training.engine.options import check_counts
 from training.engine.records import DONE
 from training.kernels.checkpoints import find_checkpoints
-from training.kernels.convolutions import Convolution, LeftOut, read_convolutions
+from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet, norm_threshold, shuffled
 
 _LABELS, REPORT = "labels", "harvest.json"
@@ -137,7 +137,7 @@ def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | 
     return twin
 
 
-def _add(group: Group, layer: Convolution, weight: Tensor, settings: Settings) -> None:
+def _add(group: Group, layer: ConvolutionTensor, weight: Tensor, settings: Settings) -> None:
     kernels = layer.cut(weight)
     norms = kernels.double().flatten(1).norm(dim=1)
     kept = kernels[(norms >= norm_threshold(norms, settings.min_norm)) & (norms > 0)]

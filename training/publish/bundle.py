@@ -18,7 +18,7 @@ from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_dept
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
 from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane, in_colour
-from training.publish.release import digests, enter, registry_entry
+from training.publish.release import digests, registry_entry, write_entry
 from training.publish.templates import CARDS
 
 
@@ -44,7 +44,7 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         needs = stages[recipe.PRIORS[name]].needs
         prior.details["source"] |= provenance([out / need for need in needs])
         sha256 = digests(read_files(save_prior(prior, BUNDLED / name)))
-        enter(name, registry_entry(prior, sha256, **_pin(name, sha256)))
+        write_entry(name, registry_entry(prior, sha256, **_pin(name, sha256)))
         _draw(prior, [KernelSet.load(out / need) for need in needs], CARDS / name)
     return list(priors)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dwp_init import Prior
-from training.publish.details import Details, one_line
+from training.publish.details import Details, single_line
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -142,7 +142,7 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
     try:
         data = yaml.safe_load(block[2])
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return [f"its front matter is not YAML ({one_line(str(error))})"]
+        return [f"its front matter is not YAML ({single_line(str(error))})"]
     if not isinstance(data, dict):
         return [f"its front matter is a {type(data).__name__}, expected a mapping such as license: mit"]
     found = [
@@ -163,7 +163,7 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
             if result.metric_type == "log_prob" and result.metric_value != log_prob
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        found.append(f"huggingface_hub cannot read its metadata ({one_line(str(error))})")
+        found.append(f"huggingface_hub cannot read its metadata ({single_line(str(error))})")
     return found
 
 

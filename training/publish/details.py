@@ -200,8 +200,8 @@ class Details:
         own_row = "kernels" if found.kernels.total is not None else None
         metrics = read_form(Metrics, section(prior.details, "metrics")) or Metrics()
         return cls(
-            name=one_line(name) if isinstance(name, str) else "",
-            license=one_line(license) if isinstance(license, str) else "",
+            name=single_line(name) if isinstance(name, str) else "",
+            license=single_line(license) if isinstance(license, str) else "",
             data=data if isinstance(data, str) else "",
             synthetic=bool(source.get("synthetic", False)),
             source=found,
@@ -244,7 +244,7 @@ def number(value: object, kinds: tuple[type, ...] = (int, float)) -> Any:
 def plain(value: object, longest: int = LONGEST) -> str:
     """Renders any JSON value as one line of inert Markdown, with at most ``longest`` characters before escapes."""
     text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
-    text = one_line(text)
+    text = single_line(text)
     return inert(text if len(text) <= longest else text[: longest - 1] + "…")
 
 
@@ -254,7 +254,7 @@ def inert(text: str) -> str:
     return "".join(f"`{part}`" if i % 2 else _MARKUP.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
-def one_line(text: str) -> str:
+def single_line(text: str) -> str:
     """Replaces line breaks and other characters that cannot be printed by single spaces."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 

@@ -144,7 +144,7 @@ def check_pin(release: Release) -> None:
         )
 
 
-def enter(name: str, entry: dict[str, Any]) -> None:
+def write_entry(name: str, entry: dict[str, Any]) -> None:
     """Writes an entry into the package's registry, whole or not at all."""
     registry()[name] = entry
     write_json(REGISTRY, dict(sorted(registry().items())))
