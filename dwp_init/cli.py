@@ -19,7 +19,7 @@ from dwp_init.picture import Colors, kernel_sheet, write_png
 from dwp_init.registry import find, list_priors, load_prior, obtain, registry
 from dwp_init.report import size_text
 from dwp_init.sets import SETS
-from dwp_init.text import aligned, one_line, outline, printable
+from dwp_init.text import aligned, outline, printable, shown_value
 from dwp_init.user_model import load_model, save_state
 from dwp_init.version import __version__
 
@@ -192,7 +192,7 @@ class DrawCommand:
         pixels = kernel_sheet(prior.sample(self.n, generator, noise=not self.mean), colors=self.colors)
         path = write_png(_in_folder(self.output, "-o"), pixels)
         height, width, _ = pixels.shape
-        name, size = one_line(prior.details["name"]), size_text(prior.kernel_shape)
+        name, size = shown_value(prior.details["name"]), size_text(prior.kernel_shape)
         print(f"{self.n} kernels of {name} ({size}): {path}, {width}×{height} pixels")
 
 
@@ -254,7 +254,7 @@ class ApplyCommand:
         print(f"saved: {target}" if target else "dry run: nothing was drawn; --save FILE.safetensors draws and saves")
 
 
-COMMANDS: dict[str, type[Command]] = {
+_COMMANDS: dict[str, type[Command]] = {
     "list": ListCommand,
     "pull": PullCommand,
     "show": ShowCommand,
@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dwp-init", description="Initialises convolutions from learned priors.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
+    for name, command in _COMMANDS.items():
         chosen = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
         command.add_options(chosen)
         chosen.set_defaults(command=command)

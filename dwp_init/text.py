@@ -9,7 +9,7 @@ def printable(text: str) -> str:
     return "".join(mark if mark.isprintable() or mark == "\n" else ascii(mark)[1:-1] for mark in text)
 
 
-def one_line(value: object) -> str:
+def shown_value(value: object) -> str:
     """Formats a value in one line, escaped if it has characters that are not printable."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if text.isprintable() else ascii(text)
@@ -19,19 +19,19 @@ def outline(values: Mapping[str, Any], indent: str = "") -> list[str]:
     """Formats nested values, one line for each."""
     lines: list[str] = []
     for key, value in values.items():
-        start = f"{indent}{one_line(key)}:"
+        start = f"{indent}{shown_value(key)}:"
         if isinstance(value, dict):
             lines += [start, *outline(cast(dict[str, Any], value), indent + "  ")]
         elif isinstance(value, list):
-            lines.append(f"{start} {', '.join(map(one_line, cast(list[object], value)))}")
+            lines.append(f"{start} {', '.join(map(shown_value, cast(list[object], value)))}")
         else:
-            lines.append(f"{start} {one_line(value)}")
+            lines.append(f"{start} {shown_value(value)}")
     return lines
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     """Formats the rows of a table with aligned columns, each cell in one line."""
-    cells = [tuple(map(one_line, row)) for row in rows]
+    cells = [tuple(map(shown_value, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
