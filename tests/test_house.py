@@ -57,6 +57,11 @@ def test_files_and_functions_are_short() -> None:
     assert {name: lines for name, lines in functions if lines > 40} == {}
 
 
+def test_the_tests_are_not_much_longer_than_the_code() -> None:
+    lines = sum(module.lines for module in HOUSE.code.values())
+    assert sum(module.lines for module in HOUSE.tests.values()) <= 1.1 * lines
+
+
 def test_tests_import_public_names_only() -> None:
     assert private_imports(HOUSE) == []
 

@@ -5,7 +5,7 @@ import pytest
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _blocks(language: str) -> list[str]:
@@ -48,3 +48,10 @@ def test_its_tree_has_the_files_of_the_package_and_the_folders_of_the_pipeline()
     folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("training/*/__init__.py")}
     assert [path for path in listed if not (ROOT / path).exists()] == []
     assert files - {Path("dwp_init/version.py")} | folders <= listed
+
+
+def test_the_files_that_the_guide_names_exist() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:dwp_init|training|tests|\.ci)/[\w./*-]+)`", guide))
+    assert len(paths) >= 20
+    assert [path for path in sorted(paths) if "NAME" not in path and not (ROOT / path).exists()] == []
