@@ -16,7 +16,7 @@ from dwp_init.rules import PriorLike
 KAIMING = "Kaiming"
 LEARNED_KINDS = ("dense", "depthwise")
 
-Convolution = nn.Conv2d | nn.ConvTranspose2d
+ConvLayer = nn.Conv2d | nn.ConvTranspose2d
 Need = Literal["priors", "learned", "batch"]
 Learned = Mapping[tuple[str, int], Mapping[float, Tensor]]
 """Learned kernels ``(n, 1, k, k)`` by kind of layer, size k and relative depth from 0 to 1."""
@@ -43,7 +43,7 @@ class Draw:
     """
 
     network: nn.Module
-    layers: Mapping[str, Convolution]
+    layers: Mapping[str, ConvLayer]
     start: str
     seed: int
     priors: Sequence[PriorLike] = ()
@@ -61,7 +61,7 @@ class Draw:
 
 Fill = Callable[[Draw], Collection[str]]
 """Fills a draw's layers in place; returns the names of those for which it had something to draw from."""
-Law = Callable[[Convolution, torch.Generator], Tensor]
+Law = Callable[[ConvLayer, torch.Generator], Tensor]
 """Draws the weight of one layer."""
 
 
@@ -92,7 +92,7 @@ STARTS: dict[str, Start] = {}
 """All starts by name, in the order in which tables and figures list them."""
 
 
-def enter(start: Start) -> Start:
+def add_start(start: Start) -> Start:
     """Enters a start into ``STARTS``.
 
     Raises:
@@ -201,18 +201,18 @@ def initialize_(
         record.finish(draw)
 
 
-def spatial_convolutions(network: nn.Module) -> dict[str, Convolution]:
+def spatial_convolutions(network: nn.Module) -> dict[str, ConvLayer]:
     """Returns the convolutions with kernels larger than 1×1 by name, in the order of the network's modules."""
-    modules = {name: module for name, module in network.named_modules() if isinstance(module, Convolution)}
+    modules = {name: module for name, module in network.named_modules() if isinstance(module, ConvLayer)}
     return {name: layer for name, layer in modules.items() if math.prod(layer.kernel_size) > 1}
 
 
-def kind_of(layer: Convolution) -> str:
+def kind_of(layer: ConvLayer) -> str:
     """Returns ``depthwise`` if each of several input channels is a group of its own, otherwise ``dense``."""
     return LEARNED_KINDS[1] if is_depthwise(layer) else LEARNED_KINDS[0]
 
 
-def kind_and_size(layer: Convolution) -> str:
+def kind_and_size(layer: ConvLayer) -> str:
     """Returns kind and size of a layer's kernels, such as ``dense 5×5``."""
     return f"{kind_of(layer)} {'×'.join(map(str, layer.kernel_size))}"
 
@@ -229,6 +229,6 @@ def each(law: Law) -> Fill:
     return fill
 
 
-def at_he_rms(layer: Convolution, weight: Tensor) -> Tensor:
+def at_he_rms(layer: ConvLayer, weight: Tensor) -> Tensor:
     """Rescales a weight of the layer to the root mean square √(2 / fan_in) of He et al. (2015)."""
     return weight * (he_rms(layer) / weight.square().mean().sqrt())

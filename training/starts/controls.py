@@ -9,33 +9,33 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from training.starts.base import KAIMING, Convolution, Draw, Start, at_he_rms, each, enter
+from training.starts.base import KAIMING, ConvLayer, Draw, Start, add_start, at_he_rms, each
 
 DEFAULT, XAVIER, ORTHOGONAL, DELTA, LSUV = "PyTorch default", "Xavier", "orthogonal", "delta-orthogonal", "LSUV"
 NOISE, NOISE_HE = "white noise", "white noise, dwp's RMS"
 
 
-def kaiming(layer: Convolution, generator: torch.Generator) -> Tensor:
+def kaiming(layer: ConvLayer, generator: torch.Generator) -> Tensor:
     """N(0, 2 / fan_in), as ``torch.nn.init`` counts (He et al. 2015): a transposed layer's outputs as its inputs."""
     return nn.init.kaiming_normal_(torch.empty(layer.weight.shape), nonlinearity="relu", generator=generator)
 
 
-def xavier(layer: Convolution, generator: torch.Generator) -> Tensor:
+def xavier(layer: ConvLayer, generator: torch.Generator) -> Tensor:
     """N(0, 2 / (fan_in + fan_out)), as ``torch.nn.init`` counts them (Glorot & Bengio 2010)."""
     return nn.init.xavier_normal_(torch.empty(layer.weight.shape), generator=generator)
 
 
-def white_noise(layer: Convolution, generator: torch.Generator) -> Tensor:
+def white_noise(layer: ConvLayer, generator: torch.Generator) -> Tensor:
     """Independent normal weights of He's root mean square: the control of dwp."""
     return at_he_rms(layer, torch.randn(layer.weight.shape, generator=generator))
 
 
-def orthogonal(layer: Convolution, generator: torch.Generator) -> Tensor:
+def orthogonal(layer: ConvLayer, generator: torch.Generator) -> Tensor:
     """Rows of the matrix ``(out, in/groups · k · k)``, or its columns, orthogonal (Saxe et al. 2014); He's scale."""
     return at_he_rms(layer, nn.init.orthogonal_(torch.empty(layer.weight.shape), generator=generator))
 
 
-def delta_orthogonal(layer: Convolution, generator: torch.Generator) -> Tensor:
+def delta_orthogonal(layer: ConvLayer, generator: torch.Generator) -> Tensor:
     """0 except at the centre, which is orthogonal (Xiao et al. 2018), at He's scale.
 
     It keeps norms, up to one factor, where out ≥ in and groups = 1. Elsewhere :func:`orthogonal` is taken.
@@ -76,7 +76,7 @@ def unit_variance_(draw: Draw) -> None:
         raise ImportError("LSUV is in a package of its own: pip install 'lsuv>=0.3', or leave LSUV out") from error
     trial = copy.deepcopy(draw.network)
     for name, module in list(trial.named_modules()):
-        if name and name not in draw.layers and isinstance(module, Convolution | nn.Linear):
+        if name and name not in draw.layers and isinstance(module, ConvLayer | nn.Linear):
             parent, _, child = name.rpartition(".")
             setattr(trial.get_submodule(parent), child, _Hidden(module))
     options = {"std_tol": 0.02, "do_orthonorm": False, "verbose": False, "device": draw.batch.device}
@@ -85,10 +85,10 @@ def unit_variance_(draw: Draw) -> None:
         layer.weight.copy_(trial.get_submodule(name).get_parameter("weight"))
 
 
-enter(Start(DEFAULT, "PyTorch's default", "#b7950b", (), lambda draw: draw.layers.keys()))
-enter(Start(KAIMING, "Kaiming", "#1e8449", (), each(kaiming)))
-enter(Start(XAVIER, "Xavier", "#17202a", (), each(xavier)))
-enter(Start(ORTHOGONAL, "orthogonal", "#2471a3", (), each(orthogonal)))
-enter(Start(DELTA, "delta-orthogonal", "#5dade2", (), each(delta_orthogonal)))
-enter(Start(NOISE, "white noise", "#7f8c8d", (), each(white_noise), aliases=(NOISE_HE,)))
-enter(Start(LSUV, "LSUV", "#8e44ad", ("batch",), each(orthogonal), unit_variance_))
+add_start(Start(DEFAULT, "PyTorch's default", "#b7950b", (), lambda draw: draw.layers.keys()))
+add_start(Start(KAIMING, "Kaiming", "#1e8449", (), each(kaiming)))
+add_start(Start(XAVIER, "Xavier", "#17202a", (), each(xavier)))
+add_start(Start(ORTHOGONAL, "orthogonal", "#2471a3", (), each(orthogonal)))
+add_start(Start(DELTA, "delta-orthogonal", "#5dade2", (), each(delta_orthogonal)))
+add_start(Start(NOISE, "white noise", "#7f8c8d", (), each(white_noise), aliases=(NOISE_HE,)))
+add_start(Start(LSUV, "LSUV", "#8e44ad", ("batch",), each(orthogonal), unit_variance_))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dwp_init import Gaussian
 from training.kernels.kernelset import KernelSet
-from training.starts.base import Convolution, Draw, Learned, Start, at_he_rms, enter, kind_and_size, kind_of
+from training.starts.base import ConvLayer, Draw, Learned, Start, add_start, at_he_rms, kind_and_size, kind_of
 
 GAUSSIAN = "empirical Gaussian"
 LEARNED, LEARNED_HE, LEARNED_OWN = "learned kernels", "learned kernels, He's RMS", "learned kernels, own scale"
@@ -84,13 +84,13 @@ def from_gaussian(kernels: Tensor, count: int, generator: torch.Generator) -> Te
     return Gaussian((channels, height, width)).fit_(kernels).sample(count, generator)
 
 
-def _fitting(layer: Convolution, learned: Learned) -> dict[float, Tensor]:
+def _fitting(layer: ConvLayer, learned: Learned) -> dict[float, Tensor]:
     height, width = layer.kernel_size
     return dict(learned.get((kind_of(layer), height), {})) if height == width else {}
 
 
-enter(Start(GAUSSIAN, "empirical Gaussian", "#d68910", ("learned",), partial(from_learned, pick=from_gaussian)))
+add_start(Start(GAUSSIAN, "empirical Gaussian", "#d68910", ("learned",), partial(from_learned, pick=from_gaussian)))
 kernels_at_he_rms = partial(from_learned, pick=at_random)
-enter(Start(LEARNED, "learned kernels", "#16a085", ("learned",), kernels_at_he_rms, aliases=(LEARNED_HE,)))
+add_start(Start(LEARNED, "learned kernels", "#16a085", ("learned",), kernels_at_he_rms, aliases=(LEARNED_HE,)))
 kernels_as_they_are = partial(from_learned, pick=at_random, own_scale=True)
-enter(Start(LEARNED_OWN, "learned kernels, own scale", "#76d7c4", ("learned",), kernels_as_they_are))
+add_start(Start(LEARNED_OWN, "learned kernels, own scale", "#76d7c4", ("learned",), kernels_as_they_are))

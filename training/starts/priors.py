@@ -10,7 +10,7 @@ import torch
 import dwp_init
 from dwp_init.registry import registry
 from dwp_init.sets import SETS
-from training.starts.base import Draw, Start, at_he_rms, enter
+from training.starts.base import Draw, Start, add_start, at_he_rms
 from training.starts.controls import unit_variance_
 
 DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"
@@ -64,9 +64,9 @@ def noise_of_own_scale(draw: Draw) -> Collection[str]:
 
 
 own_scale = partial(from_priors, scale="prior")
-enter(Start(DWP, "dwp", "#c0392b", ("priors",), from_priors))
-enter(Start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", ("priors",), own_scale))
-enter(Start(DWP_ORTHOGONAL, "dwp, orthogonal", "#e67e22", ("priors",), partial(from_priors, orthogonal=True)))
-enter(Start(DWP_CENTRED, "dwp, centred", "#f1948a", ("priors",), centred))
-enter(Start(DWP_LSUV, "dwp, LSUV", "#6e2c00", ("priors", "batch"), from_priors, unit_variance_))
-enter(Start(NOISE_OWN, "white noise, prior's scale", "#bdc3c7", ("priors",), noise_of_own_scale))
+add_start(Start(DWP, "dwp", "#c0392b", ("priors",), from_priors))
+add_start(Start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", ("priors",), own_scale))
+add_start(Start(DWP_ORTHOGONAL, "dwp, orthogonal", "#e67e22", ("priors",), partial(from_priors, orthogonal=True)))
+add_start(Start(DWP_CENTRED, "dwp, centred", "#f1948a", ("priors",), centred))
+add_start(Start(DWP_LSUV, "dwp, LSUV", "#6e2c00", ("priors", "batch"), from_priors, unit_variance_))
+add_start(Start(NOISE_OWN, "white noise, prior's scale", "#bdc3c7", ("priors",), noise_of_own_scale))

@@ -10,9 +10,9 @@ from training.starts.base import (
     KAIMING,
     STARTS,
     Start,
+    add_start,
     check_starts,
     each,
-    enter,
     find_start,
     initialize_,
     kind_of,
@@ -85,7 +85,7 @@ def dirac(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """A start that a test enters."""
     monkeypatch.setattr(base, "STARTS", dict(STARTS))
     law = each(lambda layer, generator: nn.init.dirac_(torch.empty(layer.weight.shape)))
-    yield enter(Start("dirac", "dirac", "#000000", (), law, aliases=("identity",)))
+    yield add_start(Start("dirac", "dirac", "#000000", (), law, aliases=("identity",)))
 
 
 def test_a_start_is_one_record(dirac: Start) -> None:
@@ -95,7 +95,7 @@ def test_a_start_is_one_record(dirac: Start) -> None:
         initialize_(nn.Sequential(layer), name, 0)
         assert torch.equal(layer(x), x) and name in start_names()
     with pytest.raises(ValueError, match="there is a start of this name already: identity"):
-        enter(Start("identity", "", "", (), dirac.fill))
+        add_start(Start("identity", "", "", (), dirac.fill))
 
 
 def test_kinds() -> None:
