@@ -55,3 +55,15 @@ def test_the_files_that_the_guide_names_exist() -> None:
     paths = set(re.findall(r"`((?:dwp_init|training|tests|\.ci)/[\w./*-]+)`", guide))
     assert len(paths) >= 20
     assert [path for path in sorted(paths) if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def test_the_tests_that_continuous_integration_names_exist() -> None:
+    scripts = [*(ROOT / ".ci").iterdir(), *(ROOT / ".github" / "workflows").iterdir()]
+    named = {
+        path
+        for script in scripts
+        if script.is_file()
+        for path in re.findall(r"tests(?:/[\w.]+)+", script.read_text("utf-8"))
+    }
+    assert len(named) >= 10
+    assert [path for path in sorted(named) if not path.endswith("/test_") and not (ROOT / path).exists()] == []
