@@ -40,7 +40,7 @@ def test_stage_files_import_only_the_stage_that_they_extend() -> None:
 
 
 def test_a_public_name_is_defined_once() -> None:
-    assert HOUSE.twins().keys() <= {"register"}  # enters a family of priors, or the fit of one
+    assert not HOUSE.twins()
 
 
 def test_there_is_one_training_step_a_kind_and_one_resume_loop() -> None:

@@ -35,6 +35,8 @@ from training.publish.bundle import bundle
 
 MENDABLE = (ValueError, TypeError, OSError, ImportError, NotImplementedError, PriorError, StageChangedError)
 
+DRY_RUN = "dry run: nothing was sent; --push does it"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 1 after an error that the user can mend, 130 after Ctrl-C."""
@@ -195,15 +197,21 @@ def _publish(options: argparse.Namespace) -> None:
     release = releases.prepare(options.folder, options.repo, options.tag, options.allow_synthetic)
     if options.pin:
         releases.check_pin(release)
-    state = hub.look_up(release, private=options.private)
+    print("\n".join(["checked:", *(f"  {check}" for check in release.checks)]))
+    try:
+        state = hub.look_up(release, options.private)
+    except OSError as error:
+        if options.push or options.pin:
+            raise
+        print(f"the Hub could not be asked what {release.repo} holds: {error}\n{DRY_RUN}")
+        return
     if options.pin and not (options.push or state.tagged):
         raise ValueError(f"--pin needs a published release, and {release.repo}@{release.tag} is not there: add --push")
-    print("\n".join(["checked:", *(f"  {check}" for check in release.checks), "to do:"]))
-    print("\n".join(f"  {line}" for line in hub.plan(release, state, options.private)))
+    print("\n".join(["to do:", *(f"  {line}" for line in hub.plan(release, state, options.private))]))
     if not (options.push or state.tagged):
-        print("dry run: nothing was sent; --push does it")
+        print(DRY_RUN)
         return
-    commit = hub.push(release, state, private=options.private)
+    commit = hub.push(release, state, options.private)
     print(f"downloaded by commit and by tag into an empty cache, with the same draws: {release.repo}@{commit}")
     entry = releases.registry_entry(release.prior, release.sha256, repo=release.repo, revision=commit)
     print(json.dumps({release.name: entry}, indent=2, ensure_ascii=False))

@@ -37,6 +37,7 @@ class Prior(nn.Module, ABC):
         exact: Whether :meth:`log_prob` is exact. If it is ``False``, log_prob is a lower bound.
         has_noise: Whether :meth:`sample` has a last, white step that ``noise=False`` leaves out.
         chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and of a VAE's :meth:`log_prob`.
+        depths: The relative depths that the prior tells apart, see :meth:`at`; none in most families.
         details: What is known about this prior besides its parameters: name, source, metrics. JSON, saved with it.
     """
 
@@ -44,6 +45,7 @@ class Prior(nn.Module, ABC):
     exact: ClassVar[bool]
     has_noise: ClassVar[bool] = False
     chunk: int = 4096
+    depths: tuple[float, ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from dwp_init import KernelVAE, MixtureByDepth, Prior
+from dwp_init import KernelVAE, Prior
 from dwp_init.picture import kernel_sheet
 from training.figures.style import save_figure
 
@@ -42,14 +42,14 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
     save_figure(figure, path)
 
 
-def plot_depths(real: Sequence[Tensor], prior: MixtureByDepth, path: Path, count: int = 12) -> None:
+def plot_depths(real: Sequence[Tensor], prior: Prior, path: Path, count: int = 12) -> None:
     """Draws held-out kernels next to draws from a prior, with a row for each of its depths.
 
     Each kernel has a scale of its own, with blue below 0 and red above.
 
     Args:
         real: The held-out kernels of each depth, ``(n, c, k, k)``, the lowest depth first.
-        prior: The prior.
+        prior: A prior by depth.
         path: Path of the PNG file.
         count: Kernels in each row; fewer if a depth has fewer.
     """

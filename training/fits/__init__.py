@@ -2,7 +2,7 @@
 
 A new family takes two new files: ``dwp_init/priors/<family>.py`` with its class, decorated by
 :func:`dwp_init.register`, and ``training/fits/<family>.py`` with its fit, decorated by
-:func:`training.fits.base.register`. Two files are edited, a line each, to export the class:
+:func:`training.fits.base.register_fit`. Two files are edited, a line each, to export the class:
 ``dwp_init/priors/__init__.py`` and ``dwp_init/__init__.py``.
 """
 

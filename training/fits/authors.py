@@ -51,7 +51,9 @@ def import_authors(
     taken = [file for file in (CONFIG, MODEL) if (folder / file).exists()]
     if taken:
         raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; choose another --out, or remove it")
-    content = _read(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}; give the vae_params.torch of the paper's released code")
+    content = path.read_bytes()
     prior = _prior(_renamed(_state_dict(content, path), path), kernel_size, path)
     prior.details = {
         "name": name or folder.resolve().name,
@@ -64,12 +66,6 @@ def import_authors(
         "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
     }
     return save_prior(prior, folder)
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; give the vae_params.torch of the paper's released code")
-    return path.read_bytes()
 
 
 def _state_dict(content: bytes, path: Path) -> Mapping[str, Any]:

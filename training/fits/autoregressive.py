@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from dwp_init import Autoregressive
 from dwp_init.priors.base import KernelShape
-from training.fits.base import register
+from training.fits.base import register_fit
 from training.fits.gradient import FitByGradient
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitAutoregressive(FitByGradient):
     """Trains an autoregressive density by maximum likelihood.

@@ -1,6 +1,6 @@
 """What all fits share: a fit is a stage that turns kernels into a prior of one family."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,13 +19,14 @@ from training.fits.statistics import sample_statistics
 from training.kernels.kernelset import KernelSet
 
 CHECKPOINT = "checkpoint.pt"
+LARGEST_NUMBER = 1e15  # of recorded settings
 _NOT_RECORDED = ("needs", "name", "evaluate_every")
 
 FITS: "dict[str, type[Fit]]" = {}
 AnyFit = TypeVar("AnyFit", bound="type[Fit]")
 
 
-def register(fit: AnyFit) -> AnyFit:
+def register_fit(fit: AnyFit) -> AnyFit:
     """Enters a class into :data:`FITS` under its ``family``; a decorator.
 
     Raises:
@@ -88,15 +89,7 @@ class Fit(Stage):
     ) -> dict[str, Any]:
         """Scores a fitted prior on the test kernels and saves it with a record of what it was made from.
 
-        Args:
-            prior: The prior.
-            kernels: The kernels.
-            folder: The stage's folder.
-            context: The run's context.
-            more: Further metrics to record.
-
-        Returns:
-            The stage's summary.
+        Returns the stage's summary. ``more`` are further metrics to record.
         """
         metrics = self._measure(prior, kernels, folder, context.smoke) | dict(more or {})
         prior.cpu()
@@ -130,3 +123,24 @@ class Fit(Stage):
 def fitted_prior(folder: Path) -> Prior:
     """Loads the prior that a finished fit left in its stage's folder."""
     return load_prior(folder / FITTED)
+
+
+def has_form(settings: Mapping[str, Any], **kinds: type) -> bool:
+    """Whether the settings recorded with a prior have these keys, with values of these types.
+
+    Args:
+        settings: Any JSON, because priors come from anywhere.
+        kinds: By key ``int``, ``float`` (integers too) or ``list`` for one or more numbers.
+    """
+    return all(_is(settings.get(key), kind) for key, kind in kinds.items())
+
+
+def either(values: Sequence[float]) -> str:
+    """Lists the values that were tried, such as ``6 or 8``."""
+    return " or ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, (list, tuple)) and bool(value) and all(_is(number, float) for number in value)
+    return type(value) in (int, kind) and abs(value) < LARGEST_NUMBER

@@ -5,22 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 
 from dwp_init import Gaussian, GaussianMixture, MixtureByDepth, Prior
 from training.engine.records import read_done
 from training.engine.stage import Context
-from training.fits.base import register
+from training.fits.base import either, has_form, register_fit
 from training.fits.mixture import FitMixture
 from training.fits.score import score
-from training.fits.settings import either, has_form
 from training.kernels.kernelset import PARTS, KernelSet
 
 OF_A_LAYER = {"layer", "kind"}  # keys in which kernels stages of the same networks may differ
 AnyPrior = TypeVar("AnyPrior", bound=Prior)
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitByDepth(FitMixture):
     """Fits a mixture to the kernels of each of several layers and combines them by relative depth.
@@ -119,19 +119,14 @@ class FitByDepth(FitMixture):
 
 
 def _at_depth(mixtures: Sequence[Prior], controls: Sequence[Prior], layers: Sequence[KernelSet]) -> dict[str, Any]:
-    found, control = _by_depth(mixtures, layers), _by_depth(controls, layers)
+    """Averages over all test kernels, not over layers, which would give more weight to kernels of small layers."""
+    found, control = (
+        [score(prior, layer.test)[1]["log_prob"] for prior, layer in zip(priors, layers, strict=True)]
+        for priors in (mixtures, controls)
+    )
+    counts = [len(layer.test) for layer in layers]
     return {
-        "log_prob_at_depth": _per_kernel(found, layers),
-        "gaussian_log_prob_at_depth": _per_kernel(control, layers),
+        "log_prob_at_depth": round(float(np.average(found, weights=counts)), 3),
+        "gaussian_log_prob_at_depth": round(float(np.average(control, weights=counts)), 3),
         "log_prob_by_depth": found,
     }
-
-
-def _by_depth(priors: Sequence[Prior], layers: Sequence[KernelSet]) -> list[float]:
-    return [score(prior, layer.test)[1]["log_prob"] for prior, layer in zip(priors, layers, strict=True)]
-
-
-def _per_kernel(values: Sequence[float], layers: Sequence[KernelSet]) -> float:
-    """Averages over all test kernels, not over layers, which would give more weight to kernels of small layers."""
-    counts = [len(layer.test) for layer in layers]
-    return round(sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts), 3)

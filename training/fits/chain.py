@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from dwp_init import KernelChain
 from dwp_init.priors.base import KernelShape
-from training.fits.base import register
+from training.fits.base import register_fit
 from training.fits.vae import FitVAE
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitChain(FitVAE):
     """Trains a Markov-chain prior (Eq. 9) in the same way as a kernel VAE.

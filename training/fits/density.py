@@ -9,13 +9,12 @@ import torch
 
 from dwp_init import KernelDensity
 from training.engine.options import check_counts
-from training.fits.base import Fit, register
-from training.fits.settings import has_form
+from training.fits.base import Fit, has_form, register_fit
 from training.images.split import thin
 from training.kernels.kernelset import KernelSet
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitDensity(Fit):
     """Keeps learned kernels and picks the bandwidth of their kernel density on the validation kernels.

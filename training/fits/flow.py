@@ -6,11 +6,11 @@ from typing import ClassVar, cast
 from dwp_init import Flow
 from dwp_init.priors.base import KernelShape
 from dwp_init.priors.flow import FlowNetwork
-from training.fits.base import register
+from training.fits.base import register_fit
 from training.fits.gradient import FitByGradient
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitFlow(FitByGradient):
     """Trains a normalizing flow by maximum likelihood.

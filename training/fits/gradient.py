@@ -16,9 +16,8 @@ from dwp_init.priors.base import KernelShape
 from dwp_init.priors.whitening import Whitening
 from training.engine.options import check_counts
 from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
-from training.fits.base import CHECKPOINT, Fit
+from training.fits.base import CHECKPOINT, Fit, has_form
 from training.fits.score import score
-from training.fits.settings import has_form
 from training.kernels.kernelset import KernelSet
 from training.networks.loop import descend
 

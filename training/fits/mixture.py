@@ -2,28 +2,26 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from dwp_init import GaussianMixture, Prior
 from training.engine.options import check_counts
 from training.engine.records import record_metrics
 from training.engine.workers import Progress
-from training.fits.base import Fit, register
+from training.fits.base import Fit, either, has_form, register_fit
 from training.fits.score import score
-from training.fits.settings import either, has_form
 from training.images.split import thin
-from training.kernels.kernelset import KernelSet, shape_of
+from training.kernels.kernelset import KernelSet
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7)  # of the components of a scale mixture
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitMixture(Fit):
     """Fits Gaussian scale mixtures and keeps the one with the highest log p of the validation kernels.
@@ -74,12 +72,18 @@ class FitMixture(Fit):
             ValueError: There are fewer kernels than components, or no fit has a finite log p.
         """
         check_counts(restarts=self.restarts, most=self.most)
-        train = thin(kernels.train, self.most)
-        grid = self._grid(len(train))
+        kernels = replace(kernels, train=thin(kernels.train, self.most))
+        most = len(kernels.train)
+        grid = [(count, pull) for count in self.components if count <= most for pull in self.shrinkages]
+        if not grid:
+            raise ValueError(
+                f"{min(self.components)} components need as many kernels to fit; there are {most}: "
+                f"lower components={self.components}"
+            )
         best, best_value = None, -math.inf
         with tqdm(total=len(grid) * self.restarts, desc=self.name, unit="fit") as bar:
             for components, shrinkage in grid:
-                mixture = self._average(train, components, shrinkage, bar.update)
+                mixture = self._average(kernels, components, shrinkage, bar.update)
                 value = score(mixture, kernels.validation)[1]["log_prob"]
                 record_metrics(folder, **labels, components=components, shrinkage=shrinkage, validation_log_prob=value)
                 if value > best_value:
@@ -91,20 +95,11 @@ class FitMixture(Fit):
             )
         return best
 
-    def _grid(self, kernels: int) -> list[tuple[int, float]]:
-        grid = [(count, pull) for count in self.components if count <= kernels for pull in self.shrinkages]
-        if not grid:
-            raise ValueError(
-                f"{min(self.components)} components need as many kernels to fit; there are {kernels}: "
-                f"lower components={self.components}"
-            )
-        return grid
-
-    def _average(self, train: Tensor, components: int, shrinkage: float, progress: Progress) -> GaussianMixture:
+    def _average(self, kernels: KernelSet, components: int, shrinkage: float, progress: Progress) -> GaussianMixture:
         parts = []
         for restart in range(self.restarts):
             generator = torch.Generator().manual_seed(self.seed * 1009 + restart)
-            part = GaussianMixture(shape_of(train), components, self.scales)
-            parts.append(part.fit_(train, shrinkage, generator=generator))
+            part = GaussianMixture(kernels.kernel_shape, components, self.scales)
+            parts.append(part.fit_(kernels.train, shrinkage, generator=generator))
             progress(1)
         return GaussianMixture.average(parts)

@@ -30,25 +30,19 @@ def score(prior: Prior, kernels: Tensor, samples: int = SAMPLES, most: int = MOS
         mean, and ``latents_per_kernel``, the draws used; the bound of a VAE its ``elbo`` too.
     """
     prior.eval()
+    extra: dict[str, Any]
     kernels = thin(kernels, most).to(prior.device)
     if prior.exact:
         values, extra = torch.cat([prior.log_prob(part) for part in torch.split(kernels, 500)]), {"kind": "exact"}
     else:
-        values, extra = _bound(prior, kernels, samples)
+        generator = torch.Generator(prior.device).manual_seed(0)
+        values, error = prior.estimate(kernels, samples, generator)
+        extra = {"kind": "bound", "monte_carlo_error": round((error.norm() / len(error)).item(), 4)}
+        if isinstance(prior, KernelVAE):
+            elbo = torch.stack([prior.elbo(kernels, generator) for _ in range(20)]).mean()
+            extra["elbo"] = round(elbo.item(), 3)
+        extra["latents_per_kernel"] = samples
     return values.cpu(), {"log_prob": round(values.mean().item(), 3), "kernels": len(values), **extra}
-
-
-def _bound(prior: Prior, kernels: Tensor, samples: int) -> tuple[Tensor, dict[str, Any]]:
-    generator = torch.Generator(prior.device).manual_seed(0)
-    values, error = prior.estimate(kernels, samples, generator)
-    extra: dict[str, Any] = {
-        "kind": "bound",
-        "monte_carlo_error": round((error.square().sum().sqrt() / len(error)).item(), 4),
-    }
-    if isinstance(prior, KernelVAE):
-        elbo = torch.stack([prior.elbo(kernels, generator) for _ in range(20)]).mean()
-        extra["elbo"] = round(elbo.item(), 3)
-    return values, extra | {"latents_per_kernel": samples}
 
 
 def clustered_error(values: Tensor, cluster: Tensor) -> float:

@@ -1,5 +1,6 @@
 """How samples of a prior differ from held-out kernels: descriptions of a set, distances and tests of two sets."""
 
+import json
 import math
 from typing import Any
 
@@ -10,7 +11,6 @@ from dwp_init import Prior
 from training.kernels.kernelset import shuffled
 
 _MOST = 2000
-_CHUNK = 512
 NORM_THINNED = 100_000
 EXACT = "donot_use_mm_for_euclid_dist"  # by matrix products, the distance of equal kernels would not be 0
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
@@ -36,7 +36,10 @@ def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000
         if noise or prior.has_noise:
             samples = prior.sample(n, torch.Generator(prior.device).manual_seed(0), noise=noise)
             rows[label] = describe(samples) | compare(samples, train, test)
-    return {label: _rounded(row) for label, row in rows.items()}
+    rounded: dict[str, dict[str, Any]] = json.loads(
+        json.dumps(rows), parse_float=lambda text: float(f"{float(text):.4g}")
+    )
+    return rounded
 
 
 @torch.no_grad()
@@ -104,7 +107,7 @@ def _spectrum(centred: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST, seed: int = 0) -> dict[str, Any]:
+def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST) -> dict[str, Any]:
     """Compares samples with held-out kernels, and with the kernels that their prior was fitted to.
 
     Distances are Euclidean. Nearest-neighbour distances depend on the number of kernels to choose from, so as many
@@ -115,11 +118,10 @@ def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST,
         samples: ``(n, c, k, k)``, 2 or more.
         train: Kernels that the prior was fitted to, of the same shape, 2 or more.
         held_out: Kernels of the same law that the prior has not seen, of the same shape, 2 or more.
-        most: Maximum number of kernels used of each set; the Fréchet distance uses all.
-        seed: Seed of the choice among more.
+        most: Maximum number of kernels used of each set, at random; the Fréchet distance uses all.
 
     Returns:
-        - ``frechet``: :func:`frechet_distance` of samples and held-out kernels.
+        - ``frechet``: squared 2-Wasserstein distance of the Gaussians fitted to samples and held-out kernels.
         - ``fidelity``: mean distance of samples to their nearest training kernel.
         - ``coverage``: mean distance of held-out kernels to their nearest sample.
         - ``diversity``: mean distance of samples to their nearest other sample.
@@ -142,31 +144,21 @@ def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST,
         raise ValueError(f"most, the number of kernels compared, must be 2 or more; got {most}")
     samples, train, held_out = _rows(samples=samples, train=train, held_out=held_out)
     compared, tested = (min(most, len(samples), len(part)) for part in (train, held_out))
-    among = [_choose(samples, compared, seed), _choose(train, compared, seed), _choose(held_out, most, seed)]
-    pooled = torch.cat([_choose(held_out, tested, seed), _choose(samples, tested, seed)])
+    drawn, known, unseen = _choose(samples, compared), _choose(train, compared), _choose(held_out, most)
+    pooled = torch.cat([_choose(held_out, tested), _choose(samples, tested)])
     distances = torch.cdist(pooled, pooled, compute_mode=EXACT)
     return {
         "frechet": _frechet(samples, held_out),
-        **_neighbours(*among),
+        "fidelity": _nearest(drawn, known),
+        "coverage": _nearest(unseen, drawn),
+        "diversity": _nearest(drawn, drawn, rank=2),
+        "fidelity_real": _nearest(unseen, known),
+        "diversity_real": _nearest(known, known, rank=2),
         **_neighbour_test(distances),
         "mmd2": _squared_mmd(distances),
         "compared": compared,
         "tested": tested,
     }
-
-
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Returns the squared 2-Wasserstein distance of the Gaussians fitted to two sets of kernels.
-
-    Args:
-        a: ``(n, c, k, k)``, 2 or more.
-        b: ``(m, c, k, k)``, 2 or more.
-
-    Raises:
-        ValueError: A set is not of shape ``(n, c, k, k)``, differs in shape from the other, or holds NaN or infinity or
-            fewer than 2 kernels.
-    """
-    return _frechet(*_rows(a=a, b=b))
 
 
 def _frechet(a: Tensor, b: Tensor) -> float:
@@ -179,20 +171,9 @@ def _frechet(a: Tensor, b: Tensor) -> float:
     return max(float(distance), 0.0)
 
 
-def _neighbours(samples: Tensor, train: Tensor, held_out: Tensor) -> dict[str, float]:
-    return {
-        "fidelity": _nearest(samples, train),
-        "coverage": _nearest(held_out, samples),
-        "diversity": _nearest(samples, samples, rank=2),
-        "fidelity_real": _nearest(held_out, train),
-        "diversity_real": _nearest(train, train, rank=2),
-    }
-
-
 def _nearest(a: Tensor, b: Tensor, rank: int = 1) -> float:
     """Mean distance of rows of ``a`` to the nearest of ``b``; rank 2 if both are one set, where each row is at 0."""
-    parts = [torch.cdist(part, b, compute_mode=EXACT).kthvalue(rank, dim=1).values for part in torch.split(a, _CHUNK)]
-    return torch.cat(parts).mean().item()
+    return torch.cdist(a, b, compute_mode=EXACT).kthvalue(rank, dim=1).values.mean().item()
 
 
 def _neighbour_test(distances: Tensor) -> dict[str, float]:
@@ -231,11 +212,9 @@ def _squared_mmd(distances: Tensor) -> float:
     return (within / (m * (m - 1)) - 2 * similar[:m, m:].mean()).item()
 
 
-def _choose(rows: Tensor, most: int, seed: int) -> Tensor:
+def _choose(rows: Tensor, most: int) -> Tensor:
     """Returns at most ``most`` of the rows, at random."""
-    if len(rows) <= most:
-        return rows
-    return rows[shuffled(len(rows), seed)[:most]]
+    return rows if len(rows) <= most else rows[shuffled(len(rows), seed=0)[:most]]
 
 
 def _rows(**sets: Tensor) -> list[Tensor]:
@@ -258,11 +237,3 @@ def _checked(kernels: Tensor, name: str) -> Tensor:
     if wrong:
         raise ValueError(f"{wrong} of {len(kernels)} kernels of {name} hold NaN or infinity; leave them out")
     return kernels.detach().cpu().double()
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -9,12 +9,11 @@ from torch import Tensor
 from dwp_init import KernelVAE
 from dwp_init.priors.base import KernelShape
 from training.engine.options import check_counts
-from training.fits.base import register
+from training.fits.base import has_form, register_fit
 from training.fits.gradient import FitByGradient
-from training.fits.settings import has_form
 
 
-@register
+@register_fit
 @dataclass(frozen=True)
 class FitVAE(FitByGradient):
     """Trains a kernel VAE on the evidence lower bound (Eq. 4) or the importance-weighted one.

@@ -35,7 +35,8 @@ class KernelSet:
     @property
     def kernel_shape(self) -> KernelShape:
         """``(c, k, k)`` of one kernel."""
-        return shape_of(self.train)
+        _, channels, height, width = self.train.shape
+        return channels, height, width
 
     def save(self, folder: Path) -> None:
         """Writes the data set into a folder."""
@@ -68,9 +69,3 @@ def shuffled(n: int, seed: int) -> Tensor:
 def norm_threshold(norms: Tensor, share: float) -> float:
     """Returns the norm below which kernels count as unused: a share of the 95 % quantile of all norms ``(n,)``."""
     return share * float(np.quantile(norms.numpy(), 0.95))
-
-
-def shape_of(kernels: Tensor) -> KernelShape:
-    """Returns ``(c, k, k)`` of kernels ``(n, c, k, k)``."""
-    _, channels, height, width = kernels.shape
-    return channels, height, width

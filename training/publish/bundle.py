@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dwp_init import MixtureByDepth, Prior, save_prior
+from dwp_init import Prior, save_prior
 from dwp_init.files import read_files
 from dwp_init.registry import BUNDLED, registry
 from training.engine.records import DONE, read_config
@@ -17,7 +17,7 @@ from training.engine.stage import Stage
 from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_families, plot_latent_space
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
-from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane, in_colour
+from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane
 from training.publish.release import digests, registry_entry, write_entry
 from training.publish.templates import CARDS
 
@@ -53,9 +53,9 @@ def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
     """Plots held-out kernels and draws: by depth, in colour or in grey; and a VAE's latent plane."""
     folder.mkdir(parents=True, exist_ok=True)
     kernels = KernelSet.together(layers)
-    if isinstance(prior, MixtureByDepth):
+    if prior.depths:
         plot_depths([layer.test for layer in layers], prior, folder / KERNELS_PICTURE)
-    elif in_colour(prior):
+    elif prior.kernel_shape[0] == 3:
         draws = prior.sample(64, torch.Generator().manual_seed(0))
         plot_colour_kernels({REAL: kernels.test, DRAWN: draws}, folder / KERNELS_PICTURE)
     else:

@@ -14,7 +14,7 @@ from training import recipes
 from training.figures.kernels import plot_latent_space
 from training.fits.base import FITS
 from training.publish.check import HUB_ID, card_metadata, check_card
-from training.publish.details import LONGEST, Details, depths_of, plain
+from training.publish.details import LONGEST, Details, plain
 from training.publish.results import densities, effects, read_record, size_of_record
 from training.publish.templates import render
 
@@ -50,7 +50,7 @@ def render_card(prior: Prior, address: str) -> str:
         details=details,
         shape=prior.kernel_shape,
         size="×".join(map(str, prior.kernel_shape[1:])),
-        depths=depths_of(prior),
+        depths=prior.depths,
         plane=has_a_plane(prior),
         fit=_fit_text(prior, details),
         **_measured(prior, address),
@@ -73,10 +73,10 @@ def write_card(folder: Path, address: str) -> list[Path]:
         FileExistsError: One of the files already exists; nothing is written.
         ValueError: What :func:`dwp_init.load_prior` and :func:`render_card` raise.
     """
-    prior = load_prior(Path(folder))
+    prior = load_prior(folder)
     text = render_card(prior, address)
     names = [CARD, KERNELS_PICTURE, LATENT_PICTURE] if has_a_plane(prior) else [CARD, KERNELS_PICTURE]
-    paths = [Path(folder) / name for name in names]
+    paths = [folder / name for name in names]
     if taken := [path.name for path in paths if path.exists()]:
         raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; edit these files, or remove them first")
     check_card(text, prior, names)
@@ -92,11 +92,6 @@ def write_card(folder: Path, address: str) -> list[Path]:
 def has_a_plane(prior: Prior) -> TypeGuard[KernelVAE]:
     """Whether a prior's latent space can be drawn: a VAE's of two dimensions."""
     return isinstance(prior, KernelVAE) and prior.latent_dim == 2
-
-
-def in_colour(prior: Prior) -> bool:
-    """Whether a prior's kernels can be drawn in colour: those of three channels."""
-    return prior.kernel_shape[0] == 3
 
 
 def _fit_text(prior: Prior, details: Details) -> str:

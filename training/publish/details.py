@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from dwp_init import MixtureByDepth, Prior
+from dwp_init import Prior
 
 LONGEST = 300
 Form = TypeVar("Form")
@@ -37,36 +37,31 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """Number of networks that were held out whole to judge."""
-
-    test: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeWith:
-    """What the source networks were trained with."""
-
-    torch: str
-    processor: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class KernelSource:
-    """What kernels a prior was fitted to: here of unknown source.
+    """What kernels a prior was fitted to.
 
     Args:
+        checkpoint: A checkpoint of others that was turned into a prior.
+        checkpoints: Trained networks that existed already.
+        file: A file of the prior's maker.
         kind: The kind of their layers, such as ``"depthwise"``.
         kernels: How many they are.
         kept: The share of its kernels that a layer kept, or that each of several layers kept.
-        held_out_networks: The networks held out, if they were held out whole.
+        held_out_networks: Numbers of networks held out by part, such as ``test``, if they were held out whole.
     """
 
-    form: ClassVar[str] = "unknown"
+    checkpoint: str = ""
+    checkpoints: tuple[Any, ...] = ()
+    file: str = ""
     kind: str = ""
     kernels: Counts = Counts()
     kept: float | tuple[float, ...] = ()
-    held_out_networks: HeldOut | None = None
+    held_out_networks: Mapping[str, int] | None = None
+
+    @property
+    def form(self) -> str:
+        """The first of ``checkpoint``, ``checkpoints`` and ``file`` that is recorded, or ``unknown``."""
+        return next((name for name in ("checkpoint", "checkpoints", "file") if getattr(self, name)), "unknown")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -85,9 +80,9 @@ class TrainedNetworks(KernelSource):
         init_scale: Factor of the usual initial scale of spatial kernels.
         min_norm: Share of a quantile of the norms below which kernels were left out.
         norm_threshold: The norm that this amounts to, where there is one layer.
+        made_with: What they were trained with: ``torch`` and ``processor``.
     """
 
-    form: ClassVar[str] = "networks"
     dataset: str
     images: int
     network: Any = "mnist"
@@ -101,38 +96,18 @@ class TrainedNetworks(KernelSource):
     precision: str
     init_scale: float = 1.0
     test_accuracy_mean: float
-    made_with: MadeWith | None = None
+    made_with: Mapping[str, str] = field(default_factory=dict)
     min_norm: float | None = None
     norm_threshold: float | None = None
+
+    @property
+    def form(self) -> str:
+        return "networks"
 
     @property
     def layers(self) -> tuple[Any, ...]:
         """The names of several layers; empty where a single one is named."""
         return self.layer if isinstance(self.layer, tuple) else ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportedCheckpoint(KernelSource):
-    """A checkpoint of others that was turned into a prior."""
-
-    form: ClassVar[str] = "checkpoint"
-    checkpoint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class HarvestedCheckpoints(KernelSource):
-    """Kernels of trained networks that existed already."""
-
-    form: ClassVar[str] = "checkpoints"
-    checkpoints: tuple[Any, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnFile(KernelSource):
-    """Kernels from a file of the prior's maker."""
-
-    form: ClassVar[str] = "file"
-    file: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +169,7 @@ class Details:
         """Reads the details of a prior."""
         source = section(prior.details, "source")
         name, license, data = prior.details.get("name"), prior.details.get("license"), source.get("dataset")
-        forms = (TrainedNetworks, ImportedCheckpoint, HarvestedCheckpoints, OwnFile, KernelSource)
-        found = next(each for form in forms if (each := read_form(form, source)) is not None)
+        found = read_form(TrainedNetworks, source) or read_form(KernelSource, source) or KernelSource()
         shown = source if not isinstance(found, TrainedNetworks) else {}
         own_row = "kernels" if found.kernels.total is not None else None
         metrics = read_form(Metrics, section(prior.details, "metrics")) or Metrics()
@@ -210,11 +184,6 @@ class Details:
             metrics=metrics,
             bound=not prior.exact or metrics.kind == "bound",
         )
-
-
-def depths_of(prior: Prior) -> tuple[float, ...]:
-    """Returns the relative depths that a prior tells apart; empty for most families."""
-    return prior.depths if isinstance(prior, MixtureByDepth) else ()
 
 
 def read_form(form: type[Form], values: Mapping[str, Any]) -> Form | None:
@@ -275,8 +244,4 @@ def _as(kind: Any, value: object) -> Any:
         return plain(value) if isinstance(value, str) else None
     if kind in (int, float):
         return number(value, (int,) if kind is int else (int, float))
-    return (
-        read_form(kind, value)
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict)
-        else None
-    )
+    return read_form(kind, value) if dataclasses.is_dataclass(kind) and isinstance(value, dict) else None

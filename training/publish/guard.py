@@ -50,10 +50,7 @@ def _read_manifest() -> dict[str, str]:
 
 
 def _digests() -> dict[str, str]:
-    return {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in _files()}
-
-
-def _files() -> list[Path]:
     places = [ROOT / place for place in GUARDED]
-    inside = [path for place in places for path in place.rglob("*") if path.is_file() and path.name != "__init__.py"]
-    return sorted([*inside, *(place for place in places if place.is_file())])
+    found = [path for place in places for path in (place, *place.rglob("*"))]
+    files = [path for path in found if path.is_file() and path.name != "__init__.py"]
+    return {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

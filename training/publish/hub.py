@@ -46,7 +46,7 @@ class State:
     others: tuple[str, ...] = ()
 
 
-def look_up(release: Release, token: str | bool | None = None, private: bool = False) -> State:
+def look_up(release: Release, private: bool = False) -> State:
     """Asks the Hub what the repository holds.
 
     Raises:
@@ -56,7 +56,7 @@ def look_up(release: Release, token: str | bool | None = None, private: bool = F
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api, repo, tag = _api(token), release.repo, release.tag
+    api, repo, tag = _api(), release.repo, release.tag
     try:
         refs = _asked(lambda: api.list_repo_refs(repo))
     except RepositoryNotFoundError:
@@ -104,27 +104,32 @@ def plan(release: Release, state: State, private: bool = False) -> list[str]:
     return [*lines, f"set the tag {release.tag}, which is never moved"]
 
 
-def push(release: Release, state: State, token: str | bool | None = None, private: bool = False) -> str:
+def push(release: Release, state: State, private: bool = False) -> str:
     """Does what :func:`plan` says, reads the release back as a user would, and returns the commit.
+
+    The token of ``huggingface_hub`` needs the right to write.
 
     Args:
         release: From :func:`prepare`.
         state: From :func:`look_up`.
-        token: As in ``huggingface_hub``; it needs the right to write.
         private: Whether a repository that is created now is private.
 
     Raises:
         OSError: The Hub refuses, or cannot be reached; the message says how far it came, and the same command resumes.
         PriorError: What was read back is not what was sent.
     """
-    commit = state.tagged or (state.head if state.committed else None) or _commit(release, state, token, private)
+    commit = state.tagged or (state.head if state.committed else None) or _commit(release, state, private)
     if state.tagged is None:
-        _tag(release, commit, token)
-    read_back(release, commit, token)
+        taken = (
+            f"somebody else has set the tag {release.tag!r} of {release.repo} meanwhile, and tags never move; the "
+            f"files are there, at {commit}: publish them as {release.next_tag!r}, with --tag"
+        )
+        _asked(lambda: _api().create_tag(release.repo, tag=release.tag, revision=commit), refused={409: taken})
+    read_back(release, commit)
     return commit
 
 
-def read_back(release: Release, commit: str, token: str | bool | None = None) -> None:
+def read_back(release: Release, commit: str) -> None:
     """Loads a published release into an empty cache, and checks that its draws are those of the folder's prior.
 
     Raises:
@@ -132,7 +137,7 @@ def read_back(release: Release, commit: str, token: str | bool | None = None) ->
     """
     with tempfile.TemporaryDirectory() as cache:
         for revision in (commit, release.tag):
-            files = fetch(Address(release.repo, revision, release.sha256), Access(cache_dir=cache, token=token))
+            files = fetch(Address(release.repo, revision, release.sha256), Access(cache_dir=cache))
             priors = parse_prior(files.contents, files.owner), release.prior
             ours, theirs = (prior.sample(8, torch.Generator().manual_seed(0)) for prior in priors)
             if files.commit != commit or not torch.equal(ours, theirs):
@@ -153,10 +158,10 @@ def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
             ) from error
 
 
-def _api(token: str | bool | None) -> Any:
+def _api() -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(token=token, **CLIENT)
+    return HfApi(**CLIENT)
 
 
 def _digests(api: Any, repo: str, commit: str) -> dict[str, str]:
@@ -172,31 +177,23 @@ def _digest_as(theirs: str, content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _commit(release: Release, state: State, token: str | bool | None, private: bool) -> str:
+def _commit(release: Release, state: State, private: bool) -> str:
     """Sends all files in one commit on the head that was seen, and returns the commit."""
     from huggingface_hub import CommitOperationAdd
 
-    api, repo = _api(token), release.repo
-    head = state.head
+    api, repo, head = _api(), release.repo, state.head
     if not state.exists:
         _asked(lambda: api.create_repo(repo, private=private, exist_ok=not private))
     if head is None:
         head = _asked(lambda: api.model_info(repo)).sha
     operations = [CommitOperationAdd(name, content) for name, content in release.files.items()]
-    message = f"Publish {release.tag}"
     oid: str = _asked(
-        lambda: api.create_commit(repo, operations=operations, commit_message=message, parent_commit=head),
+        lambda: api.create_commit(
+            repo, operations=operations, commit_message=f"Publish {release.tag}", parent_commit=head
+        ),
         refused={412: f"somebody else has changed {repo} meanwhile: look at it, then publish again; nothing was sent"},
     ).oid
     return oid
-
-
-def _tag(release: Release, commit: str, token: str | bool | None) -> None:
-    taken = (
-        f"somebody else has set the tag {release.tag!r} of {release.repo} meanwhile, and tags never move; the files "
-        f"are there, at {commit}: publish them as {release.next_tag!r}, with --tag"
-    )
-    _asked(lambda: _api(token).create_tag(release.repo, tag=release.tag, revision=commit), refused={409: taken})
 
 
 def _asked(call: Callable[[], Result], refused: dict[int | None, str] | None = None) -> Result:

@@ -10,7 +10,7 @@ from training.engine.records import ROOT
 from training.experiments.paper import FEW_LABELS, RANDOM_FEATURES, STEPS_TO
 from training.publish import results
 from training.publish.cards import CARD, render_card
-from training.publish.details import Details, depths_of
+from training.publish.details import Details
 from training.publish.templates import CARDS, render, render_macro
 
 README = ROOT / "README.md"
@@ -106,7 +106,7 @@ def _row(name: str) -> dict[str, Any]:
         "name": name,
         "shape": prior.kernel_shape,
         "details": Details.of(prior),
-        "depths": depths_of(prior),
+        "depths": prior.depths,
         "row": found.get(name),
         "gaussian": found.get(f"notmnist-{size}-gaussian"),
         "bytes": sum(path.stat().st_size for path in (BUNDLED / name).iterdir()),

@@ -163,9 +163,8 @@ def _compare_statistics(prior: Prior) -> str:
         expected = math.nan if recorded_value is None else recorded_value  # no draws have that
         values = torch.tensor([group[key] for group in groups], dtype=torch.float64)
         found, error = values.mean().item(), values.std().item() / GROUPS**0.5
-        allowed = 5 * error * (1 + COMPARED_DRAWS / 1000) ** 0.5 + 1e-3 * abs(
-            expected
-        )  # a record is of 1,000 draws or more
+        spread = error * (1 + COMPARED_DRAWS / 1000) ** 0.5  # a record is of 1,000 draws or more
+        allowed = 5 * spread + 1e-3 * abs(expected)
         if not abs(found - expected) <= allowed:
             raise ValueError(
                 f"draws have {key} {found:.4g} ± {error:.2g}, the configuration records {drawn[key]!r}: the record is "

@@ -28,7 +28,7 @@ from training.engine.stage import Context
 from training.experiments.density import Density
 from training.fits import score as evaluate
 from training.fits.autoregressive import FitAutoregressive
-from training.fits.base import FITS, Fit, fitted_prior, register
+from training.fits.base import FITS, Fit, fitted_prior, register_fit
 from training.fits.chain import FitChain
 from training.fits.density import FitDensity
 from training.fits.evaluate import evaluate_priors
@@ -171,7 +171,7 @@ class FitSphericalBound(FitSpherical):
 @pytest.fixture(params=[FitSpherical, FitSphericalBound])
 def toy(request: pytest.FixtureRequest, toy_families: None, monkeypatch: pytest.MonkeyPatch) -> type[Fit]:
     monkeypatch.setattr("training.fits.base.FITS", dict(FITS))
-    return register(request.param)
+    return register_fit(request.param)
 
 
 def test_a_family_of_ones_own_is_fitted_compared_and_evaluated(toy: type[Fit], tmp_path: Path) -> None:
@@ -203,9 +203,9 @@ def test_a_family_has_one_fit(toy: type[Fit]) -> None:
     class Second(FitSpherical):
         family: ClassVar[str] = toy.family
 
-    assert register(toy) is toy
+    assert register_fit(toy) is toy
     with pytest.raises(ValueError, match=f"the family '{toy.family}' is fitted by {toy.__name__}; give Second another"):
-        register(Second)
+        register_fit(Second)
 
 
 BY_EM = {"components": [6, 8], "shrinkages": [3.0, 10], "restarts": 8, "most": 20_000}

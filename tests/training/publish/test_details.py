@@ -5,15 +5,7 @@ from typing import Any
 import pytest
 
 from dwp_init import Gaussian, load_prior
-from training.publish.details import (
-    Counts,
-    Details,
-    HarvestedCheckpoints,
-    KernelSource,
-    OwnFile,
-    TrainedNetworks,
-    plain,
-)
+from training.publish.details import Counts, Details, KernelSource, TrainedNetworks, plain
 
 
 def details(**values: Any) -> Details:
@@ -53,7 +45,7 @@ def test_the_details_of_a_bundled_prior_are_read() -> None:
     assert isinstance(found.source, TrainedNetworks)
     assert found.source.kernels == Counts(train=10027, validation=5104, test=5050)
     assert found.source.layers[0] == "body.0.conv1" and found.source.shares == tuple(prior.details["source"]["kept"])
-    assert found.source.held_out_networks is not None and found.source.held_out_networks.test == 1
+    assert found.source.held_out_networks is not None and found.source.held_out_networks["test"] == 1
     assert found.metrics.log_prob_at_depth == prior.details["metrics"]["log_prob_at_depth"]
     assert list(found.metrics.samples) == ["real", "drawn"]
     assert found.fit == prior.details["fit"]
@@ -76,9 +68,12 @@ def test_what_has_another_form_keeps_its_default(value: object) -> None:
 
 
 def test_the_kinds_of_sources() -> None:
-    assert details(source={"file": "a|b"}).source == OwnFile(file=r"a\|b")
+    assert details(source={"file": "a|b"}).source == KernelSource(file=r"a\|b")
     found = details(source={"checkpoints": ["a", "b"], "kind": "stem", "file": "c"})
-    assert found.source == HarvestedCheckpoints(checkpoints=("a", "b"), kind="stem")
+    assert (
+        found.source == KernelSource(checkpoints=("a", "b"), kind="stem", file="c")
+        and found.source.form == "checkpoints"
+    )
     assert found.recorded == {"checkpoints": r'\["a", "b"\]', "kind": "stem", "file": "c"}
     assert details(source={"kernels": {"train": 1}}).recorded == {"kernels": r'\{"train": 1\}'}
     assert details(source={"kernels": {"train": 1, "validation": 2, "test": 3}}).recorded == {}

@@ -205,8 +205,14 @@ def test_a_repository_of_somebody_else(at_hub: LocalHub, folder: Path, capsys: p
 
 def test_nobody_there(at_hub: LocalHub, folder: Path, impatient: None, capsys: pytest.CaptureFixture) -> None:
     at_hub.stop()
-    assert main(["publish", str(folder), "--repo", REPO]) == 1
-    assert "the same command resumes what is left" in capsys.readouterr().err
+    assert main(["publish", str(folder), "--repo", REPO]) == 0
+    out = capsys.readouterr().out
+    assert "draws have the statistics recorded: rms" in out and f"could not be asked what {REPO} holds: " in out
+    assert "dry run: nothing was sent" in out and "to do:" not in out
+    for option in ("--push", "--pin"):
+        assert main(["publish", str(folder), "--repo", REPO, option]) == 1
+        said = capsys.readouterr()
+        assert "the same command resumes what is left" in said.err and "draws have the statistics" in said.out
 
 
 def test_a_private_repository(at_hub: LocalHub, folder: Path) -> None:
