@@ -116,7 +116,21 @@ def _checked(value: object, what: str) -> Tensor:
 
 def _prior(tensors: dict[str, Tensor], size: int, path: Path) -> KernelVAE:
     """Builds the VAE of a kernel size and gives it the tensors, if they are its own."""
-    _check_names(set(tensors), size, path)
+    found = set(tensors)
+    fitting = [other for other in _SIZES if found == _names(other)]
+    if fitting and size not in fitting:
+        raise ValueError(
+            f"{path} is for {fitting[0]}×{fitting[0]} kernels, not {size}×{size}: pass --kernel-size {fitting[0]}"
+        )
+    if not fitting:
+        missing, unknown = (
+            ", ".join(sorted(map(_in_authors_words, names))) or "none"
+            for names in (_names(size) - found, found - _names(size))
+        )
+        raise ValueError(
+            f"{path} is not a VAE of Appendix H.1 for {size}×{size} kernels: tensors missing: {missing}; unknown: "
+            f"{unknown}; give the vae_params.torch of the paper's released code"
+        )
     prior = _vae(size, latent_dim=max([1, *tensors["encoder.fc_mu.weight"].shape[:1]]))
     state = prior.state_dict()
     for name, tensor in tensors.items():
@@ -128,21 +142,6 @@ def _prior(tensors: dict[str, Tensor], size: int, path: Path) -> KernelVAE:
             )
     prior.load_state_dict(state | tensors)
     return prior.eval().requires_grad_(False)
-
-
-def _check_names(found: set[str], size: int, path: Path) -> None:
-    fitting = [other for other in _SIZES if found == _names(other)]
-    if fitting and size not in fitting:
-        raise ValueError(
-            f"{path} is for {fitting[0]}×{fitting[0]} kernels, not {size}×{size}: pass --kernel-size {fitting[0]}"
-        )
-    if not fitting:
-        missing, unknown = _names(size) - found, found - _names(size)
-        listed = [", ".join(sorted(map(_in_authors_words, names))) or "none" for names in (missing, unknown)]
-        raise ValueError(
-            f"{path} is not a VAE of Appendix H.1 for {size}×{size} kernels: tensors missing: {listed[0]}; unknown: "
-            f"{listed[1]}; give the vae_params.torch of the paper's released code"
-        )
 
 
 def _vae(size: int, latent_dim: int) -> KernelVAE:

@@ -1,7 +1,7 @@
 """A table of what priors are like: log p of held-out kernels, cost, and statistics of samples."""
 
 import hashlib
-import time
+import timeit
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,5 @@ def transposed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def sampling_seconds(prior: Prior, noise: bool, n: int = 100_000, repeats: int = 3) -> float:
     """Returns the shortest time of ``repeats`` to draw ``n`` kernels, in seconds, to three significant digits."""
     prior.sample(min(n, prior.chunk), noise=noise)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        prior.sample(n, noise=noise)
-        times.append(time.perf_counter() - start)
-    return float(f"{min(times):.3g}")
+    seconds = timeit.repeat(lambda: prior.sample(n, noise=noise), number=1, repeat=repeats)
+    return float(f"{min(seconds):.3g}")

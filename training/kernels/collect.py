@@ -102,7 +102,6 @@ class Kernels(Stage):
         )
 
     def _describe(self, sources: Path) -> dict[str, Any]:
-        """Describes the networks, the layer and what is held out."""
         config, done = read_config(sources), read_done(sources)
         settings = config["settings"]
         data = config["data"][settings["data"]]["train"]

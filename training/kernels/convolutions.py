@@ -74,34 +74,43 @@ def read_convolutions(
     Returns:
         The layers with their weights, and the tensors of four dimensions that were left out.
     """
-    square, left_out = {}, []
+    square: dict[str, Entry] = {}
+    left_out: list[LeftOut] = []
+
+    def leave(name: str, reason: str, detail: str = "") -> None:
+        described = f"{entries[name].dtype} {entries[name].shape}"
+        left_out.append(LeftOut(checkpoint.name, name, reason, detail or described))
+
     for name in sorted(entries, key=natural):
-        entry = entries[name]
-        if len(entry.shape) == 4:
-            if reason := _why_no_layer(name, entry) or _why_no_weight(name, entries.keys()):
-                left_out.append(LeftOut(checkpoint.name, name, reason, _shown(entry)))
+        if len(entries[name].shape) == 4:
+            if reason := _why_no_layer(name, entries[name]) or _why_no_weight(name, entries.keys()):
+                leave(name, reason)
             else:
-                square[name] = entry
+                square[name] = entries[name]
     stem = find_stem(square)
-    order = {name: square[name] for name in sorted(square, key=lambda name: name != stem)}
-    weights: dict[str, Tensor | None] = {name: None for name, entry in order.items() if entry.dtype not in _FLOATS}
-    left_out += [LeftOut(checkpoint.name, name, "quantized", _shown(order[name])) for name in weights]
+    places = sorted(square, key=lambda name: name != stem)
+    whole = {name: square[name] for name in places if square[name].dtype in _FLOATS}
+    for name in places:
+        if name not in whole:
+            leave(name, "quantized")
+    weights: dict[str, Tensor] = {}
     first: dict[str, str] = {}
-    for name, raw in checkpoint.load({name: entry for name, entry in order.items() if entry.dtype in _FLOATS}):
+    for name, raw in checkpoint.load(whole):
         weight = raw.float()
         if reason := _why_unusable(weight):
-            weights[name] = None
-            left_out.append(LeftOut(checkpoint.name, name, reason, _shown(order[name])))
+            leave(name, reason)
         elif (twin := first.setdefault(_digest(raw), name)) != name:
-            left_out.append(LeftOut(checkpoint.name, name, "tied to another tensor", twin))
+            leave(name, "tied to another tensor", twin)
+            places.remove(name)
         else:
             weights[name] = weight
-    places = [name for name in order if name in weights]
     layers = []
     for place, name in enumerate(places):
-        if (found := weights[name]) is not None:
-            depth, kind = place / max(len(places) - 1, 1), _kind(name == stem, order[name])
-            layers.append((ConvolutionTensor(checkpoint.name, name, kind, depth, order[name]), found))
+        if name in weights:
+            out, channels, *_ = square[name].shape
+            kind = "stem" if name == stem else "depthwise" if channels == 1 < out else "dense"
+            depth = place / max(len(places) - 1, 1)
+            layers.append((ConvolutionTensor(checkpoint.name, name, kind, depth, square[name]), weights[name]))
     return layers, left_out
 
 
@@ -122,11 +131,6 @@ def find_stem(entries: dict[str, Entry]) -> str | None:
         if channels[name] == 4 or (channels[name] == 1 and (named or list(channels.values()).count(1) == 1)):
             return name
     return None
-
-
-def _kind(is_stem: bool, entry: Entry) -> str:
-    out, channels = entry.shape[:2]
-    return "stem" if is_stem else "depthwise" if channels == 1 < out else "dense"
 
 
 def _why_no_layer(name: str, entry: Entry) -> str:
@@ -162,7 +166,3 @@ def _why_unusable(weight: Tensor) -> str:
 
 def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor_bytes(tensor)).hexdigest()
-
-
-def _shown(entry: Entry) -> str:
-    return f"{entry.dtype} {entry.shape}"

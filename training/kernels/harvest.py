@@ -188,7 +188,7 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
 def _split(group: Group, rank: dict[str, int], settings: Settings) -> tuple[list[Tensor], str]:
     """Returns the positions of the kernels of each part, and how they were split."""
     names = group.checkpoints
-    order = sorted(names, key=rank.__getitem__)
+    order = sorted(range(len(names)), key=lambda place: rank[names[place]])
     if len(order) < 3:
         why = f"{len(order)} checkpoint{'s' * (len(order) > 1)} cannot be split in three"
     else:
@@ -196,10 +196,7 @@ def _split(group: Group, rank: dict[str, int], settings: Settings) -> tuple[list
         first = len(order) - 2 * held_out
         by_part = (order[:first], order[first : first + held_out], order[first + held_out :])
         checkpoint = _labels(group)["checkpoint"]
-        picked = [
-            torch.isin(checkpoint, torch.tensor([names.index(name) for name in part])).nonzero()[:, 0]
-            for part in by_part
-        ]
+        picked = [torch.isin(checkpoint, torch.tensor(part)).nonzero()[:, 0] for part in by_part]
         if min(map(len, picked)) >= 2:
             return picked, BY_CHECKPOINT
         why = "split by checkpoint, a part would have fewer than 2"
@@ -224,17 +221,12 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, A
     """Returns the contents of the files of a folder, by name."""
     picked, split = _split(group, rank, settings)
     labels, kernels = _labels(group), torch.cat(group.kernels)
+    parts = {
+        part: {name: values[rows] for name, values in labels.items()} for part, rows in zip(PARTS, picked, strict=True)
+    }
+    held_out = {part: [group.checkpoints[i] for i in parts[part]["checkpoint"].unique().tolist()] for part in PARTS[1:]}
     train, validation, test = (kernels[rows] for rows in picked)
-    kernel_set = KernelSet(train, validation, test, labels["checkpoint"][picked[2]].long())
-    by_part = {
-        f"{part}.{name}": values[rows]
-        for part, rows in zip(PARTS, picked, strict=True)
-        for name, values in labels.items()
-    }
-    held_out = {
-        part: [group.checkpoints[i] for i in torch.unique(labels["checkpoint"][rows]).tolist()]
-        for part, rows in zip(PARTS[1:], picked[1:], strict=True)
-    }
+    kernel_set = KernelSet(train, validation, test, parts["test"]["checkpoint"].long())
     kept, of = (sum(tensor[key] for tensor in group.tensors) for key in ("kept", "of"))
     source = {
         "checkpoints": group.checkpoints,
@@ -248,7 +240,9 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, A
     }
     return {
         KERNELS: kernel_set.packed(),
-        f"{_LABELS}.safetensors": save(by_part),
+        f"{_LABELS}.safetensors": save(
+            {f"{part}.{name}": values for part in PARTS for name, values in parts[part].items()}
+        ),
         f"{_LABELS}.json": {"checkpoints": group.checkpoints, "tensors": group.tensors},
         DONE: {
             "kernels": kernel_set.counts(),

@@ -174,7 +174,6 @@ class _Job:
 
 @torch.no_grad()
 def _rescale_(network: nn.Module, factor: float) -> None:
-    """Multiplies the weights of convolutions with kernels larger than 1×1."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and math.prod(module.kernel_size) > 1:
             module.weight.mul_(factor)

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from dwp_init import Prior
 from training.publish.details import Details, single_line
-
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult, ModelCardData
 
 ON_THE_HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 # The SPDX ids of https://huggingface.co/docs/hub/repositories-licenses
@@ -30,7 +31,7 @@ _LINKS = (
 )
 
 
-def card_metadata(prior: Prior) -> "ModelCardData":
+def card_metadata(prior: Prior) -> ModelCardData:
     """Returns what the Hub reads of a card: licence, tags, data sets and the held-out log p in nats per kernel.
 
     A licence that the Hub does not list becomes ``license: other`` with its name in ``license_name``; a data set that
@@ -42,8 +43,6 @@ def card_metadata(prior: Prior) -> "ModelCardData":
     Raises:
         ValueError: They name none.
     """
-    from huggingface_hub import ModelCardData
-
     details = Details.of(prior)
     data = None if details.synthetic else ON_THE_HUB.get(details.data)
     results = _eval_results(prior, details)
@@ -109,9 +108,7 @@ def _license(prior: Prior, details: Details) -> dict[str, Any]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.+]+", "-", known).strip("-") or "custom"}
 
 
-def _eval_results(prior: Prior, details: Details) -> "list[EvalResult]":
-    from huggingface_hub import EvalResult
-
+def _eval_results(prior: Prior, details: Details) -> list[EvalResult]:
     if details.metrics.log_prob is None:
         return []
     bound = " (lower bound)" if details.bound else ""
@@ -130,11 +127,6 @@ def _eval_results(prior: Prior, details: Details) -> "list[EvalResult]":
 
 
 def _metadata_faults(text: str, prior: Prior) -> list[str]:
-    """Says what is wrong with a card's front matter."""
-    import yaml
-    from huggingface_hub import ModelCard
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
     wanted = card_metadata(prior)
     block = REGEX_YAML_BLOCK.search(text)
     if not block:
@@ -169,8 +161,6 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
 
 def _link_faults(text: str, files: Collection[str]) -> list[str]:
     """Names the relative links of a card that lead to none of the files."""
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
     prose = _CODE.sub("", REGEX_YAML_BLOCK.sub("", text, count=1))
     targets = dict.fromkeys(first or second for link in _LINKS for first, second in link.findall(prose))
     return [f"it links to {target!r}, which is not published with it" for target in targets if _is_lost(target, files)]

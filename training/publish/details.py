@@ -244,4 +244,6 @@ def _as(kind: Any, value: object) -> Any:
         return plain(value) if isinstance(value, str) else None
     if kind in (int, float):
         return number(value, (int,) if kind is int else (int, float))
-    return read_form(kind, value) if dataclasses.is_dataclass(kind) and isinstance(value, dict) else None
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return read_form(kind, value)
+    return None

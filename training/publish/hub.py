@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi, errors
 
 from dwp_init import PriorError
 from dwp_init.access import Access, Address
@@ -54,12 +55,10 @@ def look_up(release: Release, private: bool = False) -> State:
             and ``private`` was asked for.
         OSError: The Hub cannot be asked, or rejects the token.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     api, repo, tag = _api(), release.repo, release.tag
     try:
         refs = _asked(lambda: api.list_repo_refs(repo))
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         return State()
     if private and not _asked(lambda: api.model_info(repo)).private:
         raise ValueError(f"{repo} is public already, so --private has no effect; nothing was sent")
@@ -159,8 +158,6 @@ def _check_is_a_prior(api: Any, repo: str, commit: str) -> None:
 
 
 def _api() -> Any:
-    from huggingface_hub import HfApi
-
     return HfApi(**CLIENT)
 
 
@@ -179,8 +176,6 @@ def _digest_as(theirs: str, content: bytes) -> str:
 
 def _commit(release: Release, state: State, private: bool) -> str:
     """Sends all files in one commit on the head that was seen, and returns the commit."""
-    from huggingface_hub import CommitOperationAdd
-
     api, repo, head = _api(), release.repo, state.head
     if not state.exists:
         _asked(lambda: api.create_repo(repo, private=private, exist_ok=not private))
@@ -198,8 +193,6 @@ def _commit(release: Release, state: State, private: bool) -> str:
 
 def _asked(call: Callable[[], Result], refused: dict[int | None, str] | None = None) -> Result:
     """Calls the Hub; raises OSError with a way out if it refuses, but passes on the error for a missing repository."""
-    from huggingface_hub import errors
-
     try:
         return call()
     except (errors.RepositoryNotFoundError, errors.HFValidationError):

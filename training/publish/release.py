@@ -14,7 +14,7 @@ import torch
 from dwp_init import Prior
 from dwp_init.files import CONFIG, MODEL, parse_prior, read_files
 from dwp_init.registry import BUNDLED, REGISTRY, registry
-from dwp_init.storage import write_json
+from dwp_init.storage import write_files, write_json
 from training.fits.statistics import describe
 from training.publish.cards import CARD, write_card
 from training.publish.check import check_card
@@ -95,7 +95,7 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
         )
     checks = [f"the folder loads: {prior.family}, kernels {'×'.join(map(str, prior.kernel_shape))}"]
     checks.append(_compare_statistics(prior))
-    card, origin = _card(folder, prior, repo)
+    card, origin = _card(folder, files, prior, repo)
     files |= card
     check_card(files[CARD].decode(), prior, sorted(files))
     checks.append(f"the card ({origin}) has the metadata that the Hub and this prior need")
@@ -174,16 +174,15 @@ def _compare_statistics(prior: Prior) -> str:
     return f"draws have the statistics recorded: {', '.join(shown)}"
 
 
-def _card(folder: Path, prior: Prior, repo: str) -> tuple[dict[str, bytes], str]:
+def _card(folder: Path, files: Mapping[str, bytes], prior: Prior, repo: str) -> tuple[dict[str, bytes], str]:
     """Returns the card with its pictures, and where it comes from."""
     name = prior.details.get("name")
     if (folder / CARD).exists():
         return _read_card(folder), f"{folder / CARD}"
-    if name in registry() and (BUNDLED / name).exists() and read_files(BUNDLED / name) == read_files(folder):
+    if name in registry() and (BUNDLED / name).exists() and read_files(BUNDLED / name) == files:
         return _read_card(CARDS / name), "that of the bundled prior"
     with tempfile.TemporaryDirectory() as scratch:
-        for file, content in read_files(folder).items():
-            (Path(scratch) / file).write_bytes(content)
+        write_files({Path(scratch) / file: content for file, content in files.items()})
         write_card(Path(scratch), repo)
         return _read_card(Path(scratch)), "written from its configuration"
 

@@ -1,6 +1,7 @@
 """The templates under ``model_cards/``: all prose and tables of the cards and pages, and filters for their numbers."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,27 @@ from training.engine.records import ROOT
 from training.publish.details import inert, plain
 
 CARDS = ROOT / "model_cards"
-Number = float | str  # a cell of a CSV file is a string
+
+
+def _fixed(value: Any, digits: int) -> str:
+    return f"{float(value):.{digits}f}"
+
+
+def _signed(value: Any, digits: int | None = None) -> str:
+    return f"{float(value):+}" if digits is None else f"{float(value):+.{digits}f}"
+
+
+FILTERS: dict[str, Callable[..., str]] = {  # numbers may be strings, as the cells of a CSV file are
+    "fixed": _fixed,  # with so many decimals: 1.5 → 1.50
+    "short": lambda value, digits=6: f"{float(value):.{digits}g}",  # 0.0010 → 0.001
+    "signed": _signed,  # 1.5 → +1.5
+    "thousands": lambda value: f"{int(value):,}",  # 1234 → 1,234
+    "about": lambda value: f"{float(f'{value:.3g}'):,.0f}",  # to three significant digits: 4096 → 4,100
+    "mean": lambda value, error, digits: f"{_fixed(value, digits)} ± {_fixed(error, digits)}",
+    "lead": lambda value, error, digits: f"{_signed(value, digits)} ± {_fixed(error, digits)}",  # a difference
+    "plain": plain,
+    "inert": inert,
+}
 
 
 def render(template: str, **values: Any) -> str:
@@ -24,41 +45,6 @@ def render_macro(template: str, macro: str, **values: Any) -> str:
     return text
 
 
-def fixed(value: Number, digits: int) -> str:
-    """Renders a number with ``digits`` decimals: 1.5 → ``1.50``."""
-    return f"{float(value):.{digits}f}"
-
-
-def short(value: Number, digits: int = 6) -> str:
-    """Renders a number with at most ``digits`` significant digits: 0.0010 → ``0.001``."""
-    return f"{float(value):.{digits}g}"
-
-
-def signed(value: Number, digits: int | None = None) -> str:
-    """Renders a number with its sign, and with ``digits`` decimals if they are given: 1.5 → ``+1.5``."""
-    return f"{float(value):+}" if digits is None else f"{float(value):+.{digits}f}"
-
-
-def thousands(value: Number) -> str:
-    """Renders a whole number: 1234 → ``1,234``."""
-    return f"{int(value):,}"
-
-
-def about(value: float) -> str:
-    """Renders a number to three significant digits: 4096 → ``4,100``."""
-    return f"{float(f'{value:.3g}'):,.0f}"
-
-
-def mean(value: Number, error: Number, digits: int) -> str:
-    """Renders a mean and its error: ``1.5 ± 0.2``."""
-    return f"{fixed(value, digits)} ± {fixed(error, digits)}"
-
-
-def lead(value: Number, error: Number, digits: int) -> str:
-    """Renders a difference and its error: ``+1.5 ± 0.2``."""
-    return f"{signed(value, digits)} ± {fixed(error, digits)}"
-
-
 @functools.cache
 def _environment(folder: Path) -> Environment:
     environment = Environment(
@@ -68,6 +54,5 @@ def _environment(folder: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (fixed, short, signed, thousands, about, mean, lead, plain, inert)
-    environment.filters |= {each.__name__: each for each in filters}
+    environment.filters |= FILTERS
     return environment
