@@ -35,6 +35,12 @@ QUICKS = {
 SCALE = 0.1
 
 
+def noise(n: int, size: int = 3, seed: int = 0, channels: int = 1) -> Tensor:
+    """White kernels in double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, channels, size, size, generator=generator, dtype=torch.float64)
+
+
 def direction(size: int) -> Tensor:
     return torch.full((size**2,), 1 / size)
 

@@ -1,17 +1,11 @@
 from collections.abc import Callable
 
 import pytest
-import torch
-from torch import Tensor
 
 from dwp_init import Gaussian, KernelDensity
+from tests.training.fits.common import noise as kernels
 from training.fits.evaluate import evaluate_priors, transposed
 from training.fits.statistics import sample_statistics
-
-
-def kernels(n: int, size: int = 3, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 1, size, size, generator=generator, dtype=torch.float64)
 
 
 def test_priors_are_rows_of_what_they_are_like(

@@ -5,11 +5,7 @@ import pytest
 import torch
 
 from dwp_init import Gaussian, GaussianMixture
-from tests.training.fits.common import (
-    mixture,
-    run,
-    write_kernels,
-)
+from tests.training.fits.common import mixture, run, write_kernels
 from training.engine.records import read_metrics
 from training.fits.base import FITS, fitted_prior
 from training.fits.mixture import FitMixture

@@ -2,16 +2,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from dwp_init import Gaussian, KernelVAE
+from tests.training.fits.common import noise as kernels
 from training.fits.score import clustered_error, score
-
-
-def kernels(n: int, size: int = 3, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 1, size, size, generator=generator, dtype=torch.float64)
 
 
 def test_log_prob_of_a_gaussian_is_exact(gaussian: Callable[..., Gaussian]) -> None:

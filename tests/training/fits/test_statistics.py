@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE
+from tests.training.fits.common import noise as kernels
 from training.fits.statistics import compare, describe, sample_statistics
 
 DESCRIPTION = [
@@ -18,11 +19,6 @@ COMPARISON = [
     *("frechet", "fidelity", "coverage", "diversity", "fidelity_real", "diversity_real"),
     *("recall_real", "recall_samples", "accuracy", "accuracy_deviation", "asymmetry", "mmd2", "compared", "tested"),
 ]
-
-
-def kernels(n: int, size: int = 3, seed: int = 0, channels: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, channels, size, size, generator=generator, dtype=torch.float64)
 
 
 def exactly(n: int, loc: Tensor, scale: Tensor, seed: int, channels: int = 1) -> Tensor:

@@ -61,10 +61,6 @@ def test_kind_and_depth(tmp_path: Path) -> None:
     assert left_out == {"block.2.pointwise.weight": "1×1: F32 (4, 4, 1, 1)"}
 
 
-def test_the_only_layer_has_depth_0(tmp_path: Path) -> None:
-    assert layers(tmp_path, {"a": normal(2, 8, 3, 3)})[0] == {"a": ("dense", 0)}
-
-
 @pytest.mark.parametrize(
     ("shapes", "stem"),
     [
@@ -109,7 +105,8 @@ def test_a_second_harvest_keeps_what_the_first_reported(zoo: Path, tmp_path: Pat
     assert both["left_out"][: len(first["left_out"])] == first["left_out"] != both["left_out"]
 
 
-def test_one_to_one_channel_is_dense(tmp_path: Path) -> None:
+def test_one_to_one_channel_is_dense_and_the_only_layer_has_depth_0(tmp_path: Path) -> None:
+    assert layers(tmp_path, {"a": normal(2, 8, 3, 3)})[0] == {"a": ("dense", 0)}
     found, _ = layers(tmp_path, {"a": normal(8, 16, 3, 3), "gate": normal(1, 1, 7, 7), "mixer": normal(2, 1, 7, 7)})
     assert [kind for kind, _ in found.values()] == ["dense", "dense", "depthwise"]
 
@@ -301,9 +298,8 @@ def test_zero_kernels_are_dropped_however_many(tmp_path: Path) -> None:
     weight[0, :3] = 1
     for i in range(4):
         save_file({"a": weight * (i + 1)}, tmp_path / f"{i}.safetensors")
-    kernels, *_ = (harvest([str(tmp_path)], tmp_path / "out", Settings()), KernelSet.load(tmp_path / "out/dense-3x3"))[
-        1:
-    ]
+    harvest([str(tmp_path)], tmp_path / "out", Settings())
+    kernels = KernelSet.load(tmp_path / "out/dense-3x3")
     assert kernels.counts() == {"train": 6, "validation": 3, "test": 3} and (kernels.train == 1).all()
 
 
@@ -379,26 +375,17 @@ def test_command_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["--size", "9"],
-            "no 10 9×9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); what",
-        ),
+        (["--size", "9"], "no 10 9×9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); "),
         (["--size", "3", "--kind", "stem"], "no 10 3×3 stem kernels to take; there are dense-3x3"),
         (["--per-layer", "0"], "per_layer must be 1 or more; got 0"),
         (["--per-layer", "1", "--size", "5"], "no 10 5×5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
         (["--min-norm", "1"], "min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got 1.0"),
-        (["--from", "{tmp}/none"], "/none'; a repository on the Hub is user/name"),
         (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is not a complete safetensors file"),
-        (["--from", "{tmp}/only"], "but 1 pickle file, such as model.pt"),
-        (["--from", "{tmp}/empty"], "no .safetensors file under"),
     ],
 )
 def test_errors_can_be_mended(
     words: list[str], message: str, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for name in ("only", "empty"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "only" / "model.pt").write_bytes(b"")
     (tmp_path / "cut.safetensors").write_bytes(b"12")
     words = [word.format(tmp=tmp_path) for word in words]
     more = [] if "--min-norm" in words else ["--min-norm", "0"]
@@ -420,9 +407,7 @@ def test_another_harvest_is_not_overwritten(zoo: Path, tmp_path: Path) -> None:
         harvest([str(zoo)], tmp_path / "out", Settings(kind="dense"))
     harvest([str(zoo)], tmp_path / "out", Settings(kind="stem"))
     before = (tmp_path / "out" / "stem-7x7" / "done.json").read_text()
-    with pytest.raises(
-        ValueError, match=r"stem-7x7/kernels\.safetensors holds other kernels; choose another --out, or"
-    ):
+    with pytest.raises(ValueError, match=r"stem-7x7/kernels\.safetensors holds other kernels; choose another --out"):
         harvest([str(zoo)], tmp_path / "out", Settings(kind="stem", raw_scale=True))
     assert (tmp_path / "out" / "stem-7x7" / "done.json").read_text() == before
 

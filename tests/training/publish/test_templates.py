@@ -27,5 +27,5 @@ def test_numbers_are_rendered(rendered: str, expected: str) -> None:
 def test_a_template_and_its_macros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "CARDS", tmp_path)
     (tmp_path / "page.md").write_text("{% macro block() %}<{{ x | plain }}>{% endmacro %}\n{{ block() }}\n")
-    assert templates.FILTERS["render"]("page.md", x="*") == "<\\*>\n"
-    assert templates.FILTERS["render_macro"]("page.md", "block", x="y") == "<y>"
+    assert templates.render("page.md", x="*") == "<\\*>\n"
+    assert templates.render_macro("page.md", "block", x="y") == "<y>"
