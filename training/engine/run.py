@@ -37,14 +37,15 @@ def publish_records(folder: Path, results: Path) -> list[Path]:
     """Copies the files that a stage left under ``record/`` to the results of record, replacing each in full."""
     results.mkdir(parents=True, exist_ok=True)
     copied = []
-    for source in sorted((folder / "record").glob("*")):
+    for source in sorted((folder / "record").glob("[!.]*")):  # a kill may have left hidden temporary files
         write_bytes(results / source.name, source.read_bytes())
         copied.append(results / source.name)
     return copied
 
 
 def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
-    there = {file.name for file in folder.iterdir()} - {LOCK} if folder.exists() else set()
+    files = folder.iterdir() if folder.exists() else ()
+    there = {file.name for file in files if not file.name.startswith(".")}  # the lock and temporary files are hidden
     if there <= {STAGE_CONFIG}:
         return  # nothing was made yet, for instance because a setting was refused
     if STAGE_CONFIG not in there:
@@ -67,15 +68,16 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context) -> None:
-    if (folder / DONE).exists():
-        print(f"{name}: finished earlier, reused ({folder})", flush=True)
-        return
-    print(f"{name}: running ({folder})", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        _check_unchanged(folder, config)  # another process may have changed it since the first check
-        write_json(folder / STAGE_CONFIG, config)
-        _fill(stage, folder, context)
+    if not (folder / DONE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            _check_unchanged(folder, config)  # another process may have changed or finished it since the first check
+            if not (folder / DONE).exists():
+                print(f"{name}: running ({folder})", flush=True)
+                write_json(folder / STAGE_CONFIG, config)
+                _fill(stage, folder, context)
+                return
+    print(f"{name}: finished earlier, reused ({folder})", flush=True)
 
 
 def _fill(stage: Stage, folder: Path, context: Context) -> None:

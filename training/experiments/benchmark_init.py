@@ -30,9 +30,11 @@ from training.starts.base import (
     needing,
     spatial_convolutions,
 )
-from training.starts.learned import learned_kernels
+from training.starts.learned import LEARNED_OWN, learned_kernels
+from training.starts.priors import DWP_OWN, NOISE_OWN
 from training.starts.probes import activation_scale, channel_rank
 
+OWN_SCALE = (LEARNED_OWN, DWP_OWN, NOISE_OWN)  # starts that keep the scale of their source instead of He's
 PROBE = 128  # images on which channel ranks and scales are measured, and for LSUV
 SUMMARY_COLUMNS = ("init", "rate", "accuracy", "over_kaiming", "over_kaiming_95", "steps_to_kaiming", "channel_rank")
 
@@ -62,7 +64,8 @@ class BenchmarkInit(PairedRuns):
         network: A network of :data:`training.networks.registry.NETWORKS`.
         filters: Its channels.
         priors: Bundled priors, for dwp; a layer that none fits has Kaiming's draw.
-        inits: Names of starts; by default all, those that need ``priors`` or ``needs`` only where there are any.
+        inits: Names of starts; by default all except ``OWN_SCALE``, those that need ``priors`` or ``needs`` only where
+            there are any.
         rates: Learning rates to choose from.
         rate_seeds: Runs of each to choose by.
         first_rate_seed: Seed of the first of these.
@@ -99,7 +102,7 @@ class BenchmarkInit(PairedRuns):
     def arms(self) -> tuple[str, ...]:
         """Every start that is compared."""
         lacking = (() if self.priors else needing("priors")) + (() if self.needs else needing("learned"))
-        return self.inits or tuple(name for name in STARTS if name not in lacking)
+        return self.inits or tuple(name for name in STARTS if name not in (*OWN_SCALE, *lacking))
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes: first to choose the rates, then at these."""
@@ -140,7 +143,7 @@ class BenchmarkInit(PairedRuns):
                 f"each kernels stage needs its kind, {' or '.join(LEARNED_KINDS)}, and its depth from 0 to 1; got "
                 f"needs={self.needs}, kinds={self.kinds}, depths={self.depths}"
             )
-        check_starts(self.arms, priors=bool(self.priors), learned=bool(self.needs))
+        check_starts(self.arms, priors=bool(self.priors), learned=bool(self.needs), batch=True)
         if KAIMING not in self.arms:
             raise ValueError(f"inits must contain {KAIMING}, which the others are compared with; got {self.arms}")
 

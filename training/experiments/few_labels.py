@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 import dwp_init
-from dwp_init import Gaussian, GaussianMixture, KernelVAE
+from dwp_init import Gaussian, GaussianMixture, Prior
 from training import bayes
 from training.engine.options import check_counts
 from training.engine.stage import Context
@@ -32,17 +32,17 @@ CLASSES = 10
 class LearnedPriors:
     """The bundled priors of an experiment, one for each kernel size, and what follows from them."""
 
-    vaes: list[KernelVAE]
+    vaes: list[Prior]
     mixtures: list[GaussianMixture]
 
     @classmethod
     def load(cls, vaes: tuple[str, ...], mixtures: tuple[str, ...]) -> "LearnedPriors":
-        """Loads them by name."""
-        loaded = [[dwp_init.load_prior(name) for name in names] for names in (vaes, mixtures)]
-        return cls(
-            [prior for prior in loaded[0] if isinstance(prior, KernelVAE)],
-            [prior for prior in loaded[1] if isinstance(prior, GaussianMixture)],
-        )
+        """Loads them by name; raises ``ValueError`` if one of the mixtures is of another family."""
+        loaded = {name: dwp_init.load_prior(name) for name in mixtures}
+        for name, prior in loaded.items():
+            if not isinstance(prior, GaussianMixture):
+                raise ValueError(f"mixtures must be priors of the family mixture; {name} is a {prior.family}")
+        return cls([dwp_init.load_prior(name) for name in vaes], cast(list[GaussianMixture], list(loaded.values())))
 
     def gaussians(self) -> list[Gaussian]:
         """The Gaussian of maximum likelihood of the kernels that each mixture was fitted to: its whitening."""

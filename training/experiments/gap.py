@@ -65,8 +65,8 @@ class Gap(Stage):
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Measures what is missing, on ``context.workers`` processes."""
         check_counts(splits=self.splits, samples=self.samples, kernels=self.kernels)
-        if not self.priors or set(self.priors) - {DWP_PRIOR, DWP_FIXED}:
-            raise ValueError(f"priors must be some of {DWP_PRIOR!r}, {DWP_FIXED!r}; got {self.priors}")
+        if sorted(self.priors) not in ([DWP_PRIOR], [DWP_FIXED], [DWP_PRIOR, DWP_FIXED]):
+            raise ValueError(f"priors must be some of {DWP_PRIOR!r}, {DWP_FIXED!r}, each once; got {self.priors}")
         keys = [(prior, split) for prior in self.priors for split in range(self.splits)]
         job = partial(self.measure, self.experiment(context))
         settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "workers": context.workers}

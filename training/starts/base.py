@@ -126,7 +126,7 @@ def needing(*needs: Need) -> tuple[str, ...]:
     return tuple(name for name, start in STARTS.items() if set(needs) & set(start.needs))
 
 
-def check_starts(chosen: Sequence[str], *, priors: bool, learned: bool, batch: bool = True) -> list[Start]:
+def check_starts(chosen: Sequence[str], *, priors: bool, learned: bool, batch: bool = False) -> list[Start]:
     """Returns the starts of these names, after checking the choice.
 
     Args:

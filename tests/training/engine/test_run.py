@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from training.engine.records import ROOT, read_done, read_metrics, record_metrics
 from training.engine.run import publish_records, run_stages
@@ -54,6 +55,29 @@ def test_interrupted_stage_runs_again(tmp_path: Path) -> None:
     assert len(read_metrics(tmp_path / "count")) == 2
 
 
+def test_what_a_kill_left_of_a_first_config_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "count").mkdir()
+    (tmp_path / "count" / ".config.json.0a1b.tmp").write_text("{")
+    run_stages({"count": Count()}, Context(out=tmp_path))
+    assert read_done(tmp_path / "count")["total"] == 3
+
+
+def test_a_stage_that_another_process_finishes_meanwhile_is_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, once = FileLock.acquire, []
+
+    def late(lock: FileLock) -> object:
+        if not once:
+            once.append(True)
+            run_stages({"count": Count()}, Context(out=tmp_path))  # between the check and the lock
+        return acquire(lock)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    run_stages({"count": Count()}, Context(out=tmp_path))
+    assert len(read_metrics(tmp_path / "count")) == 1
+
+
 def test_missing_need_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stage 'b' needs a, which no earlier stage"):
         run_stages({"b": Count(needs=("a",))}, Context(out=tmp_path))
@@ -62,6 +86,7 @@ def test_missing_need_is_named(tmp_path: Path) -> None:
 def test_publish_records_copies_the_record_only(tmp_path: Path) -> None:
     (tmp_path / "stage" / "record").mkdir(parents=True)
     (tmp_path / "stage" / "record" / "table.csv").write_text("a\n1\n")
+    (tmp_path / "stage" / "record" / ".table.csv.0a1b.tmp").write_text("cut sho")
     (tmp_path / "stage" / "done.json").write_text(json.dumps({}))
     copied = publish_records(tmp_path / "stage", tmp_path / "results")
     assert copied == [tmp_path / "results" / "table.csv"]

@@ -16,8 +16,7 @@ from training.experiments.paired import best_rates
 from training.images.augment import moved
 from training.images.sets import Images
 from training.networks.loop import Step
-from training.starts.base import STARTS, needing, spatial_convolutions
-from training.starts.controls import LSUV
+from training.starts.base import spatial_convolutions
 
 ARMS = ("Kaiming", "white noise", "dwp")
 SMALL = BenchmarkInit(
@@ -148,17 +147,6 @@ def test_few_labels_are_as_many_of_every_class(tmp_path: Path) -> None:
     assert stage.batches(parts, 0).shape == (3, 6, 4)  # a batch is no larger than the set
 
 
-def test_images_are_shifted_and_flipped() -> None:
-    images = torch.arange(2.0 * 3 * 6 * 5).view(2, 3, 6, 5) + 1
-    still = torch.full((2, 2), 4)
-    assert torch.equal(moved(images, still, torch.tensor([0, 0])), images)
-    flipped = moved(images, still, torch.tensor([0, 1]))
-    assert torch.equal(flipped[0], images[0]) and torch.equal(flipped[1], images[1].flip(-1))
-    found = moved(images, torch.tensor([[5, 4], [4, 2]]), torch.tensor([0, 0]))
-    assert torch.equal(found[0, :, :-1], images[0, :, 1:]) and not found[0, :, -1].any()
-    assert torch.equal(found[1, :, :, 2:], images[1, :, :, :-2]) and not found[1, :, :, :2].any()
-
-
 def test_augmentation_is_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(
@@ -226,11 +214,15 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 
 
 def test_every_initialisation_that_can_be_made_is_compared_by_default() -> None:
-    stage = BenchmarkInit()
-    assert stage.arms == tuple(init for init in STARTS if init not in needing("priors", "learned"))
-    assert LSUV in stage.arms
-    assert set(replace(stage, priors=("notmnist-7x7",)).arms) - set(stage.arms) == set(needing("priors"))
-    assert set(replace(stage, needs=("kernels",)).arms) - set(stage.arms) == set(needing("learned"))
+    """Starts that keep the scale of their source are compared only where they are named."""
+    controls = ("PyTorch default", "Kaiming", "Xavier", "orthogonal", "delta-orthogonal", "white noise", "LSUV")
+    learned = ("empirical Gaussian", "learned kernels")
+    priors = ("dwp", "dwp, orthogonal", "dwp, centred", "dwp, LSUV")
+    assert BenchmarkInit().arms == controls
+    assert BenchmarkInit(priors=("notmnist-7x7",)).arms == controls + priors
+    assert BenchmarkInit(needs=("kernels",)).arms == controls + learned
+    assert BenchmarkInit(needs=("kernels",), priors=("notmnist-7x7",)).arms == controls + learned + priors
+    assert BenchmarkInit(inits=("Kaiming", "dwp, prior's scale")).arms == ("Kaiming", "dwp, prior's scale")
 
 
 def test_learned_kernels_come_from_stages_by_kind_size_and_depth(tmp_path: Path, save_kernels: Any) -> None:

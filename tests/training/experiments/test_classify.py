@@ -321,6 +321,10 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
         ({"sizes": (20, 20)}, r"sizes must be different; got \(20, 20\)"),
         ({"sizes": (25,)}, r"sizes must be multiples of the 10 classes, for stratified splits; got \(25,\)"),
         ({"sizes": ()}, "sizes must be multiples"),
+        (
+            {"mixtures": ("notmnist-7x7-vae",)},
+            "mixtures must be .* of the family mixture; notmnist-7x7-vae is a vae",
+        ),
         ({"splits": 0}, "splits must be 1 or more; got 0"),
         ({"together": 0}, "together must be 1 or more; got 0"),
         ({"test_images": 0}, "test_images must be 1 or more; got 0"),
@@ -358,3 +362,9 @@ def test_unknown_images_of_another_shape(data: Any, tmp_path: Path) -> None:
     message = r"images of others='notmnist' are \(3, 32, 32\), not \(1, 28, 28\) as those of 'mnist'; choose another"
     with pytest.raises(ValueError, match=message):
         run(SMALL, tmp_path)
+
+
+def test_priors_of_other_families_can_take_the_place_of_vaes() -> None:
+    learned = few_labels.LearnedPriors.load(("notmnist-7x7", "notmnist-5x5"), ())
+    assert [prior.family for prior in learned.vaes] == ["mixture", "mixture"]
+    assert len(few_labels.PRIORS[DWP_PRIOR].divergences(learned)) == 2
