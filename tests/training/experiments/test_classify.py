@@ -365,6 +365,6 @@ def test_unknown_images_of_another_shape(data: Any, tmp_path: Path) -> None:
 
 
 def test_priors_of_other_families_can_take_the_place_of_vaes() -> None:
-    learned = few_labels.LearnedPriors.load(("notmnist-7x7", "notmnist-5x5"), ())
+    learned = LearnedPriors.load(("notmnist-7x7", "notmnist-5x5"), ())
     assert [prior.family for prior in learned.vaes] == ["mixture", "mixture"]
-    assert len(few_labels.PRIORS[DWP_PRIOR].divergences(learned)) == 2
+    assert len(PRIORS[DWP_PRIOR].divergences(learned)) == 2
