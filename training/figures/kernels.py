@@ -31,15 +31,7 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
     picked = real[torch.randperm(len(real), generator=generator)[:count]]
     panels = {REAL: picked}
     panels |= {title: prior.sample(count, generator) for title, prior in priors.items()}
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.5 * columns, 4.8 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, (title, kernels) in zip(axes, panels.items(), strict=False):
-        axis.imshow(kernel_sheet(kernels).numpy(), interpolation="nearest")
-        axis.set_title(title)
-    save_figure(figure, path)
+    _plot_panels({title: kernel_sheet(kernels) for title, kernels in panels.items()}, columns, 4.5, 4.8, path)
 
 
 def plot_depths(real: Sequence[Tensor], prior: Prior, path: Path, count: int = 12) -> None:
@@ -77,15 +69,28 @@ def plot_colour_kernels(draws: Mapping[str, Tensor], path: Path, count: int = 64
         path: Path of the PNG file.
         count: Kernels in each panel.
     """
-    figure = Figure(figsize=(4.2 * len(draws), 4.6))
-    axes = figure.subplots(1, len(draws), squeeze=False).flatten()
-    for axis, (title, kernels) in zip(axes, draws.items(), strict=True):
-        shown = kernels[:: max(len(kernels) // count, 1)][:count]
-        colours = 0.5 + 0.5 * shown / shown.flatten(1).abs().amax(1).clamp_min(1e-12)[:, None, None, None]
-        grid = make_grid(colours, nrow=8, padding=1, pad_value=1.0).permute(1, 2, 0)
-        axis.imshow(grid.numpy(), interpolation="nearest")
-        axis.set_title(title)
+    picked = {title: kernels[:: max(len(kernels) // count, 1)][:count] for title, kernels in draws.items()}
+    panels = {title: colour_sheet(kernels) for title, kernels in picked.items()}
+    _plot_panels(panels, len(draws), 4.2, 4.6, path)
+
+
+def colour_sheet(kernels: Tensor, columns: int = 8, zoom: int = 1) -> Tensor:
+    """Returns the pixels of kernels ``(n, 3, k, k)`` side by side, each scaled by its own largest weight."""
+    colours = 0.5 + 0.5 * kernels / kernels.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    tiles = colours.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    sheet: Tensor = make_grid(tiles, columns, padding=1, pad_value=1.0)
+    return sheet.permute(1, 2, 0)
+
+
+def _plot_panels(pictures: Mapping[str, Tensor], columns: int, width: float, height: float, path: Path) -> None:
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(width * columns, height * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
         axis.set_axis_off()
+    for axis, (title, pixels) in zip(axes, pictures.items(), strict=False):
+        axis.imshow(pixels.numpy(), interpolation="nearest")
+        axis.set_title(title)
     save_figure(figure, path)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 import dwp_init
 from dwp_init.picture import kernel_sheet
+from training.figures.kernels import colour_sheet
 from training.figures.style import save_figure
 
 COUNT, COLUMNS = 25, 5
@@ -58,10 +58,7 @@ def _sheet(weight: Tensor) -> Tensor:
     """Pixels of some kernels of a layer, in colour if they have three channels."""
     if weight.shape[1] != 3:
         return kernel_sheet(weight.flatten(0, 1)[:COUNT, None], COLUMNS, zoom=4)
-    colours = 0.5 + 0.5 * weight / weight.abs().amax((1, 2, 3), keepdim=True)
-    tiles = colours[:COUNT].repeat_interleave(4, 2).repeat_interleave(4, 3)
-    sheet: Tensor = make_grid(tiles, COLUMNS, padding=1, pad_value=1.0)
-    return sheet.permute(1, 2, 0)
+    return colour_sheet(weight[:COUNT], COLUMNS, zoom=4)
 
 
 if __name__ == "__main__":

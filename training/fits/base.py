@@ -91,7 +91,11 @@ class Fit(Stage):
 
         Returns the stage's summary. ``more`` are further metrics to record.
         """
-        metrics = self._measure(prior, kernels, folder, context.smoke) | dict(more or {})
+        effort = SMOKE if context.smoke else {}
+        values, metrics = score(prior, kernels.test, **effort)
+        write_bytes(folder / SCORES, save({"log_prob": values}))
+        control = Gaussian(prior.kernel_shape).fit_(kernels.train)
+        metrics |= {"gaussian_log_prob": score(control, kernels.test, **effort)[1]["log_prob"], **(more or {})}
         prior.cpu()
         metrics["samples"] = sample_statistics(prior, kernels.train, kernels.test, 1000 if context.smoke else 10_000)
         source = self._source(context)
@@ -106,13 +110,6 @@ class Fit(Stage):
         save_prior(prior, folder / FITTED)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         return {"family": self.family, "metrics": metrics}
-
-    def _measure(self, prior: Prior, kernels: KernelSet, folder: Path, smoke: bool) -> dict[str, Any]:
-        effort = SMOKE if smoke else {}
-        values, metrics = score(prior, kernels.test, **effort)
-        write_bytes(folder / SCORES, save({"log_prob": values}))
-        control = Gaussian(prior.kernel_shape).fit_(kernels.train)
-        return metrics | {"gaussian_log_prob": score(control, kernels.test, **effort)[1]["log_prob"]}
 
     def _source(self, context: Context) -> dict[str, Any]:
         made = read_done(context.out / self.needs[0])

@@ -4,27 +4,23 @@ One process per network is twice as fast on a CPU as one ``torch.func`` ensemble
 ``python -m training run source_throughput``.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from dwp_init.storage import safetensors_bytes, write_bytes
 from training.engine.options import check_counts
-from training.engine.records import Row, load_checkpoint, read_metrics, record_metrics, save_checkpoint
+from training.engine.records import Row, load_checkpoint, save_checkpoint
 from training.engine.stage import Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
 from training.kernels.checkpoints import network_file
 from training.networks.loop import Step, accuracy
 from training.networks.registry import build
-
-_COLUMNS = ("seed", "train_loss", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,6 @@ class Sources(Stage):
         test = context.images(self.data, "test").to(context.device)
         seeds = range(self.first_seed, self.first_seed + self.networks)
         job = _Job(self, folder, context.device, images, labels, test)
-        _restore_rows(folder, seeds)
         with Sweep(
             folder,
             ("seed",),
@@ -94,16 +89,6 @@ class Sources(Stage):
             "test_accuracy_mean": round(sum(found) / len(found), 4),
             "test_accuracy_min": round(min(found), 4),
         }
-
-
-def _restore_rows(folder: Path, seeds: range) -> None:
-    """Records the rows of networks whose file is there, but not their row because the process was killed."""
-    recorded = {row["seed"] for row in read_metrics(folder)}
-    for seed in seeds:
-        if seed not in recorded and network_file(folder, seed).exists():
-            with safe_open(network_file(folder, seed), "pt") as file:
-                metadata = file.metadata()
-            record_metrics(folder, **{key: json.loads(metadata[key]) for key in _COLUMNS})
 
 
 @dataclass(frozen=True)

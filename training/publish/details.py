@@ -13,27 +13,12 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dwp_init import Prior
+from training.kernels.kernelset import PARTS
 
 LONGEST = 300
 Form = TypeVar("Form")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
 _LINK = re.compile(r"([\w./:@+%=~?-]*(?:://|www\.|@)[\w./:@+%=~?-]*)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Numbers of kernels to fit, to choose and to judge."""
-
-    train: int | None = None
-    validation: int | None = None
-    test: int | None = None
-
-    @property
-    def total(self) -> int | None:
-        """Their sum; None unless all three are known."""
-        if self.train is None or self.validation is None or self.test is None:
-            return None
-        return self.train + self.validation + self.test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +30,7 @@ class KernelSource:
         checkpoints: Trained networks that existed already.
         file: A file of the prior's maker.
         kind: The kind of their layers, such as ``"depthwise"``.
-        kernels: How many they are.
+        kernels: Their numbers by part.
         kept: The share of its kernels that a layer kept, or that each of several layers kept.
         held_out_networks: Numbers of networks held out by part, such as ``test``, if they were held out whole.
     """
@@ -54,7 +39,7 @@ class KernelSource:
     checkpoints: tuple[Any, ...] = ()
     file: str = ""
     kind: str = ""
-    kernels: Counts = Counts()
+    kernels: Mapping[str, int] = field(default_factory=dict)
     kept: float | tuple[float, ...] = ()
     held_out_networks: Mapping[str, int] | None = None
 
@@ -62,6 +47,11 @@ class KernelSource:
     def form(self) -> str:
         """The first of ``checkpoint``, ``checkpoints`` and ``file`` that is recorded, or ``unknown``."""
         return next((name for name in ("checkpoint", "checkpoints", "file") if getattr(self, name)), "unknown")
+
+    @property
+    def total(self) -> int | None:
+        """Number of kernels; None unless those of all parts are known."""
+        return sum(self.kernels[part] for part in PARTS) if self.kernels.keys() >= set(PARTS) else None
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -171,7 +161,7 @@ class Details:
         name, license, data = prior.details.get("name"), prior.details.get("license"), source.get("dataset")
         found = read_form(TrainedNetworks, source) or read_form(KernelSource, source) or KernelSource()
         shown = source if not isinstance(found, TrainedNetworks) else {}
-        own_row = "kernels" if found.kernels.total is not None else None
+        own_row = "kernels" if found.total is not None else None
         metrics = read_form(Metrics, section(prior.details, "metrics")) or Metrics()
         return cls(
             name=single_line(name) if isinstance(name, str) else "",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dwp_init import Gaussian, load_prior
-from training.publish.details import Counts, Details, KernelSource, TrainedNetworks, plain
+from training.publish.details import Details, KernelSource, TrainedNetworks, plain
 
 
 def details(**values: Any) -> Details:
@@ -43,7 +43,7 @@ def test_the_details_of_a_bundled_prior_are_read() -> None:
     assert (found.name, found.license, found.data) == ("tinyimagenet-3x3", "MIT", "tinyimagenet32-a")
     assert not found.synthetic and not found.bound and found.recorded == {}
     assert isinstance(found.source, TrainedNetworks)
-    assert found.source.kernels == Counts(train=10027, validation=5104, test=5050)
+    assert found.source.kernels == {"train": 10027, "validation": 5104, "test": 5050}
     assert found.source.layers[0] == "body.0.conv1" and found.source.shares == tuple(prior.details["source"]["kept"])
     assert found.source.held_out_networks is not None and found.source.held_out_networks["test"] == 1
     assert found.metrics.log_prob_at_depth == prior.details["metrics"]["log_prob_at_depth"]
@@ -58,7 +58,7 @@ def test_what_has_another_form_keeps_its_default(value: object) -> None:
     found = details(**dict.fromkeys(keys, value))
     assert found.source == KernelSource() and found.metrics == details().metrics
     found = details(source={"kept": value, "kernels": value, "held_out_networks": value, "dataset": value})
-    assert found.source.kernels.total is None and found.source.shares == ()
+    assert found.source.total is None and found.source.shares == ()
     metrics = details(
         metrics={"log_prob": value, "log_prob_by_depth": value, "samples": value, "kernels": value}
     ).metrics
