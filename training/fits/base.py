@@ -80,12 +80,7 @@ class Fit(Stage):
         return self.keep(self.fit(kernels, folder, context.device).eval(), kernels, folder, context)
 
     def keep(
-        self,
-        prior: Prior,
-        kernels: KernelSet,
-        folder: Path,
-        context: Context,
-        more: Mapping[str, Any] | None = None,
+        self, prior: Prior, kernels: KernelSet, folder: Path, context: Context, more: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Scores a fitted prior on the test kernels and saves it with a record of what it was made from.
 

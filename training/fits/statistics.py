@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Prior
+from training.images.split import thin
 from training.kernels.kernelset import shuffled
 
 _MOST = 2000
@@ -69,7 +70,7 @@ def describe(kernels: Tensor) -> dict[str, Any]:
         raise ValueError(f"all {len(kernels)} kernels are the same, so nothing varies; give 2 or more different ones")
     centred = shifted - shifted.mean(0)
     norms = kernels.flatten(1).norm(dim=1)
-    quantiles = torch.quantile(norms[:: -(-len(norms) // NORM_THINNED)], norms.new_tensor([0.05, 0.5, 0.95]))
+    quantiles = torch.quantile(thin(norms, NORM_THINNED), norms.new_tensor([0.05, 0.5, 0.95]))
     return {
         "rms": kernels.square().mean().sqrt().item(),
         "norm_5_50_95": quantiles.tolist(),

@@ -147,16 +147,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(report.initialized) == 1
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "prior"
-    path = saved(Released(7, 2).state_dict(), tmp_path / "vae_params.torch")
-    assert main(["import-authors", str(path), "--kernel-size", "5", "--out", str(out)]) == 1
-    assert "is for 7×7 kernels, not 5×5: pass --kernel-size 7" in capsys.readouterr().err
-    assert main(["import-authors", str(tmp_path / "none"), "--kernel-size", "7", "--out", str(out)]) == 1
-    assert "none; give the vae_params.torch of the paper's released code" in capsys.readouterr().err
-    assert not out.exists()
-
-
 def test_a_prior_is_not_overwritten(tmp_path: Path) -> None:
     path = saved(Released(7, 2).state_dict(), tmp_path / "vae_params.torch")
     folder = import_authors(path, 7, tmp_path / "prior")

@@ -380,8 +380,7 @@ def test_no_value_of_the_details_can_break_a_card(value: Any) -> None:
 @pytest.mark.parametrize(
     "details",
     [
-        {"name": HOSTILE.replace("\n", " ")},
-        {"license": HOSTILE},
+        {"name": HOSTILE.replace("\n", " "), "license": HOSTILE},
         {"source": {"file": HOSTILE, HOSTILE: HOSTILE, "list": [HOSTILE]}},
         {"source": {"checkpoint": HOSTILE, "dataset": HOSTILE}},
         {"source": {"checkpoints": [HOSTILE, {HOSTILE: HOSTILE}], "kind": HOSTILE}},
