@@ -249,7 +249,7 @@ HOSTILE = (None, True, "9", -1e300, float("nan"), 10**400, [], {}, [None], ["<b>
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])
-@pytest.mark.parametrize("family", FITS.keys() - {"gaussian"})
+@pytest.mark.parametrize("family", sorted(FITS.keys() - {"gaussian"}))
 def test_settings_of_another_form_are_not_put_in_words(family: str, value: Any) -> None:
     settings = {"most": 9, **BY_EM, **BY_GRADIENT}
     for key in settings:
