@@ -136,9 +136,6 @@ def test_a_fit_depends_on_its_seed_alone(family: str, tmp_path: Path) -> None:
         (FitMixture(shrinkages=(0.0,)), "shrinkage must be a number above 0"),
         (FitDensity(most=0), "most must be 1 or more; got 0"),
         (FitFlow(network="dense"), "network must be one of 'maf', 'nsf'; got 'dense'"),
-        (FitAutoregressive(mixtures=0), "mixtures must be a whole number from 1"),
-        (FitChain(transitions=-1), "transitions must be a whole number from 0 to 1000; got -1"),
-        (FitVAE(network="paper"), "paper"),
     ],
 )
 def test_settings_that_cannot_be_fitted(stage: Fit, message: str, tmp_path: Path) -> None:

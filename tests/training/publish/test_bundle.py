@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -59,20 +58,16 @@ def test_bundling_needs_a_finished_recipe_that_makes_priors(tmp_path: Path, caps
     assert "'apply_cost' makes no priors" in capsys.readouterr().err
 
 
-def test_a_prior_from_synthetic_data_is_never_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "BUNDLED", tmp_path / "bundled")
-    assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
-    with pytest.raises(ValueError, match="synthetic data"):
-        bundle.bundle(recipes.load("prior_notmnist_7x7"), tmp_path / "runs")
-    assert not (tmp_path / "bundled").exists()
-
-
-def test_a_prior_made_with_other_settings_is_never_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_priors_from_synthetic_data_or_with_other_settings_are_never_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bundle, "BUNDLED", tmp_path / "bundled")
     recipe = recipes.load("prior_notmnist_7x7")
     small = recipe.stages(smoke=True)
-    monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _prior_of_real_data())
     assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
+    with pytest.raises(ValueError, match="synthetic data"):
+        bundle.bundle(recipe, tmp_path / "runs")
+    monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _prior_of_real_data())
     with pytest.raises(ValueError, match=r"other settings than the recipe's: components is \[2\], not \[6, 8, 10\]"):
         bundle.bundle(recipe, tmp_path / "runs")
     monkeypatch.setattr(recipe, "stages", lambda: small | {"sources": dataclasses.replace(small["sources"], epochs=9)})
@@ -88,30 +83,24 @@ def test_a_prior_made_with_other_settings_is_never_bundled(tmp_path: Path, monke
 
 @pytest.mark.parametrize(("changed", "kept"), [(False, {"repo": "user/prior", "revision": "0" * 40}), (True, {})])
 def test_a_pin_to_the_hub_is_kept_if_and_only_if_the_files_are_the_same(
-    changed: bool, kept: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changed: bool, kept: dict[str, str], package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries: dict[str, Any] = {}
-    for module in (bundle, release):
-        monkeypatch.setattr(module, "registry", lambda: entries)
-    for folder in ("BUNDLED", "CARDS"):
-        monkeypatch.setattr(bundle, folder, tmp_path / folder)
-    monkeypatch.setattr(release, "REGISTRY", tmp_path / "registry.json")
     recipe = recipes.load("prior_notmnist_7x7")
     small = recipe.stages(smoke=True)
     monkeypatch.setattr(recipe, "stages", lambda: {name: small[name] for name in ("sources", "kernels_7x7", "h1_7x7")})
     monkeypatch.setattr(recipe, "PRIORS", {"notmnist-7x7-h1": "h1_7x7"})
     monkeypatch.setattr(bundle, "provenance", lambda kernels: {})  # synthetic images leave no digest
-    run_stages(recipe.stages(), Context(out=tmp_path / "runs", smoke=True))
+    run_stages(recipe.stages(), Context(out=package / "runs", smoke=True))
     monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _as_if_of_real_data(fitted_prior(folder), note))
-    note = "first"
-    assert bundle.bundle(recipe, tmp_path / "runs") == ["notmnist-7x7-h1"]
+    note, entries = "first", registry.registry()
+    assert bundle.bundle(recipe, package / "runs") == ["notmnist-7x7-h1"]
     assert entries["notmnist-7x7-h1"].keys().isdisjoint({"repo", "revision"})
     entries["notmnist-7x7-h1"] |= {"repo": "user/prior", "revision": "0" * 40}
     note = "second" if changed else "first"
-    bundle.bundle(recipe, tmp_path / "runs")
-    written = json.loads((tmp_path / "registry.json").read_text())["notmnist-7x7-h1"]
+    bundle.bundle(recipe, package / "runs")
+    written = json.loads((package / "registry.json").read_text())["notmnist-7x7-h1"]
     assert {key: written[key] for key in ("repo", "revision") if key in written} == kept
-    assert {path.name for path in (tmp_path / "CARDS" / "notmnist-7x7-h1").iterdir()} == {"kernels.png", "latent.png"}
+    assert {path.name for path in (package / "cards" / "notmnist-7x7-h1").iterdir()} == {"kernels.png", "latent.png"}
 
 
 def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
