@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,7 @@ def bayesianize_(
     for name, conv in chosen.items():
         if reason := _reason_against(conv):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
-    options = {} if scale is None else {"scale": scale}
-    new: dict[nn.Module, nn.Module] = {conv: kind.of(conv, **options) for conv in chosen.values()}
-    _replace(model, new)
+    _replace(model, {conv: kind.of(conv, scale) for conv in chosen.values()})
     return list(chosen)
 
 
@@ -102,12 +101,11 @@ def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> n
     found = bayesian_layers(model)
     if "" in found:
         return found[""].plain(weight(found[""]))
-    new: dict[nn.Module, nn.Module] = {layer: layer.plain(weight(layer)) for layer in found.values()}
-    _replace(model, new)
+    _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
     return model
 
 
-def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
     """Replaces modules wherever they are registered."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):

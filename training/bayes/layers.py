@@ -1,7 +1,7 @@
 """Convolutions whose weights have a distribution: the factorised normal posterior of Eq. 3 and Eq. 5."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +27,17 @@ class BayesConv2d(nn.Conv2d):
 
     Args:
         *arguments: Positional arguments of ``nn.Conv2d``; every stride, padding, dilation and group is supported.
-        scale: Standard deviation of every weight at the start.
+        scale: Standard deviation of every weight at the start, exp(-5) by default.
         **named: Named arguments of ``nn.Conv2d``.
 
     Attributes:
         log_variance: Log variance of q, of the shape of ``weight``.
     """
 
-    def __init__(self, *arguments: Any, scale: float = SCALE, **named: Any) -> None:
+    default_scale: ClassVar[float] = SCALE
+
+    def __init__(self, *arguments: Any, scale: float | None = None, **named: Any) -> None:
+        scale = self.default_scale if scale is None else scale
         if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
             raise ValueError(f"the scale of a posterior must be a number above 0; got {scale!r}")
         super().__init__(*arguments, **named)
@@ -71,7 +74,7 @@ class BayesConv2d(nn.Conv2d):
         return conv.train(self.training)
 
     @classmethod
-    def of(cls, conv: nn.Conv2d, scale: float = SCALE) -> "BayesConv2d":
+    def of(cls, conv: nn.Conv2d, scale: float | None = None) -> "BayesConv2d":
         """Returns a layer with a convolution's own parameters, its posterior centred at the weight."""
         layer = cls(**_settings(conv), scale=scale, device=conv.weight.device, dtype=conv.weight.dtype)
         layer.weight, layer.bias = conv.weight, conv.bias
@@ -85,14 +88,11 @@ class RelativeBayesConv2d(BayesConv2d):
     The authors' posterior for the log-uniform prior, with noise in proportion to each weight (Kingma et al. 2015) and
     α = .119 at the start.
 
-    Args:
-        *arguments: Positional arguments of ``nn.Conv2d``.
-        scale: √α of every weight at the start, below 1: its standard deviation relative to its mean.
-        **named: Named arguments of ``nn.Conv2d``.
+    Its ``scale`` is √α of every weight at the start, below 1 and .345 by default: its standard deviation relative to
+    its mean.
     """
 
-    def __init__(self, *arguments: Any, scale: float = 0.345, **named: Any) -> None:
-        super().__init__(*arguments, scale=scale, **named)
+    default_scale = 0.345
 
     def _start(self, scale: float) -> float:
         if scale >= 1:
@@ -103,10 +103,6 @@ class RelativeBayesConv2d(BayesConv2d):
     def q(self) -> Normal:
         """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
         return Normal(self.weight, (0.5 * F.logsigmoid(self.log_variance)).exp() * (self.weight.abs() + FLOOR))
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d, scale: float = 0.345) -> "BayesConv2d":
-        return super().of(conv, scale)
 
 
 def _settings(conv: nn.Conv2d) -> dict[str, Any]:

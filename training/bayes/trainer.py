@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, stack_module_state, vmap
 
 from dwp_init.priors.checks import check_count, check_positive
 from training.bayes.objective import Objective, Terms
@@ -89,8 +89,9 @@ class Trainer:
         self.step = 0
         self.terms: Terms | None = None
         self._base = copy.deepcopy(objectives[0]).train()
-        self._parameters = {name: _stack(objectives, name).requires_grad_() for name in _trained(self._base)}
-        self._fixed = {name: _stack(objectives, name) for name in _fixed(self._base) if name.startswith("network.")}
+        parameters, buffers = stack_module_state([copy.deepcopy(objective).train() for objective in objectives])
+        self._parameters = {name: parameters[name] for name in _trained(self._base)}
+        self._fixed = {name: (parameters | buffers)[name] for name in _fixed(self._base) if name.startswith("network.")}
         self._optimizer = torch.optim.Adam(self._groups(), lr=schedule.lr)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._random = _fresh_random_state(seed, images.device)
@@ -251,10 +252,6 @@ def _trained(objective: Objective) -> list[str]:
 def _fixed(objective: Objective) -> list[str]:
     frozen = [name for name, value in objective.named_parameters() if not value.requires_grad]
     return frozen + [name for name, _ in objective.named_buffers()]
-
-
-def _stack(objectives: Sequence[Objective], name: str) -> Tensor:
-    return torch.stack([_tensor(objective, name) for objective in objectives])
 
 
 def _tensor(objective: Objective, name: str) -> Tensor:

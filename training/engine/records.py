@@ -5,11 +5,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
 
 from dwp_init.storage import write_bytes
+from dwp_init.text import aligned
 
 ROOT = Path(__file__).parents[2]  # of the clone
 RESULTS = ROOT / "training" / "results"
@@ -96,7 +98,4 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints rows of equal keys as an aligned table."""
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(indent(aligned([tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)]), "  "))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -53,20 +52,13 @@ class Sweep:
         self.folder, self.key, self.each, self.workers = folder, key, each, workers
         self.members, self.checkpoint = members, checkpoint
         self.done = {self._key(row): row for row in read_metrics(folder) if made(row)}
-        self.bar = tqdm(
-            total=total * each,
-            initial=len(self.done) * each,
-            unit=unit,
-            unit_scale=total * each >= 1_000_000,
-            desc=desc,
-        )
+        units, done = total * each, len(self.done) * each
+        self.bar = tqdm(total=units, initial=done, unit=unit, unit_scale=units >= 1_000_000, desc=desc)
 
     def __enter__(self) -> "Sweep":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
     def __call__(self, job: Callable[[_Run, Progress], list[Row]], runs: Sequence[_Run]) -> list[Row]:

@@ -1,6 +1,7 @@
 """Current kinds of networks for 32×32 images: residual, depthwise, inverted and plain.
 
 Each is built by :func:`training.networks.registry.build`; each class says what ``filters`` means.
+``classes`` is the number of classes and ``image_shape`` the ``(c, h, w)`` of the images.
 """
 
 from collections.abc import Iterator
@@ -54,8 +55,6 @@ class ResNet(_ImageClassifier):
 
     Args:
         filters: Channels of each stage; all but the first halve the image.
-        classes: Number of classes.
-        image_shape: ``(c, h, w)``.
         blocks: Basic blocks in each stage.
         stem: Size of the first convolution's kernels, 3 or 7.
     """
@@ -90,8 +89,6 @@ class ConvMixer(_ImageClassifier):
 
     Args:
         filters: ``(width,)``.
-        classes: Number of classes.
-        image_shape: ``(c, h, w)``.
         blocks: Number of pairs of a depthwise and a pointwise convolution.
         kernel: Size of the depthwise kernels.
         patch: Size and stride of the stem.
@@ -132,8 +129,6 @@ class ConvNeXt(_ImageClassifier):
 
     Args:
         filters: Channels of each stage; the stem and every later stage halve the image.
-        classes: Number of classes.
-        image_shape: ``(c, h, w)``.
         blocks: Blocks in each stage.
     """
 
@@ -180,8 +175,6 @@ class MobileNet(_ImageClassifier):
 
     Args:
         filters: Channels of each stage; all but the first halve the image.
-        classes: Number of classes.
-        image_shape: ``(c, h, w)``.
         blocks: Blocks in each stage.
         expansion: Factor on the channels inside a block.
     """
@@ -224,8 +217,6 @@ class VGG(_ImageClassifier):
 
     Args:
         filters: Channels of each pair.
-        classes: Number of classes.
-        image_shape: ``(c, h, w)``.
     """
 
     def __init__(

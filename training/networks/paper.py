@@ -9,22 +9,37 @@ from torch import Tensor, nn
 ImageShape = tuple[int, int, int]
 
 
-class _ConvNet(nn.Module):
-    """A 7×7 convolution, then 5×5 ones, and a classifier; subclasses say how many, and what comes between."""
+class ConvNet(nn.Module):
+    """A 7×7 convolution, then 5×5 ones, and a classifier; subclasses say how many, and what comes between.
 
-    convolutions: ClassVar[int]
+    Args:
+        filters: Output channels of each convolution; the paper's by default.
+        classes: Number of classes; the paper's by default.
+        image_shape: ``(c, size, size)``, not smaller than ``least``; the paper's by default.
+
+    Raises:
+        ValueError: The images are not square, or too small for the layers; or ``filters`` has another length.
+    """
+
+    defaults: ClassVar[tuple[tuple[int, ...], int, ImageShape]]
     pooled: ClassVar[tuple[int, ...]] = (1,)  # the convolutions that a 2×2 max-pooling follows
     least: ClassVar[int]  # size of the smallest images
     hidden: ClassVar[int] = 512  # width of the classifier's hidden layer; 0 if it is linear
     normalised: ClassVar[bool] = False
 
-    def __init__(self, filters: tuple[int, ...], classes: int, image_shape: ImageShape) -> None:
+    def __init__(
+        self,
+        filters: tuple[int, ...] | None = None,
+        classes: int | None = None,
+        image_shape: ImageShape | None = None,
+    ) -> None:
         super().__init__()
-        check_widths(filters, self.convolutions)
-        channels, size, width = image_shape
+        filters = self.defaults[0] if filters is None else filters
+        check_widths(filters, len(self.defaults[0]))
+        channels, size, width = image_shape or self.defaults[2]
         if size != width or size < self.least:
             raise ValueError(
-                f"the network takes images (c, size, size), size {self.least} or more; got {tuple(image_shape)}"
+                f"the network takes images (c, size, size), size {self.least} or more; got {(channels, size, width)}"
             )
         layers: dict[str, nn.Module] = {}
         for number, (before, after) in enumerate(pairwise((channels, *filters)), start=1):
@@ -38,7 +53,7 @@ class _ConvNet(nn.Module):
                 layers[f"pool{number}"] = nn.MaxPool2d(2)
                 size //= 2
         self.features = nn.Sequential(OrderedDict(layers, flatten=nn.Flatten()))
-        self.classifier = self._classifier(filters[-1] * size**2, classes)
+        self.classifier = self._classifier(filters[-1] * size**2, classes or self.defaults[1])
 
     def _classifier(self, width: int, classes: int) -> nn.Module:
         if not self.hidden:
@@ -55,73 +70,31 @@ class _ConvNet(nn.Module):
         return logits
 
 
-class MNISTNet(_ConvNet):
+class MNISTNet(ConvNet):
     """Two convolutions and a linear layer, for 28×28 grey images in the paper (Appendix H.2).
 
     ``filters=(256, 512)`` is the source network (3,336,202 parameters), ``(32, 128)`` the final one (115,658).
-
-    Args:
-        filters: Output channels of the 7×7 and of the 5×5 convolution.
-        classes: Number of classes.
-        image_shape: ``(c, size, size)``, size 18 or more.
-
-    Raises:
-        ValueError: The images are not square, or too small for the layers; or ``filters`` has another length.
     """
 
-    convolutions, pooled, least, hidden = 2, (1, 2), 18, 0
-
-    def __init__(
-        self, filters: tuple[int, ...] = (32, 128), classes: int = 10, image_shape: ImageShape = (1, 28, 28)
-    ) -> None:
-        super().__init__(filters, classes, image_shape)
+    defaults, pooled, least, hidden = ((32, 128), 10, (1, 28, 28)), (1, 2), 18, 0
 
 
-class CIFARNet(_ConvNet):
+class CIFARNet(ConvNet):
     """Three convolutions and two linear layers, for 32×32 colour images in the paper (Appendix H.3).
 
     With the default ``filters``, those of the paper, it has 5,759,498 parameters.
-
-    Args:
-        filters: Channels of the 7×7 and of the two 5×5 convolutions.
-        classes: Number of classes.
-        image_shape: ``(c, size, size)``, size 24 or more.
-
-    Raises:
-        ValueError: The images are not square, or too small for the layers; or ``filters`` has another length.
     """
 
-    convolutions, least = 3, 24
-
-    def __init__(
-        self, filters: tuple[int, ...] = (128, 256, 256), classes: int = 10, image_shape: ImageShape = (3, 32, 32)
-    ) -> None:
-        super().__init__(filters, classes, image_shape)
+    defaults, least = ((128, 256, 256), 10, (3, 32, 32)), 24
 
 
-class CIFARSource(_ConvNet):
+class CIFARSource(ConvNet):
     """Four normalised convolutions and two linear layers: the source network on CIFAR-100 (Appendix H.3).
 
-    ``filters=(128, 256, 256, 512)`` and 100 classes are the paper's (6,071,652 parameters).
-
-    Args:
-        filters: Channels of the 7×7 and of the three 5×5 convolutions.
-        classes: Number of classes.
-        image_shape: ``(c, size, size)``, size 32 or more.
-
-    Raises:
-        ValueError: The images are not square, or too small for the layers; or ``filters`` has another length.
+    With the default ``filters`` and 100 classes, those of the paper, it has 6,071,652 parameters.
     """
 
-    convolutions, least, normalised = 4, 32, True
-
-    def __init__(
-        self,
-        filters: tuple[int, ...] = (128, 256, 256, 512),
-        classes: int = 100,
-        image_shape: ImageShape = (3, 32, 32),
-    ) -> None:
-        super().__init__(filters, classes, image_shape)
+    defaults, least, normalised = ((128, 256, 256, 512), 100, (3, 32, 32)), 32, True
 
 
 def check_widths(filters: tuple[int, ...], count: int) -> None:
