@@ -13,19 +13,20 @@ from training.engine.sweep import Sweep
 from training.engine.workers import Progress
 from training.images.split import Labelled, hold_out, thin
 from training.networks.registry import build
-from training.starts.base import Learned
+from training.starts.base import Learned, check_starts
+from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import bundled_digests
 
 Train = Callable[[Any, Progress], list[Row]]
 
 
 class Parts(NamedTuple):
-    """What the runs of a stage share: images and labels, learned kernels, and a folder for other files."""
+    """What the runs of a stage share: images and labels, learned kernels, and a folder of other files."""
 
     train: Labelled
     test: Labelled
     learned: Learned
-    folder: Path
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,32 @@ class PairedRuns(Stage):
         """Returns the seeds of the paired runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
-    def sweep(self, folder: Path, context: Context, inits: Sequence[str], train: Train, each: int) -> list[Row]:
-        """Trains from each start with each seed what is missing; returns the rows, those of one start together.
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every start that is compared: those of ``inits`` and, with ``needs``, those from learned kernels."""
+        inits: tuple[str, ...] = getattr(self, "inits", ())
+        return inits + ((LEARNED_HE, LEARNED_OWN) if self.needs else ())
+
+    def sweep(self, folder: Path, context: Context, train: Train, each: int) -> list[Row]:
+        """Trains from each of ``arms`` with each seed what is missing; returns the rows, those of one start together.
 
         Args:
             folder: The stage's folder.
             context: Where it runs.
-            inits: The starts.
             train: Makes the row of a pair of start and seed; picklable.
             each: Steps of one run.
         """
-        runs = [(init, seed) for seed in self.all_seeds() for init in inits]
+        runs = [(init, seed) for seed in self.all_seeds() for init in self.arms]
         settings: dict[str, Any] = {"total": len(runs), "each": each, "workers": context.workers, "desc": self.name}
         with Sweep(folder, ("init", "seed"), **settings) as sweep:
-            rows = sweep(train, runs)
-        return sorted(rows, key=lambda row: inits.index(row["init"]))
+            sweep(train, runs)
+        return [sweep.done[init, seed] for init in self.arms for seed in self.all_seeds()]
+
+    def read(self, context: Context, held_out: int = 0, test_images: int = 0) -> Parts:
+        """Reads the images, see :func:`read_images`, and the learned kernels of ``needs``; checks the starts."""
+        learned = learned_kernels(context.out / need for need in self.needs)
+        check_starts(self.arms, priors=bool(self.priors), learned=bool(learned))
+        return Parts(*read_images(context, self.data, held_out, test_images), learned)
 
     def record(self, folder: Path, **tables: Sequence[Row]) -> None:
         """Writes tables of record, ``<name>.csv`` and ``<name>_<ending>.csv``; the ending ``table`` is left out."""

@@ -115,8 +115,8 @@ class Classify(Stage):
         settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "workers": context.workers}
         settings |= {"desc": self.name or folder.name, "members": tuple, "checkpoint": partial(checkpoint_file, folder)}
         with Sweep(folder, KEY, **settings) as sweep:
-            rows = sweep(job, passes(keys, self.together))
-        rows.sort(key=lambda row: keys.index(row_key(row)))
+            sweep(job, passes(keys, self.together))
+        rows = [sweep.done[key] for key in keys]
         table = average_splits(rows, ENSEMBLE_SCORES if self.others else ENSEMBLE_SCORES[:-1])
         if self.name:
             record = folder / "record"
@@ -236,11 +236,6 @@ def average_splits(rows: Sequence[Row], scores: Sequence[str] = ENSEMBLE_SCORES)
             row |= mean_sd(name, value, 4)
         table.append(row | {"splits": len(runs)})
     return table
-
-
-def row_key(row: Row) -> Member:
-    """Returns what identifies a row."""
-    return row["size"], row["split"], row["prior"], row["init"]
 
 
 def passes(keys: Sequence[Member], together: int) -> list[tuple[Member, ...]]:

@@ -64,8 +64,8 @@ class Converge(PairedRuns):
     marks: tuple[int, ...] = (10, 25, 50, 80, 120, 200)
 
     @property
-    def inits(self) -> tuple[str, ...]:
-        """Every initialisation."""
+    def arms(self) -> tuple[str, ...]:
+        """Every start that is compared."""
         controls = WITHOUT_PRIORS if self.needs else WITHOUT_PRIORS[:-2]
         return controls + (self.draws if self.priors else ()) + self.families
 
@@ -73,7 +73,7 @@ class Converge(PairedRuns):
         check_counts(seeds=self.seeds, batch_size=self.batch_size, test_images=self.test_images)
         check_marks(self.marks)
         job = partial(self.train_one, self.parts(context))
-        runs = by_mark(self.sweep(folder, context, self.inits, job, self.marks[-1]), "accuracy", self.marks)
+        runs = by_mark(self.sweep(folder, context, job, self.marks[-1]), "accuracy", self.marks)
         table = comparison(runs, "accuracy", BASELINES)
         self.record(folder, table=table, runs=runs)
         title = f"{self.data.upper()}: the paper's ConvNet, by initialisation"

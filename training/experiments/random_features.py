@@ -17,14 +17,13 @@ from training.engine.records import Row, print_table
 from training.engine.stage import FIXED, Context
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
-from training.experiments.base import PairedRuns, Parts, network_for, read_images
+from training.experiments.base import PairedRuns, Parts, network_for
 from training.experiments.paired import comparison, curves
 from training.experiments.paper import CALLED, RANDOM_FEATURES, plot_paper
 from training.figures.style import add_legend, log_ticks, save_figure
 from training.networks.loop import accuracy, descend, train
-from training.starts.base import KAIMING, check_starts, initialize_, legend
+from training.starts.base import KAIMING, initialize_, legend
 from training.starts.controls import NOISE_HE, XAVIER
-from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN, NOISE_OWN
 
 COMPARED = (DWP, DWP_OWN, DWP_ORTHOGONAL, XAVIER, KAIMING, NOISE_HE, NOISE_OWN)
@@ -70,11 +69,6 @@ class RandomFeatures(PairedRuns):
     lr: float = 1e-3
     unit_rms: bool = True
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Every initialisation that is compared."""
-        return self.inits + ((LEARNED_HE, LEARNED_OWN) if self.needs else ())
-
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(seeds=self.seeds, epochs=self.epochs, batch_size=self.batch_size)
         if not self.scales or min(self.scales) <= 0 or list(self.scales) != sorted(set(self.scales)):
@@ -94,9 +88,7 @@ class RandomFeatures(PairedRuns):
 
     def parts(self, context: Context) -> Parts:
         """Reads the images and the learned kernels, and checks that they suit the settings."""
-        learned = learned_kernels(context.out / need for need in self.needs)
-        parts = Parts(*read_images(context, self.data, self.hold_out), learned, context.out)
-        check_starts(self.arms, priors=bool(self.priors), learned=bool(learned))
+        parts = self.read(context, self.hold_out)
         network = self.untrained(parts, self.scales[0])
         if not isinstance(getattr(network, "features", None), nn.Module) or not hasattr(network, "classifier"):
             raise ValueError(f"the network must have features and classifier, as mnist and cifar; got {self.network!r}")

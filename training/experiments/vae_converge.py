@@ -19,14 +19,13 @@ from training.engine.options import check_counts, check_marks
 from training.engine.records import Row, print_table, read_config, read_metrics
 from training.engine.stage import FIXED, Context, Stage
 from training.engine.workers import Progress
-from training.experiments.base import PairedRuns, Parts, read_images
+from training.experiments.base import PairedRuns, Parts
 from training.experiments.paired import by_mark, comparison
 from training.figures.style import save_figure
 from training.networks.image_vae import ImageVAE, binarize
 from training.networks.loop import batches, descend, train
-from training.starts.base import KAIMING, check_starts, initialize_
+from training.starts.base import KAIMING, initialize_
 from training.starts.controls import NOISE_HE, XAVIER
-from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_OWN
 
 ELBO_BASELINES = {"xavier": XAVIER, "kaiming": KAIMING}
@@ -67,11 +66,6 @@ class VAEConverge(PairedRuns):
     sample_marks: tuple[int, ...] = (100, 200, 300, 400, 500)
     samples: int = 16
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Every initialisation that is compared."""
-        return self.inits + ((LEARNED_HE, LEARNED_OWN) if self.needs else ())
-
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(seeds=self.seeds, batch_size=self.batch_size, latent_dim=self.latent_dim)
         check_counts(test_images=self.test_images, samples=self.samples)
@@ -83,7 +77,7 @@ class VAEConverge(PairedRuns):
                 "lower sample_marks, or add to marks"
             )
         job = partial(self.train_one, self.parts(folder, context))
-        runs = by_mark(self.sweep(folder, context, self.arms, job, self.marks[-1]), "elbo", self.marks)
+        runs = by_mark(self.sweep(folder, context, job, self.marks[-1]), "elbo", self.marks)
         table = comparison(runs, "elbo", ELBO_BASELINES, ahead=False)
         self.record(folder, table=table, runs=runs)
         print_table([row for row in table if row["step"] in (self.marks[0], *self.sample_marks, self.marks[-1])])
@@ -91,9 +85,7 @@ class VAEConverge(PairedRuns):
 
     def parts(self, folder: Path, context: Context) -> Parts:
         """Reads the images and the learned kernels."""
-        learned = learned_kernels(context.out / need for need in self.needs)
-        check_starts(self.arms, priors=bool(self.priors), learned=bool(learned))
-        (images, labels), (test, test_labels) = read_images(context, self.data, test_images=self.test_images)
+        (images, labels), (test, test_labels), learned, _ = self.read(context, test_images=self.test_images)
         if tuple(images.shape[1:]) != ImageVAE.image_shape:
             raise ValueError(f"the VAE takes images {ImageVAE.image_shape}; {self.data} has {tuple(images.shape[1:])}")
         return Parts((binarize(images), labels), (binarize(test), test_labels), learned, folder)

@@ -131,24 +131,24 @@ def test_an_interrupted_stage_trains_what_is_missing(out: Path, data: Any, resum
 
 def test_without_priors_nothing_is_called_dwp() -> None:
     stage = Converge(families=("mixture",))
-    assert stage.inits == (*WITHOUT_PRIORS, "mixture") and "dwp" not in stage.inits
-    assert replace(stage, priors=BUNDLED_PRIORS).inits == (*WITHOUT_PRIORS, "dwp", "dwp, prior's scale", "mixture")
+    assert stage.arms == (*WITHOUT_PRIORS, "mixture") and "dwp" not in stage.arms
+    assert replace(stage, priors=BUNDLED_PRIORS).arms == (*WITHOUT_PRIORS, "dwp", "dwp, prior's scale", "mixture")
 
 
 ALONE = replace(SMALL, needs=(), families=(), seeds=2)
 
 
 def test_without_kernels_stages_it_runs_from_the_bundle_alone(data: dict[str, Images], tmp_path: Path) -> None:
-    assert ALONE.inits == (*(init for init in WITHOUT_PRIORS if "learned" not in init), DWP, DWP_OWN)
+    assert ALONE.arms == (*(init for init in WITHOUT_PRIORS if "learned" not in init), DWP, DWP_OWN)
     folder = run_stages({"converge": ALONE}, Context(out=tmp_path))["converge"]
     with (folder / "record" / "converge_mnist.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["init"] for row in table[::2]] == list(ALONE.inits)
+    assert [row["init"] for row in table[::2]] == list(ALONE.arms)
     assert list(table[0])[-4:] == ["over_kaiming", "over_kaiming_sd", "ahead_of_kaiming", "seeds"]
 
 
 def test_runs_are_the_same_with_learned_kernels_and_without(out: Path, data: dict[str, Images]) -> None:
-    for init in ALONE.inits:
+    for init in ALONE.arms:
         rows = [stage.train_one(stage.parts(Context(out)), (init, 1), lambda _: None) for stage in (ALONE, SMALL)]
         assert rows[0] == rows[1]
 
@@ -165,13 +165,13 @@ def test_the_cifar_network_by_settings_alone(data: Any, make_images: Any, tmp_pa
     stage = replace(ALONE, data="cifar10", network="cifar", filters=(4, 4, 4), seeds=1)
     made = run_stages({"runs": stage, "fig4c": StepsTo(("runs",), levels=(0.0, 101.0))}, Context(out=tmp_path))
     steps = read_done(made["fig4c"])["table"]
-    assert [row["init"] for row in steps[::2]] == list(stage.inits)
-    assert [(row["steps"], row["reached"]) for row in steps] == [(1.0, 1), ("", 0)] * len(stage.inits)
+    assert [row["init"] for row in steps[::2]] == list(stage.arms)
+    assert [(row["steps"], row["reached"]) for row in steps] == [(1.0, 1), ("", 0)] * len(stage.arms)
 
 
 def test_a_set_may_be_drawn_from_with_orthogonal_channels(data: dict[str, Images], tmp_path: Path) -> None:
     stage = replace(ALONE, draws=(DWP, DWP_ORTHOGONAL))
-    assert stage.inits[-2:] == (DWP, DWP_ORTHOGONAL)
+    assert stage.arms[-2:] == (DWP, DWP_ORTHOGONAL)
     weight = (
         stage.untrained(stage.parts(Context(out=tmp_path)), DWP_ORTHOGONAL, 0)
         .features.conv2.weight.detach()
