@@ -116,7 +116,12 @@ class _Job:
         network = self.network().to(self.device).to(memory_format=torch.channels_last)
         _rescale_(network, stage.init_scale)
         optimizer = self._optimizer(network)
-        first, loss = _restore(self.checkpoint(run), network, optimizer), math.nan
+        first, loss, checkpoint = 0, math.nan, self.checkpoint(run)
+        if checkpoint.exists():
+            state = load_checkpoint(checkpoint)
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            first = state["epoch"]
         progress(first * n)
         step = Step(network, optimizer, self._look_up, self.device, stage.precision)
         for epoch in range(first, stage.epochs):
@@ -128,7 +133,7 @@ class _Job:
                 )
             if epoch + 1 < stage.epochs:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-                save_checkpoint(self.checkpoint(run), state)
+                save_checkpoint(checkpoint, state)
             progress(n)
         row = {"seed": seed, "train_loss": round(loss, 5), "test_accuracy": round(accuracy(network, *self.test), 4)}
         metadata = {key: str(value) for key, value in row.items()}
@@ -162,13 +167,3 @@ def _rescale_(network: nn.Module, factor: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and math.prod(module.kernel_size) > 1:
             module.weight.mul_(factor)
-
-
-def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Loads the checkpoint, if there is one; returns the number of finished epochs."""
-    if not path.exists():
-        return 0
-    state = load_checkpoint(path)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"])
