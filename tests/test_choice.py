@@ -165,11 +165,7 @@ BAD = [
     (TypeError, 3, "layers is a pattern, several, or a predicate of name and module; got 3"),
     (TypeError, ["*", 3], "layers is a pattern, .*; got 3 in it"),
     (TypeError, nn.Conv2d(1, 2, 3), r"layers is a pattern, .*; got Conv2d\(1, 2"),
-    (
-        ValueError,
-        "0",
-        r"layers='0' matches no convolution; there are 0.0, 1.0, 1.2, 2; did you mean '0\.\*'\?$",
-    ),
+    (ValueError, "0", r"layers='0' matches no convolution; there are 0.0, 1.0, 1.2, 2; did you mean '0\.\*'\?$"),
     (ValueError, "stem", "layers='stem' matches no convolution; there are 0.0, 1.0, 1.2, 2$"),
     (ZeroDivisionError, lambda name, module: 1 / 0, "division by zero"),
     (ValueError, [], "no layer can be initialised: .*; 0.0, 1.0, 1.2, … 1 more: not among the layers"),

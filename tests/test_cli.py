@@ -261,14 +261,7 @@ def test_apply_is_a_dry_run(run, module, workplace, attribute):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"seed": 5},
-        {"scale": "prior"},
-        {"layers": ["stem", "block.*"]},
-        {"layers": ["stem"]},
-        {"orthogonal": True},
-    ],
+    [{}, {"seed": 5}, {"scale": "prior"}, {"layers": ["stem", "block.*"]}, {"layers": ["stem"]}, {"orthogonal": True}],
 )
 def test_apply_saves_what_apply_draws(run, module, options):
     name = module(NET)

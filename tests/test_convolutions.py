@@ -146,10 +146,7 @@ SKIPS = [
         lambda: _with_weight(torch.ones(2, 0, 3, 3)),
         "its weight has shape (2, 0, 3, 3): it must have 4 dimensions, none of them empty",
     ),
-    (
-        lambda: _with_weight(torch.ones(18)),
-        "its weight has shape (18,): it must have 4 dimensions, none of them empty",
-    ),
+    (lambda: _with_weight(torch.ones(18)), "its weight has shape (18,): it must have 4 dimensions, none of them empty"),
     (
         lambda: parametrized(nn.Conv2d(1, 2, 3), Squared()),
         "its parametrization Squared has no right_inverse: call apply_ before registering it",

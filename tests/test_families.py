@@ -8,23 +8,8 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from dwp_init import apply_
-from dwp_init.priors import (
-    FAMILIES,
-    Gaussian,
-    KernelDensity,
-    KernelVAE,
-)
-from tests.priors.families import (
-    MIDDLE,
-    PRIORS,
-    RGB,
-    SMALL,
-    bent,
-    correlated,
-    fitted,
-    normal,
-    seeded,
-)
+from dwp_init.priors import FAMILIES, Gaussian, KernelDensity, KernelVAE
+from tests.priors.families import MIDDLE, PRIORS, RGB, SMALL, bent, correlated, fitted, normal, seeded
 
 
 @pytest.fixture(params=PRIORS)

@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
 
-from dwp_init.priors import (
-    KernelChain,
-    KernelVAE,
-)
+from dwp_init.priors import KernelChain, KernelVAE
 from tests.priors.families import normal, seeded
 
 

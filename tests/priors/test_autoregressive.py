@@ -5,10 +5,7 @@ import math
 import pytest
 import torch
 
-from dwp_init.priors import (
-    Autoregressive,
-    Gaussian,
-)
+from dwp_init.priors import Autoregressive, Gaussian
 from tests.priors.families import MIDDLE, bent, normal, perturbed, seeded
 
 

@@ -71,11 +71,7 @@ class Undecided(Gaussian):
         (Silent, TypeError, "Silent cannot be registered: it lacks _draw, arguments, describe; define them"),
         (Unnamed, ValueError, "Unnamed needs a family name of its own, of letters, digits, - and _; got None: write"),
         (Misnamed, ValueError, "of letters, digits, - and _; got 'my family': write family = 'misnamed' in the class"),
-        (
-            Taken,
-            ValueError,
-            "the family 'gaussian' is dwp_init.priors.gaussian.Gaussian; give Taken another name",
-        ),
+        (Taken, ValueError, "the family 'gaussian' is dwp_init.priors.gaussian.Gaussian; give Taken another name"),
         (Undecided, TypeError, "Undecided must say whether its log_prob() is exact: write exact = True or exact = F"),
     ],
 )

@@ -4,11 +4,7 @@ import pytest
 import torch
 
 from dwp_init import save_prior
-from dwp_init.priors import (
-    Gaussian,
-    GaussianMixture,
-    MixtureByDepth,
-)
+from dwp_init.priors import Gaussian, GaussianMixture, MixtureByDepth
 from tests.priors.families import bent, by_depth, seeded
 
 

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from dwp_init.priors import (
-    KernelChain,
-)
+from dwp_init.priors import KernelChain
 from dwp_init.priors.latent import average
 from tests.priors.families import seeded
 from tests.priors.known import bumpy, linear_gaussian, repeated

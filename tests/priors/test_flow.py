@@ -9,9 +9,7 @@ import torch
 
 import dwp_init
 from dwp_init import load_prior, save_prior
-from dwp_init.priors import (
-    Flow,
-)
+from dwp_init.priors import Flow
 from tests.priors.families import normal, perturbed, seeded
 
 

@@ -3,9 +3,7 @@
 import torch
 from torch.distributions import MultivariateNormal
 
-from dwp_init.priors import (
-    Gaussian,
-)
+from dwp_init.priors import Gaussian
 from tests.priors.families import correlated, seeded
 
 

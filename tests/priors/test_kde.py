@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from dwp_init.priors import (
-    KernelDensity,
-)
+from dwp_init.priors import KernelDensity
 from tests.priors.families import SMALL, bent, normal, seeded
 
 

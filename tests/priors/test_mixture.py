@@ -7,10 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from dwp_init.priors import (
-    Gaussian,
-    GaussianMixture,
-)
+from dwp_init.priors import Gaussian, GaussianMixture
 from tests.priors.families import SMALL, bent, normal, seeded
 
 

@@ -6,14 +6,8 @@ import math
 import pytest
 import torch
 
-from dwp_init.priors import (
-    KernelChain,
-    KernelVAE,
-)
-from tests.priors.families import (
-    bent,
-    seeded,
-)
+from dwp_init.priors import KernelChain, KernelVAE
+from tests.priors.families import bent, seeded
 from tests.priors.known import bumpy, linear_gaussian, repeated
 
 

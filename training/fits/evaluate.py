@@ -93,6 +93,6 @@ def transposed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def sampling_seconds(prior: Prior, noise: bool) -> float:
     """Returns the shortest of three times to draw 100,000 kernels, in seconds, to three significant digits."""
-    prior.sample(prior.chunk, noise=noise)
+    prior.sample(min(100_000, prior.chunk), noise=noise)
     seconds = timeit.repeat(lambda: prior.sample(100_000, noise=noise), number=1, repeat=3)
     return float(f"{min(seconds):.3g}")

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,28 +160,27 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert bar.reports < 9 or report == 2
 
 
-def test_a_kill_between_weights_and_checkpoint_leaves_no_checkpoint(tmp_path: Path, finished: Path) -> None:
+def lose_a_row(folder: Path) -> None:
+    (folder / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text().splitlines(keepends=True)[0])
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        lambda folder: (folder / "network-001.checkpoint").write_bytes(b"left"),
+        lose_a_row,
+        lambda folder: network_file(folder, 0).unlink(),
+    ],
+    ids=["checkpoint left", "row lost", "file lost"],
+)
+def test_a_kill_before_the_end_loses_nothing(kill: Callable[[Path], object], tmp_path: Path, finished: Path) -> None:
     folder = run(SMALL, tmp_path)
     (folder / "done.json").unlink()
-    (folder / "network-001.checkpoint").write_bytes(b"left")
+    kill(folder)
     assert weights(run(SMALL, tmp_path)) == weights(finished)
-
-
-def test_a_kill_between_weights_and_row_loses_no_row(tmp_path: Path, finished: Path) -> None:
-    folder = run(SMALL, tmp_path)
-    (folder / "done.json").unlink()
-    first, second = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text(first)
-    summary = read_done(run(SMALL, tmp_path))
-    assert (folder / "metrics.jsonl").read_text() == first + second
-    assert summary["test_accuracy_mean"] == read_done(finished)["test_accuracy_mean"]
-
-
-def test_a_network_whose_file_was_lost_is_trained_again(tmp_path: Path, finished: Path) -> None:
-    folder = run(SMALL, tmp_path)
-    (folder / "done.json").unlink()
-    network_file(folder, 0).unlink()
-    assert weights(run(SMALL, tmp_path)) == weights(finished)
+    assert {row["seed"]: row for row in read_metrics(folder)} == {row["seed"]: row for row in read_metrics(finished)}
+    assert read_done(folder)["test_accuracy_mean"] == read_done(finished)["test_accuracy_mean"]
+    assert not list(folder.glob("*.checkpoint"))
 
 
 def test_files_of_equal_runs_are_equal(tmp_path: Path, finished: Path) -> None:
