@@ -16,7 +16,6 @@ from training.engine.records import Row, load_checkpoint, print_table, read_done
 from training.engine.stage import Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
-from training.experiments import few_labels
 from training.experiments.few_labels import (
     CLASSES,
     DETERMINISTIC,
@@ -30,7 +29,6 @@ from training.experiments.few_labels import (
     PRIORS,
     STANDARD_NORMAL,
     Experiment,
-    LearnedPriors,
 )
 from training.experiments.paired import mean_sd
 from training.figures.style import log_ticks, save_figure
@@ -151,20 +149,13 @@ class Classify(Stage):
 
     def experiment(self, context: Context) -> Experiment:
         """Reads what trains and tests the networks."""
-        few_labels.untrained(self.data, self.filters)  # refuses settings before anything is read
-        train, test, unknown = few_labels.load_data(context, self.data, self.others, self.hold_out, self.test_images)
-        return Experiment(
-            self.data,
-            self.filters,
-            train,
-            test,
-            unknown,
-            LearnedPriors.load(self.vaes, self.mixtures),
-            bayes.Schedule(self.steps, self.batch_size, self.lr, warm_up=self.warm_up, temperature=self.temperature),
-            self.scale,
-            self.kernels,
-            self.samples,
+        schedule = bayes.Schedule(
+            self.steps, self.batch_size, self.lr, warm_up=self.warm_up, temperature=self.temperature
         )
+        images: dict[str, Any] = {"others": self.others, "held_out": self.hold_out, "test_images": self.test_images}
+        settings: dict[str, Any] = {"scale": self.scale, "kernels": self.kernels, "samples": self.samples}
+        learned = (self.vaes, self.mixtures)
+        return Experiment.read(context, self.data, self.filters, learned, schedule, **images, **settings)
 
     def train_pass(
         self, experiment: Experiment, folder: Path, members: tuple[Member, ...], progress: Progress

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,43 @@ class Experiment:
     kernels: int
     samples: int
 
+    @classmethod
+    def read(
+        cls,
+        context: Context,
+        data: str,
+        filters: tuple[int, ...],
+        learned: tuple[tuple[str, ...], tuple[str, ...]],
+        schedule: bayes.Schedule,
+        *,
+        others: str = "",
+        held_out: int = 0,
+        test_images: int = 10_000,
+        **settings: Any,
+    ) -> "Experiment":
+        """Reads the images and the learned priors of an experiment.
+
+        Args:
+            context: Where it runs.
+            data: Name of the data set, ``mnist`` or ``cifar10``.
+            filters: Channels of the convolutions.
+            learned: Names of the VAEs and of the mixtures.
+            schedule: Schedule of Algorithm 1.
+            others: Name of the data set whose test images are the unknown ones; none if empty.
+            held_out: Number of training images, the last ones, that replace the test images.
+            test_images: Maximum number of images to test on, evenly spaced, and of unknown ones.
+            **settings: ``scale``, ``kernels`` and ``samples``.
+        """
+        untrained(data, filters)  # refuses settings before anything is read
+        check_counts(test_images=test_images)
+        train, test = read_images(context, data, held_out, test_images)
+        unknown = context.images(others, "test").to(context.device)[0] if others else test[0][:0]
+        if unknown.shape[1:] != test[0].shape[1:]:
+            shapes = f"{tuple(unknown.shape[1:])}, not {tuple(test[0].shape[1:])}"
+            raise ValueError(f"images of others={others!r} are {shapes} as those of {data!r}; choose another")
+        parts = (train, test, thin(unknown, test_images), LearnedPriors.load(*learned))
+        return cls(data, filters, *parts, schedule, **settings)
+
     def trainer(self, size: int, splits: Sequence[int], prior: str, init: str) -> bayes.Trainer:
         """Returns what trains a network for each split in one pass, from the start; its seed is the first split's."""
         objectives = [self.objective(split, prior, init) for split in splits]
@@ -161,27 +198,3 @@ def untrained(data: str, filters: tuple[int, ...]) -> nn.Module:
         raise ValueError(f"data must be one of {', '.join(PAPER_NETWORKS)}; got {data!r}")
     shape = (1, 28, 28) if data == "mnist" else (3, 32, 32)
     return build(PAPER_NETWORKS[data], filters, CLASSES, shape)
-
-
-def load_data(
-    context: Context, data: str, others: str = "", held_out: int = 0, test_images: int = 10_000
-) -> tuple[Labelled, Labelled, Tensor]:
-    """Reads the images of an experiment.
-
-    Args:
-        context: Where it runs.
-        data: Name of the data set, ``mnist`` or ``cifar10``.
-        others: Name of the data set whose test images are the unknown ones; none if empty.
-        held_out: Number of training images, the last ones, that replace the test images.
-        test_images: Maximum number of images to test on, evenly spaced, and of unknown ones.
-
-    Returns:
-        What the splits are drawn from, what is tested on, and the unknown images.
-    """
-    check_counts(test_images=test_images)
-    train, test = read_images(context, data, held_out, test_images)
-    unknown = context.images(others, "test").to(context.device)[0] if others else test[0][:0]
-    if unknown.shape[1:] != test[0].shape[1:]:
-        shapes = f"{tuple(unknown.shape[1:])}, not {tuple(test[0].shape[1:])}"
-        raise ValueError(f"images of others={others!r} are {shapes} as those of {data!r}; choose another")
-    return train, test, thin(unknown, test_images)

@@ -15,8 +15,7 @@ from training.engine.records import Row, print_table, write_table
 from training.engine.stage import Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
-from training.experiments import few_labels
-from training.experiments.few_labels import DWP_FIXED, DWP_PRIOR, FROM_DWP, Experiment, LearnedPriors
+from training.experiments.few_labels import DWP_FIXED, DWP_PRIOR, FROM_DWP, Experiment
 from training.experiments.paired import mean_sd
 from training.starts.priors import bundled_digests
 
@@ -78,14 +77,9 @@ class Gap(Stage):
 
     def experiment(self, context: Context) -> Experiment:
         """Reads what trains the networks, which are those of Fig. 2(a)."""
-        few_labels.untrained("mnist", self.filters)  # refuses settings before anything is read
         schedule = bayes.Schedule(self.steps, self.batch_size, self.lr)
-        train, test, unknown = few_labels.load_data(context, "mnist")
-        learned = LearnedPriors.load(self.vaes, ())
-        scale = bayes.SCALE
-        return Experiment(
-            "mnist", self.filters, train, test, unknown, learned, schedule, scale, self.subset, NETWORKS_DRAWN
-        )
+        settings: dict[str, Any] = {"scale": bayes.SCALE, "kernels": self.subset, "samples": NETWORKS_DRAWN}
+        return Experiment.read(context, "mnist", self.filters, (self.vaes, ()), schedule, **settings)
 
     def measure(self, experiment: Experiment, key: tuple[str, int], progress: Progress) -> list[Row]:
         """Trains one network and measures its gaps, in nats per kernel."""

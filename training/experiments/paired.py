@@ -18,10 +18,9 @@ from training.engine.records import Row
 
 def by_mark(rows: Sequence[Row], measure: str, marks: Sequence[float]) -> list[Row]:
     """Turns rows with a list of values, one for each mark, into a row per run and mark."""
-    kept = [[key for key in row if key in ("init", "seed", "rate")] for row in rows]
     return [
-        {key: row[key] for key in keys} | {"step": mark, measure: value}
-        for row, keys in zip(rows, kept, strict=True)
+        {key: row[key] for key in ("init", "seed", "rate") if key in row} | {"step": mark, measure: value}
+        for row in rows
         for mark, value in zip(marks, row[measure], strict=True)
     ]
 

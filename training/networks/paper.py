@@ -28,10 +28,7 @@ class ConvNet(nn.Module):
     normalised: ClassVar[bool] = False
 
     def __init__(
-        self,
-        filters: tuple[int, ...] | None = None,
-        classes: int | None = None,
-        image_shape: ImageShape | None = None,
+        self, filters: tuple[int, ...] | None = None, classes: int | None = None, image_shape: ImageShape | None = None
     ) -> None:
         super().__init__()
         filters = self.defaults[0] if filters is None else filters

@@ -15,14 +15,7 @@ from training.recipes import Fields, fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER
 TRIED: Fields = {"plain": {"steps": 300}, "longer": {"steps": 800}, "cold": {"steps": 300, "temperature": 0.1}}
-ON_HELD_OUT: Fields = {
-    "name": "",
-    "others": "",
-    "splits": 3,
-    "first_split": 100,
-    "hold_out": 10_000,
-    "from_xavier": (),
-}
+ON_HELD_OUT: Fields = {"name": "", "others": "", "splits": 3, "first_split": 100, "hold_out": 10_000, "from_xavier": ()}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:

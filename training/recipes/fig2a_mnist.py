@@ -47,19 +47,10 @@ BUDGET: Fields = {
     "lr": 3e-3,
     "test_images": 2000,
 }
-COLD: Fields = {
-    "name": "fig2a_mnist_cold",
-    "temperature": 0.1,
-    "splits": 5,
-    "priors": BAYESIAN,
-    "from_xavier": (),
-}
+COLD: Fields = {"name": "fig2a_mnist_cold", "temperature": 0.1, "splits": 5, "priors": BAYESIAN, "from_xavier": ()}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """Returns training by Bayes' rule, and at a temperature of 0.1, better for dwp in ``choose_few_labels``."""
     small = SMALL if smoke else {}
-    return {
-        "fig2a_mnist": Classify(**BUDGET | small),
-        "fig2a_mnist_cold": Classify(**BUDGET | COLD | small),
-    }
+    return {"fig2a_mnist": Classify(**BUDGET | small), "fig2a_mnist_cold": Classify(**BUDGET | COLD | small)}

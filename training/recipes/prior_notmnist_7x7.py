@@ -28,12 +28,7 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
     """Returns sources, kernels, fits and their comparison."""
     kernels = ("kernels_7x7",)
     mixture = FitMixture(
-        kernels,
-        "notmnist-7x7",
-        components=(6, 8, 10),
-        shrinkages=(3.0, 10.0, 30.0),
-        scales=STRENGTHS,
-        restarts=24,
+        kernels, "notmnist-7x7", components=(6, 8, 10), shrinkages=(3.0, 10.0, 30.0), scales=STRENGTHS, restarts=24
     )
     latent: Fields = {"dropout": 0.2, "importance_samples": 8, "lr": 3e-3, "epochs": 5 if smoke else 600}
     short: Fields = {"lr": 3e-3, "dropout": 0.4, "epochs": 2 if smoke else 60}

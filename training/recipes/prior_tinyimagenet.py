@@ -63,12 +63,7 @@ def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
     for kind in SOURCES:
         made[f"sources_{kind}"] = _sources(kind, smoke, data)
         made |= _kernels(kind)
-    grid: Fields = {
-        "components": (1, 2, 4, 8),
-        "shrinkages": (10.0, 100.0, 1000.0),
-        "scales": STRENGTHS,
-        "restarts": 2,
-    }
+    grid: Fields = {"components": (1, 2, 4, 8), "shrinkages": (10.0, 100.0, 1000.0), "scales": STRENGTHS, "restarts": 2}
     if smoke:
         grid |= {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
     for kind, (_, layers) in SOURCE_LAYERS.items():

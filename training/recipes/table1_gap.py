@@ -15,15 +15,7 @@ from training.recipes import Fields, fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER
 BUDGET: Fields = {"splits": 3, "steps": 1000, "batch_size": 32, "lr": 3e-3}
-SMALL: Fields = {
-    "filters": (4, 4),
-    "size": 20,
-    "splits": 2,
-    "steps": 4,
-    "batch_size": 10,
-    "samples": 20,
-    "kernels": 4,
-}
+SMALL: Fields = {"filters": (4, 4), "size": 20, "splits": 2, "steps": 4, "batch_size": 10, "samples": 20, "kernels": 4}
 PAPER = ("notmnist-7x7-h1", "notmnist-5x5-h1")
 
 
