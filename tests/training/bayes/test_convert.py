@@ -6,13 +6,7 @@ import torch
 from torch import nn
 
 from tests.training.bayes.small import KINDS, LAYERS
-from training.bayes import (
-    BayesConv2d,
-    bayesian_layers,
-    bayesianize_,
-    posterior_mean_,
-    sample_network,
-)
+from training.bayes import BayesConv2d, bayesian_layers, bayesianize_, posterior_mean_, sample_network
 
 
 def net() -> nn.Sequential:

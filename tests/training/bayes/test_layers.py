@@ -7,11 +7,7 @@ from torch import nn
 
 from dwp_init.priors.latent import Normal
 from tests.training.bayes.small import KINDS, LAYERS
-from training.bayes import (
-    BayesConv2d,
-    RelativeBayesConv2d,
-    TruncatedLogUniformKL,
-)
+from training.bayes import BayesConv2d, RelativeBayesConv2d, TruncatedLogUniformKL
 
 
 def made(conv: nn.Conv2d, kind: type[BayesConv2d] = BayesConv2d, scale: float = 0.3) -> BayesConv2d:

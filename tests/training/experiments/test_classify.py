@@ -321,10 +321,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
         ({"sizes": (20, 20)}, r"sizes must be different; got \(20, 20\)"),
         ({"sizes": (25,)}, r"sizes must be multiples of the 10 classes, for stratified splits; got \(25,\)"),
         ({"sizes": ()}, "sizes must be multiples"),
-        (
-            {"mixtures": ("notmnist-7x7-vae",)},
-            "mixtures must be .* of the family mixture; notmnist-7x7-vae is a vae",
-        ),
+        ({"mixtures": ("notmnist-7x7-vae",)}, "mixtures must be .* of the family mixture; notmnist-7x7-vae is a vae"),
         ({"splits": 0}, "splits must be 1 or more; got 0"),
         ({"together": 0}, "together must be 1 or more; got 0"),
         ({"test_images": 0}, "test_images must be 1 or more; got 0"),

@@ -64,11 +64,7 @@ def test_decoding_times_become_shares(
     fits: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Per round kaiming, a product, and each prior with a product after it; here in seconds that are known."""
-    times = [
-        *(0.1, 9.0, 1.0, 9.0, 4.0, 9.0),
-        *(0.2, 9.0, 2.0, 0.5, 4.0, 9.0),
-        *(0.6, 9.0, 6.0, 9.0, 3.0, 9.0),
-    ]
+    times = [*(0.1, 9.0, 1.0, 9.0, 4.0, 9.0), *(0.2, 9.0, 2.0, 0.5, 4.0, 9.0), *(0.6, 9.0, 6.0, 9.0, 3.0, 9.0)]
     clock = itertools.chain(times)
 
     def seconds(function: Callable[[], object]) -> float:

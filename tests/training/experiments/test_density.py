@@ -98,11 +98,7 @@ def test_density_pairs_the_fits_by_kernel(fits: dict[str, Stage], tmp_path: Path
     ],
 )
 def test_density_needs_its_controls_and_names(
-    needs: tuple[str, ...],
-    change: dict[str, dict[str, str]],
-    message: str,
-    fits: dict[str, Stage],
-    tmp_path: Path,
+    needs: tuple[str, ...], change: dict[str, dict[str, str]], message: str, fits: dict[str, Stage], tmp_path: Path
 ) -> None:
     stages = {name: fits[name] for name in ("kernels", *needs)}
     stages |= {name: replace(fits[name], **fields) for name, fields in change.items()}

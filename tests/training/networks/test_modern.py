@@ -87,11 +87,7 @@ def test_stages_halve_the_image(name: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "block", "branch"),
-    [
-        ("resnet", "body.1", "bn2"),
-        ("mobilenet", "body.1", "layers.7"),
-        ("convnext", "body.2", "contract"),
-    ],
+    [("resnet", "body.1", "bn2"), ("mobilenet", "body.1", "layers.7"), ("convnext", "body.2", "contract")],
 )
 def test_a_block_whose_branch_is_silent_passes_on_what_it_gets(name: str, block: str, branch: str) -> None:
     module = build(name, SMALL[name], 10, (3, 32, 32)).get_submodule(block)

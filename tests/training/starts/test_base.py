@@ -109,11 +109,7 @@ def test_kinds() -> None:
         ("He", {}, "inits must be some of PyTorch default; Kaiming; .*, each once; got He"),
         ("dwp", {"priors": ()}, "dwp cannot be drawn from nothing: name priors=, or leave them out"),
         ("white noise, prior's scale", {"priors": ()}, "white noise, prior's scale cannot be drawn .*: name priors="),
-        (
-            "empirical Gaussian",
-            {"learned": None},
-            "Gaussian cannot be drawn .*: name kernels stages in needs=",
-        ),
+        ("empirical Gaussian", {"learned": None}, "Gaussian cannot be drawn .*: name kernels stages in needs="),
         ("learned kernels, He's RMS", {"learned": {}}, "learned kernels, He's RMS cannot be drawn from nothing"),
         ("LSUV", {"batch": None}, "LSUV cannot be drawn from nothing: give images in batch="),
         ("dwp", {"strict": True}, r"'dwp' has nothing to draw from for stem.* \(dense 2×2\): add to priors or needs"),

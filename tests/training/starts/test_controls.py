@@ -22,8 +22,7 @@ def test_the_laws_of_kaiming_and_xavier() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "out", "into"),
-    [(ORTHOGONAL, 8, 4), (ORTHOGONAL, 40, 2), (DWP_ORTHOGONAL, 8, 4), (DWP_ORTHOGONAL, 16, 2)],
+    ("start", "out", "into"), [(ORTHOGONAL, 8, 4), (ORTHOGONAL, 40, 2), (DWP_ORTHOGONAL, 8, 4), (DWP_ORTHOGONAL, 16, 2)]
 )
 def test_orthogonal_gram_matrices(out: int, into: int, start: str, priors: list) -> None:
     layer = nn.Sequential(nn.Conv2d(into, out, 3))

@@ -16,8 +16,7 @@ Make = Callable[..., nn.Module]
 
 @pytest.mark.parametrize("network", ["mnist", "vae", "mobilenet"])
 @pytest.mark.parametrize(
-    ("start", "options"),
-    [(DWP, {}), (DWP_OWN, {"scale": "prior"}), (DWP_ORTHOGONAL, {"orthogonal": True})],
+    ("start", "options"), [(DWP, {}), (DWP_OWN, {"scale": "prior"}), (DWP_ORTHOGONAL, {"orthogonal": True})]
 )
 def test_dwp_is_what_apply_draws(network: str, start: str, options: dict, make: Make, priors: list) -> None:
     expected = make(network, "PyTorch default", seed=3)
