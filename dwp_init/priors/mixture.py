@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count, check_positive, is_int
-from dwp_init.priors.linalg import cholesky_or_none, solve_lower
 from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril
 
 MIN_SCALE = 1e-4
@@ -165,8 +164,8 @@ class GaussianMixture(Prior):
         for k in range(self.components):
             centred = white - loc[k]
             scatter = (centred * precision[:, k, None]).T @ centred
-            tril = cholesky_or_none((scatter + shrinkage * eye) / (count[k] + shrinkage))
-            if tril is None:
+            tril, failed = torch.linalg.cholesky_ex((scatter + shrinkage * eye) / (count[k] + shrinkage))
+            if failed:
                 raise ValueError(f"the covariance of component {k} has no inverse; raise shrinkage={shrinkage}")
             trils.append(tril)
         weight = share.sum(0) + 0.1
@@ -200,7 +199,7 @@ def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tup
     """Maps whitened kernels ``(n, d)`` to log πₖₛ N(u; locₖ, s² Σₖ), ``(n, components, scales)``."""
     scale, dim = white.new_tensor(scales), white.shape[1]
     eye = torch.eye(dim, dtype=tril.dtype, device=tril.device)
-    inverse = solve_lower(tril, eye)
+    inverse: Tensor = torch.linalg.solve_triangular(tril, eye, upper=False)
     parts = torch.split(white, max(2**22 // loc.numel(), 1))  # bounds the memory of (components, n, d)
     distance = torch.cat([((part - loc[:, None]) @ inverse.mT).square().sum(2).T for part in parts])
     constant = -0.5 * dim * LOG_2PI - tril.diagonal(dim1=1, dim2=2).log().sum(1)[:, None] - dim * scale.log()

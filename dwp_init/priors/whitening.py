@@ -1,11 +1,10 @@
 """Whitening: the affine map under which kernels have mean 0 and covariance I."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-
-from dwp_init.priors.linalg import cholesky, eigh, solve_lower
 
 LOG_2PI = math.log(2 * math.pi)
 MIN_DIAGONAL = 1e-12  # its square is still a float32
@@ -94,7 +93,7 @@ class RasterWhitening(nn.Module):
         loc, basis, scale = _moments(kernels, min_scale)
         half = basis * scale
         self.loc.copy_(loc)
-        self.tril.copy_(cholesky(half @ half.T))
+        self.tril.copy_(torch.linalg.cholesky(half @ half.T))
         return self
 
     def check(self) -> None:
@@ -103,7 +102,8 @@ class RasterWhitening(nn.Module):
 
     def forward(self, kernels: Tensor) -> Tensor:
         """Whitens kernels ``(n, dim)``."""
-        return solve_lower(self.tril, (kernels - self.loc).T).T
+        white: Tensor = torch.linalg.solve_triangular(self.tril, (kernels - self.loc).T, upper=False)
+        return white.T
 
     def inverse(self, white: Tensor) -> Tensor:
         """Maps whitened vectors ``(n, dim)`` back to kernels."""
@@ -134,7 +134,7 @@ def _moments(kernels: Tensor, min_scale: float) -> tuple[Tensor, Tensor, Tensor]
         raise ValueError(f"{broken} of {len(kernels)} kernels hold NaN or infinity; remove them")
     exact = kernels.double()
     covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], exact.shape[1])
-    variances, basis = eigh(covariance)
+    variances, basis = cast(tuple[Tensor, Tensor], torch.linalg.eigh(covariance))
     largest = variances[-1].clamp_min(0).sqrt().item()
     if largest == 0:
         raise ValueError(f"the {len(kernels)} kernels are all equal; a covariance needs some spread")
