@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -21,18 +21,20 @@ class Access:
 
     Raises:
         TypeError: ``revision`` is not a string.
-        ValueError: ``token`` cannot be a token.
     """
 
     revision: str | None = None
     cache_dir: str | Path | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
     endpoint: str | None = None
 
     def __post_init__(self) -> None:
         if self.revision is not None and not isinstance(self.revision, str):
             raise TypeError(f"revision must be a str, such as 'v1'; got {self.revision!r}")
+
+    def check_token(self) -> None:
+        """Raises ``ValueError`` if ``token`` cannot be a token; it does not matter as long as nothing is loaded."""
         if isinstance(self.token, str) and not re.fullmatch(r"[!-~]+", self.token):
             raise ValueError(
                 "token is empty, or contains characters that no token has, such as a space or a line break; strip it"

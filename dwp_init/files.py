@@ -41,8 +41,8 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     Raises:
         TypeError: ``prior`` is not a prior, or its class is not registered with :func:`dwp_init.register`.
         ValueError: A parameter is NaN, infinite, not float32 or without memory, the parameters do not describe a
-            density, or ``details`` is not JSON, uses one of the configuration's own keys or has a name that is not a
-            printable string.
+            density, the class does not rebuild the prior from its ``arguments()`` and ``state_dict()``, or ``details``
+            is not JSON, uses one of the configuration's own keys or has a name that is not a printable string.
         OSError: The files cannot be written.
     """
     if not isinstance(prior, Prior):
@@ -55,6 +55,10 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         raise ValueError(f"details uses {', '.join(taken)}, which are keys of the configuration itself; rename them")
     model = safetensors_bytes(prior.state_dict())
     config = _config_bytes(prior, model)
+    try:
+        parse_prior({CONFIG: config, MODEL: model}, "this prior")
+    except ValueError as error:
+        raise ValueError(f"load_prior could not rebuild this prior: {error}") from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_files({folder / MODEL: model, folder / CONFIG: config})
@@ -74,7 +78,9 @@ def _config_bytes(prior: Prior, model: bytes) -> bytes:
     try:
         return json_bytes(config, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"details must be JSON, without NaN: {error}; convert or drop that entry") from error
+        raise ValueError(
+            f"details and arguments() must be JSON, without NaN: {error}; convert or drop that entry"
+        ) from error
 
 
 def _check_registered(kind: type[Prior]) -> None:
@@ -113,6 +119,7 @@ def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
     tensors = _parse_tensors(contents[MODEL], model)
     _check_fit(tensors, prior, model)
     prior.load_state_dict(tensors, assign=True)
+    _check_all_saved(prior, model)
     _check_parameters(prior, model)
     _check_digest(config, contents[MODEL], model)
     prior.details = {key: value for key, value in config.items() if key not in _OWN}
@@ -184,7 +191,7 @@ def build_prior(config: dict[str, Any], path: str) -> Prior:
     try:
         with torch.device("meta"):
             return FAMILIES[family](checked_shape(shape), **cast(dict[str, Any], arguments)).float()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a {family} prior: {error}") from error
 
 
@@ -217,6 +224,14 @@ def _check_parameters(prior: Prior, owner: object) -> None:
                 raise ValueError(f"{what}: {error}; fit the prior again") from error
 
 
+def _check_all_saved(prior: Prior, path: str) -> None:
+    """Raises ``ValueError`` if a module holds a tensor that is not in its ``state_dict()``, so has no values."""
+    for module in prior.modules():
+        for name, value in [*module.named_buffers(recurse=False), *vars(module).items()]:
+            if isinstance(value, Tensor) and value.is_meta:
+                raise ValueError(f"{path} does not hold {name} of {type(module).__name__}; make it a persistent buffer")
+
+
 def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
     expected = prior.state_dict()
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
@@ -232,7 +247,8 @@ def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
                 f"{path} does not fit {CONFIG}: {name} is {found.dtype} {tuple(found.shape)}, "
                 f"expected {tensor.dtype} {tuple(tensor.shape)}; get both files from one place"
             )
-        if not tensor.is_floating_point() and not torch.equal(found, tensor):  # masks and orders: the architecture
+        fixed = not tensor.is_floating_point() and not tensor.is_meta  # masks and orders: the architecture
+        if fixed and not torch.equal(found, tensor):
             raise ValueError(
                 f"{path} does not fit {CONFIG}: {name}, which its arguments fix, has "
                 f"{(found != tensor).sum()} other values of {tensor.numel()}; get both files from one place"

@@ -95,8 +95,10 @@ def fetch(address: Address, access: Access) -> Files:
         PriorNotFoundError: There is no such repository, revision or file, or it is private or gated.
         PriorDownloadError: The Hub cannot be reached, or the cache cannot be written, and the cache lacks a file.
         PriorCorruptError: A file stays damaged.
-        ValueError: The repository's name is malformed, or its configuration is not that of a prior.
+        ValueError: The token cannot be one, the repository's name is malformed, or its configuration is not that of a
+            prior.
     """
+    access.check_token()
     path, content = _checked(CONFIG, address, access)
     config = parse_config(content, f"{address}/{CONFIG}")
     build_prior(config, f"{address}/{CONFIG}")
@@ -112,8 +114,11 @@ def search(access: Access) -> list[Listing]:
 
     Raises:
         PriorDownloadError: The Hub cannot be reached.
+        ValueError: The token cannot be one.
     """
     from huggingface_hub import HfApi
+
+    access.check_token()
 
     def ask(token: str | bool | None) -> list[Listing]:
         models = HfApi(endpoint=access.endpoint, token=token, **CLIENT).list_models(

@@ -117,7 +117,8 @@ def apply_(
     """
     seed = None if seed is None else whole_number(seed, "seed")
     check_instance("model", model, nn.Module, "torch.nn.Module")
-    check_flag("resize", resize)
+    for name, flag in {"resize": resize, "strict": strict, "dry_run": dry_run}.items():
+        check_flag(name, flag)
     options = _Options(scale, noise, orthogonal, seed, generator)
     access = Access(
         revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint

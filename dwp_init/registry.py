@@ -134,6 +134,7 @@ def find(name_or_folder: str | Path, revision: str | None = None) -> Path | str 
 
 def obtain(place: Path | str | Address, access: Access) -> Files:
     """Returns a prior's files from the place that :func:`find` returned; raises what :func:`load_prior` does."""
+    access.check_token()
     if isinstance(place, Path):
         return Files(place, read_files(place), name=place.resolve().name, owner=str(place))
     if isinstance(place, Address):

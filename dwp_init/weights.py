@@ -183,11 +183,12 @@ def weight_of(module: nn.Module) -> Weight:
     """Returns the weight of a module, of the class that knows how it is made."""
     if parametrize.is_parametrized(module, "weight"):
         return ParametrizedWeight(module)
-    if "weight" in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
+    own = {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
+    if "weight" in own:
         return Weight(module)
     hooks = cast(dict[int, object], module._forward_pre_hooks).values()  # pyright: ignore[reportPrivateUsage]
     norms = [hook for hook in hooks if isinstance(hook, WeightNorm) and hook.name == "weight"]
-    return NormedWeight(module, norms[0]) if norms else UnknownWeight(module)
+    return NormedWeight(module, norms[0]) if norms and {"weight_g", "weight_v"} <= own else UnknownWeight(module)
 
 
 class Span(NamedTuple):

@@ -1,8 +1,9 @@
 """A Hub on the loopback interface, small priors and snapshots that several test modules share."""
 
+import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,27 @@ os.environ |= {"HF_HOME": _HOME.name, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_H
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_ETAG_TIMEOUT"):
     os.environ.pop(_name, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """Skips a test whose fixtures need a library that is not installed."""
+    return (yield from _skipped_without_zuko())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Skips a test that needs a library that is not installed."""
+    return (yield from _skipped_without_zuko())
+
+
+def _skipped_without_zuko() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except ImportError as error:
+        if "needs the library zuko" in str(error) and importlib.util.find_spec("zuko") is None:
+            pytest.skip(str(error))
+        raise
 
 
 @pytest.fixture

@@ -198,9 +198,12 @@ UNSAVABLE = [
     ),
     *((detail(name=name), "details has the name .*, expected a string") for name in (3, None, "a\nb")),
     (lambda prior: prior.to("meta"), "is on the meta device; give it values first"),
-    (detail(x=torch.zeros(1)), "details must be JSON, without NaN: .*Tensor is not JSON serializable; convert or drop"),
-    (detail(x=float("nan")), "details must be JSON, without NaN: "),
-    (detail(x="\ud800"), "details must be JSON, without NaN: "),
+    (
+        detail(x=torch.zeros(1)),
+        "details and arguments\\(\\) must be JSON, without NaN: .*Tensor is not JSON serializable; convert or drop",
+    ),
+    (detail(x=float("nan")), "details and arguments\\(\\) must be JSON, without NaN: "),
+    (detail(x="\ud800"), "details and arguments\\(\\) must be JSON, without NaN: "),
 ]
 
 

@@ -555,13 +555,6 @@ def test_a_cache_without_links(
         load(cache_dir=tmp_path / "other")
 
 
-@pytest.mark.parametrize("token", ["hf_secret\n", "", "hf secret", "hf_ü"])
-def test_a_token_that_is_none(load: Callable, token: str) -> None:
-    with pytest.raises(ValueError, match="token is empty, or contains characters that no token has") as caught:
-        load(token=token)
-    assert "secret" not in str(caught.value)
-
-
 @pytest.mark.parametrize("change", [{"family": "gan"}, {"kernel_shape": [0, 0, 0]}, {"arguments": {"a": 1}}])
 def test_no_weights_are_fetched_for_a_configuration_that_describes_no_prior(
     load: Callable, hub: LocalHub, files: dict, change: dict

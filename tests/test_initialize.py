@@ -40,6 +40,8 @@ BAD = [
     (TypeError, {"model": nn.Conv2d}, "model must be a torch.nn.Module; got type"),
     (ValueError, {"scale": "he"}, "scale must be one of 'fan_in', 'prior'; got 'he'"),
     (TypeError, {"noise": 0.1}, "noise must be True or False; got 0.1"),
+    (TypeError, {"strict": "no"}, "strict must be True or False; got 'no'"),
+    (TypeError, {"dry_run": 1}, "dry_run must be True or False; got 1"),
     (TypeError, {"seed": 1.5}, "seed must be an int; got 1.5"),
     (TypeError, {"seed": True}, "seed must be an int; got True"),
     (TypeError, {"generator": 3}, "generator must be a torch.Generator; got int"),

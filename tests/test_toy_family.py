@@ -1,6 +1,7 @@
 """A family of a user's own, once registered, does all that the families of `dwp_init` do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from dwp_init import apply_, load_prior, register, save_prior
 from dwp_init.cli import main
 from dwp_init.priors import FAMILIES
+from dwp_init.priors.base import KernelShape
 from tests.toy_family import Spherical, SphericalBound
 
 
@@ -67,6 +69,38 @@ def test_a_prior_of_a_class_that_is_defined_again(toy_families: None, tmp_path: 
     assert type(load_prior(folder)) is new
     with pytest.raises(TypeError, match="Own was defined again after this prior was made; make the prior again"):
         save_prior(old, folder)
+
+
+class Counting(Spherical):
+    """Keeps a number that is not a float, and was not known when it was made."""
+
+    family = "counting"
+
+    def __init__(self, kernel_shape: KernelShape, count: int = 0) -> None:
+        super().__init__(kernel_shape)
+        self.register_buffer("count", torch.tensor(count), persistent=count >= 0)
+        self.list_of_counts = [1, 2, 3][count]
+
+    def arguments(self) -> dict[str, Any]:
+        return {"count": 9} if self.count == 2 else {"count": -1} if self.count < 0 else {}
+
+
+def test_whole_numbers_are_kept_too(toy_families: None, tmp_path: Path) -> None:
+    loaded = load_prior(save_prior(register(Counting)((1, 3, 3), 1), tmp_path / "counts"))
+    assert loaded.get_buffer("count") == 1 and loaded.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (-1, r"this prior/model\.safetensors does not hold count of Counting; make it a persistent buffer"),
+        (2, r"this prior/config\.json does not describe a counting prior: list index out of range"),
+    ],
+)
+def test_what_could_not_be_rebuilt_is_not_saved(toy_families: None, tmp_path: Path, count: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"load_prior could not rebuild this prior: {message}"):
+        save_prior(register(Counting)((1, 3, 3), count), tmp_path / "counts")
+    assert not (tmp_path / "counts").exists()
 
 
 def test_without_its_registration_the_file_says_what_to_import(tmp_path: Path, toy_families: None) -> None:

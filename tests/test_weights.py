@@ -244,3 +244,10 @@ def test_each_kind_of_weight_has_its_class(
     weight = weight_of(wrap(nn.Conv2d(1, 2, 3)))
     assert type(weight) is kind and len(weight.stored) == stored
     assert weight_of(nn.ReLU()).reason_to_skip()
+
+
+def test_a_normed_weight_whose_parts_are_pruned_is_skipped(gaussian: Fit) -> None:
+    layer = nn.Sequential(old_style(torch.nn.utils.weight_norm, nn.Conv2d(1, 4, 3)), nn.Conv2d(4, 4, 3))
+    prune.l1_unstructured(layer[0], "weight_v", 0.5)
+    report = apply_(layer, gaussian(3), seed=0)
+    assert report.initialized == ["1"] and "its weight is not a parameter, as under prune" in report.skipped["0"]

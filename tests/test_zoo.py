@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -88,9 +87,14 @@ def test_outputs_are_finite_and_every_layer_has_the_scale_of_he(name: str) -> No
 def test_a_draw_takes_less_than_one_and_a_half_seconds(name: str) -> None:
     model = without_values(name)
 
-    def seconds(draw: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        draw()
-        return time.perf_counter() - start
+    def cpu_seconds() -> float:
+        start = time.process_time()  # unlike the time on the wall, not longer on a busy machine
+        apply_(model, "natural", seed=0)
+        return time.process_time() - start
 
-    assert min(seconds(lambda: apply_(model, "natural", seed=0)) for _ in range(3)) < 1.5
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # because threads that wait for each other spin, which counts too
+    try:
+        assert min(cpu_seconds() for _ in range(3)) < 1.5
+    finally:
+        torch.set_num_threads(threads)

@@ -25,8 +25,8 @@ class Prior(nn.Module, ABC):
     """Describes a distribution p(w) over the k×k kernels of a convolution.
 
     A family of priors is a subclass with a :attr:`family` of its own, entered with :func:`register`. It implements
-    :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its numbers in float32 parameters
-    and buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact.
+    :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its tensors in parameters and
+    persistent buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact.
 
     Args:
         kernel_shape: ``(c, k, k)`` of one kernel. ``c = 1`` in the paper, where each kernel joins one input channel
@@ -161,7 +161,8 @@ class Prior(nn.Module, ABC):
         return f"kernel_shape={self.kernel_shape}"
 
     def _any_tensor(self) -> Tensor:
-        return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0))
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
     def _flatten(self, kernels: object) -> Tensor:
         """Flattens kernels ``(n, c, k, k)`` to ``(n, d)``, in the prior's dtype; raises if their shape is another."""

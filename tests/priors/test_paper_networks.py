@@ -109,6 +109,8 @@ def test_elu_with_its_first_and_second_derivative() -> None:
         results.append(function(at * 1))
         results += torch.autograd.grad(results[0].sum(), at, create_graph=True)
         results += torch.autograd.grad(results[1].sum(), at)
-    for value, truth in zip(found, expected, strict=True):
+    for value, truth in zip(found[:2], expected[:2], strict=True):
         torch.testing.assert_close(value, truth, rtol=1e-6, atol=2e-7)
+    smooth = x != 0  # there is no second derivative at 0
+    torch.testing.assert_close(found[2][smooth], expected[2][smooth], rtol=1e-6, atol=2e-7)
     assert InPlaceELU()(torch.tensor([torch.nan])).isnan()
