@@ -6,13 +6,12 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from dwp_init.storage import safetensors_bytes, write_bytes
 
-_Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
@@ -73,15 +72,10 @@ def _packed(state: Mapping[str, Tensor]) -> bytes:
     return safetensors_bytes(tensors, aliases)
 
 
-def _call(
-    doing: str,
-    function: Callable[_Parameters, _Result],
-    *arguments: _Parameters.args,
-    **options: _Parameters.kwargs,
-) -> _Result:
+def _call(doing: str, function: Callable[..., _Result], *arguments: str) -> _Result:
     """Calls the user's code; the error for an exception there keeps its kind, its message and its place."""
     try:
-        return function(*arguments, **options)
+        return function(*arguments)
     except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f" ({frame.filename}, line {frame.lineno})"

@@ -25,11 +25,6 @@ def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(Access(token="hf_secret"))
 
 
-def test_a_revision_is_a_string() -> None:
-    with pytest.raises(TypeError, match="revision must be a str, such as 'v1'; got 1"):
-        load_prior("a/b", revision=1)  # type: ignore[arg-type]
-
-
 def test_only_a_full_commit_is_one() -> None:
     commit = "0123456789" * 4
     assert [Address("a/b", revision).is_commit for revision in (commit, commit[:-1], "main")] == [True, False, False]

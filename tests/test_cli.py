@@ -287,29 +287,6 @@ def test_apply_resizes_kernels_if_asked(run, module):
     assert [any("gauss-3x3, resized from 3×3" in line for line in lines) for lines in stem] == [False, True]
 
 
-def test_apply_saves_views_that_differ(run, module):
-    name = module(
-        "def make():\n    net, x = nn.Conv2d(1, 1, 3), torch.arange(9.0).view(3, 3)\n"
-        "    net.register_buffer('x', x)\n    net.register_buffer('turned', x.T)\n    return net\n"
-    )
-    run("apply", f"{name}:make", "--prior", "gauss-3x3", "--save", "a.safetensors")
-    saved = load_file("a.safetensors")
-    assert torch.equal(saved["x"], torch.arange(9.0).view(3, 3)) and torch.equal(saved["turned"], saved["x"].T)
-
-
-def test_apply_saves_any_memory_format_and_equal_but_separate_tensors(run, module):
-    name = module(
-        "def make():\n    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)).half()\n"
-        "    return net.to(memory_format=torch.channels_last)\n"
-    )
-    run("apply", f"{name}:make", "--prior", "gauss-3x3", "--save", "a.safetensors")
-    saved = load_file("a.safetensors")
-    assert saved.keys() == sys.modules[name].make().state_dict().keys()
-    expected = sys.modules[name].make()
-    apply_(expected, "gauss-3x3", seed=0)
-    assert torch.equal(saved["0.weight"], expected[0].weight)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -336,50 +313,6 @@ def test_apply_keeps_the_old_file_when_the_state_cannot_be_saved(run, module, wo
     err = run("apply", f"{name}:make", "--prior", "gauss-3x3", "--save", "a.safetensors", status=1)
     assert "_extra_state cannot be saved: expected a dense tensor with memory; got dict" in err
     assert (workplace / "a.safetensors").read_text() == "old"
-
-
-@pytest.mark.parametrize(
-    "spec", ["net", "net:", ":make", "net.py:make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"]
-)
-def test_apply_wants_module_and_factory(run, spec):
-    err = run("apply", spec, "--prior", "gauss-3x3", status=1)
-    assert f"the model must be MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}" in err
-
-
-@pytest.mark.parametrize(
-    ("text", "attribute", "message"),
-    [
-        ("1 / 0", "net", "importing '{name}' failed: ZeroDivisionError: division by zero ({file}, line 3)"),
-        ("def (", "net", "importing '{name}' failed: SyntaxError: "),
-        (
-            "import no_such_module",
-            "net",
-            "failed: ModuleNotFoundError: No module named 'no_such_module' ({file}, line 3)",
-        ),
-        ("raise SystemExit(3)", "net", "importing '{name}' failed: SystemExit: 3 ({file}, line 3)"),
-        ("def make():\n    {}['x']", "make", "calling {name}:make failed: KeyError: 'x' ({file}, line 4)"),
-        ("def make(a):\n    pass", "make", "failed: TypeError: make() missing 1 required positional argument: 'a'\n"),
-        ("def make():\n    return 3", "make", "gives a int, expected a torch.nn.Module or a function that makes one"),
-        ("net = 3", "net", "{name}:net gives a int, expected a torch.nn.Module or a function that makes one"),
-        ("def make():\n    pass\nx = _y = 1", "mak", "'{name}' has no 'mak'; it has make"),
-        ("class Zoo:\n    small = 3", "Zoo.big", "'{name}' has no 'Zoo.big'; it has"),
-        ("x = 3", "x.y.z", "'{name}' has no 'x.y.z'; it has "),
-    ],
-)
-def test_apply_and_the_users_module(run, module, workplace, text, attribute, message):
-    name = module("")
-    (workplace / f"{name}.py").write_text("\n\n" + text + "\n")
-    err = run("apply", f"{name}:{attribute}", "--prior", "gauss-3x3", status=1)
-    assert message.format(name=name, file=workplace / f"{name}.py") in err
-    assert len(err.splitlines()) == 1
-
-
-def test_apply_and_a_module_that_is_not_there(run):
-    err = run("apply", "no_such_package.nets:make", "--prior", "gauss-3x3", status=1)
-    assert (
-        err
-        == "error: importing 'no_such_package.nets' failed: ModuleNotFoundError: No module named 'no_such_package'\n"
-    )
 
 
 PART = """

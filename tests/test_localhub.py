@@ -13,15 +13,11 @@ from huggingface_hub import (
     HfApi,
     constants,
     hf_hub_download,
-    try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
     BadRequestError,
     EntryNotFoundError,
-    GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from safetensors.torch import save
@@ -230,31 +226,6 @@ def test_download(hub, tmp_path):
         download(hub, tmp_path, revision="absent")
 
 
-@pytest.mark.parametrize(
-    ("token", "private", "gated", "error"),
-    [
-        (False, False, "auto", GatedRepoError),
-        ("hf_read", False, "auto", GatedRepoError),
-        ("hf_write", True, "auto", None),
-        (False, True, False, RepositoryNotFoundError),
-        ("hf_other", True, False, RepositoryNotFoundError),
-        ("hf_expired", False, False, HfHubHTTPError),
-    ],
-)
-def test_who_may_download(hub, tmp_path, token, private, gated, error):
-    hub.add_repo(ID, FILES, private=private)
-    hub.repos[ID].gated = gated
-    if error is None:
-        assert download(hub, tmp_path, token=token).is_file()
-        return
-    with pytest.raises(error) as caught:
-        download(hub, tmp_path, token=token)
-    assert type(caught.value) is error
-    if gated:
-        hub.repos[ID].allowed.add("reader")
-        assert download(hub, tmp_path, token="hf_read").is_file()
-
-
 def test_who_may_write(hub):
     hub.add_repo(ID, FILES)
     for token, status in {"hf_read": 403, "hf_other": 403, "hf_expired": 401}.items():
@@ -303,20 +274,6 @@ def test_large_files_are_on_another_origin(hub):
     path = response.headers["Location"].removeprefix(hub.files)
     assert ask(hub.files, "GET", path).text == WEIGHTS
     assert ask(hub.files, "GET", path, {"Range": "bytes=8-"}).text == WEIGHTS[8:]
-
-
-@pytest.mark.parametrize("action", [429, 503, "drop"])
-def test_faults_of_the_hub(hub, tmp_path, action):
-    hub.add_repo(ID, FILES)
-    download(hub, tmp_path)
-    hub.fail("HEAD hub .*config", action)
-    try:
-        assert download(hub, tmp_path).is_file()  # from the cache
-    except Exception as error:  # the client does not fall back on its cache when the connection is closed
-        assert (action, type(error).__name__) == ("drop", "RemoteProtocolError")
-    assert hub.log[-1].status == (0 if action == "drop" else action)
-    assert hub.faults == []
-    assert download(hub, tmp_path).is_file()
 
 
 def test_faults_of_a_body(hub, tmp_path):
@@ -388,20 +345,6 @@ def test_the_hub_dies_before_a_commit(hub):
     with pytest.raises(Exception, match="disconnected"):
         client(hub).create_commit(ID, additions({"a.txt": b"a"}), commit_message="lost")
     assert hub.repos[ID].branches == {"main": sha}
-
-
-def test_nobody_there(hub, tmp_path):
-    hub.add_repo(ID, FILES)
-    path = download(hub, tmp_path)
-    hub.stop()
-    hub.stop()
-    with pytest.raises(ConnectionRefusedError):
-        ask(hub.endpoint, "GET", "/")
-    assert download(hub, tmp_path) == path
-    assert len(hub.log) == 2
-    assert try_to_load_from_cache(ID, "config.json", cache_dir=tmp_path) == str(path)
-    with pytest.raises(LocalEntryNotFoundError):
-        download(hub, tmp_path, "absent", local_files_only=True)
 
 
 def test_helpful_errors(hub):

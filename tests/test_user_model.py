@@ -1,0 +1,89 @@
+"""The user's model: how it is found, and how its state is saved."""
+
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from dwp_init.user_model import load_model, save_state
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a Python module into the current folder; returns its name, a new one every time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(text: str) -> str:
+        name = f"user_model_{next(_numbers)}"
+        (tmp_path / f"{name}.py").write_text(f"\n\n{text}\n")
+        return name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "spec", ["net", "net:", ":make", "net.py:make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"]
+)
+def test_a_model_is_a_module_and_a_factory(spec: str) -> None:
+    message = f"the model must be MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_model(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "message"),
+    [
+        ("1 / 0", "net", "importing '{name}' failed: ZeroDivisionError: division by zero ({file}, line 3)"),
+        ("def (", "net", "importing '{name}' failed: SyntaxError: "),
+        ("import no_such", "net", "failed: ModuleNotFoundError: No module named 'no_such' ({file}, line 3)"),
+        ("raise SystemExit(3)", "net", "importing '{name}' failed: SystemExit: 3 ({file}, line 3)"),
+        ("def make():\n    {}['x']", "make", "calling {name}:make failed: KeyError: 'x' ({file}, line 4)"),
+        ("def make(a):\n    pass", "make", "failed: TypeError: make() missing 1 required positional argument: 'a'"),
+        ("def make():\n    return 3", "make", "gives a int, expected a torch.nn.Module or a function that makes one"),
+        ("net = 3", "net", "{name}:net gives a int, expected a torch.nn.Module or a function that makes one"),
+        ("def make():\n    pass\nx = _y = 1", "mak", "'{name}' has no 'mak'; it has make"),
+        ("class Zoo:\n    small = 3", "Zoo.big", "'{name}' has no 'Zoo.big'; it has"),
+        ("x = 3", "x.y.z", "'{name}' has no 'x.y.z'; it has "),
+    ],
+)
+def test_errors_of_the_users_module(
+    module: Callable[[str], str], tmp_path: Path, text: str, attribute: str, message: str
+) -> None:
+    name = module(text)
+    with pytest.raises((ValueError, TypeError)) as caught:
+        load_model(f"{name}:{attribute}")
+    found = str(caught.value)
+    assert message.format(name=name, file=tmp_path / f"{name}.py") in found
+    assert len(found.splitlines()) == 1 and (message[-1] != "'" or found.endswith("'"))
+
+
+def test_a_module_that_is_not_there() -> None:
+    message = "importing 'no_such.nets' failed: ModuleNotFoundError: No module named 'no_such'"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        load_model("no_such.nets:make")
+
+
+def test_views_that_differ_are_saved_each(tmp_path: Path) -> None:
+    net, x = nn.Conv2d(1, 1, 3), torch.arange(9.0).view(3, 3)
+    net.register_buffer("x", x)
+    net.register_buffer("turned", x.T)
+    save_state(net, tmp_path / "a.safetensors")
+    saved = load_file(tmp_path / "a.safetensors")
+    assert torch.equal(saved["x"], x) and torch.equal(saved["turned"], x.T)
+
+
+def test_any_memory_format_and_equal_but_separate_tensors_are_saved(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)).half()
+    save_state(net.to(memory_format=torch.channels_last), tmp_path / "a.safetensors")
+    saved = load_file(tmp_path / "a.safetensors")
+    assert saved.keys() == net.state_dict().keys()
+    assert torch.equal(saved["0.weight"], net[0].weight)
