@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dwp_init import Gaussian, register
+from dwp_init import Gaussian, Prior, load_prior, register, save_prior
+from dwp_init.files import read_files
 from dwp_init.priors import FAMILIES
 from tests.localhub import LocalHub
+from tests.models import REPO
 from tests.toy_family import Spherical, SphericalBound
 
 # Read by huggingface_hub when it is imported: no test reaches the public Hub, or the user's own cache and token.
@@ -75,6 +78,36 @@ def gaussian() -> Callable[..., Gaussian]:
         return Gaussian((channels, size, size)).fit_(kernels.view(-1, channels, size, size))
 
     return fit
+
+
+@pytest.fixture
+def files(gaussian: Callable[..., Gaussian], tmp_path: Path) -> dict[str, bytes]:
+    """The files of a prior that is named ``gauss-3x3``."""
+    prior = gaussian(3)
+    prior.details = {"name": "gauss-3x3", "license": "MIT"}
+    return read_files(save_prior(prior, tmp_path / "gauss-3x3"))
+
+
+@pytest.fixture
+def commit(hub: LocalHub, files: dict[str, bytes]) -> str:
+    """The commit of the published prior, tagged v1."""
+    return hub.add_repo(REPO, {**files, "README.md": b"---\nlicense: mit\ntags: [dwp-prior]\n---\n"}, tag="v1")
+
+
+@pytest.fixture
+def load(hub: LocalHub, tmp_path: Path) -> Callable[..., Prior]:
+    """Loads from the loopback Hub, with a cache of this test's own."""
+
+    def call(name: str = f"{REPO}@v1", **options: object) -> Prior:
+        return load_prior(name, **{"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **options})
+
+    return call
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the waits between the client's attempts, 23 s where nobody answers."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 Fit = Callable[..., Gaussian]
 Snapshot = Callable[[nn.Module], dict[str, bytes]]
 
+REPO = "dwp-init/gauss-3x3"  # of the prior that the fixture `commit` publishes
+
 
 def network() -> nn.Sequential:
     """Has two 3×3 convolutions, a 5×5 one, a 1×1 one and three other layers."""

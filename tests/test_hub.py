@@ -16,37 +16,13 @@ import torch
 from torch import nn
 
 import dwp_init
-from dwp_init import PriorCorruptError, PriorDownloadError, PriorError, PriorNotFoundError, load_prior, registry
+from dwp_init import PriorCorruptError, PriorDownloadError, PriorNotFoundError, load_prior, registry
 from dwp_init.access import Access
 from dwp_init.files import CONFIG, MODEL, read_files
 from tests.localhub import LocalHub
+from tests.models import REPO
 
-REPO = "dwp-init/gauss-3x3"
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def files(gaussian: Callable[..., dwp_init.Gaussian], tmp_path: Path) -> dict[str, bytes]:
-    """The files of a prior that is named ``gauss-3x3``."""
-    prior = gaussian(3)
-    prior.details = {"name": "gauss-3x3", "license": "MIT"}
-    return read_files(dwp_init.save_prior(prior, tmp_path / "gauss-3x3"))
-
-
-@pytest.fixture
-def commit(hub: LocalHub, files: dict[str, bytes]) -> str:
-    """The commit of the published prior, tagged v1."""
-    return hub.add_repo(REPO, {**files, "README.md": b"---\nlicense: mit\ntags: [dwp-prior]\n---\n"}, tag="v1")
-
-
-@pytest.fixture
-def load(hub: LocalHub, tmp_path: Path) -> Callable[..., dwp_init.Prior]:
-    """Loads from the loopback Hub, with a cache of this test's own."""
-
-    def call(name: str = f"{REPO}@v1", **options: object) -> dwp_init.Prior:
-        return load_prior(name, **{"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **options})
-
-    return call
 
 
 @pytest.fixture
@@ -60,12 +36,6 @@ def entry(files: dict[str, bytes], commit: str, tmp_path: Path, monkeypatch: pyt
     registry.registry.cache_clear()
     yield entry
     registry.registry.cache_clear()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out the waits between the client's attempts, 23 s where nobody answers."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
 def draws(prior: dwp_init.Prior) -> torch.Tensor:
@@ -106,9 +76,7 @@ def test_revision_as_an_argument(load: Callable, hub: LocalHub, commit: str, fil
     assert load(REPO).details["license"] == "other"
     assert load(REPO, revision="v1").details["license"] == "MIT"
     assert load(REPO, revision=commit).details["license"] == "MIT"
-    with pytest.raises(
-        ValueError, match=r"'dwp-init/gauss-3x3@v1' has a revision, but revision='v1' is given too; drop one"
-    ):
+    with pytest.raises(ValueError, match="has a revision, but revision='v1' is given too; drop one"):
         load(revision="v1")
     with pytest.raises(ValueError, match="lacks a revision; write for example dwp-init/gauss-3x3@v1"):
         load(f"{REPO}@")
@@ -241,16 +209,6 @@ def test_the_token_is_never_shown_to_the_file_host(load: Callable, hub: LocalHub
     assert {(r.host, r.token) for r in hub.requests()} == {("hub", "hf_write"), ("files", None)}
 
 
-def test_no_weights_are_fetched_of_a_repository_that_is_no_prior(load: Callable, hub: LocalHub, files: dict) -> None:
-    hub.add_repo("big/model", {**files, CONFIG: b'{"library_name": "transformers", "hidden_size": 9}'})
-    with pytest.raises(
-        ValueError,
-        match=r"big/model@main/config.json is the configuration of a model for 'transformers', expected one for",
-    ):
-        load("big/model")
-    assert [r.path for r in hub.requests() if MODEL in r.path] == []
-
-
 # Faults
 
 
@@ -321,9 +279,7 @@ def test_a_byte_that_stays_flipped_is_never_used(
     load: Callable, hub: LocalHub, entry: dict, name: str, file: str
 ) -> None:
     hub.fail(f"GET hub .*{file}" if file == CONFIG else "GET files", "flip", times=3)
-    with pytest.raises(
-        PriorCorruptError, match=rf"{file} of .* is corrupt \(its .* is [0-9a-f]+, expected [0-9a-f]+\)"
-    ):
+    with pytest.raises(PriorCorruptError, match=rf"{file} of .* is corrupt \(its .* is [0-9a-f]+, expected "):
         load(name)
     assert sum(r.method == "GET" and (file == CONFIG or r.host == "files") for r in hub.requests()) == 2
     with pytest.raises(PriorCorruptError, match=r"in the cache is corrupt .*, and could not be fetched again"):
@@ -332,80 +288,14 @@ def test_a_byte_that_stays_flipped_is_never_used(
     load(name)  # heals
 
 
-@pytest.mark.parametrize("token", [None, "expired"])
-def test_an_expired_token(
-    load: Callable, hub: LocalHub, commit: str, token: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "expired")
-    with pytest.warns(
-        UserWarning, match="the Hub rejects the configured token, which may have expired; continuing without"
-    ):
-        load(token=token)
-    hub.repos[REPO].private = True
-    with pytest.raises(PriorNotFoundError, match="shows no such repository; the configured token was rejected: check"):
-        load("dwp-init/gauss-3x3@main", token=token)
-
-
-@pytest.mark.parametrize("token", [False, "hf_other"])
-def test_a_private_repository(load: Callable, hub: LocalHub, commit: str, token: str | bool) -> None:
-    hub.repos[REPO].private = True
-    with pytest.raises(
-        PriorNotFoundError, match="the Hub shows no such repository: check the name or, if it is private"
-    ):
-        load(token=token)
-    load(token="hf_write")
-
-
-@pytest.mark.parametrize("token", [False, "hf_read"])
-def test_a_gated_repository(load: Callable, hub: LocalHub, commit: str, token: str | bool) -> None:
-    hub.repos[REPO].gated = "auto"
-    with pytest.raises(
-        PriorNotFoundError, match="'dwp-init/gauss-3x3' is gated: accept its terms on its page on the Hub"
-    ):
-        load(token=token)
-    hub.repos[REPO].allowed.add("reader")
-    load(token="hf_read")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "dwp-init/gauss",
-            "'dwp-init/gauss' is not a folder here, and the Hub shows no such repository: check the name",
-        ),
-        (f"{REPO}@v2", "'dwp-init/gauss-3x3' has no revision 'v2'; its page on the Hub lists its tags"),
-        (f"{REPO}@{'0' * 40}", "'dwp-init/gauss-3x3' has no revision '0000"),
-    ],
-)
-def test_what_is_not_there(load: Callable, commit: str, name: str, message: str) -> None:
-    with pytest.raises(PriorNotFoundError, match=message):
-        load(name)
-
-
-@pytest.mark.parametrize("file", [CONFIG, MODEL])
-def test_a_missing_file(load: Callable, hub: LocalHub, files: dict, file: str) -> None:
-    del files[file]
-    hub.add_repo("a/b", {**files, "pytorch_model.bin": b"\x80\x04."})
-    for _ in range(2):  # the second time the client knows that it is absent
-        with pytest.raises(
-            PriorNotFoundError, match=f"a/b@.* has no {file}, so it is not a dwp_init prior, .* such as pickles, are"
-        ):
-            load("a/b")
-    assert not [r.path for r in hub.requests() if r.path.endswith(".bin")]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"format_version": 2},
-            "a/b@main/config.json has format_version 2, this dwp_init reads up to 1; upgrade dwp_init",
-        ),
+        ({"format_version": 2}, "config.json has format_version 2, this dwp_init reads up to 1; upgrade dwp_init"),
         ({"family": "gan"}, "a/b@main/config.json names the family 'gan'"),
         (
             {"library_name": "timm"},
-            "a/b@main/config.json is the configuration of a model for 'timm', expected one for 'dwp_init'",
+            "config.json is the configuration of a model for 'timm', expected one for 'dwp_init'",
         ),
         ({"kernel_shape": [1, 5, 5]}, "a/b@main/model.safetensors does not fit config.json"),
         ({"model_sha256": "0" * 64}, "a/b@main/model.safetensors does not fit config.json: its sha256 is"),
@@ -419,9 +309,7 @@ def test_a_repository_of_another_kind(load: Callable, hub: LocalHub, files: dict
 
 def test_a_config_that_lacks_everything(load: Callable, hub: LocalHub, files: dict) -> None:
     hub.add_repo("a/b", {**files, CONFIG: b'{"architectures": ["Bert"]}'})
-    with pytest.raises(
-        ValueError, match=r"a/b@main/config\.json lacks format_version, family, kernel_shape, arguments; a"
-    ):
+    with pytest.raises(ValueError, match="config.json lacks format_version, family, kernel_shape, arg"):
         load("a/b")
 
 
@@ -434,16 +322,8 @@ def test_a_server_that_is_down(load: Callable, hub: LocalHub, entry: dict, impat
     warm = load()
     hub.stop()
     assert same(load(), warm) and same(load(REPO, revision="v1"), warm) and same(load("gauss"), warm)
-    with pytest.raises(
-        PriorDownloadError, match=rf"could not be downloaded: .*, or run `dwp-init pull {REPO}@v1` where"
-    ):
+    with pytest.raises(PriorDownloadError, match=rf"not be downloaded: .*, or run `dwp-init pull {REPO}@v1`"):
         load(cache_dir=tmp_path / "cold")
-
-
-def test_a_cache_that_cannot_be_written(load: Callable, hub: LocalHub, commit: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(PriorDownloadError, match=r"config\.json of dwp-init/gauss-3x3@v1"):
-        load(cache_dir=tmp_path / "file")
 
 
 # Processes of their own
@@ -555,7 +435,9 @@ def test_a_cache_without_links(
         load(cache_dir=tmp_path / "other")
 
 
-@pytest.mark.parametrize("change", [{"family": "gan"}, {"kernel_shape": [0, 0, 0]}, {"arguments": {"a": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"library_name": "timm"}, {"family": "gan"}, {"kernel_shape": [0] * 3}, {"arguments": {"a": 1}}]
+)
 def test_no_weights_are_fetched_for_a_configuration_that_describes_no_prior(
     load: Callable, hub: LocalHub, files: dict, change: dict
 ) -> None:
@@ -583,8 +465,3 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(
 def test_a_rejected_token_where_warnings_are_errors(load: Callable, commit: str) -> None:
     with pytest.raises(UserWarning, match="the Hub rejects the configured token"):
         load(token="expired")
-
-
-def test_every_error_of_the_hub_is_a_prior_error() -> None:
-    for kind in (PriorNotFoundError, PriorDownloadError, PriorCorruptError):
-        assert issubclass(kind, PriorError) and issubclass(kind, RuntimeError)
