@@ -106,9 +106,7 @@ def test_list(run):
         ["notmnist-7x7", "7×7", "vae", "notMNIST", "107.6"],
     ]
     assert lines[3] == "log p: nats per kernel, on kernels of held-out networks"
-    assert lines[4].startswith(
-        "sets, for `dwp-init apply`: natural: tinyimagenet-stem-7x7 (stem), tinyimagenet-3x3 (dense)"
-    )
+    assert lines[4].startswith("sets, for `dwp-init apply`: natural: tinyimagenet-stem-7x7 (stem), tinyimagenet-3x3 (d")
     assert len(lines) == 4 + len(SETS)
     assert lines[1].index("notMNIST") == lines[2].index("notMNIST", 10)
 
@@ -293,15 +291,12 @@ def test_apply_resizes_kernels_if_asked(run, module):
         (["--save", "a.pt"], "--save writes safetensors, so the name must end in .safetensors; got 'a.pt'"),
         (["--save", "no/a.safetensors"], "--save: the folder 'no' does not exist; create it first"),
         (["--layers", "stemm"], "'stemm'"),
+        (["--layers", "block.*"], "7×7"),
     ],
 )
 def test_apply_errors(run, module, workplace, options, message):
     assert message in run("apply", f"{module(NET)}:net", "--prior", "notmnist-7x7", *options, status=1)
     assert not list(workplace.glob("*.safetensors"))
-
-
-def test_apply_without_a_fitting_layer(run, module):
-    assert "7×7" in run("apply", f"{module(NET)}:net", "--prior", "notmnist-7x7", "--layers", "block.*", status=1)
 
 
 def test_apply_keeps_the_old_file_when_the_state_cannot_be_saved(run, module, workplace):
@@ -374,10 +369,7 @@ def test_apply_saves_the_same_for_a_seed(run, module, workplace, seed):
         (["apply", "a:b", "--prior", "c", "--scale", "big"], "invalid choice: 'big'"),
         (["draw", "gauss-3x3", "-n", "0"], "argument -n: expected a whole number from 1 to 10000; got '0'"),
         (["draw", "gauss-3x3", "-n", "1e3"], "got '1e3'"),
-        (
-            ["draw", "gauss-3x3", "--seed", "-1"],
-            "--seed: expected a whole number from 0 to 9223372036854775807; got '-1'",
-        ),
+        (["draw", "gauss-3x3", "--seed", "-1"], "expected a whole number from 0 to 9223372036854775807; got '-1'"),
     ],
 )
 def test_usage_errors_exit_with_2(capsys, arguments, message):

@@ -51,10 +51,7 @@ def test_a_gated_repository(load: Callable, hub: LocalHub, commit: str, token: s
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "dwp-init/gauss",
-            "'dwp-init/gauss' is not a folder here, and the Hub shows no such repository: check the name",
-        ),
+        ("dwp-init/gauss", "'dwp-init/gauss' is not a folder here, and the Hub shows no such repository: check"),
         (f"{REPO}@v2", "'dwp-init/gauss-3x3' has no revision 'v2'; its page on the Hub lists its tags"),
         (f"{REPO}@{'0' * 40}", "'dwp-init/gauss-3x3' has no revision '0000"),
     ],

@@ -180,13 +180,6 @@ def detail(**details):
     return lambda prior: prior.details.update(details)
 
 
-SPOILED = [
-    (put("whitening.loc", 1, torch.nan), "whitening.loc of .* has 1 NaN or infinite values of 9; all must be finite"),
-    (put("decoder.heads.weight", 1, torch.inf), "decoder.heads.weight of .* has 1 NaN or infinite values of 72"),
-    (put("whitening.scale", 1, 0.0), "whitening of .* is not valid: every scale must be above 0; the smallest is 0"),
-    (put("whitening.scale", 1, -2.0), "every scale must be above 0; the smallest is -2"),
-    (put("whitening.basis", 1, 3.0), "basisᵀ basis is up to .* from the identity; fit the prior again"),
-]
 UNSAVABLE = [
     (lambda prior: prior.double(), "is torch.float64, expected torch.float32; call .float"),
     (detail(family="x", arguments={}), "details uses arguments, family, which are keys of the configuration"),
@@ -201,7 +194,7 @@ UNSAVABLE = [
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), SPOILED + UNSAVABLE)
+@pytest.mark.parametrize(("change", "message"), UNSAVABLE)
 def test_save_errors_leave_the_old_files(folder, change, message):
     old, prior = files(folder), make()
     change(prior)
@@ -210,17 +203,12 @@ def test_save_errors_leave_the_old_files(folder, change, message):
     assert files(folder) == old
 
 
-@pytest.mark.parametrize(("change", "message"), SPOILED)
-def test_load_refuses_spoiled_tensors(folder, change, message):
-    prior = make()
-    change(prior)
-    (folder / MODEL).write_bytes(safetensors_bytes(prior.state_dict()))
-    with pytest.raises(ValueError, match=message) as error:
-        load_prior(folder)
-    assert str(folder / MODEL) in str(error.value)
-
-
-SPOILED_FAMILIES = [
+SPOILED = [
+    ("dense", put("whitening.loc", 1, torch.nan), "whitening.loc of .* has 1 NaN or infinite values of 9; all"),
+    ("dense", put("decoder.heads.weight", 1, torch.inf), "decoder.heads.weight of .* has 1 NaN or inf"),
+    ("dense", put("whitening.scale", 1, 0.0), "whitening of .* is not valid: every scale must be above 0"),
+    ("dense", put("whitening.scale", 1, -2.0), "every scale must be above 0; the smallest is -2"),
+    ("dense", put("whitening.basis", 1, 3.0), "basisᵀ basis is up to .* from the identity; fit the prior again"),
     ("mixture", put("weight", 1, -0.5), "is not a density: weight must be 0 or more and .* is -0.5"),
     ("mixture", lambda p: p.weight[0].add_(torch.tensor([-1.0, 1.0])), "sum to 1; its minimum is -0.*, its sum 1;"),
     ("mixture", put("weight", slice(None), 0.5), "its minimum is 0.5, its sum 3;"),
@@ -239,7 +227,7 @@ SPOILED_FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "change", "message"), SPOILED_FAMILIES)
+@pytest.mark.parametrize(("kind", "change", "message"), SPOILED)
 def test_parameters_that_are_no_density_are_neither_saved_nor_loaded(tmp_path, kind, change, message):
     prior = make(kind)
     folder = save_prior(prior, tmp_path)
@@ -249,8 +237,9 @@ def test_parameters_that_are_no_density_are_neither_saved_nor_loaded(tmp_path, k
         save_prior(prior, folder)
     assert files(folder) == old
     (folder / MODEL).write_bytes(safetensors_bytes(prior.state_dict()))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         load_prior(folder)
+    assert str(folder / MODEL) in str(error.value)
 
 
 def test_the_architecture_of_a_flow_is_fixed_by_its_arguments(tmp_path):
@@ -258,17 +247,9 @@ def test_the_architecture_of_a_flow_is_fixed_by_its_arguments(tmp_path):
     tensors = load((folder / MODEL).read_bytes())
     order, mask = tensors["flow.transforms.1.order"], tensors["flow.transforms.0.hyper.0.mask"]
     changes = [
-        (
-            "flow.transforms.1.order",
-            order.flip(0),
-            r"order, which its arguments fix, has 8 other values of 9; get both",
-        ),
+        ("flow.transforms.1.order", order.flip(0), r"order, which its arguments fix, has 8 other values of 9;"),
         ("flow.transforms.1.order", order.float(), r"order is torch.float32 \(9,\), expected torch.int64 \(9,\)"),
-        (
-            "flow.transforms.0.hyper.0.mask",
-            mask.logical_not(),
-            "mask, which its arguments fix, has 72 other values of 72",
-        ),
+        ("flow.transforms.0.hyper.0.mask", mask.logical_not(), "its arguments fix, has 72 other values of 72"),
     ]
     for name, value, message in changes:
         (folder / MODEL).write_bytes(safetensors_bytes(tensors | {name: value}))

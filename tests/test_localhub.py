@@ -204,28 +204,6 @@ def test_list_of_models(hub):
     assert (model.safetensors.total, model.card_data.license, model.downloads) == (91, "mit", None)
 
 
-def test_download(hub, tmp_path):
-    sha = hub.add_repo(ID, FILES, tag="v1.0")
-    for path, data in FILES.items():
-        assert download(hub, tmp_path, path, revision="v1.0", token="hf_read").read_bytes() == data
-    assert lines(hub)[:4] == [
-        f"HEAD hub /{ID}/resolve/v1.0/config.json 200",
-        f"GET hub /{ID}/resolve/v1.0/config.json 200",
-        f"HEAD hub /{ID}/resolve/v1.0/model.safetensors 302",
-        f"GET files /{ID}/{hub.repos[ID].tree(sha)['model.safetensors'].sha256} 200",
-    ]
-    assert [r.token for r in hub.requests()][:4] == ["hf_read", "hf_read", "hf_read", None]
-    hub.clear()
-    assert download(hub, tmp_path, revision=sha).parent.name == sha
-    assert hub.log == []
-    download(hub, tmp_path, revision="v1.0")
-    assert lines(hub) == [f"HEAD hub /{ID}/resolve/v1.0/config.json 200"]
-    with pytest.raises(EntryNotFoundError):
-        download(hub, tmp_path, "absent")
-    with pytest.raises(RevisionNotFoundError):
-        download(hub, tmp_path, revision="absent")
-
-
 def test_who_may_write(hub):
     hub.add_repo(ID, FILES)
     for token, status in {"hf_read": 403, "hf_other": 403, "hf_expired": 401}.items():
@@ -274,21 +252,6 @@ def test_large_files_are_on_another_origin(hub):
     path = response.headers["Location"].removeprefix(hub.files)
     assert ask(hub.files, "GET", path).text == WEIGHTS
     assert ask(hub.files, "GET", path, {"Range": "bytes=8-"}).text == WEIGHTS[8:]
-
-
-def test_faults_of_a_body(hub, tmp_path):
-    hub.add_repo(ID, FILES)
-    hub.fail("GET files", "flip")
-    assert download(hub, tmp_path / "flip", "model.safetensors").read_bytes() != WEIGHTS
-    hub.fail("GET hub .*config", "cut")
-    try:
-        path = download(hub, tmp_path / "cut")
-    except Exception as error:  # clients before about 1.20 do not resume
-        assert type(error).__name__ == "RemoteProtocolError"
-        path = download(hub, tmp_path / "cut")
-    assert path.read_bytes() == FILES["config.json"]
-    hub.fail(".", 0.1)
-    assert download(hub, tmp_path / "late").is_file()
 
 
 def test_trickle_lasts_until_the_hub_stops(hub):

@@ -72,7 +72,7 @@ def test_a_prior_of_a_class_that_is_defined_again(toy_families: None, tmp_path: 
 
 
 class Counting(Spherical):
-    """Keeps a number that is not a float, and was not known when it was made."""
+    """Keeps a number that is not a float."""
 
     family = "counting"
 
