@@ -120,6 +120,8 @@ def _with_weight(weight: Tensor) -> nn.Module:
     return layer
 
 
+ON_META = "on the meta device: give it memory first, with to_empty(device=...)"
+REPLACED = "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
 SKIPS = [
     (lambda: nn.Conv1d(1, 2, 3), "Conv1d: priors are over 2-D kernels"),
     (lambda: nn.ConvTranspose3d(1, 2, 3), "ConvTranspose3d: priors are over 2-D kernels"),
@@ -127,12 +129,9 @@ SKIPS = [
     (lambda: nn.Linear(3, 3), "not a convolution"),
     (lambda: nn.BatchNorm2d(3), "not a convolution"),
     (lambda: parametrizations.weight_norm(nn.Linear(3, 3)), "not a convolution"),
-    (
-        lambda: parametrizations.weight_norm(nn.Conv2d(1, 2, 3, device="meta")),
-        "on the meta device: give it memory first, with to_empty(device=...)",
-    ),
+    (lambda: parametrizations.weight_norm(nn.Conv2d(1, 2, 3, device="meta")), ON_META),
     (lambda: nn.LazyConv2d(2, 3), "lazy: run a forward pass first, so that its shape is known"),
-    (lambda: nn.Conv2d(1, 2, 3, device="meta"), "on the meta device: give it memory first, with to_empty(device=...)"),
+    (lambda: nn.Conv2d(1, 2, 3, device="meta"), ON_META),
     (_quantized, "quantized: initialise the model before quantizing it"),
     (
         lambda: _with_weight(torch.ones(2, 1, 3, 3, dtype=torch.int8)),
@@ -151,14 +150,8 @@ SKIPS = [
         lambda: parametrized(nn.Conv2d(1, 2, 3), Squared()),
         "its parametrization Squared has no right_inverse: call apply_ before registering it",
     ),
-    (
-        lambda: nn.utils.spectral_norm(nn.Conv2d(1, 2, 3)),
-        "its weight is not a parameter, as under prune: call apply_ before the weight is replaced",
-    ),
-    (
-        lambda: prune.l1_unstructured(nn.Conv2d(1, 2, 3), "weight", amount=0.5),
-        "its weight is not a parameter, as under prune: call apply_ before the weight is replaced",
-    ),
+    (lambda: nn.utils.spectral_norm(nn.Conv2d(1, 2, 3)), REPLACED),
+    (lambda: prune.l1_unstructured(nn.Conv2d(1, 2, 3), "weight", amount=0.5), REPLACED),
 ]
 
 
