@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count, check_positive, is_int
-from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril
+from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril, identity
 
 MIN_SCALE = 1e-4
 
@@ -52,7 +52,7 @@ class GaussianMixture(Prior):
         self.whitening = Whitening(self.dim)
         self.register_buffer("weight", torch.full((components, len(scales)), 1 / (components * len(scales))))
         self.register_buffer("loc", torch.zeros(components, self.dim))
-        self.register_buffer("scale_tril", torch.eye(self.dim).repeat(components, 1, 1))
+        self.register_buffer("scale_tril", identity(self.dim).repeat(components, 1, 1))
         self.chunk = max(2**22 // self.dim, 1)  # few large parts, because each goes through all components
 
     def arguments(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Whitening(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("loc", torch.zeros(dim))
-        self.register_buffer("basis", torch.eye(dim))
+        self.register_buffer("basis", identity(dim))
         self.register_buffer("scale", torch.ones(dim))
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class RasterWhitening(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("loc", torch.zeros(dim))
-        self.register_buffer("tril", torch.eye(dim))
+        self.register_buffer("tril", identity(dim))
 
     @torch.no_grad()
     def fit_(self, kernels: Tensor, min_scale: float = 1e-3) -> "RasterWhitening":
@@ -112,6 +112,11 @@ class RasterWhitening(nn.Module):
     def log_det(self) -> Tensor:
         """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
         return self.tril.diagonal().log().sum()
+
+
+def identity(dim: int) -> Tensor:
+    """Returns ``torch.eye(dim)``, which on the meta device would import all of ``torch._dynamo``."""
+    return torch.zeros(dim, dim).fill_diagonal_(1)
 
 
 def check_tril(**factors: Tensor) -> None:
