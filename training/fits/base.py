@@ -127,9 +127,11 @@ def has_form(settings: Mapping[str, Any], **kinds: type) -> bool:
     return all(_is(settings.get(key), kind) for key, kind in kinds.items())
 
 
-def either(values: Sequence[float]) -> str:
-    """Lists the values that were tried, such as ``6 or 8``."""
-    return " or ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+def either(values: Sequence[float], noun: str) -> str:
+    """Lists the values that were tried, one or more, such as ``6, 8 or 10 components``."""
+    *others, last = (f"{value:g}" if isinstance(value, float) else f"{value:,}" for value in values)
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"{listed} {noun}{'' if listed == '1' else 's'}"
 
 
 def _is(value: Any, kind: type) -> bool:

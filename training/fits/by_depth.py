@@ -52,7 +52,7 @@ class FitByDepth(FitMixture):
         reaches, restarts = settings.get("reaches", (0,)), settings["restarts"]
         text = f", the average of {restarts:,} starts" if restarts > 1 else ""
         if has_form({"reaches": reaches}, reaches=list) and max(reaches) > 0:
-            text = f", to a layer's kernels and those up to {either(reaches)} layers away{text}"
+            text = f", to a layer's kernels and those up to {either(reaches, 'layer')} away{text}"
         return text
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:

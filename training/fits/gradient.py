@@ -16,7 +16,7 @@ from dwp_init.priors.base import KernelShape
 from dwp_init.priors.whitening import Whitening
 from training.engine.options import check_counts
 from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
-from training.fits.base import CHECKPOINT, Fit, has_form
+from training.fits.base import CHECKPOINT, Fit, either, has_form
 from training.fits.score import score
 from training.kernels.kernelset import KernelSet
 from training.networks.loop import descend
@@ -47,7 +47,7 @@ class FitByGradient(Fit):
         if not has_form(settings, epochs=int, batch_size=int, lr=float):
             return ""
         return (
-            f"{settings['epochs']:,} epochs (300 in the paper), batches of {settings['batch_size']:,}, AdamW "
+            f"{either([settings['epochs']], 'epoch')} (300 in the paper), batches of {settings['batch_size']:,}, AdamW "
             f"{settings['lr']:g}, linear decay{cls._objective(settings)}, the best on the validation kernels"
         )
 

@@ -47,8 +47,8 @@ class FitMixture(Fit):
         if not has_form(settings, components=list, shrinkages=list, restarts=int, most=int):
             return ""
         return (
-            f"expectation-maximisation with {either(settings['components'])} components and a shrinkage of "
-            f"{either(settings['shrinkages'])} kernels{cls._origin(settings)}, the best on the validation kernels; "
+            f"expectation-maximisation with {either(settings['components'], 'component')} and a shrinkage of "
+            f"{either(settings['shrinkages'], 'kernel')}{cls._origin(settings)}, the best on the validation kernels; "
             f"at most {settings['most']:,} kernels"
         )
 

@@ -205,10 +205,10 @@ def test_a_family_has_one_fit(toy: type[Fit]) -> None:
         register_fit(Second)
 
 
-BY_EM = {"components": [6, 8], "shrinkages": [3.0, 10], "restarts": 8, "most": 20_000}
+BY_EM = {"components": [6, 8, 10], "shrinkages": [3.0, 10], "restarts": 8, "most": 20_000}
 EM = (
-    "expectation-maximisation with 6 or 8 components and a shrinkage of 3 or 10 kernels{}, the best on the validation "
-    "kernels; at most 20,000 kernels"
+    "expectation-maximisation with 6, 8 or 10 components and a shrinkage of 3 or 10 kernels{}, the best on the "
+    "validation kernels; at most 20,000 kernels"
 )
 BY_GRADIENT = {"epochs": 1500, "batch_size": 128, "lr": 1e-3}
 GRADIENT = (
@@ -229,6 +229,8 @@ GRADIENT = (
             + EM.format(", to a layer's kernels and those up to 0 or 1 layers away, the average of 8 starts"),
         ),
         ("kde", {"most": 1000}, "the bandwidth that is best on the validation kernels; at most 1,000 kernels kept"),
+        ("mixture", BY_EM | {"components": [1]}, EM.replace("6, 8 or 10 components", "1 component").format("")),
+        ("flow", BY_GRADIENT | {"epochs": 1}, GRADIENT.replace("1,500 epochs", "1 epoch").format("")),
         ("flow", BY_GRADIENT, GRADIENT.format("")),
         ("autoregressive", BY_GRADIENT, GRADIENT.format("")),
         ("vae", BY_GRADIENT, GRADIENT.format("")),

@@ -89,7 +89,7 @@ def test_figures_of_the_paper_stand_next_to_its_values(monkeypatch: pytest.Monke
         "| *the paper's filters* | 65.29 ± 1.53 | 71.02 ± 0.65 |",
         "| init | -200 | -97 |",
         "|---|---|---|",
-        "| Xavier | 10.0 ± 1.0 | 1 of 2 get there |",
+        "| Xavier | 10.0 ± 1.0 | reached by 1 of 2 |",
         "| *the paper's dwp* | 33 | 521 |",
         "| *the paper's filters* | 35 | 603 |",
         "| *the paper's xavier* | 101 | 837 |",
