@@ -46,7 +46,7 @@ def registry() -> dict[str, dict[str, Any]]:
 
     The entry of a prior on the Hub also has its ``repo`` and its commit, ``revision``.
     """
-    entries: dict[str, dict[str, Any]] = json.loads(REGISTRY.read_text())
+    entries: dict[str, dict[str, Any]] = json.loads(REGISTRY.read_bytes())
     return entries
 
 

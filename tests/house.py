@@ -54,10 +54,13 @@ class Module:
         return ast.parse(self.text)
 
     def defined(self) -> Iterator[str]:
-        """Names of the functions, classes and constants at the top level."""
-        for node in self.tree.body:
+        """Names of the functions, classes and constants at the top level, under a condition too."""
+        nodes: list[ast.AST] = [*self.tree.body]
+        for node in nodes:
             if isinstance(node, (*Function.__args__, ast.ClassDef)):
                 yield node.name
+            elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For, ast.While, ast.ExceptHandler)):
+                nodes += ast.iter_child_nodes(node)
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             yield from {name.id for target in targets if target for name in ast.walk(target) if type(name) is ast.Name}
 
@@ -77,7 +80,12 @@ class Module:
             if isinstance(node, ast.Import):
                 yield from ((alias.name, "") for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                yield from ((node.module or "", alias.name) for alias in node.names)
+                yield from ((self._absolute(node), alias.name) for alias in node.names)
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        """The module that ``from … import`` names, where it is relative too."""
+        above = self.path.relative_to(self.root).parts[: -node.level] if node.level else ()
+        return ".".join([*above, *([node.module] if node.module else [])])
 
     def classes(self) -> Iterator[tuple[str, set[str]]]:
         """The classes at the top level, each with the names of its bases."""
@@ -143,15 +151,19 @@ class House:
         return {defined: where for defined, where in sorted(places.items()) if len(where) > 1}
 
     def wrong_ways(self) -> list[str]:
-        """Imports between folders of ``training/`` that do not point down, by :data:`FLOORS`."""
+        """Imports of the package and of folders of ``training/`` that do not point down, by :data:`FLOORS`.
+
+        Files of ``training/`` itself are above all folders.
+        """
         floors = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
         found = []
         for name, targets in self.imports.items():
             for target in targets:
                 here, there = self.code[name].folder, self.code[target].folder
                 outside = name.startswith("dwp_init") and target.startswith("training")
+                top = target.startswith("training.") and not there
                 known = here in floors and there in floors
-                if outside or (known and here != there and floors[there] >= floors[here]):
+                if outside or (here and top) or (known and here != there and floors[there] >= floors[here]):
                     found.append(f"{name} imports {target}")
         return found
 

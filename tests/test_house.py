@@ -34,6 +34,28 @@ def test_no_module_imports_itself_through_others() -> None:
     assert HOUSE.cycle() == []
 
 
+def test_imports_and_names_of_every_form_are_seen(tmp_path: Path) -> None:
+    files = {
+        "dwp_init/x.py": "import training.publish.hub as hub\nLIMIT = 1",
+        "training/arguments.py": "",
+        "training/engine/run.py": "def run():\n    from ..publish import hub\n    from .. import arguments",
+        "training/fits/a.py": "from . import b",
+        "training/fits/b.py": "try:\n    from .a import x\nexcept ImportError:\n    LIMIT: int = 2",
+        "training/publish/hub.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    house = House(tmp_path)
+    assert house.wrong_ways() == [
+        "dwp_init.x imports training.publish.hub",
+        "training.engine.run imports training.publish.hub",
+        "training.engine.run imports training.arguments",
+    ]
+    assert {"training.fits.a", "training.fits.b"} == set(house.cycle())
+    assert house.twins() == {"LIMIT": ["dwp_init.x", "training.fits.b"]}
+
+
 def test_stage_files_import_only_the_stage_that_they_extend() -> None:
     assert {"FitMixture", "Converge", "Classify"} <= set(HOUSE.stages)
     assert HOUSE.sideways() == []
@@ -70,6 +92,8 @@ def test_the_pipeline_runs_on_windows_too() -> None:
     imported = {source for module in HOUSE.code.values() for source, _ in module.imported()}
     assert "torch" in imported
     assert not imported & {"fcntl", "resource", "pwd", "grp", "termios"}
+    without_encoding = [name for name, module in HOUSE.code.items() if "read_text()" in module.text]
+    assert without_encoding == []
 
 
 @pytest.mark.parametrize("folder", ["dwp_init/priors", "training/fits", "training/starts", "training/experiments"])

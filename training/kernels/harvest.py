@@ -119,7 +119,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
 
 def _write_report(path: Path, names: list[str], left_out: list[dict[str, str]]) -> None:
     """Writes the report, added to that of earlier harvests into the same folder."""
-    before = json.loads(path.read_text()) if path.exists() else {"checkpoints": [], "left_out": []}
+    before = json.loads(path.read_bytes()) if path.exists() else {"checkpoints": [], "left_out": []}
     checkpoints = list(dict.fromkeys(before["checkpoints"] + names))
     more = [item for item in left_out if item not in before["left_out"]]
     write_json(path, {"checkpoints": checkpoints, "left_out": before["left_out"] + more})

@@ -45,7 +45,7 @@ def update() -> Path:
 
 
 def _read_manifest() -> dict[str, str]:
-    lines = MANIFEST.read_text().splitlines() if MANIFEST.exists() else []
+    lines = MANIFEST.read_text(encoding="utf-8").splitlines() if MANIFEST.exists() else []
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 

@@ -24,7 +24,7 @@ def pages() -> dict[Path, str]:
     written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
     for page, values in {"families": _families, "few_labels": _few_labels, "benchmark": _benchmark}.items():
         written[CARDS / f"{page}.md"] = render(f"{page}.md.jinja", **values())
-    return written | {README: fill_blocks(README.read_text(), blocks())}
+    return written | {README: fill_blocks(README.read_text(encoding="utf-8"), blocks())}
 
 
 def write_pages() -> list[Path]:
