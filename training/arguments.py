@@ -54,7 +54,7 @@ def _fit(commands: Commands) -> None:
     parser = commands.add_parser("fit", usage=usage, help="fit a prior to your own kernels")
     kernels = ".npy or .safetensors file of kernels (n, k, k) or (n, c, k, k), or a kernels.safetensors with its split"
     parser.add_argument("--kernels", type=Path, required=True, help=kernels)
-    families = [family for family, kind in FITS.items() if kind.one_layer]
+    families = sorted(family for family, kind in FITS.items() if kind.one_layer)
     parser.add_argument("--family", choices=families, default="mixture", help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     parser.add_argument("--name", help="name of the prior (default: the name of the folder)")
