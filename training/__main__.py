@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
         stages = recipe.stages(smoke=options.smoke, data=options.data)
         folder += f"-{short_name(options.data)}"
     else:
-        raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for recipes of natural priors")
+        raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for prior_tinyimagenet alone")
     stages = override(stages, options.settings)
     context = Context(
         out=options.out or Path("runs") / folder,

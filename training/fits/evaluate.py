@@ -51,7 +51,8 @@ def evaluate_priors(
     for name, prior in priors.items():
         if prior.kernel_shape != tuple(held_out.shape[1:]):
             raise ValueError(
-                f"{name!r} is a prior over {prior.kernel_shape} kernels, the file holds {tuple(held_out.shape[1:])}"
+                f"{name!r} is a prior over {prior.kernel_shape} kernels, the file holds {tuple(held_out.shape[1:])}; "
+                "leave it out, or give kernels of its shape"
             )
     rows: list[dict[str, Any]] = []
     for name, prior in priors.items():

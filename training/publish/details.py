@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dwp_init import Prior
+from training.fits.base import LARGEST_NUMBER
 from training.kernels.kernelset import PARTS
 
 LONGEST = 300
@@ -195,9 +196,11 @@ def section(values: object, *path: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def number(value: object, kinds: tuple[type, ...] = (int, float)) -> Any:
+def number(value: object) -> float | None:
     """Returns a finite number of JSON as it is; None for anything else."""
-    return value if type(value) in kinds and -1e15 < value < 1e15 else None  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) < LARGEST_NUMBER else None
 
 
 def plain(value: object, longest: int = LONGEST) -> str:
@@ -232,8 +235,10 @@ def _as(kind: Any, value: object) -> Any:
         return plain(value)
     if kind is str:
         return plain(value) if isinstance(value, str) else None
-    if kind in (int, float):
-        return number(value, (int,) if kind is int else (int, float))
+    if kind is int:  # all whole numbers are counts
+        return value if type(value) is int and 0 <= value < LARGEST_NUMBER else None
+    if kind is float:
+        return number(value)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return read_form(kind, value)
     return None

@@ -52,7 +52,7 @@ def test_the_details_of_a_bundled_prior_are_read() -> None:
     assert Details.of(load_prior("notmnist-7x7-h1")).bound
 
 
-@pytest.mark.parametrize("value", ["text", [], {}, [{}], {"a": {}}, 7, -0.5, True, None, 10**400, float("nan")])
+@pytest.mark.parametrize("value", ["text", [], {}, [{}], {"a": {}}, 7, -1, -0.5, True, None, 10**400, float("nan")])
 def test_what_has_another_form_keeps_its_default(value: object) -> None:
     keys = ("name", "license", "source", "fit", "metrics")
     found = details(**dict.fromkeys(keys, value))
@@ -62,7 +62,7 @@ def test_what_has_another_form_keeps_its_default(value: object) -> None:
     metrics = details(
         metrics={"log_prob": value, "log_prob_by_depth": value, "samples": value, "kernels": value}
     ).metrics
-    assert metrics.log_prob == (value if type(value) in (int, float) and value in (7, -0.5) else None)
+    assert metrics.log_prob == (value if type(value) in (int, float) and value in (7, -1, -0.5) else None)
     assert metrics.kernels == (7 if value == 7 else None)
     assert metrics.log_prob_by_depth == () and metrics.samples == {}
 
