@@ -1,6 +1,6 @@
 """Everything in this folder is marked ``training`` and skipped where the extra is not installed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +38,18 @@ def png_size() -> Callable[[Path], tuple[int, ...]]:
         return pixels.shape[:2]
 
     return read
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty registry, in place of the package's."""
+    from dwp_init import registry
+    from training.publish import release
+
+    path = tmp_path / "registry.json"
+    path.write_text("{}")
+    for module in (registry, release):
+        monkeypatch.setattr(module, "REGISTRY", path)
+    registry.registry.cache_clear()
+    yield path
+    registry.registry.cache_clear()

@@ -4,15 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dwp_init import registry
 from tests.localhub import LocalHub
 from training.__main__ import main
-from training.publish import release
 
 REPO = "dwp-init/smoke-7x7"
 ROOT = Path(__file__).parents[2]
@@ -24,17 +21,6 @@ dwp_init.apply_(model, sys.argv[2], seed=3)
 for layer in model:
     print(hashlib.sha256(str(layer.weight.tolist()).encode()).hexdigest())
 """
-
-
-@pytest.fixture
-def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = tmp_path / "registry.json"
-    path.write_text("{}")
-    for module in (registry, release):
-        monkeypatch.setattr(module, "REGISTRY", path)
-    registry.registry.cache_clear()
-    yield path
-    registry.registry.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of every upload by huggingface_hub
