@@ -38,7 +38,9 @@ def _run(commands: Commands) -> None:
     usage = "%(prog)s RECIPE [stage.field=value ...] [options]"
     parser = commands.add_parser("run", usage=usage, help="run the stages of a recipe; finished stages are reused")
     parser.add_argument("recipe", metavar="RECIPE")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds on a CPU, with synthetic data")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a run of seconds on a CPU, with synthetic data; --data is checked"
+    )
     parser.add_argument("--out", type=Path, help="folder for the stages (default: runs/ and the recipe's folder)")
     images = "images for prior_tinyimagenet: imagefolder:PATH, parquet:PATH or parquet:user/name; add @64 to resize"
     parser.add_argument("--data", metavar="KIND:PATH", help=images)

@@ -234,6 +234,7 @@ def test_a_field_can_be_overridden(tmp_path: Path) -> None:
         (["run", "source_throughput", "source_throughput.networks=x"], "'x' is not of type int"),
         (["run", "source_throughput", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["run", "prior_notmnist_7x7", "--data-root", "/nowhere"], "notmnist is not under /nowhere"),
+        (["run", "prior_tinyimagenet", "--data", "imagefolder:/nowhere@32", "--smoke"], "no folder /nowhere with a"),
     ],
 )
 def test_helpful_errors(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -18,6 +18,7 @@ from training.images.parquet import Encoded, check_complete, decode, read_parque
 PLACES = ("imagefolder", "parquet")
 TEST_PARTS = ("test", "validation", "valid", "val")  # names of the part to test on, the first that exists
 EVERY = 10  # without such a part, every tenth image is tested on
+CHECKED = 64  # images of each split that are decoded where the set is checked, and not used
 
 _Sample = tuple[Encoded, int, str]  # the image, its label, and what it is called in errors
 
@@ -47,7 +48,18 @@ def read_own(name: str, split: str, download: bool) -> tuple[Tensor, Tensor]:
         FileNotFoundError: There is no such folder, or it has no images.
         ValueError: An image cannot be read, images differ in size, or the labels are unclear or all alike.
     """
-    kind, place, size = _parse(name)
+    samples = _samples(name, split, download)
+    return _decoded(name, samples), torch.tensor([label for _, label, _ in samples])
+
+
+def check_own(name: str, split: str, download: bool) -> None:
+    """Raises what :func:`read_own` would, but decodes at most :data:`CHECKED` images, evenly spaced."""
+    samples = _samples(name, split, download)
+    _decoded(name, samples[:: -(-len(samples) // CHECKED)])
+
+
+def _samples(name: str, split: str, download: bool) -> list[_Sample]:
+    kind, place, _ = _parse(name)
     if kind == "imagefolder":
         samples, both_splits = _folder_samples(Path(place), split)
     else:
@@ -62,7 +74,7 @@ def read_own(name: str, split: str, download: bool) -> tuple[Tensor, Tensor]:
             f"{name} has {len(samples)} images of {classes} classes to train on; give two classes or more, and several "
             "images of a class"
         )
-    return _decoded(name, samples, size), torch.tensor([label for _, label, _ in samples])
+    return samples
 
 
 def _parse(name: str) -> tuple[str, str, int | None]:
@@ -153,9 +165,9 @@ def _parquet_samples(files: dict[str, list[Path]], split: str, place: str) -> tu
     return samples, held_out is None
 
 
-def _decoded(name: str, samples: Sequence[_Sample], size: int | None) -> Tensor:
+def _decoded(name: str, samples: Sequence[_Sample]) -> Tensor:
     """Decodes images, ``(n, 3, h, w)``; raises where they differ in size."""
-    images = []
+    images, size = [], _parse(name)[2]
     for source, _, called in samples:
         images.append(decode(source, called, size))
         (height, width), first = images[-1].shape[:2], images[0].shape[:2]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from dwp_init.storage import write_bytes
-from training.images.own import PLACES, is_own, read_own
+from training.images.own import PLACES, check_own, is_own, read_own
 from training.images.parquet import check_complete, decode, read_parquet
 
 SPLITS = ("train", "test")
@@ -97,10 +97,12 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
             ``<name>/<split>-*.parquet`` instead.
         download: Whether a missing set is fetched into ``root``.
         synthetic: Whether to return random smooth images of the same shape, for ``--smoke``; the description says so.
+            A user's own images are checked nevertheless.
 
     Raises:
         ValueError: The name or the split is unknown.
-        FileNotFoundError: The set is not under ``root`` or is incomplete, and ``download`` is false.
+        FileNotFoundError: The set is not under ``root`` or is incomplete, and ``download`` is false; or a user's own
+            images are not there.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
@@ -110,6 +112,8 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
         )
     shape, classes, kind = _SETS.get(name, ((3, 32, 32), 10, None))
     if synthetic:
+        if is_own(name):
+            check_own(name, split, download)
         images, labels = _synthetic(shape, classes, count=512 if split == "train" else 128, seed=split)
     elif is_own(name):
         images, labels = _mixed(*read_own(name, split, download))

@@ -277,3 +277,15 @@ def test_own_images_are_a_data_set(tmp_path: Path) -> None:
     assert not found.description["synthetic"]
     smoke = load_images(name, "test", root=Path("none"), synthetic=True)
     assert smoke.images.shape == (128, 3, 32, 32) and smoke.description["synthetic"]
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_own_images_are_checked_even_if_synthetic_ones_replace_them(synthetic: bool, tmp_path: Path) -> None:
+    path = tmp_path / "photos"
+    for split in ("train", "test"):
+        with pytest.raises(FileNotFoundError, match=f"no folder {path} with a subfolder of images for each class"):
+            load_images(f"imagefolder:{path}@32", split, root=tmp_path, synthetic=synthetic)
+    folder(path, {"a": range(10), "b": range(10)})
+    (path / "a" / "005.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"005\.png"):
+        load_images(f"imagefolder:{path}", "train", root=tmp_path, synthetic=synthetic)
