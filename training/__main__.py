@@ -203,11 +203,12 @@ def _publish(options: argparse.Namespace) -> None:
     except OSError as error:
         if options.push or options.pin:
             raise
-        print(f"the Hub could not be asked what {release.repo} holds: {error}\n{DRY_RUN}")
+        print(f"not checked, as the Hub could not be asked: what {release.repo} holds, and who may write: {error}")
+        print("\n".join(["to do, if it does not exist yet:", *_steps(release, hub.State(), options.private), DRY_RUN]))
         return
     if options.pin and not (options.push or state.tagged):
         raise ValueError(f"--pin needs a published release, and {release.repo}@{release.tag} is not there: add --push")
-    print("\n".join(["to do:", *(f"  {line}" for line in hub.plan(release, state, options.private))]))
+    print("\n".join(["to do:", *_steps(release, state, options.private)]))
     if not (options.push or state.tagged):
         print(DRY_RUN)
         return
@@ -218,6 +219,10 @@ def _publish(options: argparse.Namespace) -> None:
     if options.pin:
         releases.write_entry(release.name, entry)
         print(f"pinned in {REGISTRY}")
+
+
+def _steps(release: releases.Release, state: hub.State, private: bool) -> list[str]:
+    return [f"  {line}" for line in hub.plan(release, state, private)]
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -207,8 +207,10 @@ def test_nobody_there(at_hub: LocalHub, folder: Path, impatient: None, capsys: p
     at_hub.stop()
     assert main(["publish", str(folder), "--repo", REPO]) == 0
     out = capsys.readouterr().out
-    assert "draws have the statistics recorded: rms" in out and f"could not be asked what {REPO} holds: " in out
-    assert "dry run: nothing was sent" in out and "to do:" not in out
+    assert "draws have the statistics recorded: rms" in out
+    assert f"not checked, as the Hub could not be asked: what {REPO} holds, and who may write: " in out
+    assert "dry run: nothing was sent" in out and "to do, if it does not exist yet:" in out
+    assert f"  create the public repository {REPO}" in out and "  set the tag v1, which is never moved" in out
     for option in ("--push", "--pin"):
         assert main(["publish", str(folder), "--repo", REPO, option]) == 1
         said = capsys.readouterr()
