@@ -16,6 +16,7 @@ from training.engine.stage import Context, Stage
 from training.fits.authors import UNSTATED
 from training.fits.score import FITTED, SCORES, SMOKE, score
 from training.fits.statistics import sample_statistics
+from training.fits.warn import warn_if_few, warn_if_worse_than_noise
 from training.kernels.kernelset import KernelSet
 
 CHECKPOINT = "checkpoint.pt"
@@ -76,6 +77,7 @@ class Fit(Stage):
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         kernels = KernelSet.load(context.out / self.needs[0])
+        warn_if_few(self.name, kernels.train)
         torch.manual_seed(self.seed)
         return self.keep(self.fit(kernels, folder, context.device).eval(), kernels, folder, context)
 
@@ -92,6 +94,7 @@ class Fit(Stage):
         control = Gaussian(prior.kernel_shape).fit_(kernels.train)
         metrics |= {"gaussian_log_prob": score(control, kernels.test, **effort)[1]["log_prob"], **(more or {})}
         prior.cpu()
+        warn_if_worse_than_noise(self.name, metrics["log_prob"], kernels)
         metrics["samples"] = sample_statistics(prior, kernels.train, kernels.test, 1000 if context.smoke else 10_000)
         source = self._source(context)
         prior.details = {

@@ -14,6 +14,7 @@ from training.engine.stage import Context
 from training.fits.base import either, has_form, register_fit
 from training.fits.mixture import FitMixture
 from training.fits.score import score
+from training.fits.warn import warn_if_few
 from training.kernels.kernelset import PARTS, KernelSet
 
 OF_A_LAYER = {"layer", "kind"}  # keys in which kernels stages of the same networks may differ
@@ -58,6 +59,7 @@ class FitByDepth(FitMixture):
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         layers = [KernelSet.load(context.out / need) for need in self.needs]
         self._check(layers, context)
+        warn_if_few(self.name, min((layer.train for layer in layers), key=len))
         torch.manual_seed(self.seed)
 
         def mixture(kernels: KernelSet, place: int, reach: int) -> GaussianMixture:

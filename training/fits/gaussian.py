@@ -11,8 +11,6 @@ from dwp_init import Gaussian
 from training.fits.base import Fit, register_fit
 from training.kernels.kernelset import KernelSet
 
-ENOUGH = 10  # kernels for each of their numbers
-
 
 @register_fit
 @dataclass(frozen=True)
@@ -26,10 +24,4 @@ class FitGaussian(Fit):
         return "maximum likelihood"
 
     def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Gaussian:
-        prior, count = Gaussian(kernels.kernel_shape), len(kernels.train)
-        if count < ENOUGH * prior.dim:
-            print(
-                f"warning: a Gaussian over {prior.dim} numbers is fitted to {count:,} kernels; with fewer than "
-                f"{ENOUGH * prior.dim:,} its covariance is poor, and log p of other kernels can be very low"
-            )
-        return prior.fit_(kernels.train)
+        return Gaussian(kernels.kernel_shape).fit_(kernels.train)

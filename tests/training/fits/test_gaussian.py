@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.training.fits.common import QUICKS, mixture, run
@@ -14,10 +13,3 @@ def test_gaussian_has_the_moments_of_the_fitting_kernels(tmp_path: Path) -> None
     torch.testing.assert_close((white.basis * white.scale.square()) @ white.basis.T, torch.cov(flat.T, correction=0))
     metrics = fitted_prior(folder).details["metrics"]
     assert metrics["log_prob"] == metrics["gaussian_log_prob"]
-
-
-def test_few_kernels_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path / "few", QUICKS["gaussian"], train=89)
-    assert "warning: a Gaussian over 9 numbers is fitted to 89 kernels; with fewer than 90" in capsys.readouterr().out
-    run(tmp_path / "enough", QUICKS["gaussian"], train=90)
-    assert "warning" not in capsys.readouterr().out
