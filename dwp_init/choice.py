@@ -55,6 +55,16 @@ class Plan:
     skipped: dict[str, Skip]
     unused: list[str]
 
+    @property
+    def spatial(self) -> dict[str, int]:
+        """Numbers of weights of the convolutions with kernels larger than 1×1 that the caller asked for, by name.
+
+        A number is 0 if it is not known. Layers that share the weight of a drawn one are left out.
+        """
+        drawn = {choice.layer.place: choice.layer for choice in self.choices}
+        asked = (layer for layer in self.convolutions if layer.is_spatial and layer.asked)
+        return {layer.name: _weights(layer) for layer in asked if drawn.get(layer.place, layer) is layer}
+
 
 def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool) -> Plan:
     """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments."""
@@ -83,6 +93,14 @@ def check_plan(plan: Plan, rules: list[Rule], strict: bool) -> None:
         raise ValueError(_nothing_to_do(plan, rules))
     if strict:
         _check_complete(plan)
+
+
+def _weights(layer: Layer) -> int:
+    """Returns the number of weights of a convolution: of its weight or, if it was not read, by its attributes."""
+    if layer.shape:
+        return layer.shape.numel()
+    inputs, outputs, groups = (getattr(layer.module, name, 0) for name in ("in_channels", "out_channels", "groups"))
+    return cast(int, inputs * outputs * math.prod(layer.kernel_size) // max(groups, 1))
 
 
 def _fit(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:

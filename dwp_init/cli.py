@@ -251,7 +251,8 @@ class ApplyCommand:
         if target is not None:
             save_state(model, target)
         print(report)
-        print(f"saved: {target}" if target else "dry run: nothing was drawn; --save FILE.safetensors draws and saves")
+        dry = "dry run: nothing was drawn; --save FILE.safetensors draws and saves"
+        print(f"\nsaved: {target}" if target else f"\n{dry}")
 
 
 _COMMANDS: dict[str, type[Command]] = {

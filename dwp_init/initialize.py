@@ -130,11 +130,12 @@ def apply_(
     before = [_rms(choice.layer.weight.read()) for choice in plan.choices]
     after = [None for _ in plan.choices] if dry_run else _write(_draw(plan.choices, options))
     drawn = [
-        Drawn(layer.name, layer.description, choice.prior_text, layer.depth, rms_before, rms_after)
+        Drawn(layer.name, layer.description, choice.prior_text, layer.depth, weights, rms_before, rms_after)
         for choice, rms_before, rms_after in zip(plan.choices, before, after, strict=True)
-        for layer in [choice.layer]
+        for layer, weights in [(choice.layer, choice.layer.shape.numel())]
     ]
-    return Report(drawn, {name: skip.reason for name, skip in plan.skipped.items()}, plan.unused, dry_run)
+    skipped = {name: skip.reason for name, skip in plan.skipped.items()}
+    return Report(drawn, skipped, plan.unused, dry_run, plan.spatial)
 
 
 @dataclass(frozen=True)

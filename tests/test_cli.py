@@ -250,9 +250,7 @@ def test_apply_is_a_dry_run(run, module, workplace, attribute):
     model = sys.modules[name].net
     report = apply_(model, ["notmnist-7x7", "gauss-3x3"], dry_run=True)
     assert report.initialized == ["stem", "block.0"]
-    assert [line.split()[0] for line in out.splitlines()] == [line.split()[0] for line in str(report).splitlines()] + [
-        "dry"
-    ]
+    assert [line[:30] for line in out.splitlines()[:-2]] == [line[:30] for line in str(report).splitlines()]
     assert out.endswith("dry run: nothing was drawn; --save FILE.safetensors draws and saves\n")
     assert {path for path in workplace.iterdir() if path.name != "__pycache__"} == before
 
