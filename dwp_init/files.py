@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dwp_init.priors import FAMILIES, Prior
 from dwp_init.priors.checks import checked_shape, is_int
+from dwp_init.priors.precision import full_precision
 from dwp_init.priors.whitening import RasterWhitening, Whitening
 from dwp_init.storage import json_bytes, safetensors_bytes, write_files
 
@@ -23,6 +24,7 @@ _REQUIRED = ("format_version", "family", "kernel_shape", "arguments")
 _OWN = {"library_name", "model_sha256", *_REQUIRED}
 
 
+@full_precision()
 def save_prior(prior: Prior, folder: str | Path) -> Path:
     """Saves a prior in a folder, which is created if it does not exist.
 
@@ -103,6 +105,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in (CONFIG, MODEL)}
 
 
+@full_precision()
 def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
     """Makes a prior from the contents of its two files, in evaluation mode on the CPU.
 

@@ -1,5 +1,6 @@
 """What every family must do; and densities against quadrature, draws against densities."""
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from dwp_init import apply_
+from dwp_init import apply_, load_prior, save_prior
 from dwp_init.priors import FAMILIES, Gaussian, KernelDensity, KernelVAE
 from tests.priors.families import MIDDLE, PRIORS, RGB, SMALL, bent, correlated, fitted, normal, seeded
 
@@ -93,6 +94,27 @@ def test_arguments_rebuild_it_and_default_dtype_does_not_matter(prior):
     finally:
         torch.set_default_dtype(torch.float32)
     assert f"kernel_shape={prior.kernel_shape}" in repr(again)
+
+
+def test_autocast_has_no_effect(prior, tmp_path):
+    given = correlated(200, prior.dim).view(-1, *prior.kernel_shape)
+
+    def asked(folder):
+        torch.manual_seed(0)  # of k-means
+        loaded = load_prior(save_prior(prior, tmp_path / folder))
+        loaded.check()
+        kernels, options = loaded.sample(9, seeded()), {} if prior.exact else {"generator": seeded()}
+        layer = nn.Conv2d(6, 4, prior.kernel_shape[1:])
+        apply_(layer, loaded, seed=0, scale="prior")
+        nats = [loaded.log_prob(kernels, **options), *loaded.estimate(kernels, 9, seeded())]
+        return [kernels, *nats, layer.weight, *fitted(copy.deepcopy(prior), given).state_dict().values()]
+
+    plain = asked("plain")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (torch.eye(2) @ torch.eye(2)).dtype == torch.bfloat16
+        inside = asked("inside")
+    assert [part.dtype for part in inside] == [part.dtype for part in plain]
+    assert all(map(torch.equal, plain, inside))
 
 
 def test_noise_is_the_white_step_of_those_that_have_one(prior):

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.priors.checks import checked_shape, whole_number
+from dwp_init.priors.precision import full_precision
 
 KernelShape = tuple[int, int, int]
+_IN_FULL_PRECISION = ("sample", "log_prob", "estimate", "check", "fit_")
 
 
 class Estimate(NamedTuple):
@@ -26,7 +28,8 @@ class Prior(nn.Module, ABC):
 
     A family of priors is a subclass with a :attr:`family` of its own, entered with :func:`register`. It implements
     :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its tensors in parameters and
-    persistent buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact.
+    persistent buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact. ``torch.autocast`` has no
+    effect in :meth:`sample`, :meth:`log_prob`, :meth:`estimate`, :meth:`check` and ``fit_``, however it defines them.
 
     Args:
         kernel_shape: ``(c, k, k)`` of one kernel. ``c = 1`` in the paper, where each kernel joins one input channel
@@ -54,6 +57,9 @@ class Prior(nn.Module, ABC):
                 f"{cls.__name__} has exact = False, so it must override estimate(): the default takes log_prob() for "
                 "the exact density"
             )
+        for name in _IN_FULL_PRECISION:
+            if name in vars(cls):
+                setattr(cls, name, full_precision()(vars(cls)[name]))
 
     def __init__(self, kernel_shape: KernelShape) -> None:
         super().__init__()
@@ -80,6 +86,7 @@ class Prior(nn.Module, ABC):
         """Draws at most ``chunk`` kernels, ``(n, d)`` with ``d = c·k·k``."""
 
     @torch.no_grad()
+    @full_precision()
     def sample(self, n: int, generator: torch.Generator | None = None, *, noise: bool = True) -> Tensor:
         """Draws kernels on the prior's own device and in its own dtype, float32 unless it was converted.
 
