@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 from torch import nn
 
+from dwp_init.authored import reason_to_leave
 from dwp_init.convolutions import Layer, convolution_names, find_layers
 from dwp_init.report import by_reason, layer_text, size_text
 from dwp_init.rules import Rule, matches, unused_priors
@@ -68,13 +69,16 @@ class Plan:
 
 def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool) -> Plan:
     """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments."""
-    found = find_layers(model, _selector(layers, model))
+    asked, named = _selector(layers, model)
+    found = find_layers(model, asked)
     choices: list[Choice] = []
     skipped: dict[str, Skip] = {}
     for layer in found:
         choice = layer.reason or _fit(layer, rules, resize)
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
+        elif layer.name not in named and (left := reason_to_leave(layer)):
+            skipped[layer.name] = Skip(left, wanted=False)
         elif not any(overlap(layer.place, other.layer.place) for other in choices):
             choices.append(choice)
     skipped |= _sharing(choices, found)
@@ -145,18 +149,18 @@ def _sharing(choices: list[Choice], found: list[Layer]) -> dict[str, Skip]:
     return skipped
 
 
-def _selector(layers: Layers | None, model: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """Returns the argument ``layers`` of ``apply_`` as a predicate."""
+def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[str, nn.Module], bool], set[str]]:
+    """Returns the argument ``layers`` of ``apply_`` as a predicate, and the exact names in it."""
     if layers is None:
-        return lambda name, module: True
+        return lambda name, module: True, set()
     if callable(layers) and not isinstance(layers, nn.Module):
-        return layers
+        return layers, set()
     patterns = _patterns(layers)
     names = convolution_names(model)
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
             raise ValueError(f"layers={pattern!r} matches no convolution; {_there(pattern, names)}")
-    return lambda name, module: any(matches(name, pattern) for pattern in patterns)
+    return lambda name, module: any(matches(name, pattern) for pattern in patterns), set(patterns)
 
 
 def _patterns(layers: object) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.report import layer_text, size_text
+from dwp_init.response import correlation
 from dwp_init.weights import Place, Weight, place_of, weight_of
 
 Kind = Literal["stem", "dense", "depthwise"]
@@ -107,6 +108,16 @@ class Layer:
         """Root mean square of the weight according to He et al. (2015), for a layer before a ReLU: √(2 / fan_in)."""
         return math.sqrt(2 / self.fan_in)
 
+    @property
+    def correlations(self) -> tuple[Tensor, ...]:
+        """The correlations between the inputs of a kernel's taps, see :func:`dwp_init.response.correlation`."""
+        return correlation(self.size, self._per_axis("dilation"))
+
+    def _per_axis(self, name: str) -> tuple[int, ...]:
+        """Returns an attribute of the module as one number for each axis, 1 where there is no such attribute."""
+        found = cast(int | tuple[int, ...], getattr(self.module, name, 1))
+        return (found,) * len(self.size) if isinstance(found, int) else tuple(found)
+
     def arrange(self, kernels: Tensor) -> Tensor:
         """Arranges kernels ``(n, c, k, k)``, each from c input channels to one output channel, as the weight."""
         return kernels.reshape(self.shape)
@@ -123,6 +134,10 @@ class TransposedLayer(Layer):
     def fan_in(self) -> float:
         """Average number of weights that reach one output value: ``in/groups · k · k`` over the product of strides."""
         return super().fan_in / math.prod(cast(tuple[int, ...], self.module.stride))
+
+    @property
+    def correlations(self) -> tuple[Tensor, ...]:
+        return correlation(self.size, self._per_axis("dilation"), self._per_axis("stride"))
 
     def arrange(self, kernels: Tensor) -> Tensor:
         by_group = kernels.reshape(self.groups, self.shape[1], self.inputs, *self.size)

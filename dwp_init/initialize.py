@@ -4,10 +4,10 @@ import copy
 import hashlib
 import math
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,11 @@ from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number
 from dwp_init.report import Drawn, Report
+from dwp_init.response import Strength, strength
 from dwp_init.rules import PriorsByPattern, load_rules
+from dwp_init.undo import Undo
 
-Scale = Literal["fan_in", "prior"]
+Scale = Literal["keep", "fan_in", "prior"]
 
 
 def apply_(
@@ -31,7 +33,7 @@ def apply_(
     prior: PriorsByPattern,
     *,
     layers: Layers | None = None,
-    scale: Scale = "fan_in",
+    scale: Scale = "keep",
     noise: bool = True,
     orthogonal: bool | None = None,
     resize: bool = False,
@@ -127,15 +129,10 @@ def apply_(
     plan = choose(model, rules, layers, resize)
     check_plan(plan, rules, strict)
     _check_effect(plan.choices, options)
-    before = [_rms(choice.layer.weight.read()) for choice in plan.choices]
-    after = [None for _ in plan.choices] if dry_run else _write(_draw(plan.choices, options))
-    drawn = [
-        Drawn(layer.name, layer.description, choice.prior_text, layer.depth, weights, rms_before, rms_after)
-        for choice, rms_before, rms_after in zip(plan.choices, before, after, strict=True)
-        for layer, weights in [(choice.layer, choice.layer.shape.numel())]
-    ]
-    skipped = {name: skip.reason for name, skip in plan.skipped.items()}
-    return Report(drawn, skipped, plan.unused, dry_run, plan.spatial)
+    with Undo() as undo:
+        drawn = _drawn(plan.choices, options, None if dry_run else undo)
+        skipped = {name: skip.reason for name, skip in plan.skipped.items()}
+        return Report(drawn, skipped, plan.unused, dry_run, plan.spatial)
 
 
 @dataclass(frozen=True)
@@ -166,13 +163,6 @@ class _Options:
         return torch.Generator(layer.weight.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-class _Draw(NamedTuple):
-    """New values for the tensors from which a layer's weight is made."""
-
-    layer: Layer
-    values: list[Tensor]
-
-
 def _check_effect(choices: list[Choice], options: _Options) -> None:
     if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
         names = ", ".join(sorted({choice.rule.name for choice in choices}))
@@ -189,28 +179,46 @@ def _check_effect(choices: list[Choice], options: _Options) -> None:
             )
 
 
-def _draw(choices: list[Choice], options: _Options) -> list[_Draw]:
-    """Draws all layers; the model does not change."""
+def _drawn(choices: list[Choice], options: _Options, undo: Undo | None) -> list[Drawn]:
+    """Draws and writes layer by layer, and returns what was done; without ``undo``, returns what would be done."""
     priors: dict[tuple[Prior, torch.device], Prior] = {}
-    draws: list[_Draw] = []
+    rows: list[Drawn] = []
     for choice in choices:
         layer = choice.layer
-        prior = choice.rule.prior.at(layer.depth)
-        here = (prior, layer.weight.device)
-        with _explained(layer, "drawn", keep=ValueError):
-            if here not in priors:
-                priors[here] = copy.deepcopy(prior).to(layer.weight.device, torch.float32).eval()
-            draws.append(_Draw(layer, layer.weight.values_for(_draw_weight(choice, priors[here], options))))
-    return draws
+        before, after = strength(layer.weight.read(), layer.correlations), None
+        if undo is not None:
+            prior = choice.rule.prior.at(layer.depth)
+            here = (prior, layer.weight.device)
+            with _explained(layer, "drawn", keep=ValueError):
+                if here not in priors:
+                    priors[here] = copy.deepcopy(prior).to(layer.weight.device, torch.float32).eval()
+                values = layer.weight.values_for(_draw_weight(choice, priors[here], options, before))
+            with _explained(layer, "written"):
+                _write(layer, values, undo)
+                after = strength(layer.weight.read(), layer.correlations)
+        rows.append(
+            Drawn(
+                layer=layer.name,
+                kind=layer.description,
+                prior=choice.prior_text,
+                depth=layer.depth,
+                weights=layer.shape.numel(),
+                rms_before=before.rms,
+                rms_after=after and after.rms,
+                gain_before=before.gain,
+                gain_after=after and after.gain,
+            )
+        )
+    return rows
 
 
-def _draw_weight(choice: Choice, prior: Prior, options: _Options) -> Tensor:
+def _draw_weight(choice: Choice, prior: Prior, options: _Options, before: Strength) -> Tensor:
     layer, dtype = choice.layer, choice.layer.weight.dtype
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     with torch.autocast(prior.device.type, enabled=False):
         kernels = prior.sample(count, options.source(layer), noise=options.noise)
-        drawn = _checked_rms(kernels.to(dtype) if options.scale == "prior" else kernels, choice)
+        own = _checked(strength(kernels.to(dtype) if options.scale == "prior" else kernels, ()), choice).rms
         if choice.resized:
             kernels = F.interpolate(kernels, tuple(layer.size), mode="bilinear", antialias=True)
         if orthogonal:
@@ -218,43 +226,24 @@ def _draw_weight(choice: Choice, prior: Prior, options: _Options) -> Tensor:
     weight = layer.arrange(kernels)
     if options.scale == "prior" and not orthogonal and not choice.resized:
         return weight.to(dtype)
-    wanted = layer.he_rms if options.scale == "fan_in" else drawn
-    return (weight * (wanted / _checked_rms(weight, choice))).to(dtype)
+    found = _checked(strength(weight, layer.correlations), choice)
+    kept = before.response if math.isfinite(before.response) and before.response > 0 else layer.he_rms
+    factor = {"keep": kept / found.response, "fan_in": layer.he_rms / found.response, "prior": own / found.rms}
+    return weight.mul_(factor[options.scale]).to(dtype)
 
 
-def _checked_rms(weight: Tensor, choice: Choice) -> float:
-    found = _rms(weight)
-    if not (math.isfinite(found) and found > 0):
-        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found}; fit it again")
+def _checked(found: Strength, choice: Choice) -> Strength:
+    if not (math.isfinite(found.rms) and found.response > 0):
+        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found.rms}; fit it again")
     return found
 
 
-def _write(draws: list[_Draw]) -> list[float]:
-    """Writes all draws and returns the scales of the weights, or puts everything back and raises."""
-    layers = [layer for layer, _ in draws]
-    cached = {layer.module: vars(layer.module)["weight"] for layer in layers if "weight" in vars(layer.module)}
-    old: list[tuple[Tensor, Tensor]] = []
-    scales: list[float] = []
+def _write(layer: Layer, values: list[Tensor], undo: Undo) -> None:
+    undo.keep(layer.weight)
     with torch.no_grad():
-        try:
-            while draws:  # so that each draw is freed once it is written
-                layer, values = draws.pop()
-                with _explained(layer, "written"):
-                    for tensor, value in zip(layer.weight.stored, values, strict=True):
-                        old.append((tensor, tensor.detach().clone(memory_format=torch.preserve_format)))
-                        tensor.copy_(value)
-            for layer in layers:
-                with _explained(layer, "written"):
-                    layer.weight.refresh()
-                    scales.append(_rms(layer.weight.read()))
-        except BaseException:
-            for tensor, value in reversed(old):
-                with suppress(Exception):  # a tensor that cannot be written has not changed
-                    tensor.copy_(value)
-            for module, weight in cached.items():
-                module.weight = weight
-            raise
-    return scales
+        for tensor, value in zip(layer.weight.stored, values, strict=True):
+            tensor.copy_(value)
+    layer.weight.refresh()
 
 
 @contextmanager
@@ -265,7 +254,3 @@ def _explained(layer: Layer, done: str, keep: type[Exception] | None = None) -> 
     except Exception as error:
         kind = keep if keep is not None and isinstance(error, keep) else RuntimeError
         raise kind(f"nothing was changed: layer {layer.label!r} could not be {done}: {error}") from error
-
-
-def _rms(weight: Tensor) -> float:
-    return weight.float().square().mean().sqrt().item()

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dwp_init import Gaussian
+from dwp_init.convolutions import layer_of
+from dwp_init.response import strength
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Fit = Callable[..., Gaussian]
@@ -38,6 +40,11 @@ class Doubled(nn.Module):
 
 def rms(weight: Tensor) -> float:
     return weight.double().square().mean().sqrt().item()
+
+
+def response(layer: nn.Module) -> float:
+    """Response of a layer's weight."""
+    return strength(layer.weight, layer_of(layer).correlations).response
 
 
 def parametrized(layer: nn.Module, *parts: nn.Module) -> nn.Module:

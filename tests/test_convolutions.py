@@ -20,7 +20,8 @@ from dwp_init.convolutions import (
     is_depthwise,
     layer_of,
 )
-from tests.models import Convolution, Fit, Snapshot, parametrized, rms
+from dwp_init.response import RHO
+from tests.models import Convolution, Fit, Snapshot, parametrized, response, rms
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 CONVOLUTIONS = [  # with the number of weights that reach one output value
@@ -50,30 +51,37 @@ def test_every_convolution_is_drawn_with_its_fan_in(
 ) -> None:
     model = nn.Sequential(make(), nn.BatchNorm2d(8)).to(device)
     weight, shape, before = model[0].weight, model[0].weight.shape, snapshot(model)
-    report = apply_(model, gaussian(3), seed=0)
+    report = apply_(model, gaussian(3), seed=0, scale="fan_in")
     after = snapshot(model)
     assert report.initialized == ["0"]
     assert {name for name in before if before[name] != after[name]} == {"0.weight"}
     assert model[0].weight is weight and weight.shape == shape and weight.device.type == device
-    assert rms(weight) == pytest.approx(math.sqrt(2 / fan_in), rel=1e-5)
+    assert response(model[0]) == pytest.approx(math.sqrt(2 / fan_in), rel=1e-5)
     assert report.drawn[0].rms_after == pytest.approx(rms(weight), rel=1e-5)
 
 
 @pytest.mark.parametrize("make", [make for make, _ in CONVOLUTIONS])
-def test_fan_in_gives_white_input_a_second_moment_of_two(make: Callable[[], Convolution], gaussian: Fit) -> None:
-    layer = make().requires_grad_(False)
+def test_fan_in_gives_correlated_input_a_second_moment_of_two(make: Callable[[], Convolution], gaussian: Fit) -> None:
+    layer = make()
     layer.bias = None
-    apply_(layer, gaussian(3), seed=0)
-    generator = torch.Generator().manual_seed(0)
-    output = layer(torch.randn(64, layer.in_channels, 32, 32, generator=generator))
+    apply_(layer, gaussian(3), seed=0, scale="fan_in")
+    x = torch.randn(64, layer.in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
+    for axis in (2, 3):  # an autoregression of first order, whose correlations are powers of ρ
+        lines = x.unbind(axis)
+        smooth = [lines[0]]
+        for line in lines[1:]:
+            smooth.append(RHO * smooth[-1] + math.sqrt(1 - RHO**2) * line)
+        x = torch.stack(smooth, axis)
+    with torch.no_grad():
+        output = layer(x)
     assert output[..., 3:-3, 3:-3].square().mean().item() == pytest.approx(2, rel=0.05)
 
 
 def test_replaced_weight_counts_not_the_attributes(gaussian: Fit) -> None:
     layer = nn.Conv2d(3, 8, 3)
     layer.weight = nn.Parameter(layer.weight.detach().sum(1, keepdim=True))
-    apply_(layer, gaussian(3), seed=0)
-    assert rms(layer.weight) == pytest.approx(math.sqrt(2 / 9), rel=1e-5)
+    apply_(layer, gaussian(3), seed=0, scale="fan_in")
+    assert response(layer) == pytest.approx(math.sqrt(2 / 9), rel=1e-5)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -224,7 +232,7 @@ class Patches(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(inputs, outputs, 3, 3))
+        self.weight = nn.Parameter(torch.randn(inputs, outputs, 3, 3))
 
 
 class PatchesLayer(Layer):
@@ -242,7 +250,7 @@ def test_a_new_kind_of_layer_is_one_entry(gaussian: Fit, monkeypatch: pytest.Mon
     patches, plain = Patches(2, 8), nn.Conv2d(2, 8, 3)
     assert apply_(nn.Sequential(patches, plain), gaussian(3)).skipped == {"0": "not a convolution"}
     monkeypatch.setitem(LAYER_CLASSES, Patches, PatchesLayer)
-    apply_(plain, gaussian(3), seed=0)
-    report = apply_(patches, gaussian(3), seed=0)
+    apply_(plain, gaussian(3), seed=0, scale="fan_in")
+    report = apply_(patches, gaussian(3), seed=0, scale="fan_in")
     assert report.drawn[0].kind == "Patches 2×8×3×3"
     assert torch.equal(patches.weight.transpose(0, 1), plain.weight)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from dwp_init import Gaussian, apply_
+from dwp_init.convolutions import layer_of
+from dwp_init.response import strength
 from dwp_init.weights import NormedWeight, ParametrizedWeight, UnknownWeight, Weight, weight_of
-from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, parametrized, rms
+from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, parametrized, response, rms
 
 
 class Summed(nn.Module):
@@ -58,7 +60,7 @@ def test_channels_last_is_kept_and_changes_no_value(gaussian: Fit) -> None:
     plain, last = nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
     strides = last.weight.stride()
     for layer in (plain, last):
-        apply_(layer, gaussian(3), seed=0)
+        apply_(layer, gaussian(3), seed=0, scale="fan_in")
     assert last.weight.stride() == strides != plain.weight.stride()
     assert torch.equal(plain.weight, last.weight)
 
@@ -66,7 +68,7 @@ def test_channels_last_is_kept_and_changes_no_value(gaussian: Fit) -> None:
 @pytest.mark.parametrize("flag", [False, True])
 def test_requires_grad_and_mode_are_kept(flag: bool, gaussian: Fit) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout()).requires_grad_(flag).train(flag)
-    apply_(model, gaussian(3))
+    apply_(model, gaussian(3), layers="0")
     assert [part.training for part in model.modules()] == [flag] * 3
     assert [weight.requires_grad for weight in model.parameters()] == [flag] * 2
     assert model[0].weight.grad_fn is None and model[0].weight.is_leaf
@@ -89,8 +91,8 @@ def test_weights_are_written_through_what_makes_them(
 ) -> None:
     plain, wrapped = kind(4, 8, 3), WRAPPERS[wrapper](kind(4, 8, 3))
     stored, bias = weight_of(wrapped).stored, snapshot(wrapped)["bias"]
-    apply_(plain, gaussian(3), seed=0)
-    report = apply_(wrapped, gaussian(3), seed=0)
+    apply_(plain, gaussian(3), seed=0, scale="fan_in")
+    report = apply_(wrapped, gaussian(3), seed=0, scale="fan_in")
     torch.testing.assert_close(wrapped.weight.detach(), plain.weight.detach())
     assert wrapped.training and all(part.training for part in wrapped.modules())
     assert all(now is then for now, then in zip(weight_of(wrapped).stored, stored, strict=True))
@@ -108,10 +110,11 @@ def test_spectral_norm_keeps_its_buffers_and_reports_the_scale_it_gives(
     before = snapshot(layer)
     apply_(layer, gaussian(3), seed=0, dry_run=True)
     assert snapshot(layer) == before
-    report = apply_(layer, gaussian(3), seed=0)
+    report = apply_(layer, gaussian(3), seed=0, scale="fan_in")
     after = snapshot(layer)
     assert {name for name in before if before[name] != after[name]} == {"parametrizations.weight.original"}
-    assert rms(layer.parametrizations.weight.original) == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
+    drawn = strength(layer.parametrizations.weight.original, layer_of(layer).correlations)
+    assert drawn.response == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
     assert all(part.training == training for part in layer.modules())
     assert report.drawn[0].rms_after == pytest.approx(rms(layer.eval().weight), rel=1e-5)
 
@@ -154,7 +157,7 @@ def test_a_parametrizations_own_randomness_leaves_the_global_state(gaussian: Fit
     part.passes = 0
     apply_(layer, gaussian(3), seed=0)
     assert torch.equal(torch.get_rng_state(), state)
-    assert part.passes == 3  # its shape, before, after
+    assert part.passes == 4  # its shape, whether it is to stay, before, after
 
 
 def test_inverse_of_another_shape_is_an_error_not_a_broadcast(gaussian: Fit, snapshot: Snapshot) -> None:
@@ -178,8 +181,8 @@ def test_shared_weights_are_drawn_once(
     kind: type[Convolution], share: Callable[[nn.Parameter], nn.Parameter], gaussian: Fit
 ) -> None:
     model, alone = _tied(kind, share), nn.Sequential(nn.Conv2d(4, 4, 3))
-    report = apply_(model, gaussian(3), seed=0)
-    apply_(alone, gaussian(3), seed=0)
+    report = apply_(model, gaussian(3), seed=0, scale="fan_in")
+    apply_(alone, gaussian(3), seed=0, scale="fan_in")
     assert (report.initialized, report.skipped) == (["0"], {"1": "shares the weight of 0"})
     assert torch.equal(model[1].weight, alone[0].weight)
     second = apply_(model, gaussian(3), seed=0, layers="1")
@@ -207,18 +210,19 @@ def test_shared_parametrized_weights_are_drawn_once(gaussian: Fit) -> None:
 def test_a_weight_that_overlaps_another_is_skipped(part: Callable[[Tensor], Tensor]) -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3))
     model[1].weight = nn.Parameter(part(model[0].weight.data))
-    report = apply_(model, Gaussian((1, 3, 3)), seed=0)
+    report = apply_(model, Gaussian((1, 3, 3)), seed=0, scale="fan_in")
     assert report.initialized == ["0"]
     assert report.skipped == {"1": "shares part of the memory of 0, not all: give it a weight of its own"}
-    assert rms(model[0].weight) == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
+    assert response(model[0]) == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
 
 
 def test_weights_that_interlock_in_one_storage_are_both_drawn(gaussian: Fit) -> None:
-    model, whole = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)), torch.zeros(8, 8, 3, 3)
+    model, whole = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)), torch.randn(8, 8, 3, 3)
+    before = whole.clone()
     for layer, half in zip(model, whole.chunk(2, dim=1), strict=True):
         layer.weight = nn.Parameter(half)
     assert apply_(model, gaussian(3), strict=True).initialized == ["0", "1"]
-    assert (whole != 0).all()
+    assert (whole != before).all()
 
 
 def test_module_used_twice_is_drawn_once(gaussian: Fit) -> None:

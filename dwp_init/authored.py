@@ -1,0 +1,36 @@
+"""What a model's author set up on purpose, and what apply_ therefore leaves as it is."""
+
+import torch
+from torch import Tensor
+
+from dwp_init.convolutions import Layer
+
+_SAMPLE = 64  # output and input channels whose kernels are compared
+
+
+def reason_to_leave(layer: Layer) -> str | None:
+    """Says why a layer stays as it is unless the caller names it; ``None`` if it may be drawn.
+
+    Args:
+        layer: A layer whose weight can be read.
+    """
+    stored = layer.weight.stored
+    if not any(tensor.requires_grad for tensor in stored):
+        return _stays("its weight is frozen (requires_grad is False), as one that is pretrained")
+    weight = layer.weight.read()
+    if not weight.any() or not stored[-1].any():
+        return _stays("its weight is all zero, as its author left it")
+    if _most_repeat(weight, layer.size.numel()):
+        return _stays("most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling")
+    return None
+
+
+def _stays(reason: str) -> str:
+    return f"{reason}; to draw it, give its exact name in layers="
+
+
+def _most_repeat(weight: Tensor, dim: int) -> bool:
+    """Whether at least half of the kernels, of ``dim`` numbers each, equal another one; looks at the first channels."""
+    first = weight[:_SAMPLE]
+    kernels = first.reshape(len(first), -1, dim)[:, :_SAMPLE].flatten(0, 1).float()
+    return len(kernels) > 1 and 2 * len(torch.unique(kernels, dim=0)) <= len(kernels)

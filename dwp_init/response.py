@@ -1,0 +1,85 @@
+"""The response of a layer: its scale, and how much its kernels amplify inputs whose neighbouring values are alike."""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RHO = 0.7
+"""Assumed correlation of neighbouring values along each axis of a layer's input."""
+_PART = 2**18  # weights that are measured at a time
+
+
+class Strength(NamedTuple):
+    """How strong a weight is.
+
+    Attributes:
+        rms: Root mean square of the weights.
+        gain: Root mean square of the outputs for correlated inputs, over that for white inputs of the same scale. It
+            is 1 for white noise, above 1 for smooth kernels, and below 1 for kernels that take differences.
+    """
+
+    rms: float
+    gain: float
+
+    @property
+    def response(self) -> float:
+        """The root mean square of a white noise weight whose outputs are as strong: ``rms · gain``."""
+        return self.rms * self.gain
+
+
+def correlation(
+    size: Sequence[int], dilation: Sequence[int], stride: Sequence[int] | None = None, rho: float = RHO
+) -> tuple[Tensor, ...]:
+    """Returns the correlations between the inputs of a kernel's taps, one matrix ``(k, k)`` for each axis.
+
+    Inputs that are Δ apart along an axis have the correlation ρ^|Δ|; the correlations of several axes are multiplied.
+
+    Args:
+        size: Size of the kernels.
+        dilation: Distance of neighbouring taps along each axis.
+        stride: Strides of a transposed convolution, where only every stride-th tap reaches the same output value;
+            ``None`` for other convolutions, in which the stride does not matter.
+        rho: ρ.
+    """
+    matrices: list[Tensor] = []
+    for k, apart, step in zip(size, dilation, stride or [1] * len(size), strict=True):
+        places = torch.arange(k, dtype=torch.float64, device="cpu") * apart
+        distance = (places[:, None] - places).abs()
+        matrices.append(torch.where(distance % step == 0, rho ** (distance / step), 0.0))
+    return tuple(matrices)
+
+
+def strength(weight: Tensor, correlations: Sequence[Tensor]) -> Strength:
+    """Measures root mean square and gain, √(Σᵢⱼ kᵢ kⱼ ρ(i − j) / Σᵢ kᵢ²) over the kernels k of a weight.
+
+    Args:
+        weight: Weight of shape ``(…, *size)``, of any dtype.
+        correlations: Matrices from :func:`correlation`.
+
+    Returns:
+        The strength; the gain of a weight that is all zero is 1, and that of one that is not finite is NaN.
+    """
+    dim = math.prod(map(len, correlations))
+    found = _moments(weight, dim, torch.float32)
+    square = found.trace().item()
+    if not 1e-30 < square < 1e30:  # squares overflow, or lose digits
+        found = _moments(weight, dim, torch.float32 if weight.device.type == "mps" else torch.float64)
+        square = found.trace().item()
+    joint = reduce(torch.kron, correlations, torch.ones(1, 1, dtype=torch.float64, device="cpu"))
+    response = (found * joint).sum().item()
+    gain = math.sqrt(max(response, 0.0) / square) if square > 0 else (1.0 if square == 0 else math.nan)
+    return Strength(math.sqrt(square / weight.numel()) if square >= 0 else math.nan, gain)
+
+
+def _moments(weight: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """Returns Σ k kᵀ over the kernels k of ``dim`` numbers, ``(dim, dim)``, in float64 on the CPU."""
+    total = torch.zeros(dim, dim, dtype=torch.float64, device="cpu")
+    rows = max(_PART // max(weight[0].numel(), 1), 1)
+    for part in weight.detach().split(rows):
+        flat = part.reshape(-1, dim).to(dtype)
+        total += (flat.mT @ flat).to("cpu", torch.float64)
+    return total
