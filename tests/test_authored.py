@@ -1,0 +1,85 @@
+"""What an author set up on purpose stays as it is."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from dwp_init import apply_
+from tests.models import Fit, Snapshot, old_style, response
+
+NAMED = "; to draw it, give its exact name in layers="
+ZERO = f"its weight is all zero, as its author left it{NAMED}"
+COPIES = f"most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling{NAMED}"
+FROZEN = f"its weight is frozen (requires_grad is False), as one that is pretrained{NAMED}"
+
+
+def _zero() -> nn.Conv2d:
+    layer = nn.Conv2d(8, 8, 3)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def _icnr() -> nn.Conv2d:
+    """A layer before a PixelShuffle of 2, whose four kernels of an output channel are equal (Aitken et al. 2017)."""
+    layer = nn.Conv2d(8, 16, 3)
+    layer.weight.data = layer.weight.data[:4].repeat_interleave(4, 0)
+    return layer
+
+
+def _filled(fill: Callable[[torch.Tensor], object], layer: nn.Module) -> nn.Module:
+    fill(layer.weight)
+    return layer
+
+
+def _bilinear(layer: nn.ConvTranspose2d) -> nn.Module:
+    ramp = torch.tensor([1.0, 2, 1]) / 2
+    with torch.no_grad():
+        layer.weight.copy_(torch.outer(ramp, ramp).expand_as(layer.weight))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_zero, ZERO),
+        (lambda: parametrizations.weight_norm(_zero()), ZERO),
+        (lambda: old_style(nn.utils.weight_norm, _zero()), ZERO),
+        (lambda: parametrizations.spectral_norm(_zero()), ZERO),
+        (_icnr, COPIES),
+        (lambda: _filled(nn.init.dirac_, nn.Conv2d(8, 8, 3)), COPIES),
+        (lambda: _bilinear(nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8)), COPIES),
+        (lambda: nn.Conv2d(8, 8, 3).requires_grad_(False), FROZEN),
+        (lambda: parametrizations.weight_norm(nn.Conv2d(8, 8, 3)).requires_grad_(False), FROZEN),
+    ],
+)
+def test_what_an_author_set_up_stays_unless_it_is_named(
+    make: Callable[[], nn.Module], reason: str, gaussian: Fit, snapshot: Snapshot
+) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"plain": nn.Conv2d(8, 8, 3), "made": make()})
+    before, prior = snapshot(model["made"]), gaussian(3)
+    for layers in (None, "*", ["plain", "mad*"], lambda name, module: True):
+        report = apply_(model, prior, layers=layers)
+        assert report.initialized == ["plain"] and report.skipped["made"] == reason
+    assert apply_(model, prior, strict=True).initialized == ["plain"]
+    assert snapshot(model["made"]) == before
+    assert apply_(model, prior, layers="made").initialized == ["made"]
+    assert snapshot(model["made"]) != before
+
+
+def test_a_zero_weight_that_is_named_takes_the_response_of_he(gaussian: Fit) -> None:
+    layer = _zero()
+    apply_(layer, gaussian(3), layers="")
+    assert response(layer) == pytest.approx((2 / 72) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 64, 3), (1, 1, 3), (96, 1, 7)])
+def test_random_weights_are_no_copies(shape: tuple[int, int, int], dtype: torch.dtype, gaussian: Fit) -> None:
+    outputs, inputs, size = shape
+    groups = outputs if inputs == 1 else 1
+    layer = nn.Conv2d(outputs if inputs == 1 else inputs, outputs, size, groups=groups, dtype=dtype)
+    assert len(apply_(layer, gaussian(size)).drawn) == 1
