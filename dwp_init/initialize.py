@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dwp_init.access import Access
+from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, check_plan, choose
 from dwp_init.convolutions import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
@@ -119,6 +120,7 @@ def apply_(
     """
     seed = None if seed is None else whole_number(seed, "seed")
     check_instance("model", model, nn.Module, "torch.nn.Module")
+    warn_if_by_module(model)
     for name, flag in {"resize": resize, "strict": strict, "dry_run": dry_run}.items():
         check_flag(name, flag)
     options = _Options(scale, noise, orthogonal, seed, generator)
