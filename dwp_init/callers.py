@@ -29,7 +29,7 @@ def warn_if_by_module(model: nn.Module) -> None:
         return
     warnings.warn(
         f"{walker.f_code.co_name} calls apply_ for each layer alone, so each counts as a first layer, of depth 0, and "
-        "with seed= layers of one shape get equal weights; call apply_(model, ...) once with the whole model, or "
+        "with seed= layers of one shape get equal kernels; call apply_(model, ...) once with the whole model, or "
         "dwp_init.init.kernels_(layer.weight, ..., depth=...) for each layer",
         stacklevel=3,
     )

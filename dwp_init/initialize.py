@@ -1,32 +1,23 @@
 """``apply_``: choose the layers, draw their kernels, write all of them or none."""
 
-import copy
-import hashlib
-import math
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, check_plan, choose
 from dwp_init.convolutions import Layer
-from dwp_init.options import check_flag, check_instance, check_one_of
-from dwp_init.orthogonal import orthogonal_channels
+from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
+from dwp_init.draw import Scale as Scale
+from dwp_init.options import check_flag, check_instance
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number
 from dwp_init.report import Drawn, Report
-from dwp_init.response import Strength, strength
+from dwp_init.response import strength
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.undo import Undo
-
-Scale = Literal["keep", "fan_in", "prior"]
 
 
 def apply_(
@@ -123,65 +114,21 @@ def apply_(
     warn_if_by_module(model)
     for name, flag in {"resize": resize, "strict": strict, "dry_run": dry_run}.items():
         check_flag(name, flag)
-    options = _Options(scale, noise, orthogonal, seed, generator)
+    options = Options(scale, noise, orthogonal, seed, generator)
     access = Access(
         revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint
     )
     rules = load_rules(prior, access)
     plan = choose(model, rules, layers, resize)
     check_plan(plan, rules, strict)
-    _check_effect(plan.choices, options)
+    check_effect(plan.choices, options)
     with Undo() as undo:
         drawn = _drawn(plan.choices, options, None if dry_run else undo)
         skipped = {name: skip.reason for name, skip in plan.skipped.items()}
         return Report(drawn, skipped, plan.unused, dry_run, plan.spatial)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """How kernels are drawn; see :func:`apply_`."""
-
-    scale: Scale
-    noise: bool
-    orthogonal: bool | None
-    seed: int | None
-    generator: torch.Generator | None
-
-    def __post_init__(self) -> None:
-        check_one_of("scale", self.scale, get_args(Scale))
-        check_flag("noise", self.noise)
-        if self.orthogonal is not None:
-            check_flag("orthogonal", self.orthogonal)
-        if self.generator is not None:
-            check_instance("generator", self.generator, torch.Generator, "torch.Generator")
-            if self.seed is not None:
-                raise ValueError(f"give seed={self.seed} or generator=..., not both")
-
-    def source(self, layer: Layer) -> torch.Generator | None:
-        """Returns the source of randomness for a layer; ``None`` for the global one."""
-        if self.seed is None:
-            return self.generator
-        digest = hashlib.sha256(f"{self.seed}:{layer.name}".encode()).digest()
-        return torch.Generator(layer.weight.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def _check_effect(choices: list[Choice], options: _Options) -> None:
-    if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
-        names = ", ".join(sorted({choice.rule.name for choice in choices}))
-        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
-    if options.generator is None:
-        return
-    found = options.generator.device
-    for layer, _ in choices:
-        device = layer.weight.device
-        if (found.type, found.index or 0) != (device.type, device.index or 0):
-            raise ValueError(
-                f"generator is on {found}, but layer {layer.label!r} is on {device}; make one "
-                f"with torch.Generator({str(device)!r}), or give seed="
-            )
-
-
-def _drawn(choices: list[Choice], options: _Options, undo: Undo | None) -> list[Drawn]:
+def _drawn(choices: list[Choice], options: Options, undo: Undo | None) -> list[Drawn]:
     """Draws and writes layer by layer, and returns what was done; without ``undo``, returns what would be done."""
     priors: dict[tuple[Prior, torch.device], Prior] = {}
     rows: list[Drawn] = []
@@ -191,11 +138,11 @@ def _drawn(choices: list[Choice], options: _Options, undo: Undo | None) -> list[
         if undo is not None:
             prior = choice.rule.prior.at(layer.depth)
             here = (prior, layer.weight.device)
-            with _explained(layer, "drawn", keep=ValueError):
+            with explained(layer, "drawn", keep=ValueError):
                 if here not in priors:
-                    priors[here] = copy.deepcopy(prior).to(layer.weight.device, torch.float32).eval()
-                values = layer.weight.values_for(_draw_weight(choice, priors[here], options, before))
-            with _explained(layer, "written"):
+                    priors[here] = at_hand(prior, layer.weight.device)
+                values = layer.weight.values_for(draw_weight(choice, priors[here], options, before))
+            with explained(layer, "written"):
                 _write(layer, values, undo)
                 after = strength(layer.weight.read(), layer.correlations)
         rows.append(
@@ -214,45 +161,9 @@ def _drawn(choices: list[Choice], options: _Options, undo: Undo | None) -> list[
     return rows
 
 
-def _draw_weight(choice: Choice, prior: Prior, options: _Options, before: Strength) -> Tensor:
-    layer, dtype = choice.layer, choice.layer.weight.dtype
-    count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
-    orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
-    with torch.autocast(prior.device.type, enabled=False):
-        kernels = prior.sample(count, options.source(layer), noise=options.noise)
-        own = _checked(strength(kernels.to(dtype) if options.scale == "prior" else kernels, ()), choice).rms
-        if choice.resized:
-            kernels = F.interpolate(kernels, tuple(layer.size), mode="bilinear", antialias=True)
-        if orthogonal:
-            kernels = orthogonal_channels(kernels, layer.groups, layer.inputs)
-    weight = layer.arrange(kernels)
-    if options.scale == "prior" and not orthogonal and not choice.resized:
-        return weight.to(dtype)
-    found = _checked(strength(weight, layer.correlations), choice)
-    kept = before.response if math.isfinite(before.response) and before.response > 0 else layer.he_rms
-    factor = {"keep": kept / found.response, "fan_in": layer.he_rms / found.response, "prior": own / found.rms}
-    return weight.mul_(factor[options.scale]).to(dtype)
-
-
-def _checked(found: Strength, choice: Choice) -> Strength:
-    if not (math.isfinite(found.rms) and found.response > 0):
-        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found.rms}; fit it again")
-    return found
-
-
 def _write(layer: Layer, values: list[Tensor], undo: Undo) -> None:
     undo.keep(layer.weight)
     with torch.no_grad():
         for tensor, value in zip(layer.weight.stored, values, strict=True):
             tensor.copy_(value)
     layer.weight.refresh()
-
-
-@contextmanager
-def _explained(layer: Layer, done: str, keep: type[Exception] | None = None) -> Generator[None, None, None]:
-    """Adds the name of the layer to errors; those that are not of the class ``keep`` become a ``RuntimeError``."""
-    try:
-        yield
-    except Exception as error:
-        kind = keep if keep is not None and isinstance(error, keep) else RuntimeError
-        raise kind(f"nothing was changed: layer {layer.label!r} could not be {done}: {error}") from error

@@ -17,7 +17,7 @@ def block() -> nn.Sequential:
 
 def draw(module: nn.Module, name: str = "") -> None:
     if isinstance(module, nn.Conv2d):
-        apply_(module, PRIOR, seed=0)
+        apply_(module, PRIOR, scale="fan_in", seed=0)
 
 
 def by_lambda(model: nn.Module) -> None:

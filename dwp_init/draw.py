@@ -1,0 +1,125 @@
+"""The draw of one layer: kernels of its prior, arranged as its weight, and scaled."""
+
+import copy
+import hashlib
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dwp_init.choice import Choice
+from dwp_init.convolutions import Layer
+from dwp_init.options import check_flag, check_instance, check_one_of
+from dwp_init.orthogonal import orthogonal_channels
+from dwp_init.priors import Prior
+from dwp_init.response import Strength, strength
+
+Scale = Literal["keep", "fan_in", "prior"]
+HE_GAIN = math.sqrt(2)  # of a layer before a ReLU
+
+
+@dataclass(frozen=True)
+class Options:
+    """How kernels are drawn; see ``apply_``.
+
+    He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``.
+    """
+
+    scale: Scale
+    noise: bool
+    orthogonal: bool | None
+    seed: int | None
+    generator: torch.Generator | None
+    gain: float = HE_GAIN
+
+    def __post_init__(self) -> None:
+        check_one_of("scale", self.scale, get_args(Scale))
+        check_flag("noise", self.noise)
+        if self.orthogonal is not None:
+            check_flag("orthogonal", self.orthogonal)
+        if self.generator is not None:
+            check_instance("generator", self.generator, torch.Generator, "torch.Generator")
+            if self.seed is not None:
+                raise ValueError(f"give seed={self.seed} or generator=..., not both")
+
+    def source(self, layer: Layer) -> torch.Generator | None:
+        """Returns the source of randomness for a layer; ``None`` for the global one."""
+        if self.seed is None:
+            return self.generator
+        digest = hashlib.sha256(f"{self.seed}:{layer.name}".encode()).digest()
+        return torch.Generator(layer.weight.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def check_effect(choices: list[Choice], options: Options) -> None:
+    """Raises ``ValueError`` if an option has no effect on any layer, or the generator is on another device."""
+    if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
+        names = ", ".join(sorted({choice.rule.name for choice in choices}))
+        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
+    if options.generator is None:
+        return
+    found = options.generator.device
+    for layer, _ in choices:
+        device = layer.weight.device
+        if (found.type, found.index or 0) != (device.type, device.index or 0):
+            raise ValueError(
+                f"generator is on {found}, but layer {layer.label!r} is on {device}; make one "
+                f"with torch.Generator({str(device)!r}), or give seed="
+            )
+
+
+def at_hand(prior: Prior, device: torch.device) -> Prior:
+    """Returns a copy of a prior that draws on a device, in float32."""
+    return copy.deepcopy(prior).to(device, torch.float32).eval()
+
+
+def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength) -> Tensor:
+    """Draws the weight of a layer.
+
+    Args:
+        choice: The layer, and which of its priors it takes.
+        prior: That prior at the layer's depth, from :func:`at_hand`.
+        options: How to draw.
+        before: Strength of the weight that is there.
+
+    Raises:
+        ValueError: The scale of the draw is not finite, or 0.
+    """
+    layer, dtype = choice.layer, choice.layer.weight.dtype
+    count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
+    orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
+    with torch.autocast(prior.device.type, enabled=False):
+        kernels = prior.sample(count, options.source(layer), noise=options.noise)
+        own = _checked(strength(kernels.to(dtype) if options.scale == "prior" else kernels, ()), choice).rms
+        if choice.resized:
+            kernels = F.interpolate(kernels, tuple(layer.size), mode="bilinear", antialias=True)
+        if orthogonal:
+            kernels = orthogonal_channels(kernels, layer.groups, layer.inputs)
+    weight = layer.arrange(kernels)
+    if options.scale == "prior" and not orthogonal and not choice.resized:
+        return weight.to(dtype)
+    found = _checked(strength(weight, layer.correlations), choice)
+    he = layer.he_rms * (options.gain / HE_GAIN)
+    kept = before.response if math.isfinite(before.response) and before.response > 0 else he
+    factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
+    return weight.mul_(factor[options.scale]).to(dtype)
+
+
+def _checked(found: Strength, choice: Choice) -> Strength:
+    if not (math.isfinite(found.rms) and found.response > 0):
+        raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found.rms}; fit it again")
+    return found
+
+
+@contextmanager
+def explained(layer: Layer, done: str, keep: type[Exception] | None = None) -> Generator[None, None, None]:
+    """Adds the name of the layer to errors; those that are not of the class ``keep`` become a ``RuntimeError``."""
+    try:
+        yield
+    except Exception as error:
+        kind = keep if keep is not None and isinstance(error, keep) else RuntimeError
+        raise kind(f"nothing was changed: layer {layer.label!r} could not be {done}: {error}") from error
