@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dwp_init.convolutions import Layer
+from dwp_init.layers import Layer
 
 _SAMPLE = 64  # output and input channels whose kernels are compared
 

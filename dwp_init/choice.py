@@ -1,6 +1,5 @@
 """Which layer of a model takes which prior, and why other layers are skipped."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -8,8 +7,10 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from dwp_init.authored import reason_to_leave
-from dwp_init.convolutions import Layer, convolution_names, find_layers
+from dwp_init.convolutions import convolution_names, find_layers
+from dwp_init.layers import Layer
 from dwp_init.report import by_reason, layer_text, size_text
+from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, matches, unused_priors
 from dwp_init.weights import overlap
 
@@ -17,20 +18,17 @@ Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 class Choice(NamedTuple):
-    """A layer, and the prior that it takes."""
+    """A layer, the prior that it takes, and how the prior's kernels become those of the layer."""
 
     layer: Layer
     rule: Rule
-
-    @property
-    def resized(self) -> bool:
-        """Whether the prior's kernels have another size than the layer's."""
-        return self.rule.size != self.layer.size
+    fitting: Fitting
 
     @property
     def prior_text(self) -> str:
-        """Name of the prior and, if its draws are resampled, their original size."""
-        return f"{self.rule.name}, resized from {size_text(self.rule.size)}" if self.resized else self.rule.name
+        """Name of the prior and, if its kernels have another size, what is done with them."""
+        done = str(self.fitting)
+        return f"{self.rule.name}, {done}" if done else self.rule.name
 
 
 class Skip(NamedTuple):
@@ -64,7 +62,7 @@ class Plan:
         """
         drawn = {choice.layer.place: choice.layer for choice in self.choices}
         asked = (layer for layer in self.convolutions if layer.is_spatial and layer.asked)
-        return {layer.name: _weights(layer) for layer in asked if drawn.get(layer.place, layer) is layer}
+        return {layer.name: layer.weights for layer in asked if drawn.get(layer.place, layer) is layer}
 
 
 def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool) -> Plan:
@@ -99,40 +97,34 @@ def check_plan(plan: Plan, rules: list[Rule], strict: bool) -> None:
         _check_complete(plan)
 
 
-def _weights(layer: Layer) -> int:
-    """Returns the number of weights of a convolution: of its weight or, if it was not read, by its attributes."""
-    if layer.shape:
-        return layer.shape.numel()
-    inputs, outputs, groups = (getattr(layer.module, name, 0) for name in ("in_channels", "out_channels", "groups"))
-    return cast(int, inputs * outputs * math.prod(layer.kernel_size) // max(groups, 1))
-
-
 def _fit(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
     """Returns the prior that a layer takes, or the reason why there is none."""
-    near = [rule for rule in rules if rule.fits_but_for_size(layer)]
-    by_pattern = ([rule for rule in near if rule.pattern == each] for each in dict.fromkeys(r.pattern for r in near))
-    rule = next(filter(None, (_take(given, layer, resize) for given in by_pattern)), None)
-    if rule is not None:
-        return layer.weight.reason_to_refuse(layer.shape, layer.he_rms) or Choice(layer, rule)
+    near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
+    patterns = dict.fromkeys(choice.rule.pattern for choice in near)
+    by_pattern = ([choice for choice in near if choice.rule.pattern == each] for each in patterns)
+    choice = next(filter(None, (_take(given, resize) for given in by_pattern)), None)
+    if choice is not None:
+        return layer.weight.reason_to_refuse(layer.shape, layer.he_rms) or choice
     kind = f" {' or '.join(layer.kinds)}" if any(rule.kind for rule in rules) else ""
-    nearest = None if resize else _nearest(near, layer)
-    hint = "" if nearest is None else f"; resize=True would take {nearest.name}"
+    hint = "" if resize or not near else f"; resize=True would take {_nearest(near).rule.name}"
     return f"no prior given fits {size_text(layer.size)}{kind} kernels here{hint}"
 
 
-def _take(rules: list[Rule], layer: Layer, resize: bool) -> Rule | None:
-    same = next((rule for rule in rules if rule.size == layer.size), None)
-    return same or (_nearest(rules, layer) if resize else None)
+def _take(near: list[Choice], resize: bool) -> Choice | None:
+    """Returns the first prior of the layer's size, or else the first one whose middle row it takes, or the nearest."""
+    whole = [choice for choice in near if not choice.fitting.is_resized]
+    same = [choice for choice in whole if not choice.fitting.is_sliced]
+    return next(iter(same + whole), None) or (_nearest(near) if resize else None)
 
 
-def _nearest(rules: list[Rule], layer: Layer) -> Rule | None:
-    """Returns the prior of the closest kind and size whose draws can be resampled; none for kernels of one row."""
+def _nearest(near: list[Choice]) -> Choice:
+    """Returns the prior of the closest kind and size."""
 
-    def distance(rule: Rule) -> tuple[int, float]:
-        apart = sum(abs(math.log(ours / theirs)) for ours, theirs in zip(rule.size, layer.size, strict=True))
-        return layer.kinds.index(rule.kind) if rule.kind else 0, apart
+    def distance(choice: Choice) -> tuple[int, float]:
+        kind = choice.rule.kind
+        return choice.layer.kinds.index(kind) if kind else 0, choice.fitting.distance
 
-    return min((rule for rule in rules if min(*rule.size, *layer.size) > 1), key=distance, default=None)
+    return min(near, key=distance)
 
 
 def _sharing(choices: list[Choice], found: list[Layer]) -> dict[str, Skip]:

@@ -17,7 +17,7 @@ from dwp_init.hub import search
 from dwp_init.initialize import Scale, apply_
 from dwp_init.picture import Colors, kernel_sheet, write_png
 from dwp_init.registry import find, list_priors, load_prior, obtain, registry
-from dwp_init.report import size_text
+from dwp_init.report import kernel_text
 from dwp_init.sets import SETS
 from dwp_init.text import aligned, outline, printable, shown_value
 from dwp_init.user_model import load_model, save_state
@@ -88,7 +88,7 @@ class ListCommand:
             entry = registry()[name]
             log_prob = entry.get("log_prob")
             shown = "-" if log_prob is None else f"{log_prob:.1f}"
-            rows.append((name, size_text(entry["kernel_shape"]), entry["family"], entry["source"], shown))
+            rows.append((name, kernel_text(entry["kernel_shape"]), entry["family"], entry["source"], shown))
         print(aligned(rows))
         print("log p: nats per kernel, on kernels of held-out networks")
         for name, prior_set in SETS.items():
@@ -132,7 +132,7 @@ class PullCommand:
         origin = (
             f"commit {files.commit}" if files.commit else "comes with this version, so there is nothing to download"
         )
-        print(f"{self.prior}: {size_text(prior.kernel_shape)}, {prior.family}, {size:.2f} MB, {origin}")
+        print(f"{self.prior}: {kernel_text(prior.kernel_shape)}, {prior.family}, {size:.2f} MB, {origin}")
         print(files.folder)
 
 
@@ -152,7 +152,7 @@ class ShowCommand:
         about = {
             "name": details.pop("name"),
             "family": prior.family,
-            "kernel": size_text(prior.kernel_shape),
+            "kernel": kernel_text(prior.kernel_shape),
             **prior.arguments(),
             "parameters": f"{prior.parameter_count:,}",
             "log_prob": "exact" if prior.exact else "a lower bound",
@@ -192,7 +192,7 @@ class DrawCommand:
         pixels = kernel_sheet(prior.sample(self.n, generator, noise=not self.mean), colors=self.colors)
         path = write_png(_in_folder(self.output, "-o"), pixels)
         height, width, _ = pixels.shape
-        name, size = shown_value(prior.details["name"]), size_text(prior.kernel_shape)
+        name, size = shown_value(prior.details["name"]), kernel_text(prior.kernel_shape)
         print(f"{self.n} kernels of {name} ({size}): {path}, {width}×{height} pixels")
 
 

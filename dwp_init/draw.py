@@ -10,10 +10,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dwp_init.choice import Choice
-from dwp_init.convolutions import Layer
+from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
@@ -63,7 +62,7 @@ def check_effect(choices: list[Choice], options: Options) -> None:
     if options.generator is None:
         return
     found = options.generator.device
-    for layer, _ in choices:
+    for layer in (choice.layer for choice in choices):
         device = layer.weight.device
         if (found.type, found.index or 0) != (device.type, device.index or 0):
             raise ValueError(
@@ -93,14 +92,12 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     with torch.autocast(prior.device.type, enabled=False):
-        kernels = prior.sample(count, options.source(layer), noise=options.noise)
+        kernels = choice.fitting(prior.sample(count, options.source(layer), noise=options.noise))
         own = _checked(strength(kernels.to(dtype) if options.scale == "prior" else kernels, ()), choice).rms
-        if choice.resized:
-            kernels = F.interpolate(kernels, tuple(layer.size), mode="bilinear", antialias=True)
         if orthogonal:
-            kernels = orthogonal_channels(kernels, layer.groups, layer.inputs)
+            kernels = orthogonal_channels(kernels, layer.blocks, layer.inputs)
     weight = layer.arrange(kernels)
-    if options.scale == "prior" and not orthogonal and not choice.resized:
+    if options.scale == "prior" and not orthogonal:
         return weight.to(dtype)
     found = _checked(strength(weight, layer.correlations), choice)
     he = layer.he_rms * (options.gain / HE_GAIN)

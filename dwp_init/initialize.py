@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, check_plan, choose
-from dwp_init.convolutions import Layer
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.draw import Scale as Scale
+from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number

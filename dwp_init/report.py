@@ -158,9 +158,20 @@ def layer_text(name: str) -> str:
     return name or "(model)"
 
 
-def size_text(shape: Sequence[int]) -> str:
-    """Formats the shape of a kernel or a weight, such as ``7×7`` (also for ``(1, 7, 7)``), ``3×7×7``, ``64×3×7×7``."""
-    return "×".join(map(str, shape[1:] if len(shape) == 3 and shape[0] == 1 else shape))
+def shape_text(shape: Sequence[int]) -> str:
+    """Formats the shape of a weight, such as ``64×3×7×7``."""
+    return "×".join(map(str, shape))
+
+
+def size_text(size: Sequence[int]) -> str:
+    """Formats the size of a kernel, such as ``7×7``; that of a one-dimensional kernel is ``length-7``."""
+    return f"length-{size[0]}" if len(size) == 1 else shape_text(size)
+
+
+def kernel_text(kernel_shape: Sequence[int]) -> str:
+    """Formats the shape ``(c, *size)`` of a prior's kernels, such as ``7×7`` for one channel, or ``3×7×7``."""
+    channels, *size = kernel_shape
+    return size_text(size) if channels == 1 else f"{channels}×{size_text(size)}"
 
 
 def share_text(part: int, whole: int) -> str:

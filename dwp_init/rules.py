@@ -8,10 +8,11 @@ from typing import cast
 import torch
 
 from dwp_init.access import Access
-from dwp_init.convolutions import Kind, Layer
+from dwp_init.layers import Kind, Layer
 from dwp_init.priors import Prior
 from dwp_init.registry import load_with
-from dwp_init.report import size_text
+from dwp_init.report import kernel_text
+from dwp_init.resample import Fitting, fitting
 from dwp_init.sets import SETS, PriorSet, SetMember
 
 PriorLike = SetMember | PriorSet
@@ -39,7 +40,7 @@ class Rule:
 
     @property
     def size(self) -> torch.Size:
-        """Size ``(k, k)`` of the prior's kernels."""
+        """Size of the prior's kernels, such as ``(k, k)``."""
         return torch.Size(self.prior.kernel_shape[1:])
 
     @property
@@ -56,16 +57,16 @@ class Rule:
     def needs(self) -> str:
         """Says which kernels the prior is for."""
         kind = f" of a {self.kind} layer" if self.kind else ""
-        return f"{size_text(self.prior.kernel_shape)} kernels{kind}, as {self.name!r} needs"
+        return f"{kernel_text(self.prior.kernel_shape)} kernels{kind}, as {self.name!r} needs"
 
-    def fits_but_for_size(self, layer: Layer) -> bool:
-        """Whether the layer may take the prior, if its kernel size is the same or draws are resampled."""
+    def fitting(self, layer: Layer) -> Fitting | None:
+        """Returns how the prior's kernels become those of a layer; ``None`` if the layer may not take the prior."""
         if not matches(layer.name, self.pattern) or self.kind not in (None, *layer.kinds):
-            return False
-        channels = self.prior.kernel_shape[0]
-        if self.kind == "stem":  # its channels are those of an image, such as red, green and blue
-            return layer.inputs == channels
-        return layer.inputs % channels == 0
+            return None
+        channels, *size = self.prior.kernel_shape
+        # the channels of a stem are those of an image, such as red, green and blue
+        fits = layer.inputs == channels if self.kind == "stem" else layer.inputs % channels == 0
+        return fitting(size, layer.size) if fits else None
 
 
 def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:
@@ -155,10 +156,10 @@ def _check_revision(revision: str | None, given: list[PriorLike]) -> None:
 def _check_clash(rules: list[Rule]) -> None:
     taken: dict[tuple[Kind | None, tuple[int, ...]], str] = {}
     for rule in rules:
-        size, kind = rule.prior.kernel_shape, f" of {rule.kind} layers" if rule.kind else ""
-        if (rule.kind, size) in taken:
+        shape, kind = rule.prior.kernel_shape, f" of {rule.kind} layers" if rule.kind else ""
+        if (rule.kind, shape) in taken:
             raise ValueError(
-                f"{taken[rule.kind, size]!r} and {rule.name!r} are both for {size_text(size)} kernels{kind}; keep one, "
-                "or give a mapping from layer-name patterns to priors"
+                f"{taken[rule.kind, shape]!r} and {rule.name!r} are both for {kernel_text(shape)} kernels{kind}; keep "
+                "one, or give a mapping from layer-name patterns to priors"
             )
-        taken[rule.kind, size] = rule.name
+        taken[rule.kind, shape] = rule.name

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwp_init.convolutions import KINDS, Kind
+from dwp_init.layers import KINDS, Kind
 from dwp_init.options import check_flag
 from dwp_init.priors import Prior
 

@@ -10,16 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from dwp_init import Gaussian, apply_
-from dwp_init.convolutions import (
-    KINDS,
-    LAYER_CLASSES,
-    Layer,
-    find_layers,
-    he_rms,
-    is_convolution,
-    is_depthwise,
-    layer_of,
-)
+from dwp_init.convolutions import LAYER_CLASSES, find_layers, he_rms, is_convolution, is_depthwise, layer_of
+from dwp_init.layers import KINDS, Layer
 from dwp_init.response import RHO
 from tests.models import Convolution, Fit, Snapshot, parametrized, response, rms
 
@@ -131,9 +123,9 @@ def _with_weight(weight: Tensor) -> nn.Module:
 ON_META = "on the meta device: give it memory first, with to_empty(device=...)"
 REPLACED = "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
 SKIPS = [
-    (lambda: nn.Conv1d(1, 2, 3), "Conv1d: priors are over 2-D kernels"),
-    (lambda: nn.ConvTranspose3d(1, 2, 3), "ConvTranspose3d: priors are over 2-D kernels"),
-    (lambda: nn.Conv2d(1, 2, (3, 1)), "no prior given fits 3×1 kernels here"),
+    (lambda: nn.Conv1d(1, 2, 3), "no prior given fits length-3 kernels here"),
+    (lambda: nn.ConvTranspose3d(1, 2, 3), "no prior given fits 3×3×3 kernels here"),
+    (lambda: nn.Conv2d(1, 2, (5, 1)), "no prior given fits 5×1 kernels here; resize=True would take Gaussian"),
     (lambda: nn.Linear(3, 3), "not a convolution"),
     (lambda: nn.BatchNorm2d(3), "not a convolution"),
     (lambda: parametrizations.weight_norm(nn.Linear(3, 3)), "not a convolution"),
@@ -221,14 +213,15 @@ def test_layers_are_found_in_order_with_their_depths() -> None:
         ("5", 1.0, False),
     ]
     assert [layer.is_convolution for layer in found] == [True, False, True, True, True]
-    assert [tuple(layer.shape) for layer in found] == [(4, 1, 3, 3), (), (4, 4, 1, 1), (), ()]
+    assert [tuple(layer.shape) for layer in found] == [(4, 1, 3, 3), (), (4, 4, 1, 1), (4, 4, 3), ()]
+    assert [layer.weights for layer in found] == [36, 4, 16, 48, 400]
     assert [layer.asked for layer in found] == [True, True, True, True, False]
 
 
 class Patches(nn.Module):
     """A kind of layer that torch does not know, with the transposed weight of a convolution."""
 
-    kernel_size, groups = (3, 3), 1
+    kernel_size = (3, 3)
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -248,7 +241,8 @@ class PatchesLayer(Layer):
 
 def test_a_new_kind_of_layer_is_one_entry(gaussian: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     patches, plain = Patches(2, 8), nn.Conv2d(2, 8, 3)
-    assert apply_(nn.Sequential(patches, plain), gaussian(3)).skipped == {"0": "not a convolution"}
+    reason = "Patches with a weight (2, 8, 3, 3) has no groups: initialise it yourself"
+    assert apply_(nn.Sequential(patches, plain), gaussian(3)).skipped == {"0": reason}
     monkeypatch.setitem(LAYER_CLASSES, Patches, PatchesLayer)
     apply_(plain, gaussian(3), seed=0, scale="fan_in")
     report = apply_(patches, gaussian(3), seed=0, scale="fan_in")

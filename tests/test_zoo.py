@@ -57,9 +57,11 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def has_a_prior(module: nn.Conv2d, resize: bool) -> bool:
-    if resize:
-        return min(module.kernel_size) > 1
-    return module.kernel_size in OWN_SIZES["depthwise" if module.groups == module.in_channels > 1 else "dense"]
+    """Whether a prior has the layer's kernel size or, if the layer has one row, rows of its length."""
+    longest = max(module.kernel_size)
+    size = (longest, longest) if min(module.kernel_size) == 1 < longest else module.kernel_size
+    kind = "depthwise" if module.groups == module.in_channels > 1 else "dense"
+    return longest > 1 if resize else size in OWN_SIZES[kind]
 
 
 @pytest.mark.parametrize("name", NAMES)

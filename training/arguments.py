@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import torch
 
-from dwp_init.convolutions import KINDS
+from dwp_init.layers import KINDS
 from training.fits.authors import UNSTATED
 from training.fits.base import FITS
 from training.kernels.harvest import Settings
