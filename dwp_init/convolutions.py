@@ -11,13 +11,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from dwp_init.layers import ExpertsLayer, Layer, TransposedLayer
+from dwp_init.layers import STEM_CHANNELS, ExpertsLayer, Layer, TransposedLayer
 from dwp_init.modules import Geometry, Layout, geometry_of, has_parameters
 from dwp_init.weights import place_of, weight_of
-
-STEM_CHANNELS = 4
-"""Largest number of input channels of a stem: grey, colour, colour with a fourth channel, latents of an autoencoder."""
-
 
 LAYER_CLASSES: dict[type[nn.Module], type[Layer]] = {
     nn.Conv1d: Layer,

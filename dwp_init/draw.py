@@ -99,7 +99,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     weight = layer.arrange(kernels)
     if options.scale == "prior" and not orthogonal:
         return weight.to(dtype)
-    found = _checked(strength(weight, layer.correlations), choice)
+    found = _checked(layer.measure(weight), choice)
     he = layer.he_rms * (options.gain / HE_GAIN)
     kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}

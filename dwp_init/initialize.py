@@ -15,7 +15,6 @@ from dwp_init.options import check_flag, check_instance
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number
 from dwp_init.report import Drawn, Report
-from dwp_init.response import strength
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.undo import Undo
 
@@ -134,7 +133,7 @@ def _drawn(choices: list[Choice], options: Options, undo: Undo | None) -> list[D
     rows: list[Drawn] = []
     for choice in choices:
         layer = choice.layer
-        before, after = strength(layer.weight.read(), layer.correlations), None
+        before, after = layer.measure(layer.weight.read()), None
         if undo is not None:
             prior = choice.rule.prior.at(layer.depth)
             here = (prior, layer.weight.device)
@@ -144,7 +143,7 @@ def _drawn(choices: list[Choice], options: Options, undo: Undo | None) -> list[D
                 values = layer.weight.values_for(draw_weight(choice, priors[here], options, before))
             with explained(layer, "written"):
                 _write(layer, values, undo)
-                after = strength(layer.weight.read(), layer.correlations)
+                after = layer.measure(layer.weight.read())
         rows.append(
             Drawn(
                 layer=layer.name,

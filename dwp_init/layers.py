@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from dwp_init.modules import per_axis, weight_count
 from dwp_init.report import layer_text, shape_text
-from dwp_init.response import correlation
+from dwp_init.response import ALIKE, ALIKE_IN_IMAGES, Strength, correlation, strength
 from dwp_init.weights import Place, Weight
 
 Kind = Literal["stem", "dense", "depthwise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+STEM_CHANNELS = 4
+"""Largest number of input channels of a stem: grey, colour, colour with a fourth channel, latents of an autoencoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +121,19 @@ class Layer:
         """The correlations between the inputs of a kernel's taps, see :func:`dwp_init.response.correlation`."""
         return correlation(self.size, per_axis(self.module, "dilation", len(self.size)))
 
+    @property
+    def alike(self) -> float:
+        """The assumed correlation between the layer's input channels."""
+        return ALIKE_IN_IMAGES if self.first and self.groups == 1 and self.inputs <= STEM_CHANNELS else ALIKE
+
+    def measure(self, weight: Tensor) -> Strength:
+        """Returns the strength of a weight for this layer."""
+        return strength(self.filters(weight), self.correlations, self.alike)
+
+    def filters(self, weight: Tensor) -> Tensor:
+        """Arranges the weight as filters, ``(outputs, inputs, *size)``."""
+        return weight.reshape(-1, self.inputs, *self.size)
+
     def reason_against_shape(self) -> str | None:
         """Says why the weight's shape is not that of a convolution; ``None`` if it is."""
         dimensions = 2 + len(self.kernel_size)
@@ -147,6 +162,10 @@ class TransposedLayer(Layer):
     def correlations(self) -> tuple[Tensor, ...]:
         dilation, stride = (per_axis(self.module, name, len(self.size)) for name in ("dilation", "stride"))
         return correlation(self.size, dilation, stride)
+
+    def filters(self, weight: Tensor) -> Tensor:
+        by_group = weight.reshape(self.groups, self.inputs, -1, *self.size)
+        return by_group.transpose(1, 2).flatten(0, 1)
 
     def arrange(self, kernels: Tensor) -> Tensor:
         by_group = kernels.reshape(self.groups, self.shape[1], self.inputs, *self.size)

@@ -8,8 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-RHO = 0.7
+RHO = 0.875
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
+ALIKE = 0.35
+"""Assumed correlation between the input channels of a layer inside a network."""
+ALIKE_IN_IMAGES = 0.8
+"""Assumed correlation between the channels of an image; in photographs it is higher, in other images lower."""
 _PART = 2**18  # weights that are measured at a time
 
 
@@ -53,33 +57,40 @@ def correlation(
     return tuple(matrices)
 
 
-def strength(weight: Tensor, correlations: Sequence[Tensor]) -> Strength:
-    """Measures root mean square and gain, √(Σᵢⱼ kᵢ kⱼ ρ(i − j) / Σᵢ kᵢ²) over the kernels k of a weight.
+def strength(filters: Tensor, correlations: Sequence[Tensor], alike: float = 0.0) -> Strength:
+    """Measures root mean square and gain of a weight.
+
+    The gain is √(Σ ((1 − γ) Σ Q(k) + γ Q(Σ k)) / Σ kᵢ²): the outer sum is over output channels, and the inner ones are
+    over the kernels k of one output channel. Q(k) = Σᵢⱼ kᵢ kⱼ ρ(i − j); γ is the correlation between input channels.
 
     Args:
-        weight: Weight of shape ``(…, *size)``, of any dtype.
-        correlations: Matrices from :func:`correlation`.
+        filters: Kernels of shape ``(outputs, inputs, *size)``, of any dtype.
+        correlations: ρ(i − j), matrices from :func:`correlation`.
+        alike: γ.
 
     Returns:
         The strength; the gain of a weight that is all zero is 1, and that of one that is not finite is NaN.
     """
     dim = math.prod(map(len, correlations))
-    found = _moments(weight, dim, torch.float32)
-    square = found.trace().item()
+    each, joint = _moments(filters, dim, torch.float32)
+    square = each.trace().item()
     if not 1e-30 < square < 1e30:  # squares overflow, or lose digits
-        found = _moments(weight, dim, torch.float32 if weight.device.type == "mps" else torch.float64)
-        square = found.trace().item()
-    joint = reduce(torch.kron, correlations, torch.ones(1, 1, dtype=torch.float64, device="cpu"))
-    response = (found * joint).sum().item()
+        each, joint = _moments(filters, dim, torch.float32 if filters.device.type == "mps" else torch.float64)
+        square = each.trace().item()
+    both = reduce(torch.kron, correlations, torch.ones(1, 1, dtype=torch.float64, device="cpu"))
+    response = (((1 - alike) * each + alike * joint) * both).sum().item()
     gain = math.sqrt(max(response, 0.0) / square) if square > 0 else (1.0 if square == 0 else math.nan)
-    return Strength(math.sqrt(square / weight.numel()) if square >= 0 else math.nan, gain)
+    return Strength(math.sqrt(square / filters.numel()) if square >= 0 else math.nan, gain)
 
 
-def _moments(weight: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """Returns Σ k kᵀ over the kernels k of ``dim`` numbers, ``(dim, dim)``, in float64 on the CPU."""
-    total = torch.zeros(dim, dim, dtype=torch.float64, device="cpu")
-    rows = max(_PART // max(weight[0].numel(), 1), 1)
-    for part in weight.detach().split(rows):
-        flat = part.reshape(-1, dim).to(dtype)
-        total += (flat.mT @ flat).to("cpu", torch.float64)
-    return total
+def _moments(filters: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns Σ k kᵀ over all kernels k of ``dim`` numbers, and over the sums of each output channel's kernels.
+
+    Both are ``(dim, dim)``, in float64 on the CPU.
+    """
+    totals = torch.zeros(2, dim, dim, dtype=torch.float64, device="cpu")
+    for part in filters.detach().split(max(_PART // max(filters[0].numel(), 1), 1)):
+        kernels = part.reshape(len(part), -1, dim).to(dtype)
+        for total, flat in zip(totals, (kernels.flatten(0, 1), kernels.sum(1)), strict=True):
+            total += (flat.mT @ flat).to("cpu", torch.float64)
+    return totals[0], totals[1]

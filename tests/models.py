@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dwp_init import Gaussian
-from dwp_init.convolutions import layer_of
-from dwp_init.response import strength
+from dwp_init.convolutions import find_layers
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Fit = Callable[..., Gaussian]
@@ -42,9 +41,10 @@ def rms(weight: Tensor) -> float:
     return weight.double().square().mean().sqrt().item()
 
 
-def response(layer: nn.Module) -> float:
-    """Response of a layer's weight."""
-    return strength(layer.weight, layer_of(layer).correlations).response
+def responses(model: nn.Module) -> dict[str, float]:
+    """The response of each convolution that could be drawn, by name."""
+    found = [layer for layer in find_layers(model, lambda name, module: True) if layer.reason is None]
+    return {layer.name: layer.measure(layer.weight.read()).response for layer in found}
 
 
 def parametrized(layer: nn.Module, *parts: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import apply_
-from tests.models import Fit, Snapshot, old_style, response
+from tests.models import Fit, Snapshot, old_style, responses
 
 NAMED = "; to draw it, give its exact name in layers="
 ZERO = f"its weight is all zero, as its author left it{NAMED}"
@@ -73,7 +73,7 @@ def test_what_an_author_set_up_stays_unless_it_is_named(
 def test_a_zero_weight_that_is_named_takes_the_response_of_he(gaussian: Fit) -> None:
     layer = _zero()
     apply_(layer, gaussian(3), layers="")
-    assert response(layer) == pytest.approx((2 / 72) ** 0.5, rel=1e-5)
+    assert responses(layer)[""] == pytest.approx((2 / 72) ** 0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

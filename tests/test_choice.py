@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dwp_init import Gaussian, KernelVAE, MixtureByDepth, apply_
-from tests.models import Fit, Snapshot, changed, network, response
+from tests.models import Fit, Snapshot, changed, network, responses
 
 
 def test_each_layer_takes_the_prior_of_its_kernel_size(gaussian: Fit, snapshot: Snapshot) -> None:
@@ -113,7 +113,7 @@ def test_resize_gives_the_nearest_size_and_says_so(gaussian: Fit) -> None:
         ("3", "seven, resized from 7×7"),
     ]
     assert report.skipped == {"1": "no prior given fits 1×1 kernels here"}
-    assert response(model[0]) == pytest.approx((2 / 50) ** 0.5)
+    assert responses(model)["0"] == pytest.approx((2 / 50) ** 0.5)
 
 
 def test_strict_accepts_a_complete_choice_only(gaussian: Fit, snapshot: Snapshot) -> None:

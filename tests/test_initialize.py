@@ -244,7 +244,7 @@ def test_seed_depends_on_the_layers_name_alone(gaussian: Fit) -> None:
 
     def draw(names: list[str], seed: int = 7) -> dict[str, Tensor]:
         model = nn.ModuleDict({name: nn.Conv2d(2, 4, 3) for name in names})
-        apply_(model, prior, seed=seed, scale="fan_in")
+        apply_(model, prior, seed=seed, scale="prior")
         return {name: model[name].weight.detach() for name in names}
 
     first, reordered, other = draw(names), draw(["d", *reversed(names)]), draw(names, seed=8)

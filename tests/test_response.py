@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dwp_init import Gaussian, apply_
-from dwp_init.response import RHO, correlation, strength
-from tests.models import Fit, response
+from dwp_init.response import ALIKE, RHO, correlation, strength
+from tests.models import Fit, responses
 
 ONES = 1 + 2 * (2 * RHO + RHO**2) / 3  # Σᵢⱼ ρ^|i−j| / 3 over three equal taps
 
@@ -44,6 +44,13 @@ def test_white_noise_has_a_gain_of_one_whatever_its_layout() -> None:
     assert strength(weight.to(memory_format=torch.channels_last), matrices) == pytest.approx(found, rel=1e-5)
 
 
+def test_kernels_of_one_output_channel_add_up_as_far_as_inputs_are_alike() -> None:
+    equal, opposite = torch.ones(4, 2, 1, 1), torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
+    white = correlation((1, 1), (1, 1))
+    assert strength(equal, white, 0.5).gain == pytest.approx(math.sqrt(1.5))
+    assert strength(opposite, white, 0.5).gain == pytest.approx(math.sqrt(0.5))
+
+
 @pytest.mark.parametrize(("value", "rms"), [(0.0, 0.0), (math.nan, math.nan), (math.inf, math.inf)])
 def test_weights_without_a_scale(value: float, rms: float) -> None:
     found = strength(torch.full((2, 1, 3, 3), value), correlation((3, 3), (1, 1)))
@@ -52,9 +59,9 @@ def test_weights_without_a_scale(value: float, rms: float) -> None:
 
 def test_keep_changes_nothing_of_the_response_and_a_second_time_nothing_of_the_scale(gaussian: Fit) -> None:
     layer = nn.Conv2d(16, 32, 3)
-    before = response(layer)
+    before = responses(layer)[""]
     first, second = (apply_(layer, gaussian(3), seed=0).drawn[0] for _ in range(2))
-    assert response(layer) == pytest.approx(before, rel=1e-5)
+    assert responses(layer)[""] == pytest.approx(before, rel=1e-5)
     assert first.rms_before * first.gain_before == pytest.approx(first.rms_after * first.gain_after, rel=1e-5)
     assert (second.rms_after, second.gain_after) == pytest.approx((first.rms_after, first.gain_after), rel=1e-5)
 
@@ -64,7 +71,7 @@ def test_a_weight_without_a_scale_to_keep_takes_that_of_he(scale: str, gaussian:
     layer = nn.Conv2d(4, 8, 3)
     nn.init.constant_(layer.weight, math.nan)
     apply_(layer, gaussian(3), scale=scale, layers="")
-    assert response(layer) == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
+    assert responses(layer)[""] == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
@@ -86,4 +93,5 @@ def test_smooth_kernels_get_smaller_weights(gaussian: Fit) -> None:
     smooth = Gaussian((1, 3, 3)).fit_(torch.ones(100, 1, 3, 3) + 0.01 * torch.randn(100, 1, 3, 3))
     layer = nn.Conv2d(16, 16, 3)
     drawn = apply_(layer, smooth, scale="fan_in", seed=0).drawn[0]
-    assert drawn.rms_after == pytest.approx(math.sqrt(2 / 144) / ONES, rel=0.01)
+    alike = math.sqrt(1 - ALIKE + 16 * ALIKE)  # 16 input channels, all with the same kernel
+    assert drawn.rms_after == pytest.approx(math.sqrt(2 / 144) / ONES / alike, rel=0.01)

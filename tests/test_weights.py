@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from dwp_init import Gaussian, apply_
-from dwp_init.convolutions import layer_of
-from dwp_init.response import strength
+from dwp_init.convolutions import find_layers
 from dwp_init.weights import NormedWeight, ParametrizedWeight, UnknownWeight, Weight, weight_of
-from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, parametrized, response, rms
+from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, parametrized, responses, rms
 
 
 class Summed(nn.Module):
@@ -113,7 +112,7 @@ def test_spectral_norm_keeps_its_buffers_and_reports_the_scale_it_gives(
     report = apply_(layer, gaussian(3), seed=0, scale="fan_in")
     after = snapshot(layer)
     assert {name for name in before if before[name] != after[name]} == {"parametrizations.weight.original"}
-    drawn = strength(layer.parametrizations.weight.original, layer_of(layer).correlations)
+    drawn = find_layers(layer, lambda name, module: True)[0].measure(layer.parametrizations.weight.original)
     assert drawn.response == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
     assert all(part.training == training for part in layer.modules())
     assert report.drawn[0].rms_after == pytest.approx(rms(layer.eval().weight), rel=1e-5)
@@ -213,7 +212,7 @@ def test_a_weight_that_overlaps_another_is_skipped(part: Callable[[Tensor], Tens
     report = apply_(model, Gaussian((1, 3, 3)), seed=0, scale="fan_in")
     assert report.initialized == ["0"]
     assert report.skipped == {"1": "shares part of the memory of 0, not all: give it a weight of its own"}
-    assert response(model[0]) == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
+    assert responses(model)["0"] == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
 
 
 def test_weights_that_interlock_in_one_storage_are_both_drawn(gaussian: Fit) -> None:
