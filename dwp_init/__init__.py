@@ -1,5 +1,6 @@
 """Initialises convolutions with kernels drawn from a learned prior: the deep weight prior (Atanov et al. 2019)."""
 
+from dwp_init import init as init
 from dwp_init.errors import PriorCorruptError as PriorCorruptError
 from dwp_init.errors import PriorDownloadError as PriorDownloadError
 from dwp_init.errors import PriorError as PriorError

@@ -72,7 +72,7 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
     choices: list[Choice] = []
     skipped: dict[str, Skip] = {}
     for layer in found:
-        choice = layer.reason or _fit(layer, rules, resize)
+        choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
         elif layer.name not in named and (left := reason_to_leave(layer)):
@@ -97,7 +97,7 @@ def check_plan(plan: Plan, rules: list[Rule], strict: bool) -> None:
         _check_complete(plan)
 
 
-def _fit(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
+def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
     """Returns the prior that a layer takes, or the reason why there is none."""
     near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
     patterns = dict.fromkeys(choice.rule.pattern for choice in near)
