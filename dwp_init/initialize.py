@@ -38,19 +38,26 @@ def apply_(
     local_files_only: bool = False,
     endpoint: str | None = None,
 ) -> Report:
-    """Draws the weights of a model's 2-D convolutions from learned priors, in place.
+    """Draws the weights of a model's convolutions from learned priors, in place.
 
-    Each k×k kernel of a ``Conv2d`` or ``ConvTranspose2d`` is drawn independently (Eq. 5), whatever the stride, padding,
-    dilation and groups of the layer. Kernels are drawn on the device of the weight in float32 and then cast to the
-    dtype of the weight. Biases and all other parameters do not change. If anything fails, no weight has changed.
+    Each kernel of a convolution is drawn independently (Eq. 5), whatever the stride, padding, dilation and groups of
+    the layer. Layers of 1 to 3 axes, transposed ones, and modules with the weight and the attributes of a convolution
+    are drawn; a layer of 1×k or k×1 kernels takes the middle row or column of draws of k×k kernels. Kernels are drawn
+    on the device of the weight in float32 and then cast to the dtype of the weight. Biases and all other parameters do
+    not change. If anything fails, no weight has changed.
 
-    Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer. The depth is the position
-    among the model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1.
+    By default each layer keeps its response, so activations stay about as large as the author of the model left them.
+    The response is the root mean square of the weight times its gain: how much stronger outputs are than those of
+    white noise kernels, for inputs whose neighbouring values and channels are alike (see :mod:`dwp_init.response`).
+    Some weights stay as they are, because their author set them up: weights that are all zero, that are frozen, or of
+    which most kernels are copies of others. Such a layer is drawn only if ``layers`` contains its exact name.
+
+    Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
+    model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first.
 
     If a weight is computed from other tensors, these tensors are written. With ``weight_norm`` the weight is then
-    exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw. The report
-    shows the resulting scale; under ``spectral_norm`` it is valid until the first forward passes in training mode
-    update the estimate of the norm.
+    exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw; the report
+    shows the resulting scale.
 
     Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` also matches dots. A single
     layer can be passed as the model; its name is ``""``.
@@ -64,10 +71,10 @@ def apply_(
             layer names (``"stem.*"``) to any of these, of which the first pattern that matches counts.
         layers: The layers to draw: a pattern of their names, several patterns, or a predicate of name and module. All
             layers by default.
-        scale: ``"fan_in"`` rescales the draw of each layer to the root mean square √(2 / fan_in) of He et al. (2015),
-            where the fan-in of a transposed convolution is divided by the product of its strides. ``"prior"`` keeps the
-            scale of the source networks. In ``training/results/converge_mnist.csv`` the paper's network trains faster
-            with ``"fan_in"`` than with ``"prior"`` at every step measured.
+        scale: ``"keep"`` gives the draw of each layer the response of the weight that is there; if that is not finite,
+            or if it is zero in a layer that is named, the same as ``"fan_in"``. ``"fan_in"`` gives it the response of
+            He et al. (2015), √(2 / fan_in), where the fan-in of a transposed convolution is divided by the product of
+            its strides. ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In the same file, draws of a dense VAE without noise are level with noisy ones at first, and up to
@@ -81,9 +88,10 @@ def apply_(
             channel has at most as many weights as there are output channels, only the means are subtracted. ``None``
             takes the default of the set of priors, which is ``True`` for ``"natural"``, and ``False`` without a set.
         resize: Whether a layer whose kernel size no prior has takes the prior of the nearest size. The draws are
-            resampled bilinearly, and their root mean square is kept. Kernels must have at least two rows and columns.
-        seed: Makes the draw of each layer a function of the seed and the layer's name alone; the global random state
-            does not change. Other types of devices, and wrappers that rename layers, give other draws.
+            resampled linearly along each axis.
+        seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.
+            The global random state does not change. Wrappers such as ``torch.compile`` and ``DistributedDataParallel``
+            do not change names. Other types of devices give other draws.
         generator: Source of randomness on the device of the weights, as in ``torch.nn.init``.
         strict: Whether it is an error if no prior fits one of the chosen convolutions with kernels larger than 1×1, or
             if no layer takes one of the priors. For a set, one prior that is taken is enough.
