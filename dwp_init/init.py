@@ -16,7 +16,6 @@ from dwp_init.draw import HE_GAIN, Options, Scale, at_hand, check_effect, draw_w
 from dwp_init.options import check_flag, check_instance
 from dwp_init.priors.checks import is_int, is_number, whole_number
 from dwp_init.registry import registry
-from dwp_init.response import strength
 from dwp_init.rules import Priors, Rule, load_rules
 from dwp_init.sets import SETS
 
@@ -92,7 +91,7 @@ def kernels_(
     check_effect([choice], options)
     with explained(layer, "drawn", keep=ValueError):
         drawn_from = choice.rule.prior if depth is None else choice.rule.prior.at(depth)
-        before = strength(layer.weight.read(), layer.correlations)
+        before = layer.measure(layer.weight.read())
         drawn = draw_weight(choice, at_hand(drawn_from, weight.device), options, before)
         values = layer.weight.values_for(drawn)
     with explained(layer, "written"):

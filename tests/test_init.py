@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from dwp_init import SETS, PriorSet, apply_, init, load_prior, rules
 from dwp_init.init import kernels_
-from dwp_init.response import correlation, strength
-from tests.models import Fit, rms
+from tests.models import Fit, responses, rms
 
 
 def source(seed: int = 5) -> torch.Generator:
@@ -21,6 +20,10 @@ def source(seed: int = 5) -> torch.Generator:
 def between(layer: nn.Module) -> nn.Sequential:
     """A network in which a layer has the depth 0.5."""
     return nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Conv2d(8, 8, 3))
+
+
+def usage(layer: nn.Module) -> dict[str, Any]:
+    return {name: getattr(layer, name) for name in ("groups", "transposed", "stride", "dilation")}
 
 
 DEEP: list[tuple[Callable[[], nn.Module], str, dict[str, Any]]] = [
@@ -42,9 +45,8 @@ DEEP: list[tuple[Callable[[], nn.Module], str, dict[str, Any]]] = [
 def test_the_draws_are_those_of_apply(make: Callable[[], nn.Module], prior: str, options: dict[str, Any]) -> None:
     layer = make()
     weight = layer.weight.detach().clone()
-    usage = {name: getattr(layer, name) for name in ("groups", "transposed", "stride", "dilation")}
     apply_(between(layer), prior, layers="1", generator=source(), **{"scale": "fan_in", **options})
-    assert kernels_(weight, prior, depth=0.5, generator=source(), **usage, **options) is weight
+    assert kernels_(weight, prior, depth=0.5, generator=source(), **usage(layer), **options) is weight
     assert torch.equal(weight, layer.weight) and weight.stride() == layer.weight.stride()
 
 
@@ -68,8 +70,9 @@ def test_without_a_depth_kernels_of_all_depths_are_drawn() -> None:
 def test_a_weight_without_a_scale_gets_hes_response(weight: Tensor, scale: str, gaussian: Fit) -> None:
     """It is drawn whatever its author set up, because the caller asks for this very tensor."""
     assert kernels_(weight, gaussian(3), scale=scale) is weight and weight.grad_fn is None
-    found = strength(weight, correlation((3, 3), (1, 1)))
-    assert found.response == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
+    layer = between(nn.Conv2d(4, 4, 3))
+    layer[1].weight = nn.Parameter(weight.detach())
+    assert responses(layer)["1"] == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
 
 
 def test_a_frozen_weight_is_drawn(gaussian: Fit) -> None:
@@ -78,21 +81,19 @@ def test_a_frozen_weight_is_drawn(gaussian: Fit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "usage", "fan_in"),
+    ("layer", "fan_in"),
     [
-        ((8, 4, 3, 3), {}, 36),
-        ((8, 4, 3, 3), {"groups": 2, "dilation": (1, 3)}, 36),
-        ((8, 4, 3, 3), {"transposed": True, "stride": 2}, 18),
-        ((8, 4, 3, 3), {"transposed": True, "stride": (2, 1), "groups": 2}, 18),
+        (nn.Conv2d(4, 8, 3), 36),
+        (nn.Conv2d(8, 8, 3, groups=2, dilation=(1, 3)), 36),
+        (nn.ConvTranspose2d(8, 4, 3, stride=2), 18),
+        (nn.ConvTranspose2d(8, 8, 3, stride=(2, 1), groups=2), 18),
     ],
 )
 @pytest.mark.parametrize("gain", [1, 5 / 3, math.sqrt(2)])
-def test_gain(shape: tuple[int, ...], usage: dict[str, Any], fan_in: int, gain: float, gaussian: Fit) -> None:
-    """Layers without a ReLU, such as the last one of SRResNet and those of mmcv's normal_init, need no √2."""
-    weight = kernels_(torch.empty(shape), gaussian(3), gain=gain, **usage)
-    apart, stride = (torch.tensor(usage.get(key, 1)).expand(2).tolist() for key in ("dilation", "stride"))
-    law = correlation((3, 3), apart, stride if "transposed" in usage else None)
-    assert strength(weight, law).response == pytest.approx(gain / math.sqrt(fan_in), rel=1e-5)
+def test_gain(layer: nn.Module, fan_in: int, gain: float, gaussian: Fit) -> None:
+    """Layers without a ReLU, such as the last one of SRResNet, need no √2."""
+    kernels_(layer.weight, gaussian(3), gain=gain, **usage(layer))
+    assert responses(between(layer))["1"] == pytest.approx(gain / math.sqrt(fan_in), rel=1e-5)
 
 
 @pytest.mark.parametrize("mark", ["meta", "loaded"])
