@@ -1,0 +1,59 @@
+"""Names of a model's modules, without the parts that wrappers such as ``torch.compile`` and DDP add to them."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import NamedTuple, cast
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+_PARTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_OWNERS_OF_MODULE = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+class Named(NamedTuple):
+    """A module and its names.
+
+    Attributes:
+        name: Its name in the model without wrappers, such as ``layer1.0.conv1``.
+        path: Its name as in ``named_modules()``, such as ``_orig_mod.layer1.0.conv1``.
+        module: The module.
+    """
+
+    name: str
+    path: str
+    module: nn.Module
+
+    def matches(self, pattern: str) -> bool:
+        """Whether one of the names equals a pattern, or matches it as in ``fnmatch``, case-sensitively."""
+        return matches(self.name, pattern) or matches(self.path, pattern)
+
+
+def named_modules(model: nn.Module) -> Iterator[Named]:
+    """Yields the modules of a model in their order, except for wrappers, whose name is that of what they wrap.
+
+    Wrappers are what ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``FullyShardedDataParallel``,
+    checkpointing and ``AveragedModel`` put around a module.
+    """
+    named: dict[str, Named] = {}
+    for path, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):  # torch does not annotate it
+        above, _, part = path.rpartition(".")
+        owner = named[above] if path else None
+        added = part if owner is None or part != _wrapped(owner.module) else ""
+        name = ".".join(filter(None, [owner.name if owner else "", added]))
+        named[path] = Named(name, path, module)
+        if _wrapped(module) is None:
+            yield named[path]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name equals a pattern, or matches it as in ``fnmatch``, case-sensitively."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _wrapped(module: nn.Module) -> str | None:
+    """Returns the attribute that holds the module inside a wrapper; ``None`` if the module is no wrapper."""
+    if isinstance(module, _OWNERS_OF_MODULE):
+        return "module"
+    children = dict(module.named_children())
+    return next((part for part in _PARTS if part in children), None)

@@ -1,0 +1,73 @@
+"""Names without what wrappers add to them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.optim.swa_utils import AveragedModel
+
+from dwp_init.names import Named, matches, named_modules
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(2, 2, 3)))
+
+
+def inner(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    model = network()
+    model[1] = wrap(model[1])
+    return model
+
+
+class Fsdp(nn.Module):
+    """Names its module as FSDP does, without a process group."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._fsdp_wrapped_module = module
+
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "nothing": lambda model: model,
+    "compile": torch.compile,
+    "DataParallel": nn.DataParallel,
+    "AveragedModel": AveragedModel,
+    "checkpoint": checkpoint_wrapper,
+    "FSDP": Fsdp,
+    "two": lambda model: nn.DataParallel(torch.compile(model)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("place", [lambda wrap: wrap(network()), inner], ids=["outer", "inner"])
+def test_wrappers_change_no_name(
+    wrap: Callable[[nn.Module], nn.Module], place: Callable[[Callable[[nn.Module], nn.Module]], nn.Module]
+) -> None:
+    model = place(wrap)
+    found = list(named_modules(model))
+    assert [named.name for named in found] == ["", "0", "1", "1.0", "1.1"]
+    assert [model.get_submodule(named.path) for named in found] == [named.module for named in found]
+
+
+def test_a_users_own_attribute_called_module_stays() -> None:
+    model = nn.Module()
+    model.module = nn.ReLU()
+    assert [named.name for named in named_modules(model)] == ["", "module"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("layer1.*", True),
+        ("_orig_mod.layer1.0", True),
+        ("*.0", True),
+        ("", False),
+        ("layer2*", False),
+        ("LAYER1.0", False),
+    ],
+)
+def test_patterns_may_spell_the_wrapper_or_not(pattern: str, expected: bool) -> None:
+    assert Named("layer1.0", "_orig_mod.layer1.0", nn.ReLU()).matches(pattern) == expected
+    assert matches("layer1.0", pattern) == (expected and "_" not in pattern)
