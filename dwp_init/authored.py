@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dwp_init.layers import Layer
+from dwp_init.shards import whole
 
 _SAMPLE = 64  # output and input channels whose kernels are compared
 
@@ -14,11 +15,11 @@ def reason_to_leave(layer: Layer) -> str | None:
     Args:
         layer: A layer whose weight can be read.
     """
-    stored = layer.weight.stored
-    if not any(tensor.requires_grad for tensor in stored):
+    tensors = layer.weight.tensors
+    if not any(tensor.requires_grad for tensor in tensors):
         return _stays("its weight is frozen (requires_grad is False), as one that is pretrained")
     weight = layer.weight.read()
-    if not weight.any() or not stored[-1].any():
+    if not weight.any() or not whole(tensors[-1]).any():
         return _stays("its weight is all zero, as its author left it")
     if _most_repeat(weight, layer.size.numel()):
         return _stays("most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling")

@@ -7,12 +7,13 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from dwp_init.authored import reason_to_leave
-from dwp_init.convolutions import convolution_names, find_layers
+from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
+from dwp_init.names import Named
+from dwp_init.places import overlap
 from dwp_init.report import by_reason, layer_text, size_text
 from dwp_init.resample import Fitting
-from dwp_init.rules import Rule, matches, unused_priors
-from dwp_init.weights import overlap
+from dwp_init.rules import Rule, unused_priors
 
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -75,7 +76,7 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
         choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
-        elif layer.name not in named and (left := reason_to_leave(layer)):
+        elif named.isdisjoint((layer.name, layer.path)) and (left := reason_to_leave(layer)):
             skipped[layer.name] = Skip(left, wanted=False)
         elif not any(overlap(layer.place, other.layer.place) for other in choices):
             choices.append(choice)
@@ -88,7 +89,7 @@ def check_plan(plan: Plan, rules: list[Rule], strict: bool) -> None:
     """Raises ``ValueError`` if a pattern matches no layer, no layer takes a prior, or a strict plan is incomplete."""
     names = [layer.name for layer in plan.convolutions]
     for rule in rules if names else ():
-        if not any(matches(name, rule.pattern) for name in names):
+        if not any(layer.matches(rule.pattern) for layer in plan.convolutions):
             there = _there(rule.pattern, names)
             raise ValueError(f"the pattern {rule.pattern!r} of prior= matches no convolution; {there}")
     if not plan.choices:
@@ -141,18 +142,19 @@ def _sharing(choices: list[Choice], found: list[Layer]) -> dict[str, Skip]:
     return skipped
 
 
-def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[str, nn.Module], bool], set[str]]:
+def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[Named], bool], set[str]]:
     """Returns the argument ``layers`` of ``apply_`` as a predicate, and the exact names in it."""
     if layers is None:
-        return lambda name, module: True, set()
+        return lambda named: True, set()
     if callable(layers) and not isinstance(layers, nn.Module):
-        return layers, set()
+        return lambda named: layers(named.name, named.module), set()
     patterns = _patterns(layers)
-    names = convolution_names(model)
+    found = named_convolutions(model)
     for pattern in patterns:
-        if not any(matches(name, pattern) for name in names):
-            raise ValueError(f"layers={pattern!r} matches no convolution; {_there(pattern, names)}")
-    return lambda name, module: any(matches(name, pattern) for pattern in patterns), set(patterns)
+        if not any(named.matches(pattern) for named in found):
+            there = _there(pattern, [named.name for named in found])
+            raise ValueError(f"layers={pattern!r} matches no convolution; {there}")
+    return lambda named: any(map(named.matches, patterns)), set(patterns)
 
 
 def _patterns(layers: object) -> list[str]:

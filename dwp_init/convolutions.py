@@ -13,7 +13,9 @@ from torch import nn
 
 from dwp_init.layers import STEM_CHANNELS, ExpertsLayer, Layer, TransposedLayer
 from dwp_init.modules import Geometry, Layout, geometry_of, has_parameters
-from dwp_init.weights import place_of, weight_of
+from dwp_init.names import Named, named_modules
+from dwp_init.places import place_of
+from dwp_init.weights import weight_of
 
 LAYER_CLASSES: dict[type[nn.Module], type[Layer]] = {
     nn.Conv1d: Layer,
@@ -26,7 +28,7 @@ LAYER_CLASSES: dict[type[nn.Module], type[Layer]] = {
 _LAYOUTS: dict[Layout, type[Layer]] = {"plain": Layer, "transposed": TransposedLayer, "experts": ExpertsLayer}
 
 
-def find_layers(model: nn.Module, asked: Callable[[str, nn.Module], bool]) -> list[Layer]:
+def find_layers(model: nn.Module, asked: Callable[[Named], bool]) -> list[Layer]:
     """Returns all layers of a model with weights of their own, in the order of its modules.
 
     The depth of a layer is its position in that order, from the stem on: the first convolution with kernels larger than
@@ -35,43 +37,44 @@ def find_layers(model: nn.Module, asked: Callable[[str, nn.Module], bool]) -> li
 
     Args:
         model: The model.
-        asked: Predicate of name and module: whether a convolution should be drawn. The weights of other convolutions
+        asked: Predicate of names and module: whether a convolution should be drawn. The weights of other convolutions
             are not read.
     """
-    modules = [(name, module, _geometry(module)) for name, module in _modules_with_weights(model)]
-    spatial = [(name, module) for name, module, geometry in modules if geometry and math.prod(geometry.kernel_size) > 1]
-    start = next((place for place, (_, module) in enumerate(spatial) if _may_be_stem(module)), 0)
-    depths = {name: place for place, (name, _) in enumerate(spatial[start:] + spatial[:start])}
+    modules = [(named, _geometry(named.module)) for named in _modules_with_weights(model)]
+    spatial = [named for named, geometry in modules if geometry and math.prod(geometry.kernel_size) > 1]
+    start = next((place for place, named in enumerate(spatial) if _may_be_stem(named.module)), 0)
+    depths = {named: place for place, named in enumerate(spatial[start:] + spatial[:start])}
     return [
         layer_of(
-            module,
-            name,
-            depth=depths.get(name, 0) / max(len(spatial) - 1, 1),
-            first=depths.get(name) == 0,
-            asked=geometry is None or asked(name, module),
+            named.module,
+            named.name,
+            named.path,
+            depth=depths.get(named, 0) / max(len(spatial) - 1, 1),
+            first=depths.get(named) == 0,
+            asked=geometry is None or asked(named),
         )
-        for name, module, geometry in modules
+        for named, geometry in modules
     ]
 
 
 def layer_of(
-    module: nn.Module, name: str = "", *, depth: float = 0.0, first: bool = False, asked: bool = True
+    module: nn.Module, name: str = "", path: str = "", *, depth: float = 0.0, first: bool = False, asked: bool = True
 ) -> Layer:
     """Describes one layer; see :class:`Layer` for the arguments."""
     kind, geometry = _kind(module), _geometry(module) or Geometry((), reason="not a convolution")
     weight = weight_of(module)
     reason = geometry.reason or weight.reason_to_skip()
     place = () if reason else place_of(weight)
-    shape = weight.read().shape if asked and reason is None else torch.Size()
+    shape = weight.shape if asked and reason is None else torch.Size()
     if not asked:
         reason = "not among the layers asked for"
-    layer = kind(name, module, weight, shape, geometry.kernel_size, depth, first, place, asked, reason)
+    layer = kind(name, module, weight, shape, geometry.kernel_size, depth, first, place, asked, reason, path)
     return layer if reason else replace(layer, reason=layer.reason_against_shape())
 
 
-def convolution_names(model: nn.Module) -> list[str]:
-    """Returns the names of all convolutions of a model, in the order of its modules."""
-    return [name for name, module in _named_modules(model) if is_convolution(module)]
+def named_convolutions(model: nn.Module) -> list[Named]:
+    """Returns all convolutions of a model with their names, in the order of its modules."""
+    return [named for named in named_modules(model) if is_convolution(named.module)]
 
 
 def is_convolution(module: nn.Module) -> bool:
@@ -96,16 +99,12 @@ def _convolution(module: nn.Module) -> Layer:
     return layer
 
 
-def _modules_with_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _modules_with_weights(model: nn.Module) -> Iterator[Named]:
     """Yields all convolutions, and all other modules with parameters that are not inside a parametrization."""
-    for name, module in _named_modules(model):
-        inside = "parametrizations" in name.split(".")
-        if is_convolution(module) or (has_parameters(module) and not inside):
-            yield name, module
-
-
-def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # torch does not annotate it
+    for named in named_modules(model):
+        inside = "parametrizations" in named.name.split(".")
+        if is_convolution(named.module) or (has_parameters(named.module) and not inside):
+            yield named
 
 
 def _geometry(module: nn.Module) -> Geometry | None:

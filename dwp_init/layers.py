@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.modules import per_axis, weight_count
+from dwp_init.names import matches
+from dwp_init.places import Place
 from dwp_init.report import layer_text, shape_text
 from dwp_init.response import ALIKE, ALIKE_IN_IMAGES, Strength, correlation, strength
-from dwp_init.weights import Place, Weight
+from dwp_init.weights import Weight
 
 Kind = Literal["stem", "dense", "depthwise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -25,7 +27,7 @@ class Layer:
     It is made once for each layer. If there is a ``reason``, the shape is empty unless the shape is the reason.
 
     Attributes:
-        name: Name in the model; empty if the model is the layer itself.
+        name: Name in the model, without what wrappers add; empty if the model is the layer itself.
         module: The module.
         weight: Its weight.
         shape: Shape of the weight; it may differ from what the module's attributes say, if the weight was replaced.
@@ -36,6 +38,7 @@ class Layer:
         place: Memory of the weight; empty if there is a reason not to read it.
         asked: Whether the caller wants the layer drawn, if possible.
         reason: Why no prior can initialise the layer; ``None`` if one can.
+        path: Name in the model, with what wrappers add.
     """
 
     name: str
@@ -48,6 +51,11 @@ class Layer:
     place: Place = ()
     asked: bool = True
     reason: str | None = None
+    path: str = ""
+
+    def matches(self, pattern: str) -> bool:
+        """Whether one of the layer's names matches a pattern."""
+        return matches(pattern, self.name, self.path or self.name)
 
     @property
     def label(self) -> str:

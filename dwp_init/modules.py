@@ -74,9 +74,9 @@ def weight_count(module: nn.Module) -> int:
     """Returns the number of weights of a convolution as far as is known without reading them, otherwise 0."""
     channels = _numbers(module, "in_channels", "out_channels", "groups")
     size = _sizes(getattr(module, "kernel_size", None))
-    stored = weight_of(module).stored
-    if stored and not is_lazy(stored[-1]):
-        return stored[-1].numel()
+    tensors = weight_of(module).tensors
+    if tensors and not is_lazy(tensors[-1]):
+        return tensors[-1].numel()
     return channels[0] * channels[1] // channels[2] * math.prod(size) if channels and size else 0
 
 
@@ -85,7 +85,7 @@ def _fault(
 ) -> str | None:
     """Says why a module with a kernel size cannot be initialised; ``None`` if it can, as far as is known."""
     if shape is None:
-        lazy = bool(weight_of(module).stored)
+        lazy = bool(weight_of(module).tensors)
         return None if lazy else f"{kind} has no parameter called weight: {_WAY_OUT}"
     groups = _numbers(module, "groups") or (1,)
     channels = _numbers(module, "in_channels", "out_channels")[:: 1 if layout == "transposed" else -1]
@@ -97,8 +97,8 @@ def _fault(
 
 def _weight_shape(module: nn.Module) -> tuple[int, ...] | None:
     """Returns the shape of a module's weight; ``None`` if it has none, or one that is lazy."""
-    stored = weight_of(module).stored
-    weight: object = stored[-1] if stored else vars(module).get("weight")  # the latter under prune
+    tensors = weight_of(module).tensors
+    weight: object = tensors[-1] if tensors else vars(module).get("weight")  # the latter under prune
     return tuple(weight.shape) if isinstance(weight, Tensor) and not is_lazy(weight) else None
 
 

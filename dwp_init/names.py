@@ -25,8 +25,8 @@ class Named(NamedTuple):
     module: nn.Module
 
     def matches(self, pattern: str) -> bool:
-        """Whether one of the names equals a pattern, or matches it as in ``fnmatch``, case-sensitively."""
-        return matches(self.name, pattern) or matches(self.path, pattern)
+        """Whether one of the names matches a pattern."""
+        return matches(pattern, self.name, self.path)
 
 
 def named_modules(model: nn.Module) -> Iterator[Named]:
@@ -46,9 +46,9 @@ def named_modules(model: nn.Module) -> Iterator[Named]:
             yield named[path]
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Whether a name equals a pattern, or matches it as in ``fnmatch``, case-sensitively."""
-    return name == pattern or fnmatchcase(name, pattern)
+def matches(pattern: str, *names: str) -> bool:
+    """Whether one of the names equals a pattern, or matches it as in ``fnmatch``, case-sensitively."""
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
 
 
 def _wrapped(module: nn.Module) -> str | None:

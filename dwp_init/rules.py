@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import cast
 
 import torch
@@ -61,7 +60,7 @@ class Rule:
 
     def fitting(self, layer: Layer) -> Fitting | None:
         """Returns how the prior's kernels become those of a layer; ``None`` if the layer may not take the prior."""
-        if not matches(layer.name, self.pattern) or self.kind not in (None, *layer.kinds):
+        if not layer.matches(self.pattern) or self.kind not in (None, *layer.kinds):
             return None
         channels, *size = self.prior.kernel_shape
         # the channels of a stem are those of an image, such as red, green and blue
@@ -101,11 +100,6 @@ def unused_priors(rules: list[Rule], used: Iterable[Rule]) -> list[str]:
     sets = {(rule.pattern, id(rule.member_of)) for rule in used if rule.member_of}
     unused = [rule for rule in rules if rule not in used and (rule.pattern, id(rule.member_of)) not in sets]
     return list(dict.fromkeys(rule.given_as for rule in unused))
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether a layer's name equals the pattern, or matches it as in ``fnmatch``, case-sensitively."""
-    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _as_mapping(prior: PriorsByPattern) -> Mapping[str, Priors]:

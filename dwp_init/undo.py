@@ -88,8 +88,8 @@ class Undo:
 
 
 def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Splits a tensor that is not empty along its first dimension."""
-    if tensor.dim() == 0:
+    """Splits a tensor along its first dimension."""
+    if tensor.dim() == 0 or not len(tensor):  # the latter where a process holds no part of a weight
         return (tensor.detach(),)
     rows = max(_PART // max(tensor[0].numel(), 1), 1)
     return cast(tuple[Tensor, ...], tensor.detach().split(rows))

@@ -3,14 +3,19 @@
 import copy
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from itertools import product
-from typing import NamedTuple, Protocol, cast
+from types import SimpleNamespace
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from dwp_init.shards import is_sharded, own_part, part_like, reason_against_placement, whole
+from dwp_init.spectral import singular_vectors
 
 
 class Weight:
@@ -24,31 +29,33 @@ class Weight:
         self.module = module
 
     @property
-    def stored(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         """The tensors from which the weight is made; the last one has the weight's device and dtype."""
         return [self.module.get_parameter("weight")]
 
     @property
+    def stored(self) -> list[Tensor]:
+        """What this process holds of :attr:`tensors`, and may write; less than all of it after ``fully_shard``."""
+        return [own_part(tensor) for tensor in self.tensors]
+
+    @property
     def device(self) -> torch.device:
         """Device of the weight."""
-        return self.stored[-1].device
+        return self.tensors[-1].device
 
     @property
     def dtype(self) -> torch.dtype:
         """Data type of the weight."""
-        return self.stored[-1].dtype
+        return self.tensors[-1].dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the weight."""
+        return self.tensors[-1].shape
 
     def reason_to_skip(self) -> str | None:
         """Says why the weight cannot be drawn; ``None`` if it can, as far as is known without reading it."""
-        tensors = self.stored
-        if any(is_lazy(tensor) for tensor in tensors):
-            return "lazy: run a forward pass first, so that its shape is known"
-        if any(tensor.is_meta for tensor in tensors):
-            return "on the meta device: give it memory first, with to_empty(device=...)"
-        wrong = [tensor.dtype for tensor in tensors if not tensor.is_floating_point()]
-        if wrong:
-            return f"its weight has dtype {wrong[0]}: it must be a real floating-point type"
-        return None
+        return next(filter(None, map(_reason_against, self.tensors)), None)
 
     def reason_to_refuse(self, shape: torch.Size, rms: float) -> str | None:
         """Says why the weight cannot take a draw of this shape and root mean square; ``None`` if it can."""
@@ -56,7 +63,7 @@ class Weight:
 
     def read(self) -> Tensor:
         """Returns the weight as the forward pass would use it, detached. The module does not change."""
-        return self.module.get_parameter("weight").detach()
+        return whole(self.module.get_parameter("weight"))
 
     def values_for(self, value: Tensor) -> list[Tensor]:
         """Returns new values for :attr:`stored` that make the weight equal to ``value``.
@@ -64,6 +71,10 @@ class Weight:
         Raises:
             ValueError: A parametrization has no inverse for this value, or changes its own tensors to represent it.
         """
+        return list(map(part_like, self._whole_values(value), self.tensors))
+
+    def _whole_values(self, value: Tensor) -> list[Tensor]:
+        """Returns new values for :attr:`tensors`, each whole."""
         return [value]
 
     def refresh(self) -> None:
@@ -71,17 +82,29 @@ class Weight:
 
 
 class ParametrizedWeight(Weight):
-    """A weight under ``torch.nn.utils.parametrize``, such as the current ``weight_norm`` and ``spectral_norm``."""
+    """A weight under ``torch.nn.utils.parametrize``, such as the current ``weight_norm`` and ``spectral_norm``.
+
+    Under ``spectral_norm`` the estimates of singular vectors are written too, so that the norm is right at once.
+    """
 
     @property
     def _chain(self) -> parametrize.ParametrizationList:
         return cast(parametrize.ParametrizationList, self.module.get_submodule("parametrizations.weight"))
 
     @property
-    def stored(self) -> list[Tensor]:
+    def _originals(self) -> list[Tensor]:
         chain = self._chain
         names = ["original"] if chain.is_tensor else [f"original{index}" for index in range(chain.ntensors)]
         return [cast(Tensor, getattr(chain, name)) for name in names]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        vectors = [part.get_buffer(name) for part in self._chain if _is_spectral(part) for name in ("_u", "_v")]
+        return [*vectors, *self._originals]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.read().shape
 
     def reason_to_skip(self) -> str | None:
         if reason := super().reason_to_skip():
@@ -101,10 +124,15 @@ class ParametrizedWeight(Weight):
 
     def read(self) -> Tensor:
         with torch.no_grad(), self._forked_rng(), self._evaluation_mode():
-            return cast(Tensor, self._chain()).detach()
+            first, *others = self._chain
+            value = first(*map(whole, self._originals))
+            for part in others:
+                value = part(value)
+            return cast(Tensor, value).detach()
 
-    def values_for(self, value: Tensor) -> list[Tensor]:
+    def _whole_values(self, value: Tensor) -> list[Tensor]:
         inverse: Tensor | Sequence[Tensor] = value
+        vectors: list[Tensor] = []
         for part in reversed(list(self._chain)):
             trial = copy.deepcopy(part)  # because right_inverse may write to its module, as orthogonal's does
             try:
@@ -120,16 +148,18 @@ class ParametrizedWeight(Weight):
                     f"its parametrization {_kind(part)} keeps part of the weight in its own tensors, which apply_ does "
                     "not write; call apply_ before registering it, or leave the layer out with layers="
                 )
+            if _is_spectral(part) and isinstance(inverse, Tensor):
+                vectors = [*singular_vectors(inverse, cast(int, part.dim)), *vectors]
         values = [inverse] if isinstance(inverse, Tensor) else list(inverse)
-        found, needed = ([tuple(tensor.shape) for tensor in tensors] for tensors in (values, self.stored))
+        found, needed = ([tuple(tensor.shape) for tensor in tensors] for tensors in (values, self._originals))
         if found != needed:  # copy_ would broadcast
             raise ValueError(f"its right_inverse returns shapes {found}, but the stored tensors have {needed}; fix it")
-        return values
+        return [*vectors, *values]
 
     @contextmanager
     def _forked_rng(self) -> Generator[None, None, None]:
         """Keeps the randomness of a parametrization from advancing the global random state."""
-        with torch.random.fork_rng([tensor.device for tensor in self.stored if tensor.is_cuda]):
+        with torch.random.fork_rng([tensor.device for tensor in self.tensors if tensor.is_cuda]):
             yield
 
     @contextmanager
@@ -145,38 +175,68 @@ class ParametrizedWeight(Weight):
                 module.training = mode
 
 
-class NormedWeight(Weight):
-    """A weight under the old ``torch.nn.utils.weight_norm``, which recomputes it in a hook before each forward pass."""
+class HookedWeight(Weight):
+    """A weight that a hook of the old ``weight_norm`` or ``spectral_norm`` recomputes before each forward pass."""
 
-    def __init__(self, module: nn.Module, hook: WeightNorm) -> None:
+    names: tuple[str, ...]
+
+    def __init__(self, module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
         super().__init__(module)
         self._hook = hook
 
     @property
-    def stored(self) -> list[Tensor]:
-        return [self.module.get_parameter("weight_g"), self.module.get_parameter("weight_v")]
+    def tensors(self) -> list[Tensor]:
+        return [cast(Tensor, getattr(self.module, name)) for name in self.names]
 
     def read(self) -> Tensor:
+        parts = SimpleNamespace(**dict(zip(self.names, map(whole, self.tensors), strict=True)))
         with torch.no_grad():
-            return cast(Tensor, self._hook.compute_weight(self.module)).detach()
+            return self._compute(cast(nn.Module, parts)).detach()
 
-    def values_for(self, value: Tensor) -> list[Tensor]:
-        return [torch.norm_except_dim(value, 2, self._hook.dim), value]
+    def _compute(self, parts: nn.Module) -> Tensor:
+        """Computes the weight from an object whose attributes are the tensors."""
+        raise NotImplementedError
 
     def refresh(self) -> None:
-        with torch.no_grad():
-            self.module.weight = self._hook.compute_weight(self.module)
+        self.module.weight = self.read()
+
+
+class NormedWeight(HookedWeight):
+    """A weight under the old ``torch.nn.utils.weight_norm``."""
+
+    names = ("weight_g", "weight_v")
+
+    def _compute(self, parts: nn.Module) -> Tensor:
+        return cast(Tensor, cast(WeightNorm, self._hook).compute_weight(parts))
+
+    def _whole_values(self, value: Tensor) -> list[Tensor]:
+        return [torch.norm_except_dim(value, 2, self._hook.dim), value]
+
+
+class SpectralWeight(HookedWeight):
+    """A weight under the old ``torch.nn.utils.spectral_norm``."""
+
+    names = ("weight_u", "weight_v", "weight_orig")
+
+    def _compute(self, parts: nn.Module) -> Tensor:
+        return cast(SpectralNorm, self._hook).compute_weight(parts, do_power_iteration=False)
+
+    def _whole_values(self, value: Tensor) -> list[Tensor]:
+        return [*singular_vectors(value, self._hook.dim), value]
 
 
 class UnknownWeight(Weight):
-    """A weight that something else computes, such as ``prune`` or the old ``spectral_norm``; it cannot be written."""
+    """A weight that something else computes, such as ``prune``; it cannot be written."""
 
     @property
-    def stored(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         return []
 
     def reason_to_skip(self) -> str | None:
         return "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
+
+
+_HOOKS: dict[type, type[HookedWeight]] = {WeightNorm: NormedWeight, SpectralNorm: SpectralWeight}
 
 
 def weight_of(module: nn.Module) -> Weight:
@@ -186,70 +246,41 @@ def weight_of(module: nn.Module) -> Weight:
     own = {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
     if "weight" in own:
         return Weight(module)
+    own |= {name for name, _ in module.named_buffers(recurse=False, remove_duplicate=False)}
     hooks = cast(dict[int, object], module._forward_pre_hooks).values()  # pyright: ignore[reportPrivateUsage]
-    norms = [hook for hook in hooks if isinstance(hook, WeightNorm) and hook.name == "weight"]
-    return NormedWeight(module, norms[0]) if norms and {"weight_g", "weight_v"} <= own else UnknownWeight(module)
+    for hook in hooks:
+        kind = _HOOKS.get(type(hook))
+        if kind and getattr(hook, "name", None) == "weight" and own.issuperset(kind.names):
+            return kind(module, cast(WeightNorm, hook))
+    return UnknownWeight(module)
 
 
-class Span(NamedTuple):
-    """The memory of a tensor.
-
-    Attributes:
-        device: Its device.
-        start: Address of the first byte.
-        stop: Address behind the last byte.
-        shape: Shape of the tensor.
-        steps: Bytes between neighbouring elements in each dimension.
-    """
-
-    device: torch.device
-    start: int
-    stop: int
-    shape: torch.Size
-    steps: tuple[int, ...]
-
-    def overlaps(self, other: "Span") -> bool:
-        """Whether the two have an element in common."""
-        if self == other:
-            return True
-        if self.device != other.device or self.stop <= other.start or other.stop <= self.start:
-            return False
-        return bool(torch.isin(self._addresses(), other._addresses()).any())
-
-    def _addresses(self) -> Tensor:
-        """Returns the address of each element: views with gaps between their elements may interlock."""
-        found = torch.tensor([self.start], device="cpu")
-        for size, step in zip(self.shape, self.steps, strict=True):
-            found = (found[:, None] + torch.arange(size, device="cpu") * step).flatten()
-        return found
-
-
-Place = tuple[Span, ...]
-
-
-def place_of(weight: Weight) -> Place:
-    """Returns the memory of a weight: equal for two weights that share all of it."""
-    return tuple(map(_span, weight.stored))
-
-
-def overlap(left: Place, right: Place) -> bool:
-    """Whether two weights have memory in common."""
-    return any(ours.overlaps(theirs) for ours, theirs in product(left, right))
-
-
-def _span(tensor: Tensor) -> Span:
-    start, item = tensor.data_ptr(), tensor.element_size()
-    steps = tuple(stride * item for stride in tensor.stride())
-    last = sum((size - 1) * step for size, step in zip(tensor.shape, steps, strict=True))
-    return Span(tensor.device, start, start + last + item, tensor.shape, steps)
+def _reason_against(tensor: Tensor) -> str | None:
+    """Says why one of the tensors behind a weight cannot be written; ``None`` if it can."""
+    if is_lazy(tensor):
+        return "lazy: run a forward pass first, so that its shape is known"
+    if isinstance(tensor, FakeTensor):
+        return "a FakeTensor, without values: call apply_ outside FakeTensorMode"
+    if tensor.is_meta:
+        return "on the meta device: give it memory first, with to_empty(device=...)"
+    if not tensor.is_floating_point():
+        return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
+    if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
+        return f"its weight is a {_kind(tensor)}, made of other tensors: call apply_ before quantizing or wrapping it"
+    return reason_against_placement(tensor)
 
 
 class _Invertible(Protocol):
     def right_inverse(self, value: Tensor | Sequence[Tensor], /) -> Tensor | Sequence[Tensor]: ...
 
 
-def _kind(module: nn.Module) -> str:
-    return type(module).__name__
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _is_spectral(part: nn.Module) -> bool:
+    """Whether a parametrization is that of ``spectral_norm`` over a weight of more than one dimension."""
+    return _kind(part) == "_SpectralNorm" and hasattr(part, "_u")
 
 
 def _same_state(left: nn.Module, right: nn.Module) -> bool:

@@ -1,6 +1,8 @@
 """Models, layers and priors that several test modules share."""
 
+import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ def rms(weight: Tensor) -> float:
 
 def responses(model: nn.Module) -> dict[str, float]:
     """The response of each convolution that could be drawn, by name."""
-    found = [layer for layer in find_layers(model, lambda name, module: True) if layer.reason is None]
+    found = [layer for layer in find_layers(model, lambda named: True) if layer.reason is None]
     return {layer.name: layer.measure(layer.weight.read()).response for layer in found}
 
 
@@ -56,6 +58,10 @@ def parametrized(layer: nn.Module, *parts: nn.Module) -> nn.Module:
 def old_style(wrap: Callable[..., nn.Module], layer: nn.Module, **options: object) -> nn.Module:
     with pytest.warns(FutureWarning, match="deprecated"):
         return wrap(layer, **options)
+
+
+def fake_mode() -> AbstractContextManager[None]:
+    return importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode()
 
 
 def named(prior: Gaussian, name: str) -> Gaussian:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel
 
 from dwp_init.names import Named, matches, named_modules
@@ -21,12 +20,12 @@ def inner(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     return model
 
 
-class Fsdp(nn.Module):
-    """Names its module as FSDP does, without a process group."""
+class Wrapper(nn.Module):
+    """Names its module as FSDP does, or checkpointing."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, part: str) -> None:
         super().__init__()
-        self._fsdp_wrapped_module = module
+        setattr(self, part, module)
 
 
 WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -34,8 +33,8 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "compile": torch.compile,
     "DataParallel": nn.DataParallel,
     "AveragedModel": AveragedModel,
-    "checkpoint": checkpoint_wrapper,
-    "FSDP": Fsdp,
+    "checkpoint": lambda model: Wrapper(model, "_checkpoint_wrapped_module"),
+    "FSDP": lambda model: Wrapper(model, "_fsdp_wrapped_module"),
     "two": lambda model: nn.DataParallel(torch.compile(model)),
 }
 
@@ -70,4 +69,4 @@ def test_a_users_own_attribute_called_module_stays() -> None:
 )
 def test_patterns_may_spell_the_wrapper_or_not(pattern: str, expected: bool) -> None:
     assert Named("layer1.0", "_orig_mod.layer1.0", nn.ReLU()).matches(pattern) == expected
-    assert matches("layer1.0", pattern) == (expected and "_" not in pattern)
+    assert matches(pattern, "layer1.0") == (expected and "_" not in pattern)

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 from dwp_init import Gaussian, apply_
 from dwp_init.convolutions import find_layers
-from dwp_init.weights import NormedWeight, ParametrizedWeight, UnknownWeight, Weight, weight_of
+from dwp_init.weights import NormedWeight, ParametrizedWeight, SpectralWeight, UnknownWeight, Weight, weight_of
 from tests.models import Convolution, Doubled, Fit, Snapshot, old_style, parametrized, responses, rms
 
 
@@ -101,21 +101,31 @@ def test_weights_are_written_through_what_makes_them(
     torch.testing.assert_close(wrapped(x), function(x, plain.weight, wrapped.bias))
 
 
+SPECTRAL: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "spectral_norm": (parametrizations.spectral_norm, "parametrizations.weight.original"),
+    "old spectral_norm": (nn.utils.spectral_norm, "weight_orig"),
+}
+
+
 @pytest.mark.parametrize("training", [False, True])
-def test_spectral_norm_keeps_its_buffers_and_reports_the_scale_it_gives(
-    training: bool, gaussian: Fit, snapshot: Snapshot
+@pytest.mark.parametrize(("wrap", "original"), SPECTRAL.values(), ids=SPECTRAL)
+def test_under_spectral_norm_the_norm_is_one_at_once(
+    wrap: Callable[[nn.Module], nn.Module], original: str, training: bool, gaussian: Fit, snapshot: Snapshot
 ) -> None:
-    layer = parametrizations.spectral_norm(nn.Conv2d(4, 8, 3)).train(training)
+    layer = wrap(nn.Conv2d(4, 8, 3)).train(training)
     before = snapshot(layer)
     apply_(layer, gaussian(3), seed=0, dry_run=True)
     assert snapshot(layer) == before
     report = apply_(layer, gaussian(3), seed=0, scale="fan_in")
     after = snapshot(layer)
-    assert {name for name in before if before[name] != after[name]} == {"parametrizations.weight.original"}
-    drawn = find_layers(layer, lambda name, module: True)[0].measure(layer.parametrizations.weight.original)
+    assert {name for name in before if before[name] != after[name]} == {*before} - {"bias"}
+    drawn = find_layers(layer, lambda named: True)[0].measure(layer.get_parameter(original))
     assert drawn.response == pytest.approx(math.sqrt(2 / 36), rel=1e-5)
     assert all(part.training == training for part in layer.modules())
-    assert report.drawn[0].rms_after == pytest.approx(rms(layer.eval().weight), rel=1e-5)
+    assert torch.linalg.matrix_norm(layer.eval().weight.flatten(1), 2).item() == pytest.approx(1, rel=0.01)
+    assert report.drawn[0].rms_after == pytest.approx(rms(layer.weight), rel=1e-5)
+    apply_(layer, gaussian(3), seed=0, scale="fan_in")
+    assert snapshot(layer) == after
 
 
 def test_before_is_read_from_the_parameters_not_from_a_stale_weight(gaussian: Fit) -> None:
@@ -235,9 +245,9 @@ def test_module_used_twice_is_drawn_once(gaussian: Fit) -> None:
     [
         (lambda layer: layer, Weight, 1),
         (parametrizations.weight_norm, ParametrizedWeight, 2),
-        (parametrizations.spectral_norm, ParametrizedWeight, 1),
+        (parametrizations.spectral_norm, ParametrizedWeight, 3),
         (lambda layer: old_style(nn.utils.weight_norm, layer), NormedWeight, 2),
-        (nn.utils.spectral_norm, UnknownWeight, 0),
+        (nn.utils.spectral_norm, SpectralWeight, 3),
         (lambda layer: prune.identity(layer, "weight"), UnknownWeight, 0),
     ],
 )
