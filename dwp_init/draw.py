@@ -16,6 +16,7 @@ from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
+from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, strength
 
 Scale = Literal["keep", "fan_in", "prior"]
@@ -91,7 +92,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     layer, dtype = choice.layer, choice.layer.weight.dtype
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
-    with torch.autocast(prior.device.type, enabled=False):
+    with full_precision():
         kernels = choice.fitting(prior.sample(count, options.source(layer), noise=options.noise))
         own = _checked(strength(kernels.to(dtype) if options.scale == "prior" else kernels, ()), choice).rms
         if orthogonal:

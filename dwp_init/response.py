@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dwp_init.priors.precision import full_precision
+
 RHO = 0.875
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
 ALIKE = 0.35
@@ -57,6 +59,7 @@ def correlation(
     return tuple(matrices)
 
 
+@full_precision()
 def strength(filters: Tensor, correlations: Sequence[Tensor], alike: float = 0.0) -> Strength:
     """Measures root mean square and gain of a weight.
 

@@ -50,6 +50,13 @@ def test_the_draws_are_those_of_apply(make: Callable[[], nn.Module], prior: str,
     assert torch.equal(weight, layer.weight) and weight.stride() == layer.weight.stride()
 
 
+def test_autocast_has_no_effect() -> None:
+    weights = [kernels_(torch.empty(8, 8, 3, 3), "natural", generator=source())]
+    with torch.autocast("cpu", torch.bfloat16):
+        weights.append(kernels_(torch.empty(8, 8, 3, 3), "natural", generator=source()))
+    assert torch.equal(*weights)
+
+
 def test_at_depth_0_a_layer_of_one_group_is_a_stem() -> None:
     stem, weight = nn.Conv2d(3, 8, 7), torch.empty(8, 3, 7, 7)
     apply_(stem, "natural", generator=source(), scale="fan_in")
