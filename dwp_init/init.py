@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar, cast
+from numbers import Real
+from typing import TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from dwp_init.choice import Choice, choice_for
 from dwp_init.convolutions import layer_of
 from dwp_init.draw import HE_GAIN, Options, Scale, at_hand, check_effect, draw_weight, explained
 from dwp_init.options import check_flag, check_instance
-from dwp_init.priors.checks import is_int, is_number, whole_number
+from dwp_init.priors.checks import is_int, whole_number
 from dwp_init.registry import registry
 from dwp_init.rules import Priors, Rule, load_rules
 from dwp_init.sets import SETS
@@ -134,17 +135,22 @@ def _per_axis(name: str, value: object, rank: int) -> tuple[int, ...]:
 
 
 def _checked_depth(depth: float | None) -> float | None:
-    if depth is not None and not (is_number(depth) and 0 <= depth <= 1):
+    if depth is not None and not (_is_real(depth) and 0 <= depth <= 1):
         raise ValueError(f"depth must be None or a number from 0, the first layer, to 1, the last; got {depth!r}")
-    return depth
+    return None if depth is None else float(depth)
 
 
 def _checked_gain(gain: float, scale: Scale) -> float:
-    if not (is_number(gain) and 0 < gain < math.inf):
+    if not (_is_real(gain) and 0 < gain < math.inf):
         raise ValueError(f"gain must be a number above 0, such as 1 for a layer without a ReLU; got {gain!r}")
     if gain != HE_GAIN and scale != "fan_in":
         raise ValueError(f"gain={gain} has no effect with scale={scale!r}; remove it, or take scale='fan_in'")
     return float(gain)
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, also one of numpy's, and not a bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _rules(prior: Priors) -> list[Rule]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -69,7 +70,10 @@ def test_without_a_depth_kernels_of_all_depths_are_drawn() -> None:
     expected = prior.sample(24, source()).view(6, 4, 3, 3)
     kernels_(weight, "tinyimagenet-3x3", generator=source())
     torch.testing.assert_close(weight / rms(weight), expected / rms(expected))
-    assert not torch.equal(weight, kernels_(weight.clone(), "tinyimagenet-3x3", depth=1, generator=source()))
+    last = [
+        kernels_(torch.empty(6, 4, 3, 3), "tinyimagenet-3x3", depth=d, generator=source()) for d in (1, Fraction(1))
+    ]
+    assert torch.equal(*last) and not torch.equal(weight, last[0])
 
 
 @pytest.mark.parametrize("weight", [nn.Parameter(torch.zeros(4, 4, 3, 3)), torch.full((4, 4, 3, 3), math.nan)])
