@@ -11,9 +11,12 @@ from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
 from dwp_init.places import overlap
-from dwp_init.report import by_reason, layer_text, size_text
+from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, unused_priors
+
+NO_PRIOR = "no prior given fits"
+"""The start of the reasons of layers that no prior fits."""
 
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -85,19 +88,6 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
     return Plan([layer for layer in found if layer.is_convolution], choices, skipped, unused)
 
 
-def check_plan(plan: Plan, rules: list[Rule], strict: bool) -> None:
-    """Raises ``ValueError`` if a pattern matches no layer, no layer takes a prior, or a strict plan is incomplete."""
-    names = [layer.name for layer in plan.convolutions]
-    for rule in rules if names else ():
-        if not any(layer.matches(rule.pattern) for layer in plan.convolutions):
-            there = _there(rule.pattern, names)
-            raise ValueError(f"the pattern {rule.pattern!r} of prior= matches no convolution; {there}")
-    if not plan.choices:
-        raise ValueError(_nothing_to_do(plan, rules))
-    if strict:
-        _check_complete(plan)
-
-
 def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
     """Returns the prior that a layer takes, or the reason why there is none."""
     near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
@@ -108,7 +98,7 @@ def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
         return layer.weight.reason_to_refuse(layer.shape, layer.he_rms) or choice
     kind = f" {' or '.join(layer.kinds)}" if any(rule.kind for rule in rules) else ""
     hint = "" if resize or not near else f"; resize=True would take {_nearest(near).rule.name}"
-    return f"no prior given fits {size_text(layer.size)}{kind} kernels here{hint}"
+    return f"{NO_PRIOR} {size_text(layer.size)}{kind} kernels here{hint}"
 
 
 def _take(near: list[Choice], resize: bool) -> Choice | None:
@@ -152,7 +142,7 @@ def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[Named]
     found = named_convolutions(model)
     for pattern in patterns:
         if not any(named.matches(pattern) for named in found):
-            there = _there(pattern, [named.name for named in found])
+            there = there_text(pattern, [named.name for named in found])
             raise ValueError(f"layers={pattern!r} matches no convolution; {there}")
     return lambda named: any(map(named.matches, patterns)), set(patterns)
 
@@ -166,33 +156,3 @@ def _patterns(layers: object) -> list[str]:
         if not isinstance(pattern, str):
             raise TypeError(f"{expected}; got {pattern!r} in it")
     return cast(list[str], patterns)
-
-
-def _nothing_to_do(plan: Plan, rules: list[Rule]) -> str:
-    """Says which kernels the priors are for, which the model has, and why each convolution was skipped."""
-    sizes: dict[str, int] = {}
-    for layer in plan.convolutions:
-        size = size_text(layer.kernel_size)
-        sizes[size] = sizes.get(size, 0) + 1
-    counts = [f"{size} ({count} layer{'s' * (count > 1)})" for size, count in sizes.items()]
-    needs = " or ".join(rule.needs for rule in rules)
-    there = ", ".join(counts) or "no convolution"
-    reasons = by_reason({layer.name: plan.skipped[layer.name].reason for layer in plan.convolutions})
-    return "; ".join([f"no layer can be initialised: none has {needs}", f"the model has {there}", *reasons])
-
-
-def _check_complete(plan: Plan) -> None:
-    spatial = [layer.name for layer in plan.convolutions if layer.is_spatial and layer.name in plan.skipped]
-    left = {name: plan.skipped[name].reason for name in spatial if plan.skipped[name].wanted}
-    parts = by_reason(left) + [f"no layer took {name!r}" for name in plan.unused]
-    if parts:
-        raise ValueError(f"strict: {'; '.join(parts)}; add a prior, narrow layers=, or leave strict off")
-
-
-def _there(pattern: str, names: list[str]) -> str:
-    """Says which layers there are, and which pattern may have been meant."""
-    shown = list(map(layer_text, names))
-    if len(shown) > 6:
-        shown = [*shown[:5], "…", f"and {len(shown) - 5} more"]
-    near = f"; did you mean {f'{pattern}.*'!r}?" if any(name.startswith(f"{pattern}.") for name in names) else ""
-    return f"there are {', '.join(shown) or 'none'}{near}"

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, Layers, check_plan, choose
+from dwp_init.choice import Choice, Layers, choose
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.draw import Scale as Scale
 from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number
+from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.undo import Undo

@@ -16,6 +16,7 @@ from dwp_init.files import parse_prior, read_files
 from dwp_init.hub import Files
 from dwp_init.priors import Prior
 from dwp_init.sets import SETS
+from dwp_init.text import few
 
 _PACKAGE = Path(__file__).parent
 REGISTRY = _PACKAGE / "registry.json"
@@ -179,8 +180,8 @@ def _check_sha256(contents: Mapping[str, bytes], sha256: Mapping[str, str], fold
 def _unknown(name_or_folder: str | Path) -> Exception:
     name, names = str(name_or_folder), list_priors()
     if name in SETS:
-        members = ", ".join(str(like) for _, like in SETS[name])
-        return ValueError(f"{name!r} is a set of priors, which apply_ takes by that name; its priors are {members}")
+        members = few([repr(str(like)) for _, like in SETS[name]], 2)
+        return ValueError(f"{name!r} is a set of priors, which only apply_ takes; load one of them: {members}")
     if isinstance(name_or_folder, Path) and name in names:
         return ValueError(f"no folder is called {name!r}, but a registered prior is: pass the str {name!r}, not a Path")
     if isinstance(name_or_folder, Path) and _REPO.fullmatch(name.partition("@")[0]):
@@ -188,5 +189,8 @@ def _unknown(name_or_folder: str | Path) -> Exception:
             f"no folder is called {name!r}; for a repository on the Hub pass the str {name!r}, not a Path"
         )
     near = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], [*names, *SETS], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(names) or 'none'}"
-    return ValueError(f"no prior and no folder is called {name!r}; {hint}; a repository on the Hub is user/name")
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
+    else:
+        hint = f"there are {few(names) or 'none'}; a repository on the Hub is user/name"
+    return ValueError(f"no prior and no folder is called {name!r}; {hint}")

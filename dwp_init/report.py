@@ -1,13 +1,11 @@
 """What ``apply_`` did or would do, layer by layer."""
 
-from collections import Counter
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from dwp_init.text import aligned, printable
-
-_LINE = 48  # characters of layer names in a line of skipped layers
+from dwp_init.text import aligned, few, printable
 
 
 @dataclass(frozen=True)
@@ -144,18 +142,26 @@ class Report:
         return [[head, *map(_cells, self.drawn)], _skipped_table(self.skipped, self.spatial)]
 
 
-def by_reason(skipped: Mapping[str, str]) -> list[str]:
-    """Returns one line for each reason, with the names of the first three layers that were skipped for it."""
-    lines: list[str] = []
-    for reason, count in Counter(skipped.values()).items():
-        names = [layer_text(name) for name, why in skipped.items() if why == reason]
-        lines.append(", ".join(names[:3]) + (f", … {count - 3} more" if count > 3 else "") + f": {reason}")
-    return lines
-
-
 def layer_text(name: str) -> str:
     """Returns what messages call a layer; the model itself, whose name is empty, is ``(model)``."""
     return name or "(model)"
+
+
+def listed(names: Sequence[str], width: int = 48) -> str:
+    """Names as many of the first three layers as fit into ``width`` characters, at least one, and counts the others."""
+    shown = [layer_text(name) for name in names[:3]]
+    while len(shown) > 1 and len(", ".join(shown)) > width:
+        shown.pop()
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f", … {more:,} more" if more else "")
+
+
+def there_text(pattern: str, names: list[str]) -> str:
+    """Says which pattern may have been meant, and which layers there are."""
+    inside = [f"{pattern}.*"] if any(name.startswith(f"{pattern}.") for name in names) else []
+    near = inside or difflib.get_close_matches(pattern, names, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"{meant}there are {few(list(map(layer_text, names)), 5) or 'none'}"
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -184,13 +190,14 @@ def share_text(part: int, whole: int) -> str:
 
 
 def _cells(row: Drawn) -> tuple[str, ...]:
-    rms, gain = _change(row.rms_before, row.rms_after), _change(row.gain_before, row.gain_after)
+    rms = _change(row.rms_before, row.rms_after, "#.3g")
+    gain = _change(row.gain_before, row.gain_after, ".2f")
     return layer_text(row.layer), row.kind, row.prior, f"{row.depth:.2f}", rms, gain
 
 
-def _change(before: float | None, after: float | None) -> str:
+def _change(before: float | None, after: float | None, digits: str) -> str:
     """Formats a value before and, unless it is not known, after."""
-    first, second = ("-" if value is None else f"{value:.3g}" for value in (before, after))
+    first, second = ("-" if value is None else format(value, digits) for value in (before, after))
     return first if after is None else f"{first} → {second}"
 
 
@@ -204,18 +211,9 @@ def _skipped_table(skipped: Mapping[str, str], spatial: Mapping[str, int]) -> li
     for reason, names in groups.items():
         concerned, weights = any(name in spatial for name in names), sum(spatial.get(name, 0) for name in names)
         share = share_text(weights, whole) if weights else "?" if concerned else "-"
-        rows.append((concerned, weights, (str(len(names)), share, _listed(names), reason)))
+        rows.append((concerned, weights, (str(len(names)), share, listed(names), reason)))
     rows.sort(key=lambda row: row[:2], reverse=True)
     return [("skipped", "weights", "layers", "reason"), *(cells for _, _, cells in rows)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as many of the first three layers as fit into a line, and counts the others."""
-    shown = [layer_text(name) for name in names[:3]]
-    while len(shown) > 1 and len(", ".join(shown)) > _LINE:
-        shown.pop()
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f", … {more:,} more" if more else "")
 
 
 def _html_table(rows: Sequence[tuple[str, ...]]) -> str:

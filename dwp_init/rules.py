@@ -52,12 +52,6 @@ class Rule:
         """Name of what the caller gave: the set or the prior."""
         return self.member_of.name if self.member_of else self.name
 
-    @property
-    def needs(self) -> str:
-        """Says which kernels the prior is for."""
-        kind = f" of a {self.kind} layer" if self.kind else ""
-        return f"{kernel_text(self.prior.kernel_shape)} kernels{kind}, as {self.name!r} needs"
-
     def fitting(self, layer: Layer) -> Fitting | None:
         """Returns how the prior's kernels become those of a layer; ``None`` if the layer may not take the prior."""
         if not layer.matches(self.pattern) or self.kind not in (None, *layer.kinds):

@@ -15,6 +15,12 @@ def shown_value(value: object) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Joins names with commas; of more than ``most + 1`` only the first, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:most])}, … {more} more"
+
+
 def outline(values: Mapping[str, Any], indent: str = "") -> list[str]:
     """Formats nested values, one line for each."""
     lines: list[str] = []

@@ -27,9 +27,9 @@ def test_report_prints_coverage_then_a_table_then_the_rest_by_reason() -> None:
     assert str(report).splitlines() == [
         "2 of 5 spatial convolutions, at most 13 % of their weights",
         "",
-        "layer    kind            prior         depth  rms          gain",
-        "conv     Conv2d 8×1×7×7  notmnist-7x7  0.00   0.123 → 0.2  1 → 2.35",
-        "(model)  Conv2d 8×1×5×5  mine          0.33   -            -",
+        "layer    kind            prior         depth  rms            gain",
+        "conv     Conv2d 8×1×7×7  notmnist-7x7  0.00   0.123 → 0.200  1.00 → 2.35",
+        "(model)  Conv2d 8×1×5×5  mine          0.33   -              -",
         "",
         "skipped  weights    layers                                    reason",
         "1        87 %       wide                                      no prior given fits 9×9 kernels here",

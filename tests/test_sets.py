@@ -125,17 +125,18 @@ def test_helpful_errors(prior_set: PriorSet, gaussian: Fit) -> None:
     for name in ("", 5):
         with pytest.raises(TypeError, match=f"name must be a str that is not empty; got {name!r}"):
             PriorSet(dense=(gaussian(3),), name=name)
-    with pytest.raises(ValueError, match="none has 3×3 kernels of a depthwise layer, as 'Gaussian' needs; the model"):
+    with pytest.raises(ValueError, match="'PriorSet' is for 3×3 depthwise kernels; the model has 3×3 stem"):
         apply_(nn.Conv2d(8, 8, 3), PriorSet(depthwise=(gaussian(3),)))
     with pytest.raises(ValueError, match="no prior and no folder is called 'Naturel'; did you mean 'natural'"):
         apply_(network(), "Naturel")
     with pytest.raises(ValueError, match="it is an object or a set: write user/name@revision for each"):
         apply_(network(), "natural", revision="v1")
-    with pytest.raises(ValueError, match="'natural' is a set of priors, which apply_ takes by that name; its priors"):
-        load_prior("natural")
     with pytest.raises(
-        ValueError, match="no layer can be initialised: none has 3×3×3 kernels of a stem layer, as 'stem'"
+        ValueError, match="'natural' is a set of priors, which only apply_ takes; load one of them: 'tiny"
     ):
+        load_prior("natural")
+    message = "'mine' is for 3×3×3 stem, 3×3, 5×5 dense, 3×3 depthwise kernels; the model has 1×1 dense"
+    with pytest.raises(ValueError, match=f"no layer can be initialised: {message}"):
         apply_(nn.Conv2d(3, 4, 1), prior_set)
 
 

@@ -1,4 +1,4 @@
-from dwp_init.text import aligned, outline, printable, shown_value
+from dwp_init.text import aligned, few, outline, printable, shown_value
 
 EVIL = "a\x1b[2J\nb"
 
@@ -17,3 +17,7 @@ def test_nested_values_are_indented() -> None:
 
 def test_columns_are_aligned_and_lines_end_without_spaces() -> None:
     assert aligned([("name", "log p"), ("a-long-name", "1"), ("b", "")]) == "name         log p\na-long-name  1\nb"
+
+
+def test_long_lists_are_cut_but_never_for_one_name() -> None:
+    assert [few(list("abcde")[:count], 2) for count in range(5)] == ["", "a", "a, b", "a, b, c", "a, b, … 2 more"]

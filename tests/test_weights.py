@@ -156,7 +156,7 @@ def test_parametrization_that_cannot_take_a_draw_is_skipped(
     assert report.skipped["1"].startswith(f"its parametrization {message}")
     assert report.skipped["1"].endswith("call apply_ before registering it, or leave the layer out with layers=")
     assert snapshot(model[1]) == before and torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ValueError, match="strict: 1: its parametrization _Orthogonal"):
+    with pytest.raises(ValueError, match="strict: its parametrization _Orthogonal"):
         apply_(model, gaussian(3), strict=True, dry_run=dry_run)
 
 
@@ -206,7 +206,7 @@ def test_shared_parametrized_weights_are_drawn_once(gaussian: Fit) -> None:
     part = "shares part of the memory of 0, not all: give it a weight of its own"
     assert apply_(model, gaussian(3)).skipped == {"1": part}
     assert apply_(model, gaussian(3), layers="0").skipped == {"1": part}
-    with pytest.raises(ValueError, match=f"strict: 1: {part}"):
+    with pytest.raises(ValueError, match=f"strict: {part} .1.;"):
         apply_(model, gaussian(3), strict=True)
     theirs.original0 = ours.original0
     assert apply_(model, gaussian(3), strict=True).skipped == {"1": "shares the weight of 0"}
