@@ -101,7 +101,8 @@ class Converge(PairedRuns):
         if init in self.families:
             first = 2 + 2 * self.families.index(init)
             pair = [parts.folder / need / FITTED for need in self.needs[first : first + 2]]
-            dwp_init.apply_(network, pair, seed=seed, noise=not init.endswith("decoder mean"))
+            mean = init.endswith("decoder mean")
+            dwp_init.apply_(network, pair, scale="fan_in", noise=not mean, seed=seed)
         else:
             initialize_(network, init, seed, priors=self.priors, learned=parts.learned, strict=True)
         return network

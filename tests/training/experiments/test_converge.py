@@ -85,7 +85,7 @@ def test_a_family_takes_its_pair_of_fits(make: Make, out: Path) -> None:
     for family, fits in {"Gaussian prior": "gaussian", "kernel density": "kde"}.items():
         torch.manual_seed(4)
         expected = MNISTNet((3, 4))
-        apply_(expected, [out / f"{fits}_{k}x{k}" / "prior" for k in (7, 5)], seed=4)
+        apply_(expected, [out / f"{fits}_{k}x{k}" / "prior" for k in (7, 5)], scale="fan_in", seed=4)
         found = make(family, 4, noisy)
         assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
 
