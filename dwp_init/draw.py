@@ -73,8 +73,12 @@ def check_effect(choices: list[Choice], options: Options) -> None:
 
 
 def at_hand(prior: Prior, device: torch.device) -> Prior:
-    """Returns a copy of a prior that draws on a device, in float32."""
-    return copy.deepcopy(prior).to(device, torch.float32).eval()
+    """Returns a prior that draws on a device, in float32: a copy, unless it is as it should be."""
+    if prior.training or any(
+        (each.device, each.dtype) != (device, torch.float32) for each in prior.state_dict().values()
+    ):
+        return copy.deepcopy(prior).to(device, torch.float32).eval()
+    return prior
 
 
 def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength) -> Tensor:

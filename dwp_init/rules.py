@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -9,10 +10,12 @@ import torch
 from dwp_init.access import Access
 from dwp_init.layers import Kind, Layer
 from dwp_init.priors import Prior
-from dwp_init.registry import load_with
+from dwp_init.registry import BUNDLED, load_with, registry
 from dwp_init.report import kernel_text
 from dwp_init.resample import Fitting, fitting
 from dwp_init.sets import SETS, PriorSet, SetMember
+
+_BUNDLED_IN_MEMORY = 16  # priors
 
 PriorLike = SetMember | PriorSet
 Priors = PriorLike | Iterable[PriorLike]
@@ -117,8 +120,20 @@ def _rules(pattern: str, like: PriorLike, access: Access) -> list[Rule]:
 
 def _loaded(given: SetMember, access: Access) -> tuple[Prior, str]:
     """Returns a prior and its name."""
-    prior = given if isinstance(given, Prior) else load_with(given, access)
+    if isinstance(given, Prior):
+        prior = given
+    elif isinstance(given, str) and access.revision is None and (BUNDLED / given).is_dir() and given in registry():
+        access.check_token()
+        prior = _bundled(given, BUNDLED, *registry()[given]["sha256"].values())
+    else:
+        prior = load_with(given, access)
     return prior, str(prior.details.get("name") or type(prior).__name__)
+
+
+@lru_cache(_BUNDLED_IN_MEMORY)
+def _bundled(name: str, *contents: object) -> Prior:
+    """Loads a prior of the package once for its contents; no caller of ``apply_`` gets hold of it, so it stays so."""
+    return load_with(name, Access())
 
 
 def _check_iterable(priors: object) -> None:

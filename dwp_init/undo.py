@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dwp_init.storage import tensor_bytes
 from dwp_init.weights import Weight
 
-_IN_MEMORY = 2**25  # bytes of old values above which they are in a temporary file
-_PART = 2**22  # weights that are copied at a time
+_IN_MEMORY = 2**22  # bytes of old values above which they are in a temporary file
+_PART = 2**18  # weights that are copied at a time
 
 
 class _Old(NamedTuple):
@@ -25,7 +25,7 @@ class _Old(NamedTuple):
 class Undo:
     """A context in which weights may be overwritten; they get their old values back if it ends with an exception.
 
-    Old values beyond 32 MiB are in a temporary file, so that a model needs no second copy of its weights in memory.
+    Old values beyond 4 MiB are in a temporary file, so that a model needs no second copy of its weights in memory.
     """
 
     def __init__(self) -> None:

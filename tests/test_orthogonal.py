@@ -28,8 +28,8 @@ def test_orthogonal_channels_are_the_nearest_to_the_draw(kind: type, groups: int
     elif rows < taps:
         left, _, right = torch.linalg.svd(nearest, full_matrices=False)
         nearest = left @ right  # the polar factor
-    scale = drawn.square().mean().sqrt() / nearest.square().mean().sqrt()
-    torch.testing.assert_close(found, (nearest * scale).float(), atol=1e-5, rtol=1e-4)
+    same = nearest * (found.square().mean().sqrt() / nearest.square().mean().sqrt())
+    torch.testing.assert_close(found, same.float(), atol=1e-5, rtol=1e-4)
 
 
 def test_orthogonal_channels_keep_the_priors_scale_if_asked(gaussian: Fit) -> None:
