@@ -14,6 +14,7 @@ from dwp_init.places import overlap
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, unused_priors
+from dwp_init.weights import is_virtual
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
@@ -86,6 +87,23 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
     skipped |= _sharing(choices, found)
     unused = unused_priors(rules, (choice.rule for choice in choices))
     return Plan([layer for layer in found if layer.is_convolution], choices, skipped, unused)
+
+
+def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
+    """Returns the plan for a model none of whose convolutions has values, which takes no prior; otherwise ``None``.
+
+    Such a model is on the meta device, or made of FakeTensors, as where its values are to be loaded later.
+    """
+    found = named_convolutions(model)
+    if not any(is_virtual(named.module) for named in found):
+        return None
+    asked, _ = _selector(layers, model)
+    wanted = [named for named in found if asked(named)]
+    if not wanted or not all(is_virtual(named.module) for named in wanted):
+        return None
+    all_layers = find_layers(model, asked)
+    skipped = {layer.name: Skip(layer.reason or "not a convolution", layer.asked) for layer in all_layers}
+    return Plan([layer for layer in all_layers if layer.is_convolution], [], skipped, [])
 
 
 def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:

@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, Layers, choose
+from dwp_init.choice import Choice, Layers, Plan, choose, plan_without_values
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.draw import Scale as Scale
 from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number
+from dwp_init.priors.precision import full_precision
+from dwp_init.ranks import Ranks
 from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
 from dwp_init.rules import PriorsByPattern, load_rules
@@ -122,21 +124,30 @@ def apply_(
     warn_if_by_module(model)
     for name, flag in {"resize": resize, "strict": strict, "dry_run": dry_run}.items():
         check_flag(name, flag)
-    options = Options(scale, noise, orthogonal, seed, generator)
+    ranks = Ranks(model)
+    options = Options(scale, noise, orthogonal, *ranks.source(seed, generator))
     access = Access(
         revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint
     )
-    rules = load_rules(prior, access)
-    plan = choose(model, rules, layers, resize)
-    check_plan(plan, rules, strict)
-    check_effect(plan.choices, options)
-    with Undo() as undo:
-        drawn = _drawn(plan.choices, options, None if dry_run else undo)
+    plan = plan_without_values(model, layers)
+    if plan is None:
+        with ranks.together():
+            rules = load_rules(prior, access)
+        plan = choose(model, rules, layers, resize)
+        check_plan(plan, rules, strict)
+        check_effect(plan.choices, options)
+    return _carry_out(plan, options, ranks, dry_run)
+
+
+def _carry_out(plan: Plan, options: Options, ranks: Ranks, dry_run: bool) -> Report:
+    """Draws and writes all layers or, if anything fails, none."""
+    with full_precision(), Undo() as undo:
+        drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
         skipped = {name: skip.reason for name, skip in plan.skipped.items()}
         return Report(drawn, skipped, plan.unused, dry_run, plan.spatial)
 
 
-def _drawn(choices: list[Choice], options: Options, undo: Undo | None) -> list[Drawn]:
+def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | None) -> list[Drawn]:
     """Draws and writes layer by layer, and returns what was done; without ``undo``, returns what would be done."""
     priors: dict[tuple[Prior, torch.device], Prior] = {}
     rows: list[Drawn] = []
@@ -146,12 +157,14 @@ def _drawn(choices: list[Choice], options: Options, undo: Undo | None) -> list[D
         if undo is not None:
             prior = choice.rule.prior.at(layer.depth)
             here = (prior, layer.weight.device)
-            with explained(layer, "drawn", keep=ValueError):
-                if here not in priors:
-                    priors[here] = at_hand(prior, layer.weight.device)
-                values = layer.weight.values_for(draw_weight(choice, priors[here], options, before))
+            with ranks.together():
+                with explained(layer, "drawn", keep=ValueError):
+                    if here not in priors:
+                        priors[here] = at_hand(prior, layer.weight.device)
+                    values = layer.weight.values_for(draw_weight(choice, priors[here], options, before))
+                with explained(layer, "written"):
+                    _write(layer, values, undo)
             with explained(layer, "written"):
-                _write(layer, values, undo)
                 after = layer.measure(layer.weight.read())
         rows.append(
             Drawn(

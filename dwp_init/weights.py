@@ -198,7 +198,8 @@ class HookedWeight(Weight):
         raise NotImplementedError
 
     def refresh(self) -> None:
-        self.module.weight = self.read()
+        if not any(map(is_sharded, self.tensors)):  # the hook reads parts that are gathered for a forward pass
+            self.module.weight = self.read()
 
 
 class NormedWeight(HookedWeight):
@@ -255,6 +256,12 @@ def weight_of(module: nn.Module) -> Weight:
     return UnknownWeight(module)
 
 
+def is_virtual(module: nn.Module) -> bool:
+    """Whether a module has tensors of its own or below it, but none has values: on the meta device, or FakeTensors."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return bool(tensors) and all(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
+
+
 def _reason_against(tensor: Tensor) -> str | None:
     """Says why one of the tensors behind a weight cannot be written; ``None`` if it can."""
     if is_lazy(tensor):
@@ -267,6 +274,8 @@ def _reason_against(tensor: Tensor) -> str | None:
         return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
     if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
         return f"its weight is a {_kind(tensor)}, made of other tensors: call apply_ before quantizing or wrapping it"
+    if getattr(tensor, "_fsdp_flattened", False) and tensor.dim() == 1:
+        return "flattened by FullyShardedDataParallel: call apply_ inside its summon_full_params(model)"
     return reason_against_placement(tensor)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dwp_init import Gaussian, KernelVAE, MixtureByDepth, apply_
-from tests.models import Fit, Snapshot, changed, network, responses
+from tests.models import Fit, Snapshot, changed, fake_mode, network, responses
 
 
 def test_each_layer_takes_the_prior_of_its_kernel_size(gaussian: Fit, snapshot: Snapshot) -> None:
@@ -167,3 +167,25 @@ def test_helpful_errors(kind: type[Exception], layers: Any, message: str, gaussi
 def test_a_single_layer_is_called_model_in_messages(gaussian: Fit) -> None:
     with pytest.raises(ValueError, match=r"layers='stem' matches no convolution; there are \(model\)$"):
         apply_(nn.Conv2d(1, 2, 3), gaussian(3), layers="stem")
+
+
+def on_meta() -> nn.Module:
+    with torch.device("meta"):
+        return network()
+
+
+def faked() -> nn.Module:
+    with fake_mode():
+        return network()
+
+
+@pytest.mark.parametrize(("make", "reason"), [(on_meta, "on the meta device: "), (faked, "a FakeTensor, ")])
+def test_a_model_without_values_is_a_report_and_takes_no_prior(make: Callable[[], nn.Module], reason: str) -> None:
+    report = apply_(make(), "no-such-prior", strict=True)
+    assert report.drawn == [] and set(report.spatial.values()) == {100, 288}
+    assert [report.skipped[name].startswith(reason) for name in ("0.0", "1.0", "1.2", "2")] == [True] * 4
+    assert report.skipped["4"] == "not a convolution"
+    only = apply_(nn.Sequential(make(), nn.Conv2d(1, 2, 3)), "no-such-prior", layers="0.1.*")
+    assert list(only.spatial) == ["0.1.0", "0.1.2"] and only.skipped["1"] == "not among the layers asked for"
+    with pytest.raises(ValueError, match="no prior and no folder is called 'no-such-prior'"):
+        apply_(nn.Sequential(make(), nn.Conv2d(1, 2, 3)), "no-such-prior")

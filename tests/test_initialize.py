@@ -1,5 +1,6 @@
 """`apply_`: its arguments, what it draws, and that it writes all or nothing."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -305,17 +306,25 @@ def float64_by_default() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize(
-    "surroundings", [lambda: torch.autocast("cpu", torch.bfloat16), float64_by_default, torch.inference_mode]
-)
+SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "float64": float64_by_default,
+    "inference_mode": torch.inference_mode,
+    "meta": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
 def test_surrounding_modes_do_not_change_a_draw(
-    surroundings: Callable[[], AbstractContextManager[None]], gaussian: Fit
+    surroundings: Callable[[], AbstractContextManager[None]], wrap: Callable[[nn.Module], nn.Module]
 ) -> None:
-    prior, plain, inside = gaussian(3), nn.Conv2d(1, 8, 3), nn.Conv2d(1, 8, 3)
-    apply_(plain, prior, seed=0, scale="prior")
+    plain = wrap(nn.Conv2d(6, 8, 3))
+    inside = copy.deepcopy(plain)
+    apply_(plain, "natural", seed=0)
     with surroundings():
-        apply_(inside, prior, seed=0, scale="prior")
-    assert torch.equal(plain.weight, inside.weight)
+        apply_(inside, "natural", seed=0)
+    assert all(map(torch.equal, plain.state_dict().values(), inside.state_dict().values()))
 
 
 class Watchful(Gaussian):
