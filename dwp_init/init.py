@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from numbers import Real
 from typing import TypeGuard, TypeVar, cast
@@ -16,6 +17,8 @@ from dwp_init.convolutions import layer_of
 from dwp_init.draw import HE_GAIN, Options, Scale, at_hand, check_effect, draw_weight, explained
 from dwp_init.options import check_flag, check_instance
 from dwp_init.priors.checks import is_int, whole_number
+from dwp_init.priors.precision import full_precision
+from dwp_init.ranks import Ranks
 from dwp_init.registry import registry
 from dwp_init.rules import Priors, Rule, load_rules
 from dwp_init.sets import SETS
@@ -45,7 +48,8 @@ def kernels_(
 
     ``apply_`` knows the model, and with it the depth of each layer and what its author set up. Here the caller says
     which layer it is, and the weight is always drawn: also one that is zero or frozen. As with ``torch.nn.init``,
-    nothing happens to a weight on the meta device, or to one that transformers marks as loaded from a checkpoint.
+    nothing happens to a weight on the meta device, or to one that transformers marks as loaded from a checkpoint. The
+    ranks of a ``DTensor`` draw the same weight.
 
     Args:
         weight: Weight ``(out, in/groups, *size)`` of a convolution with kernels of 1 to 3 axes, of any floating-point
@@ -90,15 +94,24 @@ def kernels_(
     if not isinstance(choice, Choice):
         raise ValueError(f"no kernels for a weight of shape {tuple(weight.shape)}: {choice}")
     check_effect([choice], options)
+    ranks = Ranks(module)
+    seed, generator = ranks.source(None, generator)
+    with ranks.together():
+        _write(choice, replace(options, seed=seed, generator=generator), depth)
+    return weight
+
+
+@full_precision()
+def _write(choice: Choice, options: Options, depth: float | None) -> None:
+    """Draws the weight of a layer and writes it."""
+    layer, prior = choice.layer, choice.rule.prior
     with explained(layer, "drawn", keep=ValueError):
-        drawn_from = choice.rule.prior if depth is None else choice.rule.prior.at(depth)
         before = layer.measure(layer.weight.read())
-        drawn = draw_weight(choice, at_hand(drawn_from, weight.device), options, before)
-        values = layer.weight.values_for(drawn)
+        here = at_hand(prior if depth is None else prior.at(depth), layer.weight.device)
+        values = layer.weight.values_for(draw_weight(choice, here, options, before))
     with explained(layer, "written"):
         for tensor, value in zip(layer.weight.stored, values, strict=True):
             tensor.copy_(value)
-    return weight
 
 
 class _Convolution(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import distributed, nn
 
 from dwp_init import apply_
+from dwp_init.init import kernels_
 from dwp_init.ranks import Ranks
 from dwp_init.shards import is_sharded, own_part, part_like, reason_against_placement, whole
 from tests.models import Fit, Snapshot
@@ -64,3 +65,14 @@ def test_ranks_share_a_seed_and_their_faults(alone: None) -> None:
     with pytest.raises(KeyError), ranks.together():
         raise KeyError
     assert Ranks(nn.Linear(2, 2)).source(None, generator) == (None, generator)
+
+
+def test_the_ranks_of_one_weight_share_a_seed(alone: None, gaussian: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.tensor import Shard, init_device_mesh
+
+    weights = torch.zeros(2, 4, 4, 3, 3)
+    monkeypatch.setattr(Ranks, "source", lambda self, seed, generator: (7, None) if self._groups else self.fail())
+    for weight in weights:
+        spread = distributed.tensor.distribute_tensor(weight, init_device_mesh("cpu", (1,)), [Shard(0)])
+        weight.copy_(whole(kernels_(spread, gaussian(3))))
+    assert torch.equal(*weights) and weights.any()
