@@ -14,7 +14,7 @@ from dwp_init.places import overlap
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, unused_priors
-from dwp_init.weights import is_virtual
+from dwp_init.tensors import check_real, is_virtual
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
@@ -93,13 +93,16 @@ def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
     """Returns the plan for a model none of whose convolutions has values, which takes no prior; otherwise ``None``.
 
     Such a model is on the meta device, or made of FakeTensors, as where its values are to be loaded later.
+
+    Raises:
+        ValueError: A pattern matches no convolution, or weights have values, but a draw in FakeTensorMode would not.
     """
     found = named_convolutions(model)
-    if not any(is_virtual(named.module) for named in found):
-        return None
-    asked, _ = _selector(layers, model)
+    virtual = [named.module for named in found if is_virtual(named.module)]
+    asked, _ = _selector(layers, model) if virtual else (lambda named: True, set())
     wanted = [named for named in found if asked(named)]
-    if not wanted or not all(is_virtual(named.module) for named in wanted):
+    if not virtual or not wanted or not all(named.module in virtual for named in wanted):
+        check_real()
         return None
     all_layers = find_layers(model, asked)
     skipped = {layer.name: Skip(layer.reason or "not a convolution", layer.asked) for layer in all_layers}

@@ -8,14 +8,13 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from dwp_init.shards import is_sharded, own_part, part_like, reason_against_placement, whole
+from dwp_init.shards import is_sharded, own_part, part_like, whole
 from dwp_init.spectral import singular_vectors
+from dwp_init.tensors import reason_against
 
 
 class Weight:
@@ -55,7 +54,7 @@ class Weight:
 
     def reason_to_skip(self) -> str | None:
         """Says why the weight cannot be drawn; ``None`` if it can, as far as is known without reading it."""
-        return next(filter(None, map(_reason_against, self.tensors)), None)
+        return next(filter(None, map(reason_against, self.tensors)), None)
 
     def reason_to_refuse(self, shape: torch.Size, rms: float) -> str | None:
         """Says why the weight cannot take a draw of this shape and root mean square; ``None`` if it can."""
@@ -254,29 +253,6 @@ def weight_of(module: nn.Module) -> Weight:
         if kind and getattr(hook, "name", None) == "weight" and own.issuperset(kind.names):
             return kind(module, cast(WeightNorm, hook))
     return UnknownWeight(module)
-
-
-def is_virtual(module: nn.Module) -> bool:
-    """Whether a module has tensors of its own or below it, but none has values: on the meta device, or FakeTensors."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return bool(tensors) and all(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
-
-
-def _reason_against(tensor: Tensor) -> str | None:
-    """Says why one of the tensors behind a weight cannot be written; ``None`` if it can."""
-    if is_lazy(tensor):
-        return "lazy: run a forward pass first, so that its shape is known"
-    if isinstance(tensor, FakeTensor):
-        return "a FakeTensor, without values: call apply_ outside FakeTensorMode"
-    if tensor.is_meta:
-        return "on the meta device: give it memory first, with to_empty(device=...)"
-    if not tensor.is_floating_point():
-        return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
-    if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
-        return f"its weight is a {_kind(tensor)}, made of other tensors: call apply_ before quantizing or wrapping it"
-    if getattr(tensor, "_fsdp_flattened", False) and tensor.dim() == 1:
-        return "flattened by FullyShardedDataParallel: call apply_ inside its summon_full_params(model)"
-    return reason_against_placement(tensor)
 
 
 class _Invertible(Protocol):

@@ -187,5 +187,8 @@ def test_a_model_without_values_is_a_report_and_takes_no_prior(make: Callable[[]
     assert report.skipped["4"] == "not a convolution"
     only = apply_(nn.Sequential(make(), nn.Conv2d(1, 2, 3)), "no-such-prior", layers="0.1.*")
     assert list(only.spatial) == ["0.1.0", "0.1.2"] and only.skipped["1"] == "not among the layers asked for"
+    partly = nn.Sequential(make(), nn.Conv2d(1, 2, 3))
     with pytest.raises(ValueError, match="no prior and no folder is called 'no-such-prior'"):
-        apply_(nn.Sequential(make(), nn.Conv2d(1, 2, 3)), "no-such-prior")
+        apply_(partly, "no-such-prior")
+    with fake_mode(), pytest.raises(ValueError, match="a FakeTensorMode is active, in which nothing can be drawn for"):
+        apply_(partly, "natural")

@@ -13,7 +13,7 @@ from dwp_init import Gaussian, apply_
 from dwp_init.convolutions import LAYER_CLASSES, find_layers, he_rms, is_convolution, is_depthwise, layer_of
 from dwp_init.layers import KINDS, Layer
 from dwp_init.response import RHO
-from dwp_init.weights import is_virtual
+from dwp_init.tensors import is_virtual
 from tests.models import Convolution, Fit, Snapshot, fake_mode, parametrized, responses, rms
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

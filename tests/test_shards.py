@@ -12,7 +12,10 @@ from dwp_init.ranks import Ranks
 from dwp_init.shards import is_sharded, own_part, part_like, reason_against_placement, whole
 from tests.models import Fit, Snapshot
 
-pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
+pytestmark = [
+    pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed"),
+    pytest.mark.filterwarnings("ignore:DTensor random operators"),
+]
 
 
 @pytest.fixture
@@ -52,7 +55,8 @@ def test_a_sharded_model_is_drawn_and_undone_in_its_parts(alone: None, gaussian:
     with pytest.raises(ValueError, match=r"layer '1' could not be drawn: .* root mean square nan; fit it again"):
         apply_(model, {"0": gaussian(3), "1": broken})
     assert all(map(torch.equal, map(whole, model.parameters()), before))
-    model.unshard()  # as after a forward pass
+    if hasattr(torch.cpu.Stream, "record_event"):  # not in torch 2.6
+        model.unshard()  # as after a forward pass
     report = apply_(nn.ModuleDict({"a": model}), gaussian(3), seed=0, layers="a.0", scale="fan_in")
     apply_(nn.ModuleDict({"a": nn.Sequential(plain)}), gaussian(3), seed=0, scale="fan_in")
     assert report.initialized == ["a.0"] and torch.equal(whole(model[0].weight), plain.weight)

@@ -1,0 +1,37 @@
+"""Tensors: which of them have values, and which can be written."""
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.parameter import is_lazy
+
+from dwp_init.shards import is_sharded, reason_against_placement
+
+
+def is_virtual(module: nn.Module) -> bool:
+    """Whether a module has tensors of its own or below it, but none has values: on the meta device, or FakeTensors."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return bool(tensors) and all(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
+
+
+def check_real() -> None:
+    """Raises ``ValueError`` in a FakeTensorMode, where nothing has values."""
+    if isinstance(torch.empty(0, device="cpu"), FakeTensor):
+        raise ValueError("a FakeTensorMode is active, in which nothing can be drawn for weights with values; leave it")
+
+
+def reason_against(tensor: Tensor) -> str | None:
+    """Says why one of the tensors behind a weight cannot be written; ``None`` if it can."""
+    if is_lazy(tensor):
+        return "lazy: run a forward pass first, so that its shape is known"
+    if isinstance(tensor, FakeTensor):
+        return "a FakeTensor, without values: call apply_ outside FakeTensorMode"
+    if tensor.is_meta:
+        return "on the meta device: give it memory first, with to_empty(device=...)"
+    if not tensor.is_floating_point():
+        return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
+    if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
+        return f"its weight is a {type(tensor).__name__}, made of other tensors: call apply_ before it is quantized"
+    if getattr(tensor, "_fsdp_flattened", False) and tensor.dim() == 1:
+        return "flattened by FullyShardedDataParallel: call apply_ inside its summon_full_params(model)"
+    return reason_against_placement(tensor)
