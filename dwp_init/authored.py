@@ -1,11 +1,16 @@
 """What a model's author set up on purpose, and what apply_ therefore leaves as it is."""
 
+import math
+import re
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwp_init.layers import Layer
 from dwp_init.shards import whole
 
+_MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
+_PART = 2**16  # weights whose scale is looked at
 _SAMPLE = 64  # output and input channels whose kernels are compared
 
 
@@ -24,6 +29,43 @@ def reason_to_leave(layer: Layer) -> str | None:
     if _most_repeat(weight, layer.size.numel()):
         return _stays("most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling")
     return None
+
+
+def hints(model: nn.Module, kept: list[Layer]) -> list[str]:
+    """Says if the layers have a scale that no author chose, and that suits few networks.
+
+    PyTorch's layers start from U(-b, b) with b = 1 / √fan_in. Activations then shrink from layer to layer, unless
+    there is normalisation or residual connections. The latter are not seen here.
+
+    Args:
+        model: The model.
+        kept: Layers whose scale is kept, before they are drawn.
+    """
+    if len(kept) < _MANY or any(map(_normalises, model.modules())):
+        return []
+    untouched = [layer for layer in kept if _is_untouched(layer)]
+    if 2 * len(untouched) <= len(kept):
+        return []
+    return [
+        f"{len(untouched)} layers have PyTorch's default scale, and the model has no normalisation: if it has no "
+        "residual connections either, scale='fan_in' is better"
+    ]
+
+
+def _normalises(module: nn.Module) -> bool:
+    """Whether a module normalises activations, by the name of its class; a norm of weights does not."""
+    kind = type(module).__name__
+    return re.search("Norm(?!al)", kind) is not None and kind not in ("_WeightNorm", "_SpectralNorm")
+
+
+def _is_untouched(layer: Layer) -> bool:
+    """Whether a weight is from the distribution with which PyTorch's convolutions start."""
+    weight = layer.weight.read()
+    fan_in = weight[0].numel()  # as torch counts it, also of a transposed layer
+    sample = weight[: max(_PART // fan_in, 1)].float() * math.sqrt(fan_in)
+    error = math.sqrt(0.2 / sample.numel())  # relative standard error of the root mean square, 1 / √3
+    found = sample.square().mean().sqrt().item() * math.sqrt(3)
+    return sample.abs().max().item() < 1.001 and abs(found - 1) < 5 * error
 
 
 def _stays(reason: str) -> str:

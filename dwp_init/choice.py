@@ -60,6 +60,11 @@ class Plan:
     unused: list[str]
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """Why each of the other layers is skipped, by name."""
+        return {name: skip.reason for name, skip in self.skipped.items()}
+
+    @property
     def spatial(self) -> dict[str, int]:
         """Numbers of weights of the convolutions with kernels larger than 1×1 that the caller asked for, by name.
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.access import Access
+from dwp_init.authored import hints
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, Layers, Plan, choose, plan_without_values
+from dwp_init.choice import Choice, Layers, choose, plan_without_values
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.draw import Scale as Scale
 from dwp_init.layers import Layer
@@ -136,15 +137,10 @@ def apply_(
         plan = choose(model, rules, layers, resize)
         check_plan(plan, rules, strict)
         check_effect(plan.choices, options)
-    return _carry_out(plan, options, ranks, dry_run)
-
-
-def _carry_out(plan: Plan, options: Options, ranks: Ranks, dry_run: bool) -> Report:
-    """Draws and writes all layers or, if anything fails, none."""
+    found = hints(model, [choice.layer for choice in plan.choices]) if scale == "keep" else []
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
-        skipped = {name: skip.reason for name, skip in plan.skipped.items()}
-        return Report(drawn, skipped, plan.unused, dry_run, plan.spatial)
+        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, found)
 
 
 def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | None) -> list[Drawn]:

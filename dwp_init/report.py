@@ -91,6 +91,7 @@ class Report:
         dry_run: Whether the model was left unchanged.
         spatial: The number of weights of every convolution with kernels larger than 1×1 that ``apply_`` was asked for,
             drawn or skipped, by name; 0 if it is not known. Layers that share the weight of another are left out.
+        hints: What the caller may want to do otherwise.
     """
 
     drawn: list[Drawn]
@@ -98,6 +99,7 @@ class Report:
     unused: list[str] = field(default_factory=list[str])
     dry_run: bool = False
     spatial: dict[str, int] = field(default_factory=dict[str, int])
+    hints: list[str] = field(default_factory=list[str])
 
     @property
     def initialized(self) -> list[str]:
@@ -116,13 +118,13 @@ class Report:
 
     def __str__(self) -> str:
         tables = [aligned(table) for table in self._tables() if len(table) > 1]
-        return "\n\n".join([self._summary, *tables, *self._unused])
+        return "\n\n".join([self._summary, *tables, *self._remarks])
 
     def _repr_html_(self) -> str:
         """Returns the report as HTML, for notebooks."""
         lines = [f"<p><b>{escape(self._summary)}</b></p>"]
         lines += [_html_table(table) for table in self._tables() if len(table) > 1]
-        lines += [f"<p>{escape(printable(line))}</p>" for line in self._unused]
+        lines += [f"<p>{escape(printable(line))}</p>" for line in self._remarks]
         return "\n".join(lines)
 
     @property
@@ -133,8 +135,10 @@ class Report:
         return f"{'would take ' if self.dry_run else ''}{self.coverage}{more}"
 
     @property
-    def _unused(self) -> list[str]:
-        return [f"no layer {'would take' if self.dry_run else 'took'}: {', '.join(self.unused)}"] if self.unused else []
+    def _remarks(self) -> list[str]:
+        taken = "would take" if self.dry_run else "took"
+        unused = [f"no layer {taken}: {', '.join(self.unused)}"] if self.unused else []
+        return [*unused, *(f"hint: {hint}" for hint in self.hints)]
 
     def _tables(self) -> list[list[tuple[str, ...]]]:
         """Returns the tables of the drawn and of the skipped layers; the first row of each is its head."""
