@@ -11,7 +11,7 @@ from dwp_init.modules import per_axis, weight_count
 from dwp_init.names import matches
 from dwp_init.places import Place
 from dwp_init.report import layer_text, shape_text
-from dwp_init.response import ALIKE, ALIKE_IN_IMAGES, Strength, correlation, strength
+from dwp_init.response import ALIKE, ALIKE_IN_IMAGES, RHO, RHO_DEPTHWISE, Strength, correlation, strength
 from dwp_init.weights import Weight
 
 Kind = Literal["stem", "dense", "depthwise"]
@@ -127,7 +127,12 @@ class Layer:
     @property
     def correlations(self) -> tuple[Tensor, ...]:
         """The correlations between the inputs of a kernel's taps, see :func:`dwp_init.response.correlation`."""
-        return correlation(self.size, per_axis(self.module, "dilation", len(self.size)))
+        return correlation(self.size, per_axis(self.module, "dilation", len(self.size)), rho=self.rho)
+
+    @property
+    def rho(self) -> float:
+        """The assumed correlation of neighbouring values along each axis of the layer's input."""
+        return RHO_DEPTHWISE if self.is_depthwise else RHO
 
     @property
     def alike(self) -> float:
@@ -169,7 +174,7 @@ class TransposedLayer(Layer):
     @property
     def correlations(self) -> tuple[Tensor, ...]:
         dilation, stride = (per_axis(self.module, name, len(self.size)) for name in ("dilation", "stride"))
-        return correlation(self.size, dilation, stride)
+        return correlation(self.size, dilation, stride, self.rho)
 
     def filters(self, weight: Tensor) -> Tensor:
         by_group = weight.reshape(self.groups, self.inputs, -1, *self.size)

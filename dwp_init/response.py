@@ -10,12 +10,14 @@ from torch import Tensor
 
 from dwp_init.priors.precision import full_precision
 
-RHO = 0.875
+RHO = 0.9
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
-ALIKE = 0.35
+RHO_DEPTHWISE = 0.8
+"""The same for depthwise layers; the outputs of pointwise layers are less alike. See ``response_rho.csv``."""
+ALIKE = 0.4
 """Assumed correlation between the input channels of a layer inside a network."""
-ALIKE_IN_IMAGES = 0.8
-"""Assumed correlation between the channels of an image; in photographs it is higher, in other images lower."""
+ALIKE_IN_IMAGES = 0.9
+"""Assumed correlation between the channels of an image."""
 _PART = 2**18  # weights that are measured at a time
 _NARROW = 16  # numbers that a processor multiplies at a time
 

@@ -12,7 +12,6 @@ from torch.nn.utils import parametrizations, prune
 from dwp_init import Gaussian, apply_
 from dwp_init.convolutions import LAYER_CLASSES, find_layers, he_rms, is_convolution, is_depthwise, layer_of
 from dwp_init.layers import KINDS, Layer
-from dwp_init.response import RHO
 from dwp_init.tensors import is_virtual
 from tests.models import Convolution, Fit, Snapshot, fake_mode, parametrized, responses, rms
 
@@ -58,14 +57,15 @@ def test_fan_in_gives_correlated_input_a_second_moment_of_two(make: Callable[[],
     layer = make()
     layer.bias = None
     apply_(layer, gaussian(3), seed=0, scale="fan_in")
-    alike = find_layers(layer, lambda named: True)[0].alike
+    found = find_layers(layer, lambda named: True)[0]
+    alike, rho = found.alike, found.rho
     own, common = torch.randn(2, 64, layer.in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
     x = math.sqrt(1 - alike) * own + math.sqrt(alike) * common[:, :1]
     for axis in (2, 3):  # an autoregression of first order, whose correlations are powers of ρ
         lines = x.unbind(axis)
         smooth = [lines[0]]
         for line in lines[1:]:
-            smooth.append(RHO * smooth[-1] + math.sqrt(1 - RHO**2) * line)
+            smooth.append(rho * smooth[-1] + math.sqrt(1 - rho**2) * line)
         x = torch.stack(smooth, axis)
     with torch.no_grad():
         output = layer(x)
