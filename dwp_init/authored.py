@@ -11,7 +11,7 @@ from dwp_init.shards import whole
 
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 _PART = 2**16  # weights whose scale is looked at
-_SAMPLE = 64  # output and input channels whose kernels are compared
+_SAMPLE = 32  # output and input channels whose kernels are compared
 
 
 def reason_to_leave(layer: Layer) -> str | None:

@@ -17,7 +17,7 @@ from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
-from dwp_init.response import Strength, strength
+from dwp_init.response import Strength, root_mean_square
 
 Scale = Literal["keep", "fan_in", "prior"]
 HE_GAIN = math.sqrt(2)  # of a layer before a ReLU
@@ -81,8 +81,8 @@ def at_hand(prior: Prior, device: torch.device) -> Prior:
     return prior
 
 
-def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength) -> Tensor:
-    """Draws the weight of a layer.
+def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength) -> tuple[Tensor, Strength]:
+    """Draws the weight of a layer, and returns it with its strength before it is rounded to its dtype.
 
     Args:
         choice: The layer, and which of its priors it takes.
@@ -98,23 +98,25 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     with full_precision():
         kernels = choice.fitting(prior.sample(count, options.source(layer), noise=options.noise))
-        own = _checked(strength(kernels.to(dtype) if options.scale == "prior" else kernels, ()), choice).rms
+        own = root_mean_square(kernels.to(dtype) if options.scale == "prior" else kernels)
+        _check(Strength(own, 1.0), choice)
         if orthogonal:
             kernels = orthogonal_channels(kernels, layer.blocks, layer.inputs)
     weight = layer.arrange(kernels)
+    found = layer.measure(weight)
+    _check(found, choice)
     if options.scale == "prior" and not orthogonal:
-        return weight.to(dtype)
-    found = _checked(layer.measure(weight), choice)
+        return weight.to(dtype), found
     he = layer.he_rms * (options.gain / HE_GAIN)
     kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
-    return weight.mul_(factor[options.scale]).to(dtype)
+    by = factor[options.scale]
+    return weight.mul_(by).to(dtype), Strength(found.rms * by, found.gain)
 
 
-def _checked(found: Strength, choice: Choice) -> Strength:
+def _check(found: Strength, choice: Choice) -> None:
     if not (math.isfinite(found.rms) and found.response > 0):
         raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found.rms}; fit it again")
-    return found
 
 
 @contextmanager

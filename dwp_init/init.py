@@ -108,7 +108,8 @@ def _write(choice: Choice, options: Options, depth: float | None) -> None:
     with explained(layer, "drawn", keep=ValueError):
         before = layer.measure(layer.weight.read())
         here = at_hand(prior if depth is None else prior.at(depth), layer.weight.device)
-        values = layer.weight.values_for(draw_weight(choice, here, options, before))
+        drawn, _ = draw_weight(choice, here, options, before)
+        values = layer.weight.values_for(drawn)
     with explained(layer, "written"):
         for tensor, value in zip(layer.weight.stored, values, strict=True):
             tensor.copy_(value)

@@ -21,6 +21,7 @@ from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.undo import Undo
+from dwp_init.weights import Weight
 
 
 def apply_(
@@ -157,11 +158,13 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
                 with explained(layer, "drawn", keep=ValueError):
                     if here not in priors:
                         priors[here] = at_hand(prior, layer.weight.device)
-                    values = layer.weight.values_for(draw_weight(choice, priors[here], options, before))
+                    value, after = draw_weight(choice, priors[here], options, before)
+                    values = layer.weight.values_for(value)
                 with explained(layer, "written"):
                     _write(layer, values, undo)
-            with explained(layer, "written"):
-                after = layer.measure(layer.weight.read())
+            if type(layer.weight) is not Weight or layer.weight.dtype != torch.float32:  # it may not be as drawn
+                with explained(layer, "written"):
+                    after = layer.measure(layer.weight.read())
         rows.append(
             Drawn(
                 layer=layer.name,

@@ -6,11 +6,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-AT_ONCE = 128
+AT_ONCE = 64
 """Output channels that are made orthogonal at once."""
 SPAN = 1024
 """Output channels that are orthogonal to each other; with it the cost grows in proportion to the weights."""
-SHARE = 0.9
+SHARE = 0.85
 """Share of the squares of the kernels in the components in which groups of more than ``AT_ONCE`` rows change."""
 _SAMPLE = 2**13  # kernels from which the components are estimated
 _PART = 2**22  # weights of small groups that are changed at a time

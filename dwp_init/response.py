@@ -18,7 +18,7 @@ ALIKE = 0.4
 """Assumed correlation between the input channels of a layer inside a network."""
 ALIKE_IN_IMAGES = 0.9
 """Assumed correlation between the channels of an image."""
-_PART = 2**18  # weights that are measured at a time
+_PART = 2**19  # weights that are measured at a time
 _NARROW = 16  # numbers that a processor multiplies at a time
 
 
@@ -38,6 +38,14 @@ class Strength(NamedTuple):
     def response(self) -> float:
         """The root mean square of a white noise weight whose outputs are as strong: ``rms · gain``."""
         return self.rms * self.gain
+
+
+def root_mean_square(values: Tensor) -> float:
+    """Returns √(Σ v² / n) of values of any dtype."""
+    found: float = torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float32)).item()
+    if not 1e-15 < found < 1e15:  # squares overflow, or lose digits
+        found = torch.linalg.vector_norm(values.to("cpu", torch.float64)).item()
+    return found / math.sqrt(values.numel())
 
 
 def correlation(
@@ -103,10 +111,11 @@ def _moments(filters: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Ten
 
     Both are ``(dim, dim)``, in float64 on the CPU.
     """
-    found: list[list[Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
     for part in filters.detach().split(max(_PART // max(filters[0].numel(), 1), 1)):
         kernels = part.reshape(len(part), -1, dim).to(dtype)
-        found.append([_products(kernels.flatten(0, 1)), _products(kernels.sum(1))])
+        each = _products(kernels.flatten(0, 1))
+        found.append((each, _products(kernels.sum(1)) if kernels.shape[1] > 1 else each))
     each, joint = (reduce(torch.add, parts) for parts in zip(*found, strict=True))
     return each, joint
 
@@ -114,8 +123,6 @@ def _moments(filters: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Ten
 def _products(kernels: Tensor) -> Tensor:
     """Returns Σ k kᵀ over kernels ``(n, d)``, in float64 on the CPU; of narrow ones in pairs, twice as fast."""
     dim = kernels.shape[1]
-    if dim == 1:
-        return (kernels[:, 0] @ kernels[:, 0]).view(1, 1).to("cpu", torch.float64)
     rows = kernels.reshape(-1, 2 * dim) if dim < _NARROW and len(kernels) % 2 == 0 else kernels
     found = (rows.mT @ rows).to("cpu", torch.float64)
     return found if len(found) == dim else found[:dim, :dim] + found[dim:, dim:]

@@ -107,10 +107,14 @@ class Prior(nn.Module, ABC):
         if n < 0:
             raise ValueError(f"the number of kernels must be 0 or more; got {n}")
         kernels = torch.empty(n, self.dim, device=self.device, dtype=self.dtype)
-        for start in range(0, n, self.chunk):
-            stop = min(start + self.chunk, n)
-            kernels[start:stop] = self._draw(stop - start, generator, noise)
+        if n:
+            self._fill(kernels, generator, noise)
         return kernels.view(n, *self.kernel_shape)
+
+    def _fill(self, kernels: Tensor, generator: torch.Generator | None, noise: bool) -> None:
+        """Fills ``(n, d)`` with draws, ``chunk`` kernels at a time."""
+        for part in kernels.split(self.chunk):
+            part[:] = self._draw(len(part), generator, noise)
 
     def estimate(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Estimate:
         """Estimates log p(w) of kernels ``(n, c, k, k)``.

@@ -56,7 +56,7 @@ class GaussianMixture(Prior):
         self.register_buffer("weight", torch.full((components, len(scales)), 1 / (components * len(scales))))
         self.register_buffer("loc", torch.zeros(components, self.dim))
         self.register_buffer("scale_tril", identity(self.dim).repeat(components, 1, 1))
-        self.chunk = max(2**18 // self.dim, 1)  # what stays in a processor's cache
+        self.chunk = max(2**19 // self.dim, 1)  # what stays in a processor's cache
 
     def arguments(self) -> dict[str, Any]:
         return {"components": self.components, "scales": list(self.scales)}
@@ -184,15 +184,56 @@ class GaussianMixture(Prior):
         return torch.cat(parts) - self.whitening.log_det()
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
+        kernels = self.loc.new_empty(n, self.dim)
+        self._fill(kernels, generator, noise)
+        return kernels
+
+    def _fill(self, kernels: Tensor, generator: torch.Generator | None, noise: bool) -> None:
         """Draws the number of kernels of each component, then these kernels component by component, and shuffles."""
-        counts = _multinomial(n, self.weight.flatten(), generator)
-        white = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
-        scale = white.new_tensor(self.scales).repeat(self.components)
-        white *= scale.repeat_interleave(counts.to(self.device), output_size=n)[:, None]
-        sizes = cast(list[int], counts.view(self.components, -1).sum(1).tolist())
-        loc, factor = self.whitening.inverse(self.loc), self.whitening.basis * self.whitening.scale @ self.scale_tril
-        kernels = _affine(white.split(sizes), loc, factor.mT)
-        return kernels.index_select(0, torch.randperm(n, generator=generator, device=self.device))
+        factor = self.whitening.basis * self.whitening.scale @ self.scale_tril
+        components = _Components(self.weight, self.scales, self.whitening.inverse(self.loc), factor, len(kernels) > FEW)
+        white, ordered = kernels.new_empty(2, min(len(kernels), self.chunk), self.dim)
+        for part in kernels.split(self.chunk):
+            n = len(part)
+            components.draw(white[:n].normal_(generator=generator), generator, out=ordered[:n])
+            order = torch.randperm(n, generator=generator, device=kernels.device)
+            torch.index_select(ordered[:n], 0, order, out=part)
+
+
+class _Components:
+    """Draws kernels ``loc[k] + s · factor[k] z`` of components k at strengths s, in the order of the components.
+
+    Args:
+        weight: Their probabilities ``(k, s)``.
+        scales: The strengths s.
+        loc: Means ``(k, d)``.
+        factor: Factors of the covariances, ``(k, d, d)``.
+        many: Whether many kernels will be drawn.
+    """
+
+    def __init__(self, weight: Tensor, scales: Sequence[float], loc: Tensor, factor: Tensor, many: bool) -> None:
+        self.weight, self.strengths = weight.flatten(), weight.new_tensor(scales).repeat(len(loc))
+        self.dim, self.per_component = loc.shape[1], len(scales)
+        matrix = factor.mT
+        self.one = list(zip(loc, matrix, strict=True))
+        self.two = self.one
+        if many and self.dim < NARROW:  # products of rows in pairs are three times as fast
+            zero = torch.zeros_like(matrix)
+            both = torch.cat([torch.cat([matrix, zero], 2), torch.cat([zero, matrix], 2)], 1)
+            self.two = list(zip(loc.repeat(1, 2), both, strict=True))
+
+    def draw(self, white: Tensor, generator: torch.Generator | None, out: Tensor) -> None:
+        """Writes kernels to ``out`` that are made of white noise, both ``(n, d)``; the noise is overwritten."""
+        counts = _multinomial(len(white), self.weight, generator)
+        white *= self.strengths.repeat_interleave(counts.to(white.device), output_size=len(white))[:, None]
+        sizes = cast(list[int], counts.view(-1, self.per_component).sum(1).tolist())
+        parts = zip(white.split(sizes), out.split(sizes), strict=True)
+        for one, two, (noise, kernels) in zip(self.one, self.two, parts, strict=True):
+            odd = len(noise) % 2 if two is not one else 0
+            if odd:
+                torch.addmm(one[0], noise[-1:], one[1], out=kernels[-1:])
+            even = (rows[: len(rows) - odd].view(-1, len(two[0])) for rows in (noise, kernels))
+            torch.addmm(two[0], next(even), two[1], out=next(even))
 
 
 def _multinomial(n: int, weight: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -216,21 +257,6 @@ def _multinomial(n: int, weight: Tensor, generator: torch.Generator | None) -> T
         first = torch.binomial(counts, (parts[::2] / whole).nan_to_num(0.0), source)
         counts = torch.stack([first, counts - first], 1).flatten()
     return counts[: len(weight)].long()
-
-
-def _affine(parts: Sequence[Tensor], loc: Tensor, matrix: Tensor) -> Tensor:
-    """Returns ``loc[k] + parts[k] @ matrix[k]`` for all k, joined; narrow rows in pairs, three times as fast."""
-    out = parts[0].new_empty(sum(map(len, parts)), loc.shape[1])
-    several = 2 if loc.shape[1] < NARROW and len(out) > FEW else 1
-    zero = torch.zeros_like(matrix)
-    wide = torch.cat([torch.cat([matrix, zero], 2), torch.cat([zero, matrix], 2)], 1) if several > 1 else matrix
-    twice = loc.repeat(1, several)
-    for k, (part, to) in enumerate(zip(parts, out.split([len(part) for part in parts]), strict=True)):
-        whole = len(part) // several * several
-        torch.addmm(twice[k], part[:whole].view(-1, wide.shape[2]), wide[k], out=to[:whole].view(-1, wide.shape[2]))
-        if whole < len(part):
-            torch.addmm(loc[k], part[whole:], matrix[k], out=to[whole:])
-    return out
 
 
 def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tuple[float, ...]) -> Tensor:
