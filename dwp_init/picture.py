@@ -25,11 +25,12 @@ def kernel_sheet(
 ) -> Tensor:
     """Arranges kernels in rows from left to right, separated by lines of one pixel.
 
-    Each channel of a kernel is a tile of its own, next to the kernel's other channels. Cells without a kernel have the
-    color of the lines.
+    Each channel of a kernel is a tile of its own, next to the kernel's other channels. A one-dimensional kernel is a
+    row of pixels, and the slices of a three-dimensional one are side by side. Cells without a kernel have the color of
+    the lines.
 
     Args:
-        kernels: Kernels of shape ``(n, c, k, k)``.
+        kernels: Kernels of shape ``(n, c, *size)``.
         columns: Number of kernels in a row; by default about the number of rows.
         zoom: Side of the square of pixels that shows one weight.
         colors: ``"diverging"`` from blue over white at 0 to red, or ``"grey"`` from black over mid-grey at 0 to white.
@@ -49,10 +50,16 @@ def kernel_sheet(
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
     check_one_of("colors", colors, get_args(Colors))
-    tiles = _paint(_scaled(kernels, common_scale), colors).flatten(0, 1)
+    planes = planes_of(_scaled(kernels, common_scale))
+    tiles = _paint(planes, colors).flatten(0, 1)
     tiles = tiles.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     line = 128 if colors == "diverging" else 255
-    return _tile(tiles, min(columns, len(kernels)) * kernels.shape[1], line)
+    return _tile(tiles, min(columns, len(kernels)) * planes.shape[1], line)
+
+
+def planes_of(kernels: Tensor) -> Tensor:
+    """Maps kernels ``(n, c, *size)`` to ``(n, planes, height, width)``: a row, a plane or slices for each channel."""
+    return kernels.unsqueeze(2) if kernels.dim() == 3 else kernels.flatten(1, -3)
 
 
 def write_png(path: str | Path, pixels: Tensor) -> Path:
@@ -83,8 +90,9 @@ def write_png(path: str | Path, pixels: Tensor) -> Path:
 
 def _check_kernels(kernels: Tensor) -> None:
     check_instance("kernels", kernels, Tensor, "tensor")
-    if kernels.dim() != 4 or not kernels.numel():
-        raise ValueError(f"kernels must have shape (n, c, k, k), none of them 0; got {tuple(kernels.shape)}")
+    if not 3 <= kernels.dim() <= 5 or not kernels.numel():
+        shape = tuple(kernels.shape)
+        raise ValueError(f"kernels must have shape (n, c, *size), with 1 to 3 sizes, none of them 0; got {shape}")
     wrong = (~kernels.isfinite()).sum().item()
     if wrong:
         raise ValueError(f"kernels have {wrong} NaN or infinite values of {kernels.numel()}; all must be finite")
@@ -93,7 +101,7 @@ def _check_kernels(kernels: Tensor) -> None:
 def _scaled(kernels: Tensor, common: bool) -> Tensor:
     """Scales each kernel, or all kernels by a common factor, such that the largest absolute value is 1."""
     kernels = kernels.detach().cpu().double()
-    largest = kernels.abs().max() if common else kernels.abs().amax((1, 2, 3), keepdim=True)
+    largest = kernels.abs().max() if common else kernels.abs().amax(tuple(range(1, kernels.dim())), keepdim=True)
     return kernels / torch.where(largest > 0, largest, 1.0)
 
 

@@ -95,7 +95,7 @@ def test_columns(n: int, columns: int | None, shape: tuple[int, int]) -> None:
     ("kernels", "options", "error", "message"),
     [
         ([1.0], {}, TypeError, "kernels must be a tensor; got list"),
-        (torch.zeros(3, 7, 7), {}, ValueError, r"shape \(n, c, k, k\), none of them 0; got \(3, 7, 7\)"),
+        (torch.zeros(7, 7), {}, ValueError, r"shape \(n, c, \*size\), with 1 to 3 sizes, none of them 0; got \(7, 7\)"),
         (torch.zeros(0, 1, 7, 7), {}, ValueError, r"none of them 0; got \(0, 1, 7, 7\)"),
         (torch.full((1, 1, 1, 2), torch.nan), {}, ValueError, "2 NaN or infinite values of 2"),
         (torch.ones(1, 1, 1, 1), {"columns": 0}, ValueError, "columns must be a whole number, 1 or more; got 0"),

@@ -21,7 +21,7 @@ class Autoregressive(Prior):
     covariance, i.e. each weight minus its linear prediction, so its networks learn only what a Gaussian misses.
 
     Args:
-        kernel_shape: ``(c, k, k)``; channels come one after the other.
+        kernel_shape: ``(c, *size)``; channels come one after the other.
         hidden: Width of the first layer; the second is half as wide.
         mixtures: Number of normals in each factor.
         dropout: Share of units dropped in both layers, while fitting.
@@ -60,7 +60,7 @@ class Autoregressive(Prior):
         )
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         white: Tensor = self.whitening(self._flatten(kernels))
         if not len(white):
             return white.new_zeros(0)

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from dwp_init.priors.checks import checked_shape, whole_number
 from dwp_init.priors.precision import full_precision
 
-KernelShape = tuple[int, int, int]
+KernelShape = tuple[int, ...]
 _IN_FULL_PRECISION = ("sample", "log_prob", "estimate", "check", "fit_")
 
 
@@ -24,7 +25,7 @@ class Estimate(NamedTuple):
 
 
 class Prior(nn.Module, ABC):
-    """Describes a distribution p(w) over the k×k kernels of a convolution.
+    """Describes a distribution p(w) over the kernels of a convolution, in 1, 2 or 3 dimensions.
 
     A family of priors is a subclass with a :attr:`family` of its own, entered with :func:`register`. It implements
     :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its tensors in parameters and
@@ -32,8 +33,8 @@ class Prior(nn.Module, ABC):
     effect in :meth:`sample`, :meth:`log_prob`, :meth:`estimate`, :meth:`check` and ``fit_``, however it defines them.
 
     Args:
-        kernel_shape: ``(c, k, k)`` of one kernel. ``c = 1`` in the paper, where each kernel joins one input channel
-            to one output channel (Eq. 5).
+        kernel_shape: ``(c, *size)`` of one kernel, such as ``(1, 7, 7)``. ``c = 1`` in the paper, where each kernel
+            joins one input channel to one output channel (Eq. 5).
 
     Attributes:
         family: The name of the family in a prior's ``config.json``.
@@ -72,7 +73,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to log p(w) ``(n,)``, in nats per kernel."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -83,7 +84,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
-        """Draws at most ``chunk`` kernels, ``(n, d)`` with ``d = c·k·k``."""
+        """Draws at most ``chunk`` kernels, ``(n, d)`` with ``d = dim``."""
 
     @torch.no_grad()
     @full_precision()
@@ -97,7 +98,7 @@ class Prior(nn.Module, ABC):
                 p(w|z), as the paper's authors did. Families without such a step ignore it.
 
         Returns:
-            Kernels ``(n, c, k, k)``.
+            Kernels ``(n, c, *size)``.
 
         Raises:
             TypeError: ``n`` is not a whole number.
@@ -117,13 +118,13 @@ class Prior(nn.Module, ABC):
             part[:] = self._draw(len(part), generator, noise)
 
     def estimate(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Estimate:
-        """Estimates log p(w) of kernels ``(n, c, k, k)``.
+        """Estimates log p(w) of kernels ``(n, c, *size)``.
 
         A family whose :attr:`exact` is ``True`` returns :meth:`log_prob` with an error of 0 and ignores the other
         arguments. Any other family returns a lower bound and its Monte Carlo error.
 
         Args:
-            kernels: ``(n, c, k, k)``.
+            kernels: ``(n, c, *size)``.
             samples: Number of draws per kernel.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
         """
@@ -146,9 +147,8 @@ class Prior(nn.Module, ABC):
 
     @property
     def dim(self) -> int:
-        """Number of values in a kernel, ``c·k·k``."""
-        c, height, width = self.kernel_shape
-        return c * height * width
+        """Number of values in a kernel, ``c·k·k`` in 2-D."""
+        return math.prod(self.kernel_shape)
 
     @property
     def device(self) -> torch.device:
@@ -176,10 +176,10 @@ class Prior(nn.Module, ABC):
         return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
     def _flatten(self, kernels: object) -> Tensor:
-        """Flattens kernels ``(n, c, k, k)`` to ``(n, d)``, in the prior's dtype; raises if their shape is another."""
+        """Flattens kernels ``(n, c, *size)`` to ``(n, d)``, in the prior's dtype; raises if their shape is another."""
         if not isinstance(kernels, Tensor):
             raise TypeError(f"kernels must be a tensor; got {type(kernels).__name__}")
-        if kernels.dim() != 4 or tuple(kernels.shape[1:]) != self.kernel_shape:
+        if tuple(kernels.shape[1:]) != self.kernel_shape:
             expected = ", ".join(map(str, self.kernel_shape))
             raise ValueError(f"kernels must have shape (n, {expected}); got {tuple(kernels.shape)}")
         return kernels.flatten(1).to(self.dtype)

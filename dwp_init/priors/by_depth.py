@@ -21,7 +21,7 @@ class MixtureByDepth(Prior):
     systematically from layer to layer (Trockman et al. 2023).
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
         depths: From 0, the first convolution with kernels larger than 1×1, to 1, the last; ascending.
         components: Number of components of each depth's mixture.
         scales: The strengths s of every component, as in :class:`GaussianMixture`.
@@ -96,7 +96,7 @@ class MixtureByDepth(Prior):
         return self._mixtures()[nearest]
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` of unknown depth to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` of unknown depth to the exact log p(w) ``(n,)``, in nats per kernel."""
         each = torch.stack([mixture.log_prob(kernels) for mixture in self._mixtures()])
         return each.logsumexp(0) - math.log(len(self.mixtures))
 

@@ -27,7 +27,7 @@ class KernelChain(KernelVAE):
     own reverse, so the chain also starts as that VAE, and the transitions widen no bound.
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
         transitions: Number of transitions, T.
         **arguments: Further arguments of :class:`KernelVAE`.
 
@@ -58,7 +58,7 @@ class KernelChain(KernelVAE):
         return f"{chain}: a {self.describe_networks()}. {self.describe_size()}"
 
     def elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to one-sample estimates of the evidence lower bound ``(n,)`` (Appendix A)."""
+        """Maps kernels ``(n, c, *size)`` to one-sample estimates of the evidence lower bound ``(n,)`` (Appendix A)."""
         if not self.transitions:
             return super().elbo(kernels, generator)
         return self.importance_bound(kernels, 1, generator)

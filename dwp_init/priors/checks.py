@@ -52,12 +52,14 @@ def check_dropout(dropout: object) -> None:
         raise ValueError(f"dropout must be a number from 0 to below 1; got {dropout!r}")
 
 
-def checked_shape(kernel_shape: object) -> tuple[int, int, int]:
+def checked_shape(kernel_shape: object) -> tuple[int, ...]:
     """Returns a kernel's shape as a tuple; raises ``ValueError`` if it is not one, or is too large."""
     shape = tuple(cast(Sequence[object], kernel_shape)) if isinstance(kernel_shape, (tuple, list)) else ()
     sizes = [size for size in shape if is_int(size) and size > 0]
-    if not len(shape) == len(sizes) == 3:
-        raise ValueError(f"kernel_shape must be (channels, height, width), each 1 or more; got {kernel_shape!r}")
+    if len(shape) != len(sizes) or not 2 <= len(shape) <= 4:
+        raise ValueError(
+            f"kernel_shape must be (channels, *size) with 1 to 3 sizes, each 1 or more; got {kernel_shape!r}"
+        )
     if math.prod(sizes) > MAX_SIZE:
         raise ValueError(f"kernel_shape must hold at most {MAX_SIZE} numbers; got {kernel_shape!r}")
-    return sizes[0], sizes[1], sizes[2]
+    return tuple(sizes)

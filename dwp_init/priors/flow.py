@@ -23,13 +23,13 @@ class Flow(Prior):
     Needs the extra ``flow``: ``pip install 'dwp_init[flow]'``.
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
         network: ``maf``, affine autoregressive transforms (Papamakarios et al. 2017), or ``nsf``, rational-quadratic
             splines (Durkan et al. 2019).
         transforms: Number of transforms in a row; each reverses the order of the numbers.
         hidden: Width of the two hidden layers in each transform.
         coupling: Whether a transform changes one half of the numbers given the other half, so that draws take 2
-            passes, instead of each number given those before it, so that draws take ``c·k·k``.
+            passes, instead of each number given those before it, so that draws take one for each number.
 
     Raises:
         ImportError: ``zuko`` is not installed.
@@ -83,7 +83,7 @@ class Flow(Prior):
         )
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         white: Tensor = self.whitening(self._flatten(kernels))
         if not len(white):
             return white.new_zeros(0)

@@ -14,7 +14,7 @@ class Gaussian(Prior):
     """Describes kernels by N(loc, Σ) with a full covariance Σ (Appendix C).
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
     """
 
     family: ClassVar[str] = "gaussian"
@@ -31,12 +31,12 @@ class Gaussian(Prior):
         return f"A Gaussian with a full covariance. {self.describe_size()}"
 
     def fit_(self, kernels: Tensor) -> "Gaussian":
-        """Fits mean and covariance to kernels ``(n, c, k, k)`` by maximum likelihood."""
+        """Fits mean and covariance to kernels ``(n, c, *size)`` by maximum likelihood."""
         self.whitening.fit_(self._flatten(kernels))
         return self
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         return standard_normal_log_prob(self.whitening(self._flatten(kernels))) - self.whitening.log_det()
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:

@@ -20,7 +20,7 @@ class KernelDensity(Prior):
     ``noise=False`` draws at zero bandwidth: learned kernels at random, bit for bit, the «filters» of Section 4.3.
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
         count: Number of learned kernels, N.
     """
 
@@ -57,8 +57,8 @@ class KernelDensity(Prior):
         """Stores ``count`` kernels, and chooses the bandwidth under which other kernels have the highest log p.
 
         Args:
-            kernels: ``(count, c, k, k)``.
-            validation: Kernels ``(n, c, k, k)`` of other networks, to choose the bandwidth by. By default each kernel
+            kernels: ``(count, c, *size)``.
+            validation: Kernels ``(n, c, *size)`` of other networks, to choose the bandwidth by. By default each kernel
                 is left out in turn, which is optimistic if the kernels of one network are alike.
             most: Maximum number of kernels to choose the bandwidth by, evenly spaced.
 
@@ -83,7 +83,7 @@ class KernelDensity(Prior):
         return self
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         white = self.whitening(self._flatten(kernels))
         parts = [
             torch.logsumexp(-0.5 * self._squares(part) / self.bandwidth.square(), 1)

@@ -26,7 +26,7 @@ class GaussianMixture(Prior):
     shape but not a strength, as trained kernels do. With the one scale 1 this is the usual Gaussian mixture.
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
         components: Number of pairs of mean and covariance.
         scales: The strengths s of every component.
 
@@ -96,7 +96,7 @@ class GaussianMixture(Prior):
         The fit is a maximum a posteriori one: besides ``shrinkage``, a tenth of a kernel is added to every weight.
 
         Args:
-            kernels: ``(n, c, k, k)``.
+            kernels: ``(n, c, *size)``.
             shrinkage: How many kernels the covariance of all kernels counts for in that of each component, a
                 conjugate prior. It makes a fit to few kernels possible.
             steps: Maximum number of steps.
@@ -175,7 +175,7 @@ class GaussianMixture(Prior):
         return weight / weight.sum(), loc, torch.stack(trils)
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         white = self.whitening(self._flatten(kernels))
         parts = [
             _joint(part, self.weight, self.loc, self.scale_tril, self.scales).flatten(1).logsumexp(1)

@@ -26,7 +26,7 @@ class KernelVAE(Prior):
     decoder that ignores z is the full-covariance Gaussian. The VAE then learns only what that Gaussian misses.
 
     Args:
-        kernel_shape: ``(c, k, k)``.
+        kernel_shape: ``(c, *size)``.
         network: ``"dense"``, two hidden layers each way, or ``"paper"``, the convolutional networks of Appendix H.1
             (one channel, 7×7 or 5×5).
         latent_dim: Dimensions of z; 2 for 7×7 and 4 for 5×5 in the paper.
@@ -104,7 +104,7 @@ class KernelVAE(Prior):
         return Normal(loc, (F.softplus(raw) + self.min_scale**2).sqrt())
 
     def elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to one-sample estimates of the evidence lower bound ``(n,)`` (Eq. 4).
+        """Maps kernels ``(n, c, *size)`` to one-sample estimates of the evidence lower bound ``(n,)`` (Eq. 4).
 
         In nats per kernel; reparametrised, so differentiable in all parameters.
         """
@@ -114,19 +114,19 @@ class KernelVAE(Prior):
         return self.decode(z).log_prob(white) - posterior.kl_standard() - self.whitening.log_det()
 
     def blind_elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to one-sample estimates ``(n,)`` of the bound with r(z|w) = p(z) (App. B)."""
+        """Maps kernels ``(n, c, *size)`` to one-sample estimates ``(n,)`` of the bound with r(z|w) = p(z) (App. B)."""
         white: Tensor = self.whitening(self._flatten(kernels))
         z = self._draw_latent(len(white), generator)
         return self.decode(z).log_prob(white) - self.whitening.log_det()
 
     def importance_bound(self, kernels: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to estimates of the importance-weighted bound on log p(w) ``(n,)``.
+        """Maps kernels ``(n, c, *size)`` to estimates of the importance-weighted bound on log p(w) ``(n,)``.
 
         The bound of Burda et al. (2016) with the encoder as the proposal, in nats per kernel. With one sample it is the
         evidence lower bound. Reparametrised, so differentiable in all parameters.
 
         Args:
-            kernels: ``(n, c, k, k)``.
+            kernels: ``(n, c, *size)``.
             samples: Number of latents per kernel.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
         """
@@ -136,21 +136,21 @@ class KernelVAE(Prior):
         return average(weights).log_prob - self.whitening.log_det()
 
     def log_prob(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to a lower bound on log p(w) ``(n,)``, in nats per kernel.
+        """Maps kernels ``(n, c, *size)`` to a lower bound on log p(w) ``(n,)``, in nats per kernel.
 
         Equals ``estimate(...).log_prob``.
         """
         return self.estimate(kernels, samples, generator).log_prob
 
     def estimate(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Estimate:
-        """Bounds log p(w) of kernels ``(n, c, k, k)`` from below by importance sampling (Burda et al. 2016).
+        """Bounds log p(w) of kernels ``(n, c, *size)`` from below by importance sampling (Burda et al. 2016).
 
         The estimate is a lower bound in expectation, and tight as ``samples`` grows. The proposal is the even mixture
         of the encoder, of the encoder at twice its scale and of p(z), which keeps the error small for kernels about
         which the encoder is wrong.
 
         Args:
-            kernels: ``(n, c, k, k)``.
+            kernels: ``(n, c, *size)``.
             samples: Number of latents per kernel.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
 
@@ -171,13 +171,13 @@ class KernelVAE(Prior):
 
     @torch.no_grad()
     def log_prob_by_quadrature(self, kernels: Tensor, points: int = 400, width: float = 6.0) -> Tensor:
-        """Maps kernels ``(n, c, k, k)`` to log p(w) ``(n,)``, in nats per kernel, for one or two latents.
+        """Maps kernels ``(n, c, *size)`` to log p(w) ``(n,)``, in nats per kernel, for one or two latents.
 
         Uses the trapezoidal rule on an even grid; a reference for :meth:`estimate`. It is accurate if p(z|w) is wider
         than the step of the grid, ``2 · width / (points - 1)``.
 
         Args:
-            kernels: ``(n, c, k, k)``.
+            kernels: ``(n, c, *size)``.
             points: Number of grid points in each latent dimension.
             width: The grid covers ``[-width, width]`` in each latent dimension.
 

@@ -19,7 +19,7 @@ from training.kernels.kernelset import KernelSet
 
 @dataclass(frozen=True)
 class JointDensity(Stage):
-    """Compares priors over ``(c, k, k)`` kernels with ones over single channels, on the same held-out kernels.
+    """Compares priors over ``(c, *size)`` kernels with ones over single channels, on the same held-out kernels.
 
     Drawn channel by channel, a kernel has log p(w) = Σ log p(w_c). Records ``<name>.csv`` and ``<name>.png``.
 
@@ -66,7 +66,7 @@ def _lead(over: Tensor, network: Tensor) -> Row:
 
 @torch.no_grad()
 def channelwise_log_prob(prior: Prior, kernels: Tensor) -> Tensor:
-    """Maps kernels ``(n, c, k, k)`` to Σ log p(w_c) ``(n,)`` under a prior over single channels, in nats."""
+    """Maps kernels ``(n, c, *size)`` to Σ log p(w_c) ``(n,)`` under a prior over single channels, in nats."""
     return prior.log_prob(kernels.flatten(0, 1)[:, None]).view(len(kernels), -1).sum(1)
 
 
@@ -77,7 +77,7 @@ def draw_stems(prior: Prior, n: int, channels: int) -> Tensor:
 
 
 def channel_correlation(kernels: Tensor) -> float:
-    """Returns the mean correlation between two channels of kernels ``(n, c, k, k)``, 1 if all are grey."""
+    """Returns the mean correlation between two channels of kernels ``(n, c, *size)``, 1 if all are grey."""
     channels = kernels.transpose(0, 1).flatten(1)
     pairs = torch.corrcoef(channels)[torch.triu_indices(len(channels), len(channels), 1).unbind()]
     return round(pairs.mean().item(), 4)

@@ -21,7 +21,7 @@ def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: 
     Each kernel has a scale of its own, with blue below 0 and red above.
 
     Args:
-        real: The held-out kernels, ``(n, c, k, k)``.
+        real: The held-out kernels, ``(n, c, *size)``.
         priors: The priors by title.
         path: Path of the PNG file.
         count: Kernels in each panel.
@@ -40,7 +40,7 @@ def plot_depths(real: Sequence[Tensor], prior: Prior, path: Path, count: int = 1
     Each kernel has a scale of its own, with blue below 0 and red above.
 
     Args:
-        real: The held-out kernels of each depth, ``(n, c, k, k)``, the lowest depth first.
+        real: The held-out kernels of each depth, ``(n, c, *size)``, the lowest depth first.
         prior: A prior by depth.
         path: Path of the PNG file.
         count: Kernels in each row; fewer if a depth has fewer.
@@ -99,7 +99,7 @@ def plot_latent_space(vae: KernelVAE, kernels: Tensor, path: Path, count: int = 
 
     Args:
         vae: A VAE of two latents.
-        kernels: ``(n, c, k, k)``; some are drawn as pictures at the means of r(z|w).
+        kernels: ``(n, c, *size)``; some are drawn as pictures at the means of r(z|w).
         path: Path of the PNG file.
         count: Maximum number of kernels drawn, evenly spaced.
         grid: Number of decoder means along each side of the second panel, evenly spaced over [-3, 3].

@@ -34,7 +34,7 @@ def evaluate_priors(
 
     Args:
         priors: The priors by name.
-        train: Kernels ``(n, c, k, k)`` of the same law, such as those a prior was fitted to; distances of samples are
+        train: Kernels ``(n, c, *size)`` of the same law, such as those a prior was fitted to; distances of samples are
             measured to them.
         held_out: The kernels whose log p counts, of the same shape.
         samples: Latents per kernel where log p is a lower bound.

@@ -118,7 +118,7 @@ class FitByGradient(Fit):
         return (bound_sum / len(batches)).item()
 
     def jittered(self, prior: Prior, kernels: Tensor) -> Tensor:
-        """Adds the noise of ``jitter`` to kernels ``(n, c, k, k)``."""
+        """Adds the noise of ``jitter`` to kernels ``(n, c, *size)``."""
         if not self.jitter:
             return kernels
         noise = self.jitter * torch.randn(len(kernels), prior.dim, device=kernels.device)

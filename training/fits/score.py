@@ -20,7 +20,7 @@ def score(prior: Prior, kernels: Tensor, samples: int = SAMPLES, most: int = MOS
 
     Args:
         prior: The prior; left in evaluation mode.
-        kernels: ``(n, c, k, k)``; of more than ``most``, the evenly spaced ones of :func:`thin` are used.
+        kernels: ``(n, c, *size)``; of more than ``most``, the evenly spaced ones of :func:`thin` are used.
         samples: Draws per kernel where log p is a lower bound, such as a VAE's latents; the seed is fixed.
         most: Maximum number of kernels used.
 

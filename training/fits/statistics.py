@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Prior
+from dwp_init.picture import planes_of
 from training.images.split import thin
 from training.kernels.kernelset import shuffled
 
@@ -22,7 +23,7 @@ def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000
 
     Args:
         prior: The prior; drawn with a fixed seed.
-        train: The kernels ``(n, c, k, k)`` that it was fitted to.
+        train: The kernels ``(n, c, *size)`` that it was fitted to.
         test: The kernels held out for the test, of the same shape.
         n: Number of draws.
 
@@ -48,7 +49,7 @@ def describe(kernels: Tensor) -> dict[str, Any]:
     """Describes one set of kernels.
 
     Args:
-        kernels: ``(n, c, k, k)``, 2 or more and not all equal.
+        kernels: ``(n, c, *size)``, 2 or more and not all equal.
 
     Returns:
         - ``rms``: root mean square.
@@ -116,7 +117,7 @@ def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST)
     hold for independent kernels; kernels of one network are not quite independent.
 
     Args:
-        samples: ``(n, c, k, k)``, 2 or more.
+        samples: ``(n, c, *size)``, 2 or more.
         train: Kernels that the prior was fitted to, of the same shape, 2 or more.
         held_out: Kernels of the same law that the prior has not seen, of the same shape, 2 or more.
         most: Maximum number of kernels used of each set, at random; the Fréchet distance uses all.
@@ -138,7 +139,7 @@ def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST)
         - ``compared`` and ``tested``: number of samples in the nearest-neighbour distances, and in the two tests.
 
     Raises:
-        ValueError: A set is not of shape ``(n, c, k, k)``, differs in shape from the others, holds NaN or infinity or
+        ValueError: A set is not of shape ``(n, c, *size)``, differs in shape from the others, holds NaN or infinity or
             fewer than 2 kernels, or most kernels are equal.
     """
     if most < 2:
@@ -229,12 +230,12 @@ def _rows(**sets: Tensor) -> list[Tensor]:
 
 
 def _checked(kernels: Tensor, name: str) -> Tensor:
-    """Returns kernels in double precision on the CPU."""
-    if kernels.dim() != 4 or 0 in kernels.shape[1:]:
-        raise ValueError(f"{name} must have shape (n, c, k, k); got {tuple(kernels.shape)}")
+    """Returns kernels in double precision on the CPU; rows as planes of one row, slices as further channels."""
+    if kernels.dim() not in (3, 4, 5) or 0 in kernels.shape[1:]:
+        raise ValueError(f"{name} must have shape (n, c, *size); got {tuple(kernels.shape)}")
     if len(kernels) < 2:
         raise ValueError(f"{name} holds {len(kernels)} kernels; a covariance and neighbours need 2 or more")
     wrong = (~kernels.isfinite()).flatten(1).any(1).sum().item()
     if wrong:
         raise ValueError(f"{wrong} of {len(kernels)} kernels of {name} hold NaN or infinity; leave them out")
-    return kernels.detach().cpu().double()
+    return planes_of(kernels.detach().cpu().double())

@@ -10,7 +10,7 @@ ENOUGH = 10  # kernels for each of the numbers of one
 
 
 def warn_if_few(name: str, kernels: Tensor) -> None:
-    """Prints a warning if there are few kernels ``(n, c, k, k)`` for a covariance, from which every family starts."""
+    """Prints a warning if there are few kernels ``(n, c, *size)`` for a covariance, from which every family starts."""
     count, dim = len(kernels), kernels[0].numel()
     if count < ENOUGH * dim:
         print(

@@ -21,7 +21,7 @@ class KernelSet:
     """The kernels of a data set.
 
     Args:
-        train: Kernels to fit, ``(n, c, k, k)``.
+        train: Kernels to fit, ``(n, c, *size)``.
         validation: Kernels for model selection, of the same shape.
         test: Kernels for the reported figures, of the same shape.
         test_network: The network from which each test kernel comes, ``(n,)``; -1 where that is unknown.
@@ -34,9 +34,8 @@ class KernelSet:
 
     @property
     def kernel_shape(self) -> KernelShape:
-        """``(c, k, k)`` of one kernel."""
-        _, channels, height, width = self.train.shape
-        return channels, height, width
+        """``(c, *size)`` of one kernel."""
+        return tuple(self.train.shape[1:])
 
     def save(self, folder: Path) -> None:
         """Writes the data set into a folder."""

@@ -6,8 +6,9 @@ from typing import Any, TypeGuard
 import torch
 
 from dwp_init import KernelVAE, Prior, load_prior
-from dwp_init.picture import kernel_sheet, write_png
+from dwp_init.picture import kernel_sheet, planes_of, write_png
 from dwp_init.registry import registry
+from dwp_init.report import size_text
 from dwp_init.sets import SETS
 from dwp_init.storage import write_bytes
 from training import recipes
@@ -49,7 +50,7 @@ def render_card(prior: Prior, address: str) -> str:
         prior=prior,
         details=details,
         shape=prior.kernel_shape,
-        size="×".join(map(str, prior.kernel_shape[1:])),
+        size=size_text(prior.kernel_shape[1:]),
         depths=prior.depths,
         plane=has_a_plane(prior),
         fit=_fit_text(prior, details),
@@ -81,8 +82,9 @@ def write_card(folder: Path, address: str) -> list[Path]:
         raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; edit these files, or remove them first")
     check_card(text, prior, names)
     generator = torch.Generator(prior.device).manual_seed(0)
-    channels, _, width = prior.kernel_shape
-    write_png(paths[1], kernel_sheet(prior.sample(64, generator), zoom=max(720 // (8 * channels * width), 1)))
+    kernels = prior.sample(64, generator)
+    across = planes_of(kernels)[0, :, 0].numel()
+    write_png(paths[1], kernel_sheet(kernels, zoom=max(720 // (8 * across), 1)))
     if has_a_plane(prior):
         plot_latent_space(prior, prior.sample(400, generator), paths[2])
     write_bytes(paths[0], text.encode())

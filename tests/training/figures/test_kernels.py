@@ -121,7 +121,9 @@ def test_a_latent_space_has_two_dimensions(latent_dim: int, tmp_path: Path) -> N
 
 
 def test_kernels_that_cannot_be_drawn(tmp_path: Path, gaussian: Callable[..., Gaussian]) -> None:
-    with pytest.raises(ValueError, match=r"kernels must have shape \(n, c, k, k\), none of them 0"):
+    with pytest.raises(
+        ValueError, match=r"kernels must have shape \(n, c, \*size\), with 1 to 3 sizes, none of them 0"
+    ):
         plot_families(torch.zeros(0, 1, 3, 3), {DRAWN: gaussian(3)}, tmp_path / "a.png")
     broken = torch.tensor([0.0, torch.nan]).view(2, 1, 1, 1).repeat(1, 1, 3, 3)
     with pytest.raises(ValueError, match="kernels have 9 NaN or infinite values of 18"):

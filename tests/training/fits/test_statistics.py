@@ -295,7 +295,7 @@ SAME = torch.full((5, 1, 3, 3), 0.1)
     [
         (lambda: describe(SAME), "all 5 kernels are the same"),
         (lambda: describe(kernels(1)), "kernels holds 1 kernels; .* 2 or more"),
-        (lambda: describe(kernels(9)[:, 0]), r"kernels must have shape \(n, c, k, k\); got \(9, 3, 3\)"),
+        (lambda: describe(kernels(9)[:, 0, 0]), r"kernels must have shape \(n, c, \*size\); got \(9, 3\)"),
         (lambda: describe(kernels(9)[..., :0]), r"got \(9, 1, 3, 0\)"),
         (lambda: describe(BROKEN), "2 of 10 kernels of kernels hold NaN or infinity"),
         (lambda: compare(BROKEN, kernels(9), kernels(9)), "2 of 10 kernels of samples hold NaN"),
