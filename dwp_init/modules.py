@@ -72,11 +72,10 @@ def per_axis(module: nn.Module, name: str, rank: int) -> tuple[int, ...]:
 
 def weight_count(module: nn.Module) -> int:
     """Returns the number of weights of a convolution as far as is known without reading them, otherwise 0."""
+    if shape := _weight_shape(module):
+        return math.prod(shape)
     channels = _numbers(module, "in_channels", "out_channels", "groups")
     size = _sizes(getattr(module, "kernel_size", None))
-    tensors = weight_of(module).tensors
-    if tensors and not is_lazy(tensors[-1]):
-        return tensors[-1].numel()
     return channels[0] * channels[1] // channels[2] * math.prod(size) if channels and size else 0
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from dwp_init.report import shape_text
+from dwp_init.report import size_text
 
 
 class Fitting(NamedTuple):
@@ -45,8 +45,8 @@ class Fitting(NamedTuple):
         axis = self.wanted.index(1) if self.is_sliced else 0
         part = f"middle {('row', 'column')[axis] if len(self.wanted) == 2 else 'slice'} of " if self.is_sliced else ""
         if self.is_resized:
-            return f"resized from {'the ' * bool(part)}{part}{shape_text(self.drawn)}"
-        return f"{part}{shape_text(self.drawn)}" if part else ""
+            return f"resized from {'the ' * bool(part)}{part}{size_text(self.drawn)}"
+        return f"{part}{size_text(self.drawn)}" if part else ""
 
     def __call__(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, *drawn)`` to kernels ``(n, c, *wanted)``.

@@ -1,5 +1,6 @@
 """Every kind of layer: how it is drawn, or why it is skipped."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -224,6 +225,26 @@ def test_layers_are_found_in_order_with_their_depths() -> None:
     assert [tuple(layer.shape) for layer in found] == [(4, 1, 3, 3), (), (4, 4, 1, 1), (4, 4, 3), ()]
     assert [layer.weights for layer in found] == [36, 4, 16, 48, 400]
     assert [layer.asked for layer in found] == [True, True, True, True, False]
+
+
+HEAD, STEM, SQUEEZED = nn.Conv2d(8, 6, 3), nn.Conv2d(3, 8, 3), nn.Conv2d(2, 1, 7)
+WIDE, GROUPED = nn.Conv2d(12, 8, 3), nn.Conv2d(4, 8, 3, groups=2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "depths"),
+    [
+        ([STEM, WIDE, HEAD], [0, 0.5, 1]),
+        ([HEAD, WIDE, STEM, GROUPED, WIDE], [0.75, 1, 0, 0.25, 0.5]),  # a head and a neck before the backbone
+        ([nn.Conv2d(3, 8, 1), HEAD, STEM], [0, 1, 0]),  # a 1×1 layer is no stem
+        ([WIDE, SQUEEZED, GROUPED], [0, 0.5, 1]),  # no stem: images of 12 channels, attention over 2 of them
+    ],
+)
+def test_depth_starts_at_the_stem(layers: list[nn.Conv2d], depths: list[float]) -> None:
+    model = nn.Sequential(*map(copy.deepcopy, layers))
+    found = find_layers(model, lambda named: True)
+    assert [layer.depth for layer in found] == depths
+    assert [layer.first for layer in found] == [layer.depth == 0 and layer.is_spatial for layer in found]
 
 
 class Patches(nn.Module):

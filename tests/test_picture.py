@@ -86,6 +86,14 @@ def test_places_of_kernels_and_channels() -> None:
     assert (sheet[5:, 9:] == 128).all()  # the cells without a kernel
 
 
+def test_rows_and_slices_are_shown_side_by_side() -> None:
+    kernels = torch.randn(4, 2, 3, 5)
+    sheet = kernel_sheet(kernels.flatten(1, 2), columns=2, zoom=2, common_scale=True)  # 6 channels of length 5
+    assert torch.equal(sheet, kernel_sheet(kernels.view(4, 6, 1, 5), columns=2, zoom=2, common_scale=True))
+    volumes = torch.randn(4, 2, 3, 5, 4)
+    assert torch.equal(kernel_sheet(volumes), kernel_sheet(volumes.flatten(1, 2)))
+
+
 @pytest.mark.parametrize(("n", "columns", "shape"), [(1, None, (3, 3)), (5, None, (5, 7)), (2, 9, (3, 5))])
 def test_columns(n: int, columns: int | None, shape: tuple[int, int]) -> None:
     assert kernel_sheet(torch.ones(n, 1, 1, 1), columns, zoom=1).shape == (*shape, 3)
