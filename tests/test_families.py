@@ -164,7 +164,7 @@ def test_apply_draws_layers_from_it(prior, groups):
         return layer.weight.detach()
 
     if 4 // groups % channels:
-        with pytest.raises(ValueError, match=f"no prior given fits {size[0]}×{size[1]} kernels here"):
+        with pytest.raises(ValueError, match=rf"the model has {size[0]}×{size[1]} \(1 layer\)"):
             draw(0)
         return
     weight = draw(0)
