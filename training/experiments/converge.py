@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ from training.experiments.paired import by_mark, comparison, curves
 from training.figures.style import add_legend, log_ticks, plot_band, save_figure
 from training.fits.score import FITTED
 from training.networks.loop import Step, accuracy, batches, train
-from training.starts.base import KAIMING, check_starts, initialize_, legend
+from training.starts.base import KAIMING, ConvLayer, at_he_rms, check_starts, initialize_, legend
 from training.starts.controls import DEFAULT, NOISE_HE, XAVIER
 from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN
@@ -102,7 +102,10 @@ class Converge(PairedRuns):
             first = 2 + 2 * self.families.index(init)
             pair = [parts.folder / need / FITTED for need in self.needs[first : first + 2]]
             mean = init.endswith("decoder mean")
-            dwp_init.apply_(network, pair, scale="fan_in", noise=not mean, seed=seed)
+            drawn = dwp_init.apply_(network, pair, scale="prior", noise=not mean, seed=seed).initialized
+            with torch.no_grad():
+                for layer in (cast(ConvLayer, network.get_submodule(name)) for name in drawn):
+                    layer.weight.copy_(at_he_rms(layer, layer.weight))
         else:
             initialize_(network, init, seed, priors=self.priors, learned=parts.learned, strict=True)
         return network

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelDensity, Prior, apply_, save_prior
+from tests.models import rms
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
@@ -85,9 +86,12 @@ def test_a_family_takes_its_pair_of_fits(make: Make, out: Path) -> None:
     for family, fits in {"Gaussian prior": "gaussian", "kernel density": "kde"}.items():
         torch.manual_seed(4)
         expected = MNISTNet((3, 4))
-        apply_(expected, [out / f"{fits}_{k}x{k}" / "prior" for k in (7, 5)], scale="fan_in", seed=4)
+        apply_(expected, [out / f"{fits}_{k}x{k}" / "prior" for k in (7, 5)], scale="prior", seed=4)
         found = make(family, 4, noisy)
-        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+        for layer, k, inputs in (("conv1", 7, 1), ("conv2", 5, 3)):
+            mine, theirs = (network.features.get_submodule(layer).weight for network in (found, expected))
+            assert rms(mine) == pytest.approx((2 / (inputs * k * k)) ** 0.5)  # He's
+            torch.testing.assert_close(mine / rms(mine), theirs / rms(theirs))
 
 
 def test_a_run_reports_each_mark_and_is_reproducible(out: Path, data: dict[str, Images]) -> None:
