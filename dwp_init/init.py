@@ -20,10 +20,12 @@ from dwp_init.priors.checks import is_int, whole_number
 from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks
 from dwp_init.registry import registry
+from dwp_init.response import Strength
 from dwp_init.rules import Priors, Rule, load_rules
 from dwp_init.sets import SETS
 
 _MOST_CACHED = 16  # names of bundled priors and sets whose priors stay in memory
+_UNKNOWN = Strength(math.nan, math.nan)
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 
@@ -106,7 +108,7 @@ def _write(choice: Choice, options: Options, depth: float | None) -> None:
     """Draws the weight of a layer and writes it."""
     layer, prior = choice.layer, choice.rule.prior
     with explained(layer, "drawn", keep=ValueError):
-        before = layer.measure(layer.weight.read())
+        before = layer.measure(layer.weight.read()) if options.scale == "keep" else _UNKNOWN
         here = at_hand(prior if depth is None else prior.at(depth), layer.weight.device)
         drawn, _ = draw_weight(choice, here, options, before)
         values = layer.weight.values_for(drawn)

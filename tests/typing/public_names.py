@@ -21,6 +21,11 @@ def apply(model: nn.Module, prior: dwp_init.Prior, generator: torch.Generator) -
     dwp_init.apply_(model, prior, layer="stem")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+def draw(layer: nn.Conv2d, weight: torch.Tensor, generator: torch.Generator) -> None:
+    assert_type(dwp_init.init.kernels_(weight, "natural", depth=0.5, groups=2, generator=generator), torch.Tensor)
+    assert_type(dwp_init.init.kernels_(nn.Parameter(weight), "natural", dilation=layer.dilation, gain=1), nn.Parameter)
+
+
 def load(folder: Path) -> None:
     prior = assert_type(dwp_init.load_prior("notmnist-7x7"), dwp_init.Prior)
     assert_type(prior.sample(4), torch.Tensor)
