@@ -3,6 +3,7 @@
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +13,21 @@ from torch import Tensor
 from dwp_init.options import check_instance, check_one_of
 from dwp_init.storage import tensor_bytes, write_bytes
 
-Colors = Literal["diverging", "grey"]
+_PIXEL = 4  # side of a pixel of a digit
+_DIGITS = (  # 5 rows of 3 pixels
+    "####.##.##.####",
+    ".#.##..#..#.###",
+    "###..#####..###",
+    "###..####..####",
+    "#.##.####..#..#",
+    "####..###..####",
+    "####..####.####",
+    "###..#..#..#..#",
+    "####.#####.####",
+    "####.####..####",
+)
+
+Colors = Literal["diverging", "grey", "rgb"]
 
 
 def kernel_sheet(
@@ -25,15 +40,16 @@ def kernel_sheet(
 ) -> Tensor:
     """Arranges kernels in rows from left to right, separated by lines of one pixel.
 
-    Each channel of a kernel is a tile of its own, next to the kernel's other channels. A one-dimensional kernel is a
-    row of pixels, and the slices of a three-dimensional one are side by side. Cells without a kernel have the color of
-    the lines.
+    Each channel of a kernel is a tile of its own, next to the kernel's other channels, unless the colors are
+    ``"rgb"``. A one-dimensional kernel is a row of pixels, and the slices of a three-dimensional one are side by side.
+    Cells without a kernel have the color of the lines.
 
     Args:
         kernels: Kernels of shape ``(n, c, *size)``.
         columns: Number of kernels in a row; by default about the number of rows.
         zoom: Side of the square of pixels that shows one weight.
-        colors: ``"diverging"`` from blue over white at 0 to red, or ``"grey"`` from black over mid-grey at 0 to white.
+        colors: ``"diverging"`` from blue over white at 0 to red, ``"grey"`` from black over mid-grey at 0 to white, or
+            ``"rgb"``, in which 3 channels are red, green and blue of one tile, mid-grey at 0.
         common_scale: Whether all kernels are scaled by the largest absolute value among them; by default each kernel is
             scaled by its own.
 
@@ -42,7 +58,8 @@ def kernel_sheet(
 
     Raises:
         TypeError: ``kernels`` is not a tensor.
-        ValueError: There are no kernels, they have a wrong shape, NaN or infinite values, or an option is wrong.
+        ValueError: There are no kernels, they have a wrong shape, NaN or infinite values, or an option is wrong, such
+            as ``"rgb"`` for kernels that have not 3 channels.
     """
     _check_kernels(kernels)
     columns = math.ceil(math.sqrt(len(kernels))) if columns is None else columns
@@ -50,16 +67,39 @@ def kernel_sheet(
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
     check_one_of("colors", colors, get_args(Colors))
-    planes = planes_of(_scaled(kernels, common_scale))
-    tiles = _paint(planes, colors).flatten(0, 1)
+    if colors == "rgb" and (kernels.shape[1] != 3 or kernels.dim() > 4):
+        raise ValueError(f"colors='rgb' is for kernels (3, k, k); these are {tuple(kernels.shape[1:])}: choose others")
+    tiles = _paint(planes_of(_scaled(kernels, common_scale)), colors)
     tiles = tiles.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     line = 128 if colors == "diverging" else 255
-    return _tile(tiles, min(columns, len(kernels)) * planes.shape[1], line)
+    return _tile(tiles, min(columns, len(kernels)) * (len(tiles) // len(kernels)), line)
 
 
 def planes_of(kernels: Tensor) -> Tensor:
     """Maps kernels ``(n, c, *size)`` to ``(n, planes, height, width)``: a row, a plane or slices for each channel."""
     return kernels.unsqueeze(2) if kernels.dim() == 3 else kernels.flatten(1, -3)
+
+
+def numbered_sheets(sheets: Sequence[Tensor]) -> Tensor:
+    """Arranges pictures in rows from left to right on white, with the number of each above it, from 1.
+
+    Args:
+        sheets: Pixels of shape ``(height, width, 3)``, uint8.
+
+    Returns:
+        Pixels of shape ``(height, width, 3)``, uint8.
+    """
+    blocks = [_framed(sheet, number) for number, sheet in enumerate(sheets, 1)]
+    columns = math.ceil(math.sqrt(len(blocks)))
+    width = max(block.shape[1] for block in blocks)
+    rows: list[Tensor] = []
+    for start in range(0, len(blocks), columns):
+        row = blocks[start : start + columns]
+        height = max(block.shape[0] for block in row)
+        cells = [_on_white(block, height, width) for block in row]
+        cells += [_on_white(cells[0][:0], height, width)] * (min(columns, len(blocks)) - len(row))
+        rows.append(torch.cat(cells, 1))
+    return torch.cat(rows)
 
 
 def write_png(path: str | Path, pixels: Tensor) -> Path:
@@ -106,7 +146,10 @@ def _scaled(kernels: Tensor, common: bool) -> Tensor:
 
 
 def _paint(values: Tensor, colors: Colors) -> Tensor:
-    """Maps values in [-1, 1] of any shape to uint8 colors, in a new last dimension of size 3."""
+    """Maps kernels ``(n, c, h, w)`` with values in [-1, 1] to uint8 tiles ``(n · c, h, w, 3)``, or ``(n, h, w, 3)``."""
+    if colors == "rgb":
+        return (255 * (values.movedim(1, -1) + 1) / 2).round().to(torch.uint8)
+    values = values.flatten(0, 1)
     if colors == "grey":
         rgb = ((values + 1) / 2).unsqueeze(-1).expand(*values.shape, 3)
     else:
@@ -124,6 +167,31 @@ def _tile(tiles: Tensor, columns: int, line: int) -> Tensor:
     sheet = tiles.new_full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), line)
     sheet[:-1, :-1] = cells.reshape(rows * (height + 1), columns * (width + 1), 3)
     return sheet
+
+
+def _framed(sheet: Tensor, number: int) -> Tensor:
+    """Puts a picture on white, with a margin and its number above it."""
+    digits = [_digit(int(mark)) for mark in str(number)]
+    label = torch.cat([part for digit in digits for part in (digit, torch.zeros(5, 1, dtype=torch.bool))], 1)
+    label = label.repeat_interleave(_PIXEL, 0).repeat_interleave(_PIXEL, 1)
+    (height, width, _), (high, wide) = sheet.shape, label.shape
+    top, left = high + 3 * _PIXEL, 2 * _PIXEL
+    framed = _on_white(sheet[:0], top + height + 2 * _PIXEL, max(width, wide) + 2 * left)
+    framed[2 * _PIXEL : 2 * _PIXEL + high, left : left + wide][label] = 0
+    framed[top : top + height, left : left + width] = sheet
+    return framed
+
+
+def _digit(digit: int) -> Tensor:
+    """Returns the pixels ``(5, 3)`` of a digit, True where it is black."""
+    return torch.tensor([mark == "#" for mark in _DIGITS[digit]]).view(5, 3)
+
+
+def _on_white(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Puts pixels into the upper left corner of a white picture."""
+    picture = pixels.new_full((height, width, 3), 255)
+    picture[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return picture
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from dwp_init.access import Access, Address
 from dwp_init.files import parse_prior, read_files
 from dwp_init.hub import Files
 from dwp_init.priors import Prior
+from dwp_init.report import kernel_text
 from dwp_init.sets import SETS
-from dwp_init.text import few
+from dwp_init.text import NameTable, few
 
 _PACKAGE = Path(__file__).parent
 REGISTRY = _PACKAGE / "registry.json"
@@ -25,7 +26,7 @@ _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoint: str | None = None) -> list[str]:
-    """Returns the names of priors, sorted.
+    """Returns the names of priors, sorted; the list prints as a table with what is known of each.
 
     Args:
         remote: ``False`` lists the priors that come with this version, which needs no network; ``True`` lists those
@@ -36,9 +37,24 @@ def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoi
     Raises:
         PriorDownloadError: The Hub cannot be reached.
     """
-    if not remote:
-        return sorted(registry())
-    return [found.repo for found in hub.search(Access(token=token, endpoint=endpoint))]
+    if remote:
+        return listed_priors(hub.search(Access(token=token, endpoint=endpoint)))
+    rows: dict[str, tuple[str, ...]] = {}
+    for name, entry in sorted(registry().items()):
+        log_prob = "-" if entry.get("log_prob") is None else f"{entry['log_prob']:.1f}"
+        known = (str(entry.get(key, "-")) for key in ("family", "source"))
+        rows[name] = kernel_text(entry["kernel_shape"]), *known, log_prob
+    return NameTable(rows, ("name", "kernel", "family", "source", "log p"), rows)
+
+
+def listed_priors(found: Sequence[hub.Listing]) -> list[str]:
+    """Returns the names of repositories that a search found; the list prints as a table."""
+    rows: dict[str, tuple[str, ...]] = {}
+    for listing in found:
+        kernel, family = listing.kernel.replace("x", "×") or "-", listing.family or "-"
+        size = "-" if listing.size is None else f"{listing.size / 1e6:.2f} MB"
+        rows[listing.repo] = kernel, family, size, str(listing.downloads), listing.updated or "-"
+    return NameTable(rows, ("repository", "kernel", "family", "size", "downloads", "updated"), rows)
 
 
 @cache

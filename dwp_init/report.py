@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from dwp_init.text import aligned, few, printable
+from dwp_init.text import aligned, few, html_table, printable
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Report:
     def _repr_html_(self) -> str:
         """Returns the report as HTML, for notebooks."""
         lines = [f"<p><b>{escape(self._summary)}</b></p>"]
-        lines += [_html_table(table) for table in self._tables() if len(table) > 1]
+        lines += [html_table(table) for table in self._tables() if len(table) > 1]
         lines += [f"<p>{escape(printable(line))}</p>" for line in self._remarks]
         return "\n".join(lines)
 
@@ -218,12 +218,3 @@ def _skipped_table(skipped: Mapping[str, str], spatial: Mapping[str, int]) -> li
         rows.append((concerned, weights, (str(len(names)), share, listed(names), reason)))
     rows.sort(key=lambda row: row[:2], reverse=True)
     return [("skipped", "weights", "layers", "reason"), *(cells for _, _, cells in rows)]
-
-
-def _html_table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Formats rows as an HTML table, the first as its head; everything is escaped."""
-    style = ' style="text-align: left"'
-    head, *body = ([escape(printable(cell)) for cell in row] for row in rows)
-    lines = ["".join(f"<th{style}>{cell}</th>" for cell in head)]
-    lines += ["".join(f"<td{style}>{cell}</td>" for cell in row) for row in body]
-    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])

@@ -1,7 +1,39 @@
 """Text for a terminal: values from a downloaded prior are shown so that they cannot control the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any, cast
+
+
+class NameTable(list[str]):
+    """A list of names that prints as a table, in terminals and notebooks; otherwise it is a list like any other.
+
+    Args:
+        names: The names.
+        head: Titles of the columns, that of the names first.
+        rows: The other columns of each name.
+    """
+
+    def __init__(
+        self, names: Iterable[str] = (), head: Sequence[str] = (), rows: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        super().__init__(names)
+        self._head, self._rows = tuple(head), dict(rows or {})
+
+    def __repr__(self) -> str:
+        return aligned(self._table()) if self._table() else super().__repr__()
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Returns the table as HTML, for notebooks."""
+        return html_table(self._table()) if self._table() else escape(printable(super().__repr__()))
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """Returns the rows of the table, its head first; empty if there is none, or a name has none."""
+        if not self or any(name not in self._rows for name in self):
+            return []
+        return [self._head, *((name, *self._rows[name]) for name in self)]
 
 
 def printable(text: str) -> str:
@@ -41,3 +73,12 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def html_table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Formats rows as an HTML table, the first as its head; everything is escaped."""
+    style = ' style="text-align: left"'
+    head, *body = ([escape(printable(cell)) for cell in row] for row in rows)
+    lines = ["".join(f"<th{style}>{cell}</th>" for cell in head)]
+    lines += ["".join(f"<td{style}>{cell}</td>" for cell in row) for row in body]
+    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, load_model
 
-from dwp_init import SETS, Gaussian, KernelVAE, apply_, cli, load_prior, registry, save_prior
+from dwp_init import SETS, Gaussian, KernelVAE, MixtureByDepth, PriorSet, apply_, cli, load_prior, registry, save_prior
 from dwp_init.files import read_files
-from dwp_init.picture import kernel_sheet, write_png
+from dwp_init.picture import kernel_sheet, numbered_sheets, write_png
 from dwp_init.version import __version__
 
 DETAILS = {
@@ -106,9 +106,17 @@ def test_list(run):
         ["notmnist-7x7", "7×7", "vae", "notMNIST", "107.6"],
     ]
     assert lines[3] == "log p: nats per kernel, on kernels of held-out networks"
-    assert lines[4].startswith("sets, for `dwp-init apply`: natural: tinyimagenet-stem-7x7 (stem), tinyimagenet-3x3 (d")
+    assert lines[4] == "a set of 6 priors, which apply takes too: natural (dwp-init show natural)"
     assert len(lines) == 4 + len(SETS)
     assert lines[1].index("notMNIST") == lines[2].index("notMNIST", 10)
+
+
+def test_list_as_json(run):
+    found = json.loads(run("list", "--json"))
+    gauss, vae = found["priors"]
+    about = {"kernel_shape": [1, 3, 3], "family": "gaussian", "source": "notMNIST", "license": "MIT"}
+    assert gauss == {"name": "gauss-3x3", **about} and vae["log_prob"] == 107.61
+    assert found["sets"]["natural"]["stem"] == ["tinyimagenet-stem-7x7"]
 
 
 def test_list_of_nothing(run, tmp_path):
@@ -133,10 +141,13 @@ def test_list_remote(run, at_hub):
     assert lines[1].split()[:3] == ["other/untold", "-", "-"]
     assert re.fullmatch(r"user/mine +3×3 +gaussian +0\.00 MB +0 +20\d\d-\d\d-\d\d", lines[2])
     assert "pin a revision, user/repo@v1" in lines[3]
+    found = json.loads(run("list", "--remote", "--json"))["priors"]
+    assert [entry["repo"] for entry in found] == ["other/untold", "user/mine"] and found[1]["kernel"] == "3x3"
 
 
 def test_list_remote_of_nothing(run, hub, endpoint):
     assert "the Hub has no repository tagged dwp-prior; `dwp-init list`" in run("list", "--remote", status=1)
+    assert json.loads(run("list", "--remote", "--json")) == {"priors": []}
 
 
 def test_pull(run, at_hub, tmp_path):
@@ -188,6 +199,28 @@ def test_show(run):
     assert lines[-3:] == ["created_with:", "  torch: 2.6", "  'evil\\x1b[2J': '\\x1b[31m'"]
 
 
+@pytest.fixture
+def family(workplace, monkeypatch):
+    """A set of two priors, of which one depends on the depth and has three channels."""
+    stem = MixtureByDepth((3, 5, 5), (0.0, 1.0), (1, 1))
+    stem.mixtures[0].loc.fill_(9.0)
+    stem.details["metrics"] = {"log_prob": 1.26}
+    folder = save_prior(stem, workplace / "stem")
+    monkeypatch.setitem(SETS, "family", PriorSet(stem=(folder,), depthwise=("gauss-3x3",), name="family"))
+    return folder
+
+
+def test_show_a_set(run, family):
+    lines = run("show", "family").splitlines()
+    assert lines[0] == "family: a set of 2 priors; the output channels of a layer are left as they are drawn by default"
+    assert [re.split(" {2,}", line) for line in lines[2:5]] == [
+        ["for layers", "kernel", "prior", "family", "parameters", "log p", "depths"],
+        ["stem", "3×5×5", "stem", "mixture-by-depth", f"{load_prior(family).parameter_count:,}", "1.3", "0, 1"],
+        ["depthwise", "3×3", "gauss-3x3", "gaussian", "99", "-", "any"],
+    ]
+    assert lines[6].startswith("log p: nats per kernel")
+
+
 def test_show_a_folder_of_a_gaussian(run, workplace):
     save_prior(Gaussian((2, 3, 3)), workplace / "mine")
     out = run("show", workplace / "mine")
@@ -226,7 +259,40 @@ def test_draw_options(run, workplace):
     assert default == seed_0 and len({default, *others}) == 4
 
 
+def test_draw_a_set(run, workplace, family):
+    out = run("draw", "family", "-n", 4).splitlines()
+    assert re.fullmatch(r"4 kernels of each prior of family: kernels\.png, \d+×\d+ pixels", out[0])
+    assert [line.split() for line in out[1:]] == [
+        ["1:", "3×5×5", "stem", "stem"],
+        ["2:", "3×3", "depthwise", "gauss-3x3"],
+    ]
+    sheets = [
+        kernel_sheet(load_prior(name).sample(4, torch.Generator().manual_seed(0)), zoom=zoom, colors=colors)
+        for name, zoom, colors in ((family, 11, "rgb"), ("gauss-3x3", 18, "diverging"))
+    ]
+    assert (workplace / "kernels.png").read_bytes() == write_png("b.png", numbered_sheets(sheets)).read_bytes()
+    assert "no prior of natural" not in run("draw", "family", "--depth", 1)
+    assert "no prior of family has a noise step; drop it" in run("draw", "family", "--mean", status=1)
+
+
+def test_draw_of_a_depth_and_in_colour(run, workplace, family):
+    pictures = {}
+    for options in [("--depth", 0), ("--depth", "1.0"), (), ("--colors", "rgb"), ("--colors", "grey")]:
+        run("draw", "stem", "-n", 4, *options)
+        pictures[options] = (workplace / "kernels.png").read_bytes()
+    assert pictures[()] == pictures["--colors", "rgb"] and len(set(pictures.values())) == 4
+    kernels = load_prior(family).at(0).sample(4, torch.Generator().manual_seed(0))
+    sheet = kernel_sheet(kernels, colors="rgb")
+    assert pictures["--depth", 0] == write_png("b.png", sheet).read_bytes()
+
+
 def test_draw_errors(run, workplace):
+    assert "--depth has no effect: a gaussian prior is the same at every depth; drop" in run(
+        "draw", "gauss-3x3", "--depth", 0.5, status=1
+    )
+    assert "colors='rgb' is for kernels (3, k, k); these are (1, 3, 3)" in run(
+        "draw", "gauss-3x3", "--colors", "rgb", status=1
+    )
     assert "--mean has no effect: a gaussian prior has no noise step; drop" in run(
         "draw", "gauss-3x3", "--mean", status=1
     )
@@ -273,7 +339,7 @@ def test_apply_saves_what_apply_draws(run, module, options):
     apply_(expected, ["notmnist-7x7", "gauss-3x3"], **{"seed": 0, **options})
     load_model(loaded, "a.safetensors")
     for key, value in expected.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], value), key
+        torch.testing.assert_close(loaded.state_dict()[key], value, msg=key)  # the scale is measured anew
     assert set(load_file("a.safetensors")) == set(expected.state_dict()) - {"block.1.weight"}
 
 
@@ -367,6 +433,12 @@ def test_apply_saves_the_same_for_a_seed(run, module, workplace, seed):
         (["apply", "a:b", "--prior", "c", "--scale", "big"], "invalid choice: 'big'"),
         (["draw", "gauss-3x3", "-n", "0"], "argument -n: expected a whole number from 1 to 10000; got '0'"),
         (["draw", "gauss-3x3", "-n", "1e3"], "got '1e3'"),
+        (["draw", "gauss-3x3", "--depth", "deep"], "from 0, the first layer, to 1, the last; got 'deep'"),
+        (
+            ["draw", "gauss-3x3", "--depth", "1.1"],
+            "expected a number from 0, the first layer, to 1, the last; got '1.1'",
+        ),
+        (["draw", "gauss-3x3", "--depth", "nan"], "got 'nan'"),
         (["draw", "gauss-3x3", "--seed", "-1"], "expected a whole number from 0 to 9223372036854775807; got '-1'"),
     ],
 )

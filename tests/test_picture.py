@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dwp_init.picture import kernel_sheet, write_png
+from dwp_init.picture import kernel_sheet, numbered_sheets, write_png
 
 
 def read_png(path: Path) -> Tensor:
@@ -108,7 +108,7 @@ def test_columns(n: int, columns: int | None, shape: tuple[int, int]) -> None:
         (torch.full((1, 1, 1, 2), torch.nan), {}, ValueError, "2 NaN or infinite values of 2"),
         (torch.ones(1, 1, 1, 1), {"columns": 0}, ValueError, "columns must be a whole number, 1 or more; got 0"),
         (torch.ones(1, 1, 1, 1), {"zoom": 1.5}, ValueError, "zoom must be a whole number, 1 or more; got 1.5"),
-        (torch.ones(1, 1, 1, 1), {"colors": "red"}, ValueError, "'diverging', 'grey'; got 'red'"),
+        (torch.ones(1, 1, 1, 1), {"colors": "red"}, ValueError, "'diverging', 'grey', 'rgb'; got 'red'"),
     ],
 )
 def test_sheet_errors(kernels: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -129,3 +129,22 @@ def test_png_errors(tmp_path: Path, name: str, pixels: Tensor, message: str) -> 
     with pytest.raises(ValueError, match=message):
         write_png(tmp_path / name, pixels)
     assert not list(tmp_path.iterdir())
+
+
+def test_three_channels_are_one_tile_in_colour_grey_at_0() -> None:
+    kernels = torch.tensor([1.0, -1.0, 0.0, 0.5, 0.5, 0.5]).view(2, 3, 1, 1)
+    line, sheet = [255] * 3, kernel_sheet(kernels, zoom=1, colors="rgb")
+    assert sheet.shape == (3, 5, 3)
+    assert sheet[1].tolist() == [line, [255, 0, 128], line, [255] * 3, line]  # each by its own largest
+    with pytest.raises(ValueError, match=r"colors='rgb' is for kernels \(3, k, k\); these are \(1, 3, 3\): choose"):
+        kernel_sheet(torch.ones(1, 1, 3, 3), colors="rgb")
+
+
+def test_sheets_are_numbered_and_stand_apart() -> None:
+    sheets = [torch.full((20, width, 3), 7, dtype=torch.uint8) for width in (30, 20, 10, 5, 1)]
+    picture = numbered_sheets(sheets)
+    assert picture.shape == (2 * 60, 3 * 46, 3)  # three in a row
+    assert (picture == 7).all(2).sum() == 20 * 66
+    one, four = picture[8:28:4, 8:20:4, 0], picture[68:88:4, 8:20:4, 0]
+    assert (one == 0).int().tolist() == [[0, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0], [1, 1, 1]]
+    assert (four == 0).int().tolist() == [[1, 0, 1], [1, 0, 1], [1, 1, 1], [0, 0, 1], [0, 0, 1]]

@@ -1,5 +1,6 @@
 """The user's model: how it is found, and how its state is saved."""
 
+import importlib.util
 import itertools
 import re
 import sys
@@ -34,7 +35,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     "spec", ["net", "net:", ":make", "net.py:make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"]
 )
 def test_a_model_is_a_module_and_a_factory(spec: str) -> None:
-    message = f"the model must be MODULE:FACTORY, such as my.nets:make_net, without .py; got {spec!r}"
+    message = (
+        "the model must be MODULE:FACTORY, such as my.nets:make_net, without .py, or timm:NAME or torchvision:NAME"
+    )
+    message += f"; got {spec!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
         load_model(spec)
 
@@ -50,7 +54,9 @@ def test_a_model_is_a_module_and_a_factory(spec: str) -> None:
         ("def make(a):\n    pass", "make", "failed: TypeError: make() missing 1 required positional argument: 'a'"),
         ("def make():\n    return 3", "make", "gives a int, expected a torch.nn.Module or a function that makes one"),
         ("net = 3", "net", "{name}:net gives a int, expected a torch.nn.Module or a function that makes one"),
-        ("def make():\n    pass\nx = _y = 1", "mak", "'{name}' has no 'mak'; it has make"),
+        ("def make():\n    pass\nx = _y = 1", "mak", "'{name}' has no 'mak'; did you mean make?"),
+        ("def make():\n    pass\nx = _y = 1", "xyz", "'{name}' has no 'xyz'; it has make"),
+        ("", "xyz", "'{name}' has no 'xyz'; it has no function"),
         ("class Zoo:\n    small = 3", "Zoo.big", "'{name}' has no 'Zoo.big'; it has"),
         ("x = 3", "x.y.z", "'{name}' has no 'x.y.z'; it has "),
     ],
@@ -70,6 +76,50 @@ def test_a_module_that_is_not_there() -> None:
     message = "importing 'no_such.nets' failed: ModuleNotFoundError: No module named 'no_such'"
     with pytest.raises(ValueError, match=f"^{message}$"):
         load_model("no_such.nets:make")
+
+
+FACTORY = "from torch import nn\ndef make(n, *, bias=True):\n    return nn.Conv2d(1, n, 3, bias=bias)\nnet = make(1)"
+
+
+@pytest.mark.parametrize("arguments", ["(5, bias=False)", "(bias=False,n=5)", "( 5,bias=bool )"])
+def test_a_factory_takes_literals(module: Callable[[str], str], arguments: str) -> None:
+    spec = f"{module(FACTORY)}:make{arguments}"
+    if "bool" in arguments:
+        with pytest.raises(
+            ValueError, match=r"must be Python literals, such as make\(10, width=32, .*; got 'make\( 5,bias"
+        ):
+            load_model(spec)
+    else:
+        net = load_model(spec)
+        assert isinstance(net, nn.Conv2d) and net.out_channels == 5 and net.bias is None
+
+
+NO_LITERALS = ["(*[5])", "(**{'n': 5})", "(5)(6)", "(5", "(5).to('cpu')", "(__import__('os'))", "(()", "(5); 6", "(\0)"]
+
+
+@pytest.mark.parametrize("call", NO_LITERALS)
+def test_nothing_but_literals_is_evaluated(module: Callable[[str], str], call: str) -> None:
+    with pytest.raises(ValueError, match=re.escape("the arguments must be Python literals, such as make(")):
+        load_model(f"{module(FACTORY)}:make{call}")
+    with pytest.raises(ValueError, match="net is a Conv2d, which takes no arguments"):
+        load_model(f"{module(FACTORY)}:net(3)")
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_architectures_go_by_name(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package)
+    assert load_model(f"{package}:resnet18(num_classes=7)").get_parameter("fc.weight").shape == (7, 512)
+    with pytest.raises(ValueError, match=f"{package} has no 'resnet19'; did you mean .*resnet18"):
+        load_model(f"{package}:resnet19")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"{package}:resnet18 needs the package {package}: pip install {package}$"):
+        load_model(f"{package}:resnet18")
+
+
+def test_a_detector_downloads_no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **b: pytest.fail("a download"))
+    load_model("torchvision:ssdlite320_mobilenet_v3_large")
 
 
 def test_views_that_differ_are_saved_each(tmp_path: Path) -> None:

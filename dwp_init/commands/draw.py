@@ -1,0 +1,91 @@
+"""``dwp-init draw``: kernels as a picture."""
+
+import argparse
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from dwp_init.access import Access
+from dwp_init.commands.base import PRIOR, depth_option, in_folder, whole_option
+from dwp_init.picture import Colors, kernel_sheet, numbered_sheets, write_png
+from dwp_init.priors import Prior
+from dwp_init.report import kernel_text
+from dwp_init.rules import Rule, load_rules
+from dwp_init.text import aligned, shown_value
+
+_BLOCK = 56  # pixels of a kernel in the picture of a set, about
+
+
+@dataclass(frozen=True)
+class DrawCommand:
+    """Draws kernels from a prior, as a picture; from a set, a numbered block of kernels for each of its priors."""
+
+    prior: str
+    n: int
+    output: str
+    seed: int
+    mean: bool
+    colors: Colors | None
+    depth: float | None
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        colors, default = get_args(Colors), "default: %(default)s"
+        parser.add_argument("prior", metavar="PRIOR", help=PRIOR)
+        parser.add_argument(
+            "-n", type=whole_option(1, 10_000), default=64, metavar="N", help="number of kernels (%(default)s)"
+        )
+        parser.add_argument("-o", dest="output", default="kernels.png", metavar="FILE.png", help=default)
+        parser.add_argument("--seed", type=whole_option(0, 2**63 - 1), default=0, metavar="N", help=default)
+        parser.add_argument("--mean", action="store_true", help="without the noise: decoder means, learned kernels")
+        parser.add_argument(
+            "--depth",
+            type=depth_option,
+            metavar="D",
+            help="for layers of this depth, from 0 to 1; default: all",
+        )
+        parser.add_argument("--colors", choices=colors, help="default: rgb for 3 channels, otherwise diverging")
+
+    def run(self) -> None:
+        rules = load_rules(self.prior, Access())
+        priors = [rule.prior if self.depth is None else rule.prior.at(self.depth) for rule in rules]
+        self._check_effect(rules, priors)
+        kernels = [self._sample(prior) for prior in priors]
+        if len(rules) == 1:
+            pixels = kernel_sheet(kernels[0], colors=self._colors(kernels[0]))
+        else:
+            zooms = [max(_BLOCK // max(each.shape[2:]), 1) for each in kernels]
+            pixels = numbered_sheets(
+                [kernel_sheet(each, zoom=z, colors=self._colors(each)) for each, z in zip(kernels, zooms, strict=True)]
+            )
+        path = write_png(in_folder(self.output, "-o"), pixels)
+        about = f"{path}, {pixels.shape[1]}×{pixels.shape[0]} pixels"
+        if len(rules) == 1:
+            name, size = shown_value(rules[0].name), kernel_text(rules[0].prior.kernel_shape)
+            print(f"{self.n} kernels of {name} ({size}): {about}")
+        else:
+            print(f"{self.n} kernels of each prior of {rules[0].given_as}: {about}")
+            print(aligned([_legend(number, rule) for number, rule in enumerate(rules, 1)]))
+
+    def _check_effect(self, rules: list[Rule], priors: list[Prior]) -> None:
+        one = f"a {priors[0].family} prior" if len(priors) == 1 else f"no prior of {rules[0].given_as}"
+        if self.mean and not any(prior.has_noise for prior in priors):
+            has = "has no noise step" if len(priors) == 1 else "has a noise step"
+            raise ValueError(f"--mean has no effect: {one} {has}; drop it")
+        if self.depth is not None and all(rule.prior is prior for rule, prior in zip(rules, priors, strict=True)):
+            depends = "is the same at every depth" if len(priors) == 1 else "depends on the depth"
+            raise ValueError(f"--depth has no effect: {one} {depends}; drop it")
+
+    def _sample(self, prior: Prior) -> Tensor:
+        """Draws with the seed anew, so that a prior of a set gives the same kernels as on its own."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return prior.sample(self.n, generator, noise=not self.mean)
+
+    def _colors(self, kernels: Tensor) -> Colors:
+        return self.colors or ("rgb" if kernels.dim() == 4 and kernels.shape[1] == 3 else "diverging")
+
+
+def _legend(number: int, rule: Rule) -> tuple[str, ...]:
+    return f"{number}:", kernel_text(rule.prior.kernel_shape), str(rule.kind), rule.name

@@ -1,0 +1,68 @@
+"""``dwp-init show``: what is known of a prior, or of the priors of a set."""
+
+import argparse
+from dataclasses import dataclass
+
+from dwp_init.access import Access
+from dwp_init.commands.base import PRIOR
+from dwp_init.priors import Prior
+from dwp_init.registry import load_prior
+from dwp_init.report import kernel_text
+from dwp_init.rules import Rule, load_rules
+from dwp_init.sets import SETS, PriorSet
+from dwp_init.text import aligned, outline
+
+
+@dataclass(frozen=True)
+class ShowCommand:
+    """Shows a prior's configuration, metrics and provenance, or the priors of a set."""
+
+    prior: str
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("prior", metavar="PRIOR", help=PRIOR)
+
+    def run(self) -> None:
+        if self.prior in SETS:
+            _show_set(SETS[self.prior])
+        else:
+            _show_prior(load_prior(self.prior))
+
+
+def _show_prior(prior: Prior) -> None:
+    details = dict(prior.details)
+    about = {
+        "name": details.pop("name"),
+        "family": prior.family,
+        "kernel": kernel_text(prior.kernel_shape),
+        **prior.arguments(),
+        "parameters": f"{prior.parameter_count:,}",
+        "log_prob": "exact" if prior.exact else "a lower bound",
+    }
+    first = {key: details.pop(key) for key in ["metrics", "source", "license"] if key in details}
+    print("\n".join([*outline(about), *outline(first), *outline(details)]))
+
+
+def _show_set(prior_set: PriorSet) -> None:
+    rules = load_rules(prior_set, Access())
+    made = "made orthogonal" if prior_set.orthogonal else "left as they are drawn"
+    print(f"{prior_set.name}: a set of {len(rules)} priors; the output channels of a layer are {made} by default\n")
+    head = ("for layers", "kernel", "prior", "family", "parameters", "log p", "depths")
+    print(aligned([head, *map(_member, rules)]))
+    print("\nlog p: nats per kernel, on kernels of held-out networks; depths: 0 is the first layer, 1 the last")
+
+
+def _member(rule: Rule) -> tuple[str, ...]:
+    prior = rule.prior
+    log_prob = prior.details.get("metrics", {}).get("log_prob")
+    depths = prior.arguments().get("depths", ())
+    return (
+        str(rule.kind),
+        kernel_text(prior.kernel_shape),
+        rule.name,
+        prior.family,
+        f"{prior.parameter_count:,}",
+        "-" if log_prob is None else f"{log_prob:.1f}",
+        ", ".join(f"{depth:.2g}" for depth in depths) or "any",
+    )
