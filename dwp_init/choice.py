@@ -14,7 +14,8 @@ from dwp_init.places import overlap
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, unused_priors
-from dwp_init.tensors import check_real, is_virtual
+from dwp_init.tensors import check_real, is_loading, is_virtual
+from dwp_init.weights import weight_of
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
@@ -95,23 +96,27 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
-    """Returns the plan for a model none of whose convolutions has values, which takes no prior; otherwise ``None``.
+    """Returns the plan for a model to which ``torch.nn.init`` would do nothing either; otherwise ``None``.
 
-    Such a model is on the meta device, or made of FakeTensors, as where its values are to be loaded later.
+    It takes no prior. The weights of such a model are on the meta device or FakeTensors, as where their values are to
+    be loaded later, or transformers has just loaded them.
 
     Raises:
         ValueError: A pattern matches no convolution, or weights have values, but a draw in FakeTensorMode would not.
     """
     found = named_convolutions(model)
-    virtual = [named.module for named in found if is_virtual(named.module)]
-    asked, _ = _selector(layers, model) if virtual else (lambda named: True, set())
-    wanted = [named for named in found if asked(named)]
-    if not virtual or not wanted or not all(named.module in virtual for named in wanted):
+    waiting = set(filter(_waits, found))
+    asked = _selector(layers, model)[0] if waiting else None
+    if asked is None or not any(map(asked, waiting)) or any(map(asked, set(found) - waiting)):
         check_real()
         return None
-    all_layers = find_layers(model, asked)
-    skipped = {layer.name: Skip(layer.reason or "not a convolution", layer.asked) for layer in all_layers}
-    return Plan([layer for layer in all_layers if layer.is_convolution], [], skipped, [])
+    everything = find_layers(model, asked)
+    skipped = {layer.name: Skip(layer.reason or "not a convolution", layer.asked) for layer in everything}
+    return Plan([layer for layer in everything if layer.is_convolution], [], skipped, [])
+
+
+def _waits(named: Named) -> bool:
+    return is_virtual(named.module) or any(map(is_loading, weight_of(named.module).tensors))
 
 
 def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:

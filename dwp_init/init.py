@@ -23,6 +23,7 @@ from dwp_init.registry import registry
 from dwp_init.response import Strength
 from dwp_init.rules import Priors, Rule, load_rules
 from dwp_init.sets import SETS
+from dwp_init.tensors import is_loading
 
 _MOST_CACHED = 16  # names of bundled priors and sets whose priors stay in memory
 _UNKNOWN = Strength(math.nan, math.nan)
@@ -50,7 +51,7 @@ def kernels_(
 
     ``apply_`` knows the model, and with it the depth of each layer and what its author set up. Here the caller says
     which layer it is, and the weight is always drawn: also one that is zero or frozen. As with ``torch.nn.init``,
-    nothing happens to a weight on the meta device, or to one that transformers marks as loaded from a checkpoint. The
+    nothing happens to a weight on the meta device, or, while transformers loads a checkpoint, to one of it. The
     ranks of a ``DTensor`` draw the same weight.
 
     Args:
@@ -89,7 +90,7 @@ def kernels_(
     options = Options(scale, noise, orthogonal, None, generator, _checked_gain(gain, scale))
     module = _Convolution(weight, groups, transposed, stride, dilation)
     depth = _checked_depth(depth)
-    if weight.is_meta or isinstance(weight, FakeTensor) or getattr(weight, "_is_hf_initialized", False):
+    if weight.is_meta or isinstance(weight, FakeTensor) or is_loading(weight):
         return weight
     layer = layer_of(module, "weight", depth=depth or 0.0, first=depth == 0)
     choice = layer.reason or choice_for(layer, _rules(prior), resize)

@@ -14,6 +14,12 @@ def is_virtual(module: nn.Module) -> bool:
     return bool(tensors) and all(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
 
 
+def is_loading(tensor: Tensor) -> bool:
+    """Whether transformers loads a checkpoint now, and keeps even ``torch.nn.init`` from this tensor of it."""
+    guarded = torch.nn.init.kaiming_normal_.__module__ != "torch.nn.init"
+    return guarded and getattr(tensor, "_is_hf_initialized", False)
+
+
 def check_real() -> None:
     """Raises ``ValueError`` in a FakeTensorMode, where nothing has values."""
     if isinstance(torch.empty(0, device="cpu"), FakeTensor):
@@ -32,6 +38,8 @@ def reason_against(tensor: Tensor) -> str | None:
         return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
     if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
         return f"its weight is a {type(tensor).__name__}, made of other tensors: call apply_ before it is quantized"
+    if is_loading(tensor):
+        return "transformers has just loaded it from a checkpoint"
     if getattr(tensor, "_fsdp_flattened", False) and tensor.dim() == 1:
         return "flattened by FullyShardedDataParallel: call apply_ inside its summon_full_params(model)"
     return reason_against_placement(tensor)

@@ -30,7 +30,7 @@ class Weight:
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors from which the weight is made; the last one has the weight's device and dtype."""
-        return [self.module.get_parameter("weight")]
+        return [cast(Tensor, self.module.weight)]
 
     @property
     def stored(self) -> list[Tensor]:
@@ -62,7 +62,7 @@ class Weight:
 
     def read(self) -> Tensor:
         """Returns the weight as the forward pass would use it, detached. The module does not change."""
-        return whole(self.module.get_parameter("weight"))
+        return whole(cast(Tensor, self.module.weight))
 
     def values_for(self, value: Tensor) -> list[Tensor]:
         """Returns new values for :attr:`stored` that make the weight equal to ``value``.

@@ -108,8 +108,9 @@ def test_gain(layer: nn.Module, fan_in: int, gain: float, gaussian: Fit) -> None
 
 
 @pytest.mark.parametrize("mark", ["meta", "loaded"])
-def test_nothing_happens_where_torchs_own_functions_do_nothing(mark: str) -> None:
-    """On the meta device, and for a tensor that transformers has loaded from a checkpoint; not even a prior is read."""
+def test_nothing_happens_where_torchs_own_functions_do_nothing(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, and for a tensor of a checkpoint that transformers loads; not even a prior is read."""
+    monkeypatch.setattr(nn.init, "kaiming_normal_", lambda tensor: tensor)  # as transformers does until it is loaded
     weight = torch.ones(4, 4, 3, 3, device="meta" if mark == "meta" else "cpu")
     weight._is_hf_initialized = mark == "loaded"
     assert kernels_(weight, "nowhere/to-be-found") is weight and (mark == "meta" or bool((weight == 1).all()))
