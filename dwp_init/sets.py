@@ -15,9 +15,10 @@ SetMember = str | Path | Prior  # a prior's name, its folder or the object
 class PriorSet:
     """A set of priors in which each kind of convolution has its own.
 
-    A layer is *depthwise* if each of its input channels is a group of its own. It is the *stem* if it is the model's
-    first convolution with kernels larger than 1×1 and has one group. All other layers are *dense*. If no prior for
-    stems fits the stem, it takes a prior for dense layers.
+    A layer is *depthwise* if each of its input channels is a group of its own. The *stem* reads the images: it is
+    the first convolution with kernels larger than 1×1, one group, and at most 4 input channels that are fewer than its
+    outputs or, without such a layer, the first of all. All other layers are *dense*. If no prior for stems fits the
+    stem, it takes a prior for dense layers.
 
     Args:
         stem: Names, folders or priors for the stem. They model the kernels of all input channels jointly, such as

@@ -191,6 +191,23 @@ def test_kernels_of_three_channels_are_drawn_jointly(family):
     assert torch.corrcoef(stem.weight.detach().transpose(0, 1).flatten(1)).triu(1).max() < 0.5
 
 
+@pytest.mark.parametrize(("kind", "shape"), [(nn.Conv1d, (1, 4)), (nn.Conv3d, (2, 2, 2, 3))])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kernels_of_one_and_three_axes(family, kind, shape, tmp_path):
+    small = {"kde": {"count": 200}, "flow": {"hidden": 8}, "autoregressive": {"hidden": 8}, "vae": {"hidden": 8}}
+    torch.manual_seed(0)
+    prior = load_prior(save_prior(fitted(FAMILIES[family](shape, **small.get(family, {}))), tmp_path / family))
+    kernels = prior.sample(3, seeded())
+    assert kernels.shape == (3, *shape) and prior.log_prob(kernels).isfinite().all()
+    layer = kind(4, 8, shape[1:])
+    assert apply_(layer, prior, seed=0, strict=True).initialized == [""] and layer.weight.isfinite().all()
+
+
+def test_the_papers_networks_are_for_planes():
+    with pytest.raises(ValueError, match=r"kernels \(1, 7, 7\) and \(1, 5, 5\); got \(1, 7\): use network='dense'"):
+        KernelVAE((1, 7), network="paper")
+
+
 @pytest.mark.parametrize("family", FAMILIES.values())
 @pytest.mark.parametrize("shape", [(7,), (1, 2, 2, 2, 2), (1, 0, 7), (1, -7, 7), (1, 7.0, 7), (True, 7, 7), 7, "177"])
 def test_kernel_shape_errors(family, shape):
