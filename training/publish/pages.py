@@ -1,5 +1,6 @@
 """The pages of this repository that are written from results: which there are, and what their templates get."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the REA
 
 
 def pages() -> dict[Path, str]:
-    """Returns every page that is written from results, with its text: the cards, three more, and the README."""
+    """Returns every page that is written from results, with its text: the cards, four more, and the README."""
     bundled = [name for name in registry() if (BUNDLED / name).exists()]
     written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
-    for page, values in {"families": _families, "few_labels": _few_labels, "benchmark": _benchmark}.items():
+    for page, values in PAGES.items():
         written[CARDS / f"{page}.md"] = render(f"{page}.md.jinja", **values())
     return written | {README: fill_blocks(README.read_text(encoding="utf-8"), blocks())}
 
@@ -87,6 +88,18 @@ def _benchmark() -> dict[str, Any]:
         "figures": results.figures(),
         "paper": STEPS_TO | {"fig3a": RANDOM_FEATURES["mnist"], "fig3b": RANDOM_FEATURES["cifar10"]},
     }
+
+
+def _lifecycles() -> dict[str, Any]:
+    return {"rows": results.read_record("lifecycles")}
+
+
+PAGES: dict[str, Callable[[], dict[str, Any]]] = {  # by the names of their templates, what they get
+    "families": _families,
+    "few_labels": _few_labels,
+    "benchmark": _benchmark,
+    "lifecycles": _lifecycles,
+}
 
 
 def _bayes() -> dict[str, Any]:
