@@ -47,9 +47,9 @@ def apply_(
 
     Each kernel of a convolution is drawn independently (Eq. 5), whatever the stride, padding, dilation and groups of
     the layer. Layers of 1 to 3 axes, transposed ones, and modules with the weight and the attributes of a convolution
-    are drawn; a layer of 1×k or k×1 kernels takes the middle row or column of draws of k×k kernels. Kernels are drawn
-    on the device of the weight in float32 and then cast to the dtype of the weight. Biases and all other parameters do
-    not change. If anything fails, no weight has changed.
+    are drawn; a layer of 1×k or k×1 kernels takes the middle row or column of draws of k×k kernels, and one of 1×k×k
+    kernels takes k×k ones. Kernels are drawn on the device of the weight in float32 and then cast to the dtype of the
+    weight. Biases and all other parameters do not change. If anything fails, no weight has changed.
 
     By default each layer keeps its response, so activations stay about as large as the author of the model left them.
     The response is the root mean square of the weight times its gain: how much stronger outputs are than those of

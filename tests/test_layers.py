@@ -65,6 +65,13 @@ def test_each_expert_is_drawn_like_a_convolution_of_its_own(groups: int, orthogo
     assert torch.equal(layer_of(experts).filters(experts.weight), experts.weight.view(-1, 16 // groups, 3, 3))
 
 
+def test_strict_minds_experts_without_a_prior(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), pytest.importorskip("timm.layers").CondConv2d(8, 8, 5))
+    with pytest.raises(ValueError, match="strict: no prior given fits 5×5"):
+        apply_(model, gaussian(3), strict=True)
+    assert apply_(model, gaussian(3)).spatial == {"0": 288, "1": 4 * 8 * 8 * 25}
+
+
 def test_an_expert_with_a_weight_of_another_shape_is_skipped(gaussian: Fit) -> None:
     module = pytest.importorskip("timm.layers").CondConv2d(4, 8, 3)
     module.weight = nn.Parameter(module.weight[:, :-1].detach())
