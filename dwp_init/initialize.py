@@ -62,7 +62,13 @@ def apply_(
 
     If a weight is computed from other tensors, these tensors are written. With ``weight_norm`` the weight is then
     exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw; the report
-    shows the resulting scale.
+    shows the resulting scale. The singular vectors of ``spectral_norm`` are written too, so that the norm is 1 at once.
+
+    Where ``torch.nn.init`` does nothing, the report has no draw and no prior is loaded: on the meta device, for
+    FakeTensors, and for what transformers has just loaded. ``torch.autocast`` has no effect. The processes of a model
+    after ``fully_shard``, or under ``DistributedDataParallel``, must all call this function. They draw the weights that
+    one process would draw with that seed; without one, the first process draws a seed for all. If one fails, all do.
+    What ``to_empty`` leaves has no scale to keep, and may be all zero: initialise such a model as usual first.
 
     Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` also matches dots. A single
     layer can be passed as the model; its name is ``""``.
@@ -126,7 +132,7 @@ def apply_(
     warn_if_by_module(model)
     for name, flag in {"resize": resize, "strict": strict, "dry_run": dry_run}.items():
         check_flag(name, flag)
-    ranks = Ranks(model)
+    ranks = Ranks(model, alone=dry_run)
     options = Options(scale, noise, orthogonal, *ranks.source(seed, generator))
     access = Access(
         revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint

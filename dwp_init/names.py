@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-_PARTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_PARTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 _OWNERS_OF_MODULE = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -33,7 +33,7 @@ def named_modules(model: nn.Module) -> Iterator[Named]:
     """Yields the modules of a model in their order, except for wrappers, whose name is that of what they wrap.
 
     Wrappers are what ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``FullyShardedDataParallel``,
-    checkpointing and ``AveragedModel`` put around a module.
+    checkpointing, ``AveragedModel`` and Lightning's Fabric put around a module.
     """
     named: dict[str, Named] = {}
     for path, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):  # torch does not annotate it

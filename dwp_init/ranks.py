@@ -22,11 +22,12 @@ class Ranks:
 
     Args:
         model: The model. Parameters that ``fully_shard`` has gathered for a forward pass are put back into their parts.
+        alone: Whether this process need not agree with others, because it writes nothing.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, alone: bool = False) -> None:
         self._groups: list[ProcessGroup] = []
-        if distributed.is_available() and distributed.is_initialized():
+        if not alone and distributed.is_available() and distributed.is_initialized():
             _reshard(model)
             self._groups += {id(group): group for group in _groups(model)}.values()
 

@@ -1,5 +1,6 @@
 """Names without what wrappers add to them."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from dwp_init import apply_
 from dwp_init.names import Named, matches, named_modules
+from tests.models import Fit
 
 
 def network() -> nn.Sequential:
@@ -70,3 +73,20 @@ def test_a_users_own_attribute_called_module_stays() -> None:
 def test_patterns_may_spell_the_wrapper_or_not(pattern: str, expected: bool) -> None:
     assert Named("layer1.0", "_orig_mod.layer1.0", nn.ReLU()).matches(pattern) == expected
     assert matches(pattern, "layer1.0") == (expected and "_" not in pattern)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda model: nn.DataParallel(torch.compile(model))])
+def test_wrappers_change_neither_patterns_nor_draws(wrap: Callable[[nn.Module], nn.Module], gaussian: Fit) -> None:
+    bare, paths = network(), []
+    wrapped = wrap(copy.deepcopy(bare))
+    apply_(bare, gaussian(3), seed=0, scale="fan_in")
+    long = next(named.path for named in named_modules(wrapped) if named.name == "1.1")
+    for layers in (None, ["0", "1.*"], ["*0", long]):
+        report = apply_(wrapped, {"0": gaussian(3), long: gaussian(3)}, seed=0, scale="fan_in", layers=layers)
+        assert report.initialized == list(report.spatial) == ["0", "1.1"]
+        assert all(map(torch.equal, bare.parameters(), wrapped.parameters()))
+    apply_(wrapped, gaussian(3), layers=lambda name, module: paths.append(name) or True)
+    assert set(paths) == {"0", "1.1"}
+    nn.init.zeros_(wrapped.get_submodule(long).weight)
+    assert apply_(wrapped, gaussian(3)).initialized == ["0"]
+    assert apply_(wrapped, gaussian(3), layers=["0", long]).initialized == ["0", "1.1"]

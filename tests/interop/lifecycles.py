@@ -162,6 +162,10 @@ def lightning_module() -> str:
     return outcome(task.net, task.report)
 
 
+def fabric(model: nn.Module) -> nn.Module:
+    return importlib.import_module("lightning.fabric").Fabric(accelerator="cpu", devices=1).setup_module(model)
+
+
 def quantization_aware(model: nn.Module) -> nn.Module:
     quantization = importlib.import_module("torch.ao.quantization")
     model.qconfig = quantization.get_default_qat_qconfig("fbgemm")
@@ -297,6 +301,7 @@ TABLE = [
     Lifecycle("transformers' from_pretrained", "the checkpoint's weights", lambda: pretrained(False), "transformers"),
     Lifecycle("from_pretrained, a bias missing", "the checkpoint's weights", lambda: pretrained(True), "transformers"),
     Lifecycle("Lightning module", SAME, lightning_module, "lightning"),
+    Lifecycle("Lightning Fabric", SAME, lambda: wrapped(fabric), "lightning"),
     Lifecycle(
         "LoRA (peft)",
         "the frozen base and the model's output stay; the first factors are drawn",
