@@ -18,6 +18,7 @@ from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, root_mean_square
+from dwp_init.text import few
 
 Scale = Literal["keep", "fan_in", "prior"]
 HE_GAIN = math.sqrt(2)  # of a layer before a ReLU
@@ -58,7 +59,8 @@ class Options:
 def check_effect(choices: list[Choice], options: Options) -> None:
     """Raises ``ValueError`` if an option has no effect on any layer, or the generator is on another device."""
     if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
-        names = ", ".join(sorted({choice.rule.name for choice in choices}))
+        several = len({choice.rule.name for choice in choices}) > 1
+        names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in choices}))
         raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
     if options.generator is None:
         return

@@ -16,6 +16,7 @@ from dwp_init.priors.checks import checked_shape, is_int
 from dwp_init.priors.precision import full_precision
 from dwp_init.priors.whitening import RasterWhitening, Whitening
 from dwp_init.storage import json_bytes, safetensors_bytes, write_files
+from dwp_init.text import few
 
 FORMAT_VERSION = 1
 CONFIG, MODEL = "config.json", "model.safetensors"
@@ -240,8 +241,8 @@ def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(
-            f"{path} does not fit {CONFIG}: tensors missing: {', '.join(missing) or 'none'}; "
-            f"unknown: {', '.join(unknown) or 'none'}; get both files from one place"
+            f"{path} does not fit {CONFIG}: tensors missing: {few(missing) or 'none'}; "
+            f"unknown: {few(unknown) or 'none'}; get both files from one place"
         )
     for name, tensor in expected.items():
         found = tensors[name]

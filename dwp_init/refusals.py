@@ -111,6 +111,6 @@ def _by_reason(skipped: dict[Layer, str]) -> list[str]:
     counts = Counter(skipped.values()).most_common()
     for reason, _ in counts[:2]:
         names = [layer.name for layer, why in skipped.items() if why == reason]
-        lines.append(reason if names == [""] else f"{reason} ({listed(names, 32)})")
+        lines.append(reason if names == [""] else f"{reason} ({listed(names)})")
     rest = sum(count for _, count in counts[2:])
     return lines + ([f"{rest} more layer{'s' * (rest > 1)} for other reasons"] if rest else [])

@@ -1,11 +1,14 @@
 """What ``apply_`` did or would do, layer by layer."""
 
 import difflib
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 from dwp_init.text import aligned, few, html_table, printable
+
+_COLUMNS = 120  # width of a terminal
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Report:
         return len(self.drawn)
 
     def __str__(self) -> str:
-        tables = [aligned(table) for table in self._tables() if len(table) > 1]
+        tables = [aligned(_wrapped(table)) for table in self._tables() if len(table) > 1]
         return "\n\n".join([self._summary, *tables, *self._remarks])
 
     def _repr_html_(self) -> str:
@@ -151,7 +154,7 @@ def layer_text(name: str) -> str:
     return name or "(model)"
 
 
-def listed(names: Sequence[str], width: int = 48) -> str:
+def listed(names: Sequence[str], width: int = 32) -> str:
     """Names as many of the first three layers as fit into ``width`` characters, at least one, and counts the others."""
     shown = [layer_text(name) for name in names[:3]]
     while len(shown) > 1 and len(", ".join(shown)) > width:
@@ -203,6 +206,17 @@ def _change(before: float | None, after: float | None, digits: str) -> str:
     """Formats a value before and, unless it is not known, after."""
     first, second = ("-" if value is None else format(value, digits) for value in (before, after))
     return first if after is None else f"{first} → {second}"
+
+
+def _wrapped(table: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Breaks cells of the last column into lines, such that the table fits a terminal."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
+    room = max(_COLUMNS - sum(widths) - 2 * len(widths), 40)
+    rows: list[tuple[str, ...]] = []
+    for *cells, last in table:
+        first, *more = textwrap.wrap(last, room, break_on_hyphens=False) or [""]
+        rows += [(*cells, first), *((*("" for _ in cells), line) for line in more)]
+    return rows
 
 
 def _skipped_table(skipped: Mapping[str, str], spatial: Mapping[str, int]) -> list[tuple[str, ...]]:

@@ -77,8 +77,8 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
 
 def html_table(rows: Sequence[tuple[str, ...]]) -> str:
     """Formats rows as an HTML table, the first as its head; everything is escaped."""
-    style = ' style="text-align: left"'
+    style = ' style="text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0"'
     head, *body = ([escape(printable(cell)) for cell in row] for row in rows)
     lines = ["".join(f"<th{style}>{cell}</th>" for cell in head)]
     lines += ["".join(f"<td{style}>{cell}</td>" for cell in row) for row in body]
-    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
+    return "\n".join(['<table style="margin-bottom: 1em">', *(f"<tr>{line}</tr>" for line in lines), "</table>"])

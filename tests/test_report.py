@@ -88,8 +88,8 @@ def test_html_has_both_tables_and_escapes_everything() -> None:
     row = Drawn(evil, evil, evil, 0.0, 1, 1.0, None)
     html = Report([row], {evil: evil}, [evil], dry_run=True, spatial={evil: 1})._repr_html_()
     assert "<script" not in html and "\x1b" not in html and html.count("&lt;script&gt;&amp;\\x1b") == 6
-    assert html.startswith("<p><b>would take 1 of 1 spatial convolution, 100 % of its weights</b></p>\n<table>")
-    assert html.count("<table>") == html.count("</table>") == 2 and html.count("</tr>") == 4
+    assert html.startswith("<p><b>would take 1 of 1 spatial convolution, 100 % of its weights</b></p>\n<table ")
+    assert html.count("<table ") == html.count("</table>") == 2 and html.count("</tr>") == 4
     assert "<table" not in Report([])._repr_html_()
 
 
