@@ -271,7 +271,12 @@ def test_draw_a_set(run, workplace, family):
         for name, zoom, colors in ((family, 11, "rgb"), ("gauss-3x3", 18, "diverging"))
     ]
     assert (workplace / "kernels.png").read_bytes() == write_png("b.png", numbered_sheets(sheets)).read_bytes()
-    assert "no prior of natural" not in run("draw", "family", "--depth", 1)
+    picture = (workplace / "kernels.png").read_bytes()
+    run("draw", "family", "-n", 4, "--colors", "rgb")  # which concerns the prior of three channels
+    assert (workplace / "kernels.png").read_bytes() == picture
+    run("draw", "family", "-n", 4, "--depth", 1)
+    assert (workplace / "kernels.png").read_bytes() != picture
+    assert "family: kernels.png, 866×457 pixels" in run("draw", "family", "-n", 1000)  # kernels are smaller
     assert "no prior of family has a noise step; drop it" in run("draw", "family", "--mean", status=1)
 
 

@@ -371,8 +371,8 @@ def arguments(**changes):
           for v in ("Flow", None, [], 1)),
         ({"arguments": []}, r"arguments must be an object and kernel_shape a list; got \[\] and"),
         *(({"kernel_shape": v}, "arguments must be an object and kernel_shape a list") for v in ("133", None, 3)),
-        *(({"kernel_shape": v}, r"does not describe a vae prior: kernel_shape must be \(channels, height, width\)")
-          for v in ([1, 3], [1, 3, 3, 3], [1, 3.0, 3], [True, 3, 3], [1, -3, -3], [1, 0, 3], ["1", 3, 3], [[1], 3, 3])),
+        *(({"kernel_shape": v}, r"does not describe a vae prior: kernel_shape must be \(channels, \*size\) with 1 to 3")
+          for v in ([1], [1, 3, 3, 3, 3], [1, 3.0, 3], [True, 3, 3], [1, -3, -3], [1, 0, 3], ["1", 3, 3], [[1], 3, 3])),
         ({"kernel_shape": [1, 10**12, 10**12]}, "kernel_shape must hold at most 1048576 numbers"),
         ({"kernel_shape": [1, 5, 5]}, r"model.safetensors does not fit config.json: whitening.loc is .*expected"),
         *(({"name": v}, "has the name .*, expected a string of printable characters") for v in (3, None, "a\x1b[2J")),

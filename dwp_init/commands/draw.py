@@ -1,6 +1,7 @@
 """``dwp-init draw``: kernels as a picture."""
 
 import argparse
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -13,9 +14,10 @@ from dwp_init.picture import Colors, kernel_sheet, numbered_sheets, write_png
 from dwp_init.priors import Prior
 from dwp_init.report import kernel_text
 from dwp_init.rules import Rule, load_rules
+from dwp_init.sets import SETS
 from dwp_init.text import aligned, shown_value
 
-_BLOCK = 56  # pixels of a kernel in the picture of a set, about
+_BLOCK = 448  # pixels of the side of a block in the picture of a set, about
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class DrawCommand:
         if len(rules) == 1:
             pixels = kernel_sheet(kernels[0], colors=self._colors(kernels[0]))
         else:
-            zooms = [max(_BLOCK // max(each.shape[2:]), 1) for each in kernels]
+            side = _BLOCK // max(math.isqrt(self.n), 8)
+            zooms = [max(side // max(each.shape[2:]), 1) for each in kernels]
             pixels = numbered_sheets(
                 [kernel_sheet(each, zoom=z, colors=self._colors(each)) for each, z in zip(kernels, zooms, strict=True)]
             )
@@ -84,7 +87,10 @@ class DrawCommand:
         return prior.sample(self.n, generator, noise=not self.mean)
 
     def _colors(self, kernels: Tensor) -> Colors:
-        return self.colors or ("rgb" if kernels.dim() == 4 and kernels.shape[1] == 3 else "diverging")
+        if kernels.dim() == 4 and kernels.shape[1] == 3:
+            return self.colors or "rgb"
+        rgb_of_others = self.colors == "rgb" and self.prior in SETS  # it is meant for those of 3 channels
+        return "diverging" if self.colors is None or rgb_of_others else self.colors
 
 
 def _legend(number: int, rule: Rule) -> tuple[str, ...]:

@@ -56,7 +56,6 @@ def _show_set(prior_set: PriorSet) -> None:
 def _member(rule: Rule) -> tuple[str, ...]:
     prior = rule.prior
     log_prob = prior.details.get("metrics", {}).get("log_prob")
-    depths = prior.arguments().get("depths", ())
     return (
         str(rule.kind),
         kernel_text(prior.kernel_shape),
@@ -64,5 +63,5 @@ def _member(rule: Rule) -> tuple[str, ...]:
         prior.family,
         f"{prior.parameter_count:,}",
         "-" if log_prob is None else f"{log_prob:.1f}",
-        ", ".join(f"{depth:.2g}" for depth in depths) or "any",
+        ", ".join(f"{depth:.2g}" for depth in prior.depths) or "any",
     )
