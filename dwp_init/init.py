@@ -114,8 +114,7 @@ def _write(choice: Choice, options: Options, depth: float | None) -> None:
         drawn, _ = draw_weight(choice, here, options, before)
         values = layer.weight.values_for(drawn)
     with explained(layer, "written"):
-        for tensor, value in zip(layer.weight.stored, values, strict=True):
-            tensor.copy_(value)
+        layer.weight.write(values)
 
 
 class _Convolution(nn.Module):

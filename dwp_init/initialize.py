@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dwp_init.access import Access
 from dwp_init.authored import hints
@@ -11,7 +11,6 @@ from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, choose, plan_without_values
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.draw import Scale as Scale
-from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance
 from dwp_init.priors import Prior
 from dwp_init.priors.checks import whole_number
@@ -167,7 +166,8 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
                     value, after = draw_weight(choice, priors[here], options, before)
                     values = layer.weight.values_for(value)
                 with explained(layer, "written"):
-                    _write(layer, values, undo)
+                    undo.keep(layer.weight)
+                    layer.weight.write(values)
             if type(layer.weight) is not Weight or layer.weight.dtype != torch.float32:  # it may not be as drawn
                 with explained(layer, "written"):
                     after = layer.measure(layer.weight.read())
@@ -185,11 +185,3 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
             )
         )
     return rows
-
-
-def _write(layer: Layer, values: list[Tensor], undo: Undo) -> None:
-    undo.keep(layer.weight)
-    with torch.no_grad():
-        for tensor, value in zip(layer.weight.stored, values, strict=True):
-            tensor.copy_(value)
-    layer.weight.refresh()

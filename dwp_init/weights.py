@@ -76,6 +76,14 @@ class Weight:
         """Returns new values for :attr:`tensors`, each whole."""
         return [value]
 
+    @torch.no_grad()
+    def write(self, values: Sequence[Tensor]) -> None:
+        """Writes what :meth:`values_for` returned."""
+        for tensor, value in zip(self.stored, values, strict=True):
+            tensor.copy_(value)
+        self.refresh()
+        torch.clear_autocast_cache()  # from which a forward pass would take the old weight
+
     def refresh(self) -> None:
         """Recomputes what the module caches of the weight, after :attr:`stored` was written."""
 

@@ -160,6 +160,14 @@ def test_parametrization_that_cannot_take_a_draw_is_skipped(
         apply_(model, gaussian(3), strict=True, dry_run=dry_run)
 
 
+def test_a_forward_pass_under_autocast_takes_the_new_weight(gaussian: Fit) -> None:
+    layer, images = nn.Conv2d(4, 8, 3), torch.randn(1, 4, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(images)
+        apply_(layer, gaussian(3), seed=0)
+        torch.testing.assert_close(layer(images), layer.bfloat16()(images.bfloat16()))
+
+
 def test_a_parametrizations_own_randomness_leaves_the_global_state(gaussian: Fit) -> None:
     layer = parametrized(nn.Conv2d(4, 8, 3), Noisy())
     part, state = layer.parametrizations.weight[0], torch.get_rng_state()
