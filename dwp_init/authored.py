@@ -1,15 +1,13 @@
 """What a model's author set up on purpose, and what apply_ therefore leaves as it is."""
 
 import math
-import re
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dwp_init.layers import Layer
 from dwp_init.shards import whole
 
-_MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 _PART = 2**16  # weights whose scale is looked at
 _SAMPLE = 32  # output and input channels whose kernels are compared
 
@@ -31,35 +29,11 @@ def reason_to_leave(layer: Layer) -> str | None:
     return None
 
 
-def hints(model: nn.Module, kept: list[Layer]) -> list[str]:
-    """Says if the layers have a scale that no author chose, and that suits few networks.
+def is_untouched(layer: Layer) -> bool:
+    """Whether a weight is from the distribution with which PyTorch's convolutions start, so that no author chose it.
 
-    PyTorch's layers start from U(-b, b) with b = 1 / √fan_in. Activations then shrink from layer to layer, unless
-    there is normalisation or residual connections. The latter are not seen here.
-
-    Args:
-        model: The model.
-        kept: Layers whose scale is kept, before they are drawn.
+    This is U(-b, b) with b = 1 / √fan_in.
     """
-    if len(kept) < _MANY or any(map(_normalises, model.modules())):
-        return []
-    untouched = [layer for layer in kept if _is_untouched(layer)]
-    if 2 * len(untouched) <= len(kept):
-        return []
-    return [
-        f"{len(untouched)} layers have PyTorch's default scale, and the model has no normalisation: if it has no "
-        "residual connections either, scale='fan_in' is better"
-    ]
-
-
-def _normalises(module: nn.Module) -> bool:
-    """Whether a module normalises activations, by the name of its class; a norm of weights does not."""
-    kind = type(module).__name__
-    return re.search("Norm(?!al)", kind) is not None and kind not in ("_WeightNorm", "_SpectralNorm")
-
-
-def _is_untouched(layer: Layer) -> bool:
-    """Whether a weight is from the distribution with which PyTorch's convolutions start."""
     weight = layer.weight.read()
     fan_in = weight[0].numel()  # as torch counts it, also of a transposed layer
     sample = weight[: max(_PART // fan_in, 1)].float() * math.sqrt(fan_in)

@@ -61,6 +61,11 @@ class Plan:
     unused: list[str]
 
     @property
+    def layers(self) -> list[Layer]:
+        """The layers that take a prior."""
+        return [choice.layer for choice in self.choices]
+
+    @property
     def reasons(self) -> dict[str, str]:
         """Why each of the other layers is skipped, by name."""
         return {name: skip.reason for name, skip in self.skipped.items()}

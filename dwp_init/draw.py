@@ -20,7 +20,8 @@ from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, root_mean_square
 from dwp_init.text import few
 
-Scale = Literal["keep", "fan_in", "prior"]
+LayerScale = Literal["keep", "fan_in", "prior"]
+Scale = Literal["auto", "keep", "fan_in", "prior"]
 HE_GAIN = math.sqrt(2)  # of a layer before a ReLU
 
 
@@ -28,7 +29,8 @@ HE_GAIN = math.sqrt(2)  # of a layer before a ReLU
 class Options:
     """How kernels are drawn; see ``apply_``.
 
-    He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``.
+    He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``. With ``"auto"`` the layers that are
+    named in ``raised`` take it, and all others keep theirs.
     """
 
     scale: Scale
@@ -37,6 +39,7 @@ class Options:
     seed: int | None
     generator: torch.Generator | None
     gain: float = HE_GAIN
+    raised: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_one_of("scale", self.scale, get_args(Scale))
@@ -47,6 +50,12 @@ class Options:
             check_instance("generator", self.generator, torch.Generator, "torch.Generator")
             if self.seed is not None:
                 raise ValueError(f"give seed={self.seed} or generator=..., not both")
+
+    def scale_of(self, layer: Layer) -> LayerScale:
+        """Returns what decides the scale of a layer."""
+        if self.scale == "auto":
+            return "fan_in" if layer.name in self.raised else "keep"
+        return self.scale
 
     def source(self, layer: Layer) -> torch.Generator | None:
         """Returns the source of randomness for a layer; ``None`` for the global one."""
@@ -95,24 +104,24 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     Raises:
         ValueError: The scale of the draw is not finite, or 0.
     """
-    layer, dtype = choice.layer, choice.layer.weight.dtype
+    layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     with full_precision():
         kernels = choice.fitting(prior.sample(count, options.source(layer), noise=options.noise))
-        own = root_mean_square(kernels.to(dtype) if options.scale == "prior" else kernels)
+        own = root_mean_square(kernels.to(dtype) if scale == "prior" else kernels)
         _check(Strength(own, 1.0), choice)
         if orthogonal:
             kernels = orthogonal_channels(kernels, layer.blocks, layer.inputs)
     weight = layer.arrange(kernels)
     found = layer.measure(weight)
     _check(found, choice)
-    if options.scale == "prior" and not orthogonal:
+    if scale == "prior" and not orthogonal:
         return weight.to(dtype), found
     he = layer.he_rms * (options.gain / HE_GAIN)
     kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
-    by = factor[options.scale]
+    by = factor[scale]
     return weight.mul_(by).to(dtype), Strength(found.rms * by, found.gain)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from numbers import Real
-from typing import TypeGuard, TypeVar, cast
+from typing import TypeGuard, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from dwp_init.access import Access
 from dwp_init.choice import Choice, choice_for
 from dwp_init.convolutions import layer_of
-from dwp_init.draw import HE_GAIN, Options, Scale, at_hand, check_effect, draw_weight, explained
-from dwp_init.options import check_flag, check_instance
+from dwp_init.draw import HE_GAIN, LayerScale, Options, at_hand, check_effect, draw_weight, explained
+from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.priors.checks import is_int, whole_number
 from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks
@@ -40,7 +40,7 @@ def kernels_(
     transposed: bool = False,
     stride: int | Sequence[int] = 1,
     dilation: int | Sequence[int] = 1,
-    scale: Scale = "fan_in",
+    scale: LayerScale = "fan_in",
     gain: float = HE_GAIN,
     noise: bool = True,
     orthogonal: bool | None = None,
@@ -87,6 +87,7 @@ def kernels_(
     """
     check_instance("weight", weight, Tensor, "torch.Tensor")
     check_flag("resize", resize)
+    check_one_of("scale", scale, get_args(LayerScale))
     options = Options(scale, noise, orthogonal, None, generator, _checked_gain(gain, scale))
     module = _Convolution(weight, groups, transposed, stride, dilation)
     depth = _checked_depth(depth)
@@ -156,7 +157,7 @@ def _checked_depth(depth: float | None) -> float | None:
     return None if depth is None else float(depth)
 
 
-def _checked_gain(gain: float, scale: Scale) -> float:
+def _checked_gain(gain: float, scale: LayerScale) -> float:
     if not (_is_real(gain) and 0 < gain < math.inf):
         raise ValueError(f"gain must be a number above 0, such as 1 for a layer without a ReLU; got {gain!r}")
     if gain != HE_GAIN and scale != "fan_in":

@@ -1,12 +1,12 @@
 """``apply_``: choose the layers, draw their kernels, write all of them or none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from dwp_init.access import Access
-from dwp_init.authored import hints
 from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, choose, plan_without_values
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
@@ -19,6 +19,7 @@ from dwp_init.ranks import Ranks
 from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
 from dwp_init.rules import PriorsByPattern, load_rules
+from dwp_init.scales import decide
 from dwp_init.undo import Undo
 from dwp_init.weights import Weight
 
@@ -28,7 +29,7 @@ def apply_(
     prior: PriorsByPattern,
     *,
     layers: Layers | None = None,
-    scale: Scale = "keep",
+    scale: Scale = "auto",
     noise: bool = True,
     orthogonal: bool | None = None,
     resize: bool = False,
@@ -84,7 +85,10 @@ def apply_(
         scale: ``"keep"`` gives the draw of each layer the response of the weight that is there; if that is not finite,
             or if it is zero in a layer that is named, the same as ``"fan_in"``. ``"fan_in"`` gives it the response of
             He et al. (2015), √(2 / fan_in), where the fan-in of a transposed convolution is divided by the product of
-            its strides. ``"prior"`` keeps the scale of the source networks.
+            its strides. ``"auto"`` is ``"keep"``, except for weights of PyTorch's default distribution in a plain
+            chain, which take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
+            without normalisation, and a ReLU or the like follows the layer. ``"prior"`` keeps the scale of the source
+            networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise are level with noisy
@@ -143,10 +147,10 @@ def apply_(
         plan = choose(model, rules, layers, resize)
         check_plan(plan, rules, strict)
         check_effect(plan.choices, options)
-    found = hints(model, [choice.layer for choice in plan.choices]) if scale == "keep" else []
+    raised, notes = decide(model, plan.layers, scale)
     with full_precision(), Undo() as undo:
-        drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
-        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, found)
+        drawn = _drawn(plan.choices, replace(options, raised=raised), ranks, None if dry_run else undo)
+        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
 
 
 def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | None) -> list[Drawn]:

@@ -94,7 +94,7 @@ class Report:
         dry_run: Whether the model was left unchanged.
         spatial: The number of weights of every convolution with kernels larger than 1×1 that ``apply_`` was asked for,
             drawn or skipped, by name; 0 if it is not known. Layers that share the weight of another are left out.
-        hints: What the caller may want to do otherwise.
+        notes: What was decided about scales, and what the caller may want to do otherwise.
     """
 
     drawn: list[Drawn]
@@ -102,7 +102,7 @@ class Report:
     unused: list[str] = field(default_factory=list[str])
     dry_run: bool = False
     spatial: dict[str, int] = field(default_factory=dict[str, int])
-    hints: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
 
     @property
     def initialized(self) -> list[str]:
@@ -141,7 +141,7 @@ class Report:
     def _remarks(self) -> list[str]:
         taken = "would take" if self.dry_run else "took"
         unused = [f"no layer {taken}: {', '.join(self.unused)}"] if self.unused else []
-        return [*unused, *(f"hint: {hint}" for hint in self.hints)]
+        return [*unused, *(f"note: {note}" for note in self.notes)]
 
     def _tables(self) -> list[list[tuple[str, ...]]]:
         """Returns the tables of the drawn and of the skipped layers; the first row of each is its head."""

@@ -83,39 +83,3 @@ def test_random_weights_are_no_copies(shape: tuple[int, int, int], dtype: torch.
     groups = outputs if inputs == 1 else 1
     layer = nn.Conv2d(outputs if inputs == 1 else inputs, outputs, size, groups=groups, dtype=dtype)
     assert len(apply_(layer, gaussian(size)).drawn) == 1
-
-
-def _plain(*extra: nn.Module, layers: int = 4) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(layers)), *extra)
-
-
-def test_a_hint_where_nobody_chose_a_scale_and_nothing_normalises(gaussian: Fit) -> None:
-    hint = "4 layers have PyTorch's default scale, and the model has no normalisation: if it has no residual"
-    (found,) = apply_(_plain(), gaussian(3), dry_run=True).hints
-    assert found.startswith(hint) and f"hint: {hint}" in str(apply_(_plain(), gaussian(3)))
-
-
-@pytest.mark.parametrize(
-    ("model", "options"),
-    [
-        (_plain(nn.GroupNorm(2, 8)), {}),
-        (_plain(nn.LocalResponseNorm(2)), {}),
-        (_plain(layers=3), {}),
-        (_plain(), {"scale": "fan_in"}),
-        (
-            _plain().apply(
-                lambda layer: _filled(nn.init.kaiming_normal_, layer) if hasattr(layer, "weight") else layer
-            ),
-            {},
-        ),
-        (
-            _plain().apply(
-                lambda layer: _filled(nn.init.xavier_uniform_, layer) if hasattr(layer, "weight") else layer
-            ),
-            {},
-        ),
-    ],
-)
-def test_no_hint_elsewhere(model: nn.Module, options: dict[str, str], gaussian: Fit) -> None:
-    assert apply_(model, gaussian(3), **options).hints == []

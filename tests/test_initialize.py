@@ -39,7 +39,7 @@ class Elsewhere(torch.Generator):
 BAD = [
     (TypeError, {"model": "resnet"}, "model must be a torch.nn.Module; got str"),
     (TypeError, {"model": nn.Conv2d}, "model must be a torch.nn.Module; got type"),
-    (ValueError, {"scale": "he"}, "scale must be one of 'keep', 'fan_in', 'prior'; got 'he'"),
+    (ValueError, {"scale": "he"}, "scale must be one of 'auto', 'keep', 'fan_in', 'prior'; got 'he'"),
     (TypeError, {"noise": 0.1}, "noise must be True or False; got 0.1"),
     (TypeError, {"strict": "no"}, "strict must be True or False; got 'no'"),
     (TypeError, {"dry_run": 1}, "dry_run must be True or False; got 1"),

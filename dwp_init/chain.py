@@ -1,0 +1,83 @@
+"""Plain chains: models whose data flow is known without running them, and in which nothing normalises."""
+
+import re
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from dwp_init.convolutions import is_convolution
+from dwp_init.names import named_modules
+
+_RECTIFIERS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.RReLU,
+    nn.ELU,
+    nn.CELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+)
+_BETWEEN = ("pooling", "dropout", "padding")  # modules of torch.nn that may be between a layer and its rectifier
+
+
+def rectified(model: nn.Module) -> set[str]:
+    """Returns the names of the convolutions for which He's scale is right, as far as that is seen for sure.
+
+    These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
+    ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
+    residual connection; then there are none. A connection around the whole chain adds no more than one to the depth.
+    """
+    found = [named for named in named_modules(model) if is_convolution(named.module)]
+    chain = _chain(model.get_submodule(_common([named.path for named in found]))) if len(found) > 1 else []
+    if {id(named.module) for named in found} - {id(module) for module in chain}:
+        return set()
+    names = {id(named.module): named.name for named in found}
+    followed = (each for place, each in enumerate(chain) if id(each) in names and _is_rectified(chain[place + 1 :]))
+    return {names[id(each)] for each in followed}
+
+
+def normalises(module: nn.Module) -> bool:
+    """Whether a module normalises activations, by the name of its class; a norm of weights does not."""
+    kind = type(module).__name__
+    return re.search("Norm(?!al)", kind) is not None and kind not in ("_WeightNorm", "_SpectralNorm")
+
+
+def _common(paths: list[str]) -> str:
+    """Returns the path of the smallest module that holds all modules of these paths."""
+    parts = [path.split(".")[:-1] for path in paths]
+    shared = 0
+    while all(len(each) > shared and each[shared] == parts[0][shared] for each in parts):
+        shared += 1
+    return ".".join(parts[0][:shared])
+
+
+def _chain(module: nn.Module) -> list[nn.Module]:
+    """Returns the modules that run one after the other; empty if that is not sure, or one of them normalises."""
+    source = getattr(getattr(type(module), "forward", None), "__module__", "")
+    if not source.startswith("torch.nn.") or "forward" in vars(module) or normalises(module):
+        return []
+    if type(module).forward is not nn.Sequential.forward:
+        inside = [name for name, _ in module.named_children() if name != "parametrizations"]
+        return [] if inside or _is_hooked(module) else [module]
+    parts = [_chain(child) for child in module.children()]
+    return [each for part in parts for each in part] if all(parts) else []
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether hooks may change what a module returns."""
+    return bool(module._forward_hooks)  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_rectified(behind: list[nn.Module]) -> bool:
+    """Whether a rectifier is the first of the modules behind a layer, apart from pooling and the like."""
+    for module in behind:
+        if isinstance(module, _RECTIFIERS):
+            return True
+        kind = parametrize.type_before_parametrizations(module)
+        if not isinstance(module, nn.Identity) and kind.__module__.rpartition(".")[2] not in _BETWEEN:
+            return False
+    return False

@@ -1,0 +1,139 @@
+"""Which models are plain chains, and which layers take He's response by default."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from dwp_init import apply_
+from dwp_init.chain import normalises, rectified
+from tests.models import Fit, responses
+
+
+def conv(inputs: int = 8) -> nn.Conv2d:
+    return nn.Conv2d(inputs, 8, 3, padding=1)
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Classifier(nn.Module):
+    """A chain within a module with a forward pass of its own, as in torchvision's VGG."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features, self.classifier = features, nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def features() -> nn.Sequential:
+    inner = nn.Sequential(conv(), nn.Dropout(), nn.MaxPool2d(2), nn.LeakyReLU())
+    return nn.Sequential(OrderedDict(one=conv(), relu=nn.ReLU(), inner=inner, pool=nn.AvgPool2d(2), last=conv()))
+
+
+class Loud(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def hooked() -> nn.Sequential:
+    model = features()
+    model.one.register_forward_hook(lambda module, inputs, output: output * 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (features, {"one", "inner.0"}),
+        (lambda: Classifier(features()), {"features.one", "features.inner.0"}),
+        (lambda: torch.compile(Classifier(features())), {"features.one", "features.inner.0"}),
+        (lambda: nn.DataParallel(features()), {"one", "inner.0"}),
+        (lambda: nn.Sequential(parametrizations.weight_norm(conv()), nn.ReLU(), conv(), nn.GELU()), {"0", "2"}),
+        (lambda: nn.Sequential(conv(), nn.Tanh(), conv(), nn.ReLU()), {"2"}),
+        (lambda: nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.ReLU()), set()),
+        (lambda: nn.Sequential(Residual(nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU())), conv()), set()),
+        (lambda: nn.Sequential(conv(), nn.ReLU(), Residual(nn.Identity()), conv(), nn.ReLU()), set()),
+        (lambda: nn.ModuleList([conv(), nn.ReLU(), conv(), nn.ReLU()]), set()),
+        (lambda: Loud(conv(), nn.ReLU(), conv(), nn.ReLU()), set()),
+        (hooked, set()),
+        (conv, set()),
+        (nn.ReLU, set()),
+    ],
+)
+def test_rectified(make: Callable[[], nn.Module], expected: set[str]) -> None:
+    assert rectified(make()) == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.BatchNorm2d(2), True),
+        (nn.LocalResponseNorm(2), True),
+        (nn.Conv2d(1, 1, 1), False),
+        (parametrizations.weight_norm(nn.Conv2d(1, 1, 1)).parametrizations.weight[0], False),
+        (type("Normalize", (nn.Module,), {})(), False),
+    ],
+)
+def test_normalises(module: nn.Module, expected: bool) -> None:
+    assert normalises(module) == expected
+
+
+def plain(layers: int = 4, *last: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*(part for _ in range(layers) for part in (conv(), nn.ReLU())), *last)
+
+
+def test_a_plain_chain_that_nobody_scaled_takes_the_response_of_he(gaussian: Fit) -> None:
+    model, he = plain(), math.sqrt(2 / 72)
+    nn.init.normal_(model[4].weight, std=0.01)  # a scale that somebody chose
+    before = responses(model)
+    report = apply_(model, gaussian(3), seed=0)
+    assert responses(model) == pytest.approx({"0": he, "2": he, "4": before["4"], "6": he}, rel=1e-4)
+    (note,) = report.notes
+    assert note.startswith("3 of 4 layers had PyTorch's default scale in a chain without normalisation, and take He's")
+    assert f"note: {note}" in str(report)
+
+
+@pytest.mark.parametrize("scale", ["auto", "keep"])
+def test_a_scale_is_kept_where_the_data_flow_is_not_known_and_a_note_says_so(scale: str, gaussian: Fit) -> None:
+    model = Residual(plain())
+    model.first = conv()
+    before = responses(model)
+    report = apply_(model, gaussian(3), scale=scale)
+    assert responses(model) == pytest.approx(before, rel=1e-4)
+    assert report.notes[0].startswith("5 of 5 layers have PyTorch's default scale, and nothing normalises: if there")
+
+
+@pytest.mark.parametrize("fill", [nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_])
+def test_a_scale_that_somebody_chose_is_kept(fill: Callable[[Tensor], Tensor], gaussian: Fit) -> None:
+    model = plain()
+    for layer in model[::2]:
+        fill(layer.weight)
+    before = responses(model)
+    assert apply_(model, gaussian(3)).notes == []
+    assert responses(model) == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (plain(4, nn.GroupNorm(2, 8)), {}),
+        (nn.Sequential(conv(), Residual(plain(2))), {}),
+        (nn.Sequential(conv(), Residual(plain())), {"scale": "fan_in"}),
+    ],
+)
+def test_no_note_without_need(model: nn.Module, options: dict[str, str], gaussian: Fit) -> None:
+    assert apply_(model, gaussian(3), **options).notes == []
