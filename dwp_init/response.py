@@ -12,7 +12,7 @@ from dwp_init.priors.precision import full_precision
 
 RHO = 0.9
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
-RHO_DEPTHWISE = 0.8
+RHO_DEPTHWISE = 0.7
 """The same for depthwise layers; the outputs of pointwise layers are less alike. See ``response_rho.csv``."""
 ALIKE = 0.4
 """Assumed correlation between the input channels of a layer inside a network."""
