@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwp_init.layers import Layer
 from dwp_init.shards import whole
@@ -21,6 +21,8 @@ def reason_to_leave(layer: Layer) -> str | None:
     tensors = layer.weight.tensors
     if not any(tensor.requires_grad for tensor in tensors):
         return _stays("its weight is frozen (requires_grad is False), as one that is pretrained")
+    if isinstance(getattr(layer.module, "gain", None), nn.Parameter):  # as in timm's ScaledStdConv2d
+        return _stays("its forward pass standardises the weight, so its response cannot be kept")
     weight = layer.weight.read()
     if _all_zero(weight) or _all_zero(whole(tensors[-1])):
         return _stays("its weight is all zero, as its author left it")

@@ -13,6 +13,7 @@ from tests.models import Fit, Snapshot, old_style, responses
 NAMED = "; to draw it, give its exact name in layers="
 ZERO = f"its weight is all zero, as its author left it{NAMED}"
 COPIES = f"most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling{NAMED}"
+STANDARDISED = f"its forward pass standardises the weight, so its response cannot be kept{NAMED}"
 FROZEN = f"its weight is frozen (requires_grad is False), as one that is pretrained{NAMED}"
 
 
@@ -49,6 +50,7 @@ def _bilinear(layer: nn.ConvTranspose2d) -> nn.Module:
         (lambda: old_style(nn.utils.weight_norm, _zero()), ZERO),
         (lambda: parametrizations.spectral_norm(_zero()), ZERO),
         (_icnr, COPIES),
+        (lambda: pytest.importorskip("timm.layers").ScaledStdConv2d(8, 8, 3), STANDARDISED),
         (lambda: _filled(nn.init.dirac_, nn.Conv2d(8, 8, 3)), COPIES),
         (lambda: _bilinear(nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8)), COPIES),
         (lambda: nn.Conv2d(8, 8, 3).requires_grad_(False), FROZEN),
