@@ -40,9 +40,10 @@ def _nothing_to_do(plan: Plan, rules: list[Rule]) -> str:
     spatial = any(layer.is_spatial for layer in asked)
     others = {layer: reason for layer, reason in others.items() if layer.is_spatial or not spatial}
     lines = _by_reason(others)
-    if sum(layer.is_spatial or not spatial for layer in misfits) > len(others):
+    concerned = [layer for layer in misfits if layer.is_spatial or not spatial]
+    if len(concerned) > len(others):
         return start + "; ".join([_misfit(misfits, plan, rules), *lines])
-    return start + "; ".join([*lines, *([f"{NO_PRIOR} {_counts(misfits, rules)}"] if misfits else [])])
+    return start + "; ".join([*lines, *([f"{NO_PRIOR} {_counts(concerned, rules)}"] if concerned else [])])
 
 
 def _check_complete(plan: Plan, rules: list[Rule]) -> None:
@@ -96,7 +97,10 @@ def _purposes(rules: list[Rule]) -> str:
     sizes: dict[str, dict[str | None, list[str]]] = {}
     for rule in rules:
         given = f"{rule.given_as!r}" + ("" if rule.pattern == "*" else f" in {rule.pattern!r}")
-        sizes.setdefault(given, {}).setdefault(rule.kind, []).append(kernel_text(rule.prior.kernel_shape))
+        channels, *size = rule.prior.kernel_shape
+        in_colour = rule.kind == "stem" and channels == 3
+        kind, text = ("RGB stem", size_text(size)) if in_colour else (rule.kind, kernel_text(rule.prior.kernel_shape))
+        sizes.setdefault(given, {}).setdefault(kind, []).append(text)
     kinds = {given: [_of_kind(*item) for item in by_kind.items()] for given, by_kind in sizes.items()}
     return few([f"{given} is for {', '.join(each)} kernels" for given, each in kinds.items()])
 

@@ -150,9 +150,10 @@ def _check_pattern(pattern: object) -> None:
 
 def _check_revision(revision: str | None, given: list[PriorLike]) -> None:
     if revision is not None and (len(given) != 1 or not isinstance(given[0], str) or given[0] in SETS):
+        kinds = ["set" if isinstance(like, str) else type(like).__name__ for like in given]
+        found = f"it is a {kinds[0]}" if len(given) == 1 else f"there are {len(given)}"
         raise ValueError(
-            f"revision={revision!r} is for one prior given by name; there are {len(given)}, or it is an object or a "
-            "set: write user/name@revision for each"
+            f"revision={revision!r} is for one prior given by name, but {found}; write user/name@revision for each"
         )
 
 

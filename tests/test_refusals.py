@@ -19,7 +19,7 @@ def pruned() -> nn.Module:
 LAZY = "lazy: run a forward pass first, so that its shape is known"
 PRUNED = "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
 SEVEN = "'notmnist-7x7' is for 7×7 kernels"
-NATURAL = "'natural' is for 3×7×7 stem, 3×3, 5×5, 7×7 dense, 3×3, 7×7 depthwise kernels"
+NATURAL = "'natural' is for 7×7 RGB stem, 3×3, 5×5, 7×7 dense, 3×3, 7×7 depthwise kernels"
 POINT = nn.Conv2d(8, 8, 1)
 NOTHING = [
     ([nn.Linear(2, 2)], "natural", {}, "the model has no convolution"),
@@ -44,10 +44,10 @@ NOTHING = [
     ),
     ([POINT], "notmnist-7x7", {}, f"{SEVEN}; the model has 1×1 (1 layer); list_priors() names the"),
     (
-        [pruned(), pruned(), nn.LazyConv2d(1, 3), POINT],
+        [pruned(), pruned(), nn.LazyConv2d(1, 3), nn.Conv2d(4, 4, 9), POINT],
         "natural",
         {},
-        f"{PRUNED} (0, 1); {LAZY} (2); no prior given fits 1×1 d",
+        f"{PRUNED} (0, 1); {LAZY} (2); no prior given fits 9×9 dense (1 layer)",
     ),
     (
         [nn.LazyConv2d(1, 3), nn.Conv2d(1, 1, 9), nn.Conv2d(1, 1, 9)],

@@ -129,13 +129,13 @@ def test_helpful_errors(prior_set: PriorSet, gaussian: Fit) -> None:
         apply_(nn.Conv2d(8, 8, 3), PriorSet(depthwise=(gaussian(3),)))
     with pytest.raises(ValueError, match="no prior and no folder is called 'Naturel'; did you mean 'natural'"):
         apply_(network(), "Naturel")
-    with pytest.raises(ValueError, match="it is an object or a set: write user/name@revision for each"):
+    with pytest.raises(ValueError, match="is for one prior given by name, but it is a set; write user/name@revision"):
         apply_(network(), "natural", revision="v1")
     with pytest.raises(
         ValueError, match="'natural' is a set of priors, which only apply_ takes; load one of them: 'tiny"
     ):
         load_prior("natural")
-    message = "'mine' is for 3×3×3 stem, 3×3, 5×5 dense, 3×3 depthwise kernels; the model has 1×1 dense"
+    message = "'mine' is for 3×3 RGB stem, 3×3, 5×5 dense, 3×3 depthwise kernels; the model has 1×1 dense"
     with pytest.raises(ValueError, match=f"no layer can be initialised: {message}"):
         apply_(nn.Conv2d(3, 4, 1), prior_set)
 

@@ -12,6 +12,7 @@ import dwp_init
 def apply(model: nn.Module, prior: dwp_init.Prior, generator: torch.Generator) -> None:
     report = assert_type(dwp_init.apply_(model, "natural", seed=0, dry_run=True), dwp_init.Report)
     assert_type(report.initialized, list[str])
+    assert_type((len(report), report.coverage.layers, report.coverage.weight_share), tuple[int, int, float])
     assert_type(report.skipped, dict[str, str])
     assert_type([row.rms_after for row in report.drawn], list[float | None])
     dwp_init.apply_(model, [prior, Path("folder"), dwp_init.SETS["natural"]], generator=generator, dry_run=True)
