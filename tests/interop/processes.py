@@ -185,4 +185,6 @@ def work(rank: int, count: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, (int(sys.argv[1]), sys.argv[2]), nprocs=int(sys.argv[1]))
+    count, folder = int(sys.argv[1]), sys.argv[2]
+    method = "fork" if sys.platform == "linux" else "spawn"  # the former imports torch once
+    torch.multiprocessing.start_processes(work, (count, folder), count, start_method=method)
