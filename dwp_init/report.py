@@ -121,7 +121,7 @@ class Report:
 
     def __str__(self) -> str:
         tables = [aligned(_wrapped(table)) for table in self._tables() if len(table) > 1]
-        return "\n\n".join([self._summary, *tables, *self._remarks])
+        return "\n\n".join([self._summary, *tables, *map(printable, self._remarks)])
 
     def _repr_html_(self) -> str:
         """Returns the report as HTML, for notebooks."""

@@ -83,6 +83,17 @@ def test_a_layer_counts_by_its_weight_once_and_only_if_asked_for() -> None:
     assert str(apply_(lazy, Gaussian((1, 3, 3)))).startswith("1 of 2 spatial convolutions, at most 100 % of")
 
 
+def test_long_reasons_are_wrapped_and_nothing_steers_the_terminal() -> None:
+    reason = (
+        "its parametrization keeps part of the weight in its own tensors: " + "call apply_ before registering it " * 3
+    )
+    text = str(Report([], {f"blocks.{i}.conv_dw": reason for i in range(9)}, ["\x1b[2J"]))
+    _, head, *lines, _, unused = text.splitlines()[1:]
+    assert max(map(len, lines)) <= 120 and len(lines) == 3
+    assert " ".join(line[head.index("reason") :] for line in lines) == reason.strip()
+    assert unused == "no layer took: \\x1b[2J"
+
+
 def test_html_has_both_tables_and_escapes_everything() -> None:
     evil = "<script>&\x1b"
     row = Drawn(evil, evil, evil, 0.0, 1, 1.0, None)
