@@ -15,6 +15,7 @@ from training.starts.controls import unit_variance_
 
 DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"
 DWP_CENTRED, DWP_LSUV, NOISE_OWN = "dwp, centred", "dwp, LSUV", "white noise, prior's scale"
+NATURAL_KEEP, NATURAL_FAN_IN = "natural, keep", "natural, fan_in"
 
 
 def bundled_digests(*names: str) -> dict[str, dict[str, str]]:
@@ -35,11 +36,24 @@ def _digests(name: str) -> dict[str, str]:
     return digests
 
 
-def from_priors(draw: Draw, scale: Literal["fan_in", "prior"] = "fan_in", orthogonal: bool = False) -> Collection[str]:
-    """Fills the layers that a prior fits by :func:`dwp_init.apply_`, each kernel independently unless orthogonal."""
-    chosen: dict[str, Any] = {"layers": list(draw.layers), "seed": draw.seed}
-    report = dwp_init.apply_(draw.network, list(draw.priors), scale=scale, orthogonal=orthogonal, **chosen)
+@torch.no_grad()
+def from_priors(draw: Draw, own_scale: bool = False, orthogonal: bool = False) -> Collection[str]:
+    """Fills the layers that a prior fits by :func:`dwp_init.apply_`, each kernel independently unless orthogonal.
+
+    Each layer has He's root mean square, however strong its response is, unless the prior's own scale is kept.
+    """
+    chosen: dict[str, Any] = {"layers": list(draw.layers), "seed": draw.seed, "orthogonal": orthogonal}
+    report = dwp_init.apply_(draw.network, list(draw.priors), scale="prior", **chosen)
+    for name in () if own_scale else report.initialized:
+        layer = draw.layers[name]
+        layer.weight.copy_(at_he_rms(layer, layer.weight))
     return report.initialized
+
+
+def as_applied(draw: Draw, scale: Literal["keep", "fan_in"]) -> Collection[str]:
+    """Does what :func:`dwp_init.apply_` does; layers that no prior fits stay as the network's class made them."""
+    dwp_init.apply_(draw.network, list(draw.priors), scale=scale, layers=list(draw.layers), seed=draw.seed)
+    return draw.layers.keys()
 
 
 @torch.no_grad()
@@ -55,7 +69,7 @@ def centred(draw: Draw) -> Collection[str]:
 @torch.no_grad()
 def noise_of_own_scale(draw: Draw) -> Collection[str]:
     """Fills with white noise of the root mean square that the priors' own draws have, layer by layer."""
-    filled = from_priors(draw, "prior")
+    filled = from_priors(draw, own_scale=True)
     for name in filled:
         weight = draw.layers[name].weight
         noise = torch.randn(weight.shape, generator=draw.generator(name))
@@ -63,10 +77,12 @@ def noise_of_own_scale(draw: Draw) -> Collection[str]:
     return filled
 
 
-own_scale = partial(from_priors, scale="prior")
 add_start(Start(DWP, "dwp", "#c0392b", ("priors",), from_priors))
-add_start(Start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", ("priors",), own_scale))
+add_start(Start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", ("priors",), partial(from_priors, own_scale=True)))
 add_start(Start(DWP_ORTHOGONAL, "dwp, orthogonal", "#e67e22", ("priors",), partial(from_priors, orthogonal=True)))
 add_start(Start(DWP_CENTRED, "dwp, centred", "#f1948a", ("priors",), centred))
 add_start(Start(DWP_LSUV, "dwp, LSUV", "#6e2c00", ("priors", "batch"), from_priors, unit_variance_))
 add_start(Start(NOISE_OWN, "white noise, prior's scale", "#bdc3c7", ("priors",), noise_of_own_scale))
+natural_keep, natural_fan_in = partial(as_applied, scale="keep"), partial(as_applied, scale="fan_in")
+add_start(Start(NATURAL_KEEP, "natural, keep", "#c2185b", ("priors",), natural_keep))
+add_start(Start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", ("priors",), natural_fan_in))

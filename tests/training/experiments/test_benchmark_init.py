@@ -217,7 +217,7 @@ def test_every_initialisation_that_can_be_made_is_compared_by_default() -> None:
     """Starts that keep the scale of their source are compared only where they are named."""
     controls = ("PyTorch default", "Kaiming", "Xavier", "orthogonal", "delta-orthogonal", "white noise", "LSUV")
     learned = ("empirical Gaussian", "learned kernels")
-    priors = ("dwp", "dwp, orthogonal", "dwp, centred", "dwp, LSUV")
+    priors = ("dwp", "dwp, orthogonal", "dwp, centred", "dwp, LSUV", "natural, keep", "natural, fan_in")
     assert BenchmarkInit().arms == controls
     assert BenchmarkInit(priors=("notmnist-7x7",)).arms == controls + priors
     assert BenchmarkInit(needs=("kernels",)).arms == controls + learned

@@ -20,11 +20,14 @@ from training.starts.base import (
     spatial_convolutions,
     start_names,
 )
+from training.starts.priors import NATURAL_FAN_IN, NATURAL_KEEP
 
 Make = Callable[..., nn.Module]
 NETWORKS = ("mnist", "cifar", "vae", "resnet", "convmixer", "convnext", "mobilenet")
 BY_BATCH = needing("batch")
-OF_FREE_SCALE = ("PyTorch default", KAIMING, "Xavier", *BY_BATCH, *(name for name in STARTS if name.endswith("scale")))
+AS_APPLIED = (NATURAL_KEEP, NATURAL_FAN_IN)  # what no prior fits is left as it is
+OF_FREE_SCALE = ("PyTorch default", KAIMING, "Xavier", *BY_BATCH, *AS_APPLIED)
+OF_FREE_SCALE = (*OF_FREE_SCALE, *(name for name in STARTS if name.endswith("scale")))
 OLD = ("PyTorch default", "Xavier", KAIMING, "white noise, dwp's RMS", "dwp", "dwp, prior's scale", "dwp, orthogonal")
 OLD = (*OLD, "white noise, prior's scale", "learned kernels, He's RMS", "learned kernels, own scale")
 
@@ -55,6 +58,8 @@ def test_only_spatial_kernels_differ_and_by_the_seed(network: str, start: str, m
         changed = not torch.equal(value, base_.state_dict()[name])
         if spatial.get(name) != 2:
             assert changed == (start != "PyTorch default" and name in spatial)
+        elif start in AS_APPLIED:
+            assert not changed
         elif needing("priors", "learned").count(start) and start not in BY_BATCH:  # no prior is of 2×2 kernels
             assert torch.equal(value, kaiming.state_dict()[name])
     assert all(not torch.equal(made.state_dict()[name], other.state_dict()[name]) for name in spatial)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,22 +8,43 @@ import torch.nn.functional as F
 from torch import nn
 
 from dwp_init import Gaussian, apply_, save_prior
+from dwp_init.convolutions import he_rms
 from dwp_init.registry import registry
 from training.starts.base import spatial_convolutions
-from training.starts.priors import DWP, DWP_CENTRED, DWP_ORTHOGONAL, DWP_OWN, NOISE_OWN, bundled_digests
+from training.starts.priors import (
+    DWP,
+    DWP_CENTRED,
+    DWP_ORTHOGONAL,
+    DWP_OWN,
+    NATURAL_FAN_IN,
+    NATURAL_KEEP,
+    NOISE_OWN,
+    bundled_digests,
+)
 
 Make = Callable[..., nn.Module]
 
 
+STARTED: dict[str, dict[str, Any]] = {
+    DWP: {"orthogonal": False, "scale": "prior"},
+    DWP_OWN: {"scale": "prior"},
+    DWP_ORTHOGONAL: {"orthogonal": True, "scale": "prior"},
+    NATURAL_KEEP: {},
+    NATURAL_FAN_IN: {"scale": "fan_in"},
+}
+
+
 @pytest.mark.parametrize("network", ["mnist", "vae", "mobilenet"])
-@pytest.mark.parametrize(
-    ("start", "options"), [(DWP, {}), (DWP_OWN, {"scale": "prior"}), (DWP_ORTHOGONAL, {"orthogonal": True})]
-)
-def test_dwp_is_what_apply_draws(network: str, start: str, options: dict, make: Make, priors: list) -> None:
+@pytest.mark.parametrize("start", STARTED)
+def test_starts_are_what_apply_draws_and_dwp_has_hes_rms(network: str, start: str, make: Make, priors: list) -> None:
     expected = make(network, "PyTorch default", seed=3)
-    apply_(expected, priors, seed=3, **options)
+    apply_(expected, priors, seed=3, **STARTED[start])
+    for layer in spatial_convolutions(expected).values() if start in (DWP, DWP_ORTHOGONAL) else ():
+        with torch.no_grad():
+            layer.weight.mul_(he_rms(layer) / layer.weight.square().mean().sqrt())
     found = make(network, start, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+    for a, b in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
 
 
 def test_centred_kernels_have_no_mean_and_else_are_as_dwp_draws(make: Make) -> None:
@@ -53,5 +75,5 @@ def test_bundled_priors_alone_have_digests(tmp_path: Path, gaussian: Callable[..
 
 
 def test_layers_that_no_prior_fits_are_an_error_where_none_does(make: Make, priors: list) -> None:
-    with pytest.raises(ValueError, match=r"none has 5×5 kernels.*the model has 2×2 .1 layer., 7×7"):
+    with pytest.raises(ValueError, match=r"is for 5×5 kernels; the layers asked for have 7×7"):
         make("convmixer", DWP, priors=priors[1:2])
