@@ -39,10 +39,16 @@ RECIPES = [
         "prior_notmnist_5x5",
         "prior_notmnist_7x7",
         "prior_tinyimagenet",
+        "public_models",
+        "response_rho",
+        "scale_default",
         "source_throughput",
         "table1_gap",
     ),
 ]
+
+
+FOLDERS = ("benchmarks", "cifar10", "few_labels", "figures", "notmnist", "public_models", "scale", "tinyimagenet")
 
 
 def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
@@ -56,7 +62,16 @@ def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_whole(name: str) -> None:
     recipe = recipes.load(name)
-    assert recipe.FOLDER in ("benchmarks", "cifar10", "few_labels", "figures", "notmnist", "tinyimagenet")
+    assert recipe.FOLDER in (
+        "benchmarks",
+        "cifar10",
+        "few_labels",
+        "figures",
+        "notmnist",
+        "public_models",
+        "scale",
+        "tinyimagenet",
+    )
     assert 20 < len(recipes.summary(name)) <= 120 and f"python -m training run {name}" in recipe.__doc__
     full, small = (recipe.stages(smoke=smoke) for smoke in (False, True))
     assert full.keys() == small.keys() and recipe.stages() == full and full != small
@@ -93,9 +108,10 @@ def smoke(name: str, out: Path, *words: str) -> int:
     return main(["run", name, "--smoke", "--device", "cpu", "--out", str(out), *words])
 
 
+OF_NATURAL = ("benchmark_init", "fig3b", "fig4c", "public_models", "response_rho", "scale_default")
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
 BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
-BUNDLED |= {key: [like for _, like in SETS["natural"]] for key in ("benchmark_init", "fig3b", "fig4c")}
+BUNDLED |= {key: [like for _, like in SETS["natural"]] for key in OF_NATURAL}
 
 
 @pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])

@@ -39,7 +39,7 @@ PROBE = 128  # images on which channel ranks and scales are measured, and for LS
 SUMMARY_COLUMNS = ("init", "rate", "accuracy", "over_kaiming", "over_kaiming_95", "steps_to_kaiming", "channel_rank")
 
 
-class _Parts(NamedTuple):
+class SharedParts(NamedTuple):
     """What the runs share: images and labels, those to choose rates on among them, and learned kernels."""
 
     train: Labelled
@@ -147,14 +147,14 @@ class BenchmarkInit(PairedRuns):
         if KAIMING not in self.arms:
             raise ValueError(f"inits must contain {KAIMING}, which the others are compared with; got {self.arms}")
 
-    def parts(self, context: Context) -> _Parts:
+    def parts(self, context: Context) -> SharedParts:
         """Reads the images and the learned kernels."""
         train, test = read_images(context, self.data, test_images=self.test_images)
         train, held_out = hold_out(train, test, self.hold_out)
         learned = learned_kernels((context.out / need for need in self.needs), self.kinds, self.depths)
-        return _Parts(train, held_out, test, learned)
+        return SharedParts(train, held_out, test, learned)
 
-    def untrained(self, parts: _Parts, init: str, seed: int) -> nn.Module:
+    def untrained(self, parts: SharedParts, init: str, seed: int) -> nn.Module:
         """Returns a network that starts from an initialisation, on the CPU."""
         torch.manual_seed(seed)
         network = network_for(parts.train, self.network, self.filters)
@@ -162,12 +162,12 @@ class BenchmarkInit(PairedRuns):
         initialize_(network, init, seed, priors=self.priors, learned=parts.learned, batch=batch)
         return network
 
-    def places(self, parts: _Parts, seed: int) -> Tensor:
+    def places(self, parts: SharedParts, seed: int) -> Tensor:
         """Returns the images to train on, by number: all, or as many of every class, drawn by the seed."""
         labels = parts.train[1].cpu()
         return stratified(labels, self.labels, seed) if self.labels else torch.arange(len(labels))
 
-    def train_one(self, parts: _Parts, run: tuple[str, int, float, bool], progress: Progress) -> list[Row]:
+    def train_one(self, parts: SharedParts, run: tuple[str, int, float, bool], progress: Progress) -> list[Row]:
         """Trains one network; returns its accuracies in %, on held-out images where a learning rate is to be chosen."""
         (init, seed, rate, choosing), (images, labels) = run, parts.train
         network = self.untrained(parts, init, seed).to(images.device).to(memory_format=torch.channels_last)
@@ -194,7 +194,7 @@ class BenchmarkInit(PairedRuns):
         )
         return [row | {"accuracy": found}]
 
-    def batches(self, parts: _Parts, seed: int) -> Tensor:
+    def batches(self, parts: SharedParts, seed: int) -> Tensor:
         """Returns each step's images ``(steps, batch, 4)``: number, shifts down and right, and whether flipped."""
         places, generator = self.places(parts, seed), torch.Generator().manual_seed(seed)
         size = min(self.batch_size, len(places))

@@ -107,6 +107,15 @@ def half_width(differences: Tensor, level: float = 0.95) -> float:
     return quantile * differences.double().std().item() / math.sqrt(n)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts p-values of a family of tests by the step-down method of Holm (1979)."""
+    adjusted, least = list(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min((len(p_values) - rank) * p_values[place], 1.0))
+        adjusted[place] = least
+    return adjusted
+
+
 def first_crossing(steps: Sequence[float], values: Sequence[float], level: float) -> float:
     """Returns the step at which a curve first reaches a level, by linear interpolation between its points.
 

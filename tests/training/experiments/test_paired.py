@@ -17,6 +17,7 @@ from training.experiments.paired import (
     curves,
     first_crossing,
     half_width,
+    holm,
     mean_sd,
     number_ahead,
 )
@@ -103,7 +104,11 @@ def test_the_rate_of_the_best_mean_is_taken() -> None:
     assert best_rates([{"init": "dwp", "rate": rate, "accuracy": [1.0]} for rate in (0.1, 0.01, 0.5)]) == {"dwp": 0.01}
 
 
-BENCHMARKS = sorted(path.stem.removesuffix("_runs") for path in RESULTS.glob("benchmark_*_runs.csv"))
+BENCHMARKS = sorted(
+    path.stem.removesuffix("_runs")
+    for kind in ("benchmark", "scale_default")
+    for path in RESULTS.glob(f"{kind}_*_runs.csv")
+)
 
 
 def averages(runs: list[Row]) -> list[Row]:
@@ -166,6 +171,11 @@ def test_steps(name: str, curves: str, measure: str, levels: tuple[float, ...], 
         key = ("init", "seed", "level")
         assert [found[name] for name in key] == [recorded[name] for name in key]
         assert float(found["steps"] or "nan") == pytest.approx(recorded["steps"], abs=0.11, nan_ok=True)
+
+
+def test_holms_method_multiplies_the_smallest_p_values_most() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.9]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_that_is_all_records_with_runs() -> None:
