@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import dwp_init
+from dwp_init.chain import rectified
 from dwp_init.convolutions import he_rms, is_convolution
 from dwp_init.weights import weight_of
 from training.engine.options import check_counts
@@ -23,7 +24,8 @@ from training.networks.public import PublicModel, build_public, pink_images
 from training.starts.base import KAIMING, legend
 from training.starts.priors import DWP_ORTHOGONAL, NATURAL_FAN_IN, NATURAL_KEEP, bundled_digests
 
-RULES = {"kaiming": KAIMING, "he_rms": DWP_ORTHOGONAL, "keep": NATURAL_KEEP, "fan_in": NATURAL_FAN_IN}
+RULES = {"kaiming": KAIMING, "he_rms": DWP_ORTHOGONAL, "auto": "apply_'s default"}
+RULES |= {"keep": NATURAL_KEEP, "fan_in": NATURAL_FAN_IN}
 NOTHING, ONLY_BY_NAME = "no layer can be initialised", "give its exact name in layers="  # of messages of apply_
 TITLES = {"output": "RMS of the output", "greatest": "greatest RMS after a convolution"}
 WITHIN = 3.0  # factor of the scale of the model's own initialisation
@@ -35,9 +37,9 @@ class PublicModels(Stage):
 
     The starts of a model's spatial convolutions are its authors', Kaiming's normal fan-in law, a set of priors at He's
     root mean square (zeros and other weights that authors set up overwritten too), and what ``apply_`` does with
-    ``scale="keep"`` and ``"fan_in"``; all other parameters are the same. Records ``<name>.csv``, a row per model with
-    the root mean square of its outputs and the greatest of its convolutions, over those of the authors' start;
-    ``<name>_summary.csv``; and ``<name>.png``.
+    ``scale="auto"``, ``"keep"`` and ``"fan_in"``; all other parameters are the same. Records ``<name>.csv``, a row per
+    model with the root mean square of its outputs and the greatest of its convolutions, over those of the authors'
+    start; ``<name>_summary.csv``; and ``<name>.png``.
 
     Args:
         name: Base name of the recorded files.
@@ -110,8 +112,13 @@ def _measured(public: PublicModel, images: Tensor, prior: str, seed: int) -> Row
     """Writes one start over the other; each layer of a later one is a draw of ``apply_`` at another scale."""
     network = public.network
     found = {"own": scale_of(public, images)}
-    report = _apply(network, prior, seed)
-    found["keep"] = scale_of(public, images)
+    own = {name: value.clone() for name, value in network.state_dict().items()} if rectified(network) else {}
+    report = _apply(network, prior, seed, scale="keep")
+    found["keep"] = found["auto"] = scale_of(public, images)
+    if own:  # elsewhere both scales are the same
+        network.load_state_dict(own)
+        _apply(network, prior, seed)
+        found["auto"] = scale_of(public, images)
     layers = {row.layer: network.get_submodule(row.layer) for row in report.drawn} if report else {}
     for row in report.drawn if report else ():
         rescale_(layers[row.layer], he_rms(layers[row.layer]) / (row.gain_after or 1.0))

@@ -29,12 +29,22 @@ def test_each_start_is_what_apply_draws() -> None:
     assert row["drawn"] == row["spatial"] == 6 and row["weight_share"] == 1
     images = pink_images(2, 24, 0)
     own = scale_of(build_public("edsr:1", 0, 24), images)
-    for scale in ("keep", "fan_in"):
+    for scale in ("auto", "keep", "fan_in"):
         public = build_public("edsr:1", 0, 24)
         apply_(public.network, "natural", scale=scale, seed=0)
         found = scale_of(public, images)
         assert row[f"{scale}_output"] == pytest.approx(found.output / own.output, rel=1e-3)
         assert row[f"{scale}_greatest"] == pytest.approx(found.greatest / own.greatest, rel=1e-3)
+
+
+def test_the_default_raises_an_untouched_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network(name: str) -> nn.Module:
+        return nn.Sequential(*(part for width in (3, 8, 8, 8) for part in (nn.Conv2d(width, 8, 3), nn.ReLU())))
+
+    monkeypatch.setattr(networks, "_network", network)
+    row = PublicModels(models=("any",), size=16).measure("any", lambda *_: None)[0]
+    assert row["auto_output"] == pytest.approx(row["fan_in_output"], rel=1e-3) and row["auto_output"] > 3
+    assert row["keep_output"] < 2
 
 
 def test_zeros_are_kept_but_by_hes_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ STARTED: dict[str, dict[str, Any]] = {
     DWP: {"orthogonal": False, "scale": "prior"},
     DWP_OWN: {"scale": "prior"},
     DWP_ORTHOGONAL: {"orthogonal": True, "scale": "prior"},
-    NATURAL_KEEP: {},
+    NATURAL_KEEP: {"scale": "keep"},
     NATURAL_FAN_IN: {"scale": "fan_in"},
 }
 
