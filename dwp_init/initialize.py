@@ -107,7 +107,8 @@ def apply_(
         seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.
             The global random state does not change. Wrappers such as ``torch.compile`` and ``DistributedDataParallel``
             do not change names. Other types of devices give other draws.
-        generator: Source of randomness on the device of the weights, as in ``torch.nn.init``.
+        generator: Source of randomness on the device of the weights, as in ``torch.nn.init``. If several processes hold
+            the model, it draws the seed that they share.
         strict: Whether it is an error if no prior fits one of the chosen convolutions with kernels larger than 1×1, or
             if no layer takes one of the priors. For a set, one prior that is taken is enough.
         dry_run: Whether to make the report only, without drawing anything.

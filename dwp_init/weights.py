@@ -163,6 +163,9 @@ class ParametrizedWeight(Weight):
             raise ValueError(f"its right_inverse returns shapes {found}, but the stored tensors have {needed}; fix it")
         return [*vectors, *values]
 
+    def refresh(self) -> None:
+        cast(dict[object, Tensor], getattr(parametrize, "_cache", {})).pop((id(self.module), "weight"), None)
+
     @contextmanager
     def _forked_rng(self) -> Generator[None, None, None]:
         """Keeps the randomness of a parametrization from advancing the global random state."""
@@ -278,4 +281,11 @@ def _is_spectral(part: nn.Module) -> bool:
 
 def _same_state(left: nn.Module, right: nn.Module) -> bool:
     ours, theirs = ([*module.parameters(), *module.buffers()] for module in (left, right))
-    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+    return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors are equal; NaNs are, as in buffers that ``to_empty`` has not filled."""
+    return torch.equal(left, right) or (
+        left.shape == right.shape and bool(((left == right) | (left.isnan() & right.isnan())).all())
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from dwp_init import Gaussian, apply_
 from dwp_init.convolutions import find_layers
@@ -158,6 +158,17 @@ def test_parametrization_that_cannot_take_a_draw_is_skipped(
     assert snapshot(model[1]) == before and torch.equal(torch.get_rng_state(), state)
     with pytest.raises(ValueError, match="strict: its parametrization _Orthogonal"):
         apply_(model, gaussian(3), strict=True, dry_run=dry_run)
+
+
+@pytest.mark.parametrize("wrap", [wrap for wrap, _ in SPECTRAL.values()], ids=SPECTRAL)
+def test_spectral_norm_without_values_is_drawn(wrap: Callable[[nn.Module], nn.Module], gaussian: Fit) -> None:
+    layer = wrap(nn.Conv2d(4, 8, 3)).eval()
+    for tensor in weight_of(layer).tensors:
+        tensor.data.fill_(math.nan)
+    with parametrize.cached():
+        assert layer.weight is not None  # the cache has the old weight
+        apply_(layer, gaussian(3), seed=0)
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=0.01)
 
 
 def test_a_forward_pass_under_autocast_takes_the_new_weight(gaussian: Fit) -> None:
