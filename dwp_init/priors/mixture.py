@@ -55,7 +55,7 @@ class GaussianMixture(Prior):
         self.whitening = Whitening(self.dim)
         self.register_buffer("weight", torch.full((components, len(scales)), 1 / (components * len(scales))))
         self.register_buffer("loc", torch.zeros(components, self.dim))
-        self.register_buffer("scale_tril", identity(self.dim).repeat(components, 1, 1))
+        self.register_buffer("scale_tril", identity(self.dim, components))
         self.chunk = max(2**19 // self.dim, 1)  # what stays in a processor's cache
 
     def arguments(self) -> dict[str, Any]:

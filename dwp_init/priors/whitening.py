@@ -114,9 +114,11 @@ class RasterWhitening(nn.Module):
         return self.tril.diagonal().log().sum()
 
 
-def identity(dim: int) -> Tensor:
-    """Returns ``torch.eye(dim)``, which on the meta device would import all of ``torch._dynamo``."""
-    return torch.zeros(dim, dim).fill_diagonal_(1)
+def identity(dim: int, *several: int) -> Tensor:
+    """Returns ``(*several, dim, dim)``; on the meta device ``torch.eye`` and ``repeat`` would import all of sympy."""
+    found = torch.zeros(*several, dim, dim)
+    found.diagonal(dim1=-2, dim2=-1).fill_(1)
+    return found
 
 
 def check_tril(**factors: Tensor) -> None:
