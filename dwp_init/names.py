@@ -55,5 +55,5 @@ def _wrapped(module: nn.Module) -> str | None:
     """Returns the attribute that holds the module inside a wrapper; ``None`` if the module is no wrapper."""
     if isinstance(module, _OWNERS_OF_MODULE):
         return "module"
-    children = dict(module.named_children())
+    children = vars(module)["_modules"]  # faster than module.named_children()
     return next((part for part in _PARTS if part in children), None)

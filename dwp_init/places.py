@@ -29,10 +29,10 @@ class Span(NamedTuple):
 
     def overlaps(self, other: "Span") -> bool:
         """Whether the two have an element in common."""
+        if self.stop <= other.start or other.stop <= self.start or self.device != other.device:
+            return False
         if self == other:
             return True
-        if self.device != other.device or self.stop <= other.start or other.stop <= self.start:
-            return False
         return bool(torch.isin(self._addresses(), other._addresses()).any())
 
     def _addresses(self) -> Tensor:
