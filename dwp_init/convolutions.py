@@ -40,18 +40,19 @@ def find_layers(model: nn.Module, asked: Callable[[Named], bool]) -> list[Layer]
         asked: Predicate of names and module: whether a convolution should be drawn. The weights of other convolutions
             are not read.
     """
-    modules = [(named, _geometry(named.module)) for named in _modules_with_weights(model)]
+    modules = list(_modules_with_weights(model))
     spatial = [named for named, geometry in modules if geometry and math.prod(geometry.kernel_size) > 1]
     start = next((place for place, named in enumerate(spatial) if _may_be_stem(named.module)), 0)
     depths = {named: place for place, named in enumerate(spatial[start:] + spatial[:start])}
     return [
-        layer_of(
+        _layer_of(
             named.module,
             named.name,
             named.path,
             depth=depths.get(named, 0) / max(len(spatial) - 1, 1),
             first=depths.get(named) == 0,
             asked=geometry is None or asked(named),
+            geometry=geometry,
         )
         for named, geometry in modules
     ]
@@ -61,7 +62,13 @@ def layer_of(
     module: nn.Module, name: str = "", path: str = "", *, depth: float = 0.0, first: bool = False, asked: bool = True
 ) -> Layer:
     """Describes one layer; see :class:`Layer` for the arguments."""
-    kind, geometry = _kind(module), _geometry(module) or Geometry((), reason="not a convolution")
+    return _layer_of(module, name, path, depth, first, asked, _geometry(module))
+
+
+def _layer_of(
+    module: nn.Module, name: str, path: str, depth: float, first: bool, asked: bool, geometry: Geometry | None
+) -> Layer:
+    kind, geometry = _kind(module, geometry), geometry or Geometry((), reason="not a convolution")
     weight = weight_of(module)
     reason = geometry.reason or weight.reason_to_skip()
     place = () if reason else place_of(weight)
@@ -99,12 +106,13 @@ def _convolution(module: nn.Module) -> Layer:
     return layer
 
 
-def _modules_with_weights(model: nn.Module) -> Iterator[Named]:
+def _modules_with_weights(model: nn.Module) -> Iterator[tuple[Named, Geometry | None]]:
     """Yields all convolutions, and all other modules with parameters that are not inside a parametrization."""
     for named in named_modules(model):
+        geometry = _geometry(named.module)
         inside = "parametrizations" in named.name.split(".")
-        if is_convolution(named.module) or (has_parameters(named.module) and not inside):
-            yield named
+        if geometry or (has_parameters(named.module) and not inside):
+            yield named, geometry
 
 
 def _geometry(module: nn.Module) -> Geometry | None:
@@ -115,10 +123,9 @@ def _geometry(module: nn.Module) -> Geometry | None:
     return geometry_of(module)
 
 
-def _kind(module: nn.Module) -> type[Layer]:
+def _kind(module: nn.Module, geometry: Geometry | None) -> type[Layer]:
     """Returns the class that describes the layer."""
     known = next((kind for modules, kind in LAYER_CLASSES.items() if isinstance(module, modules)), None)
-    geometry = geometry_of(module) if known is None else None
     return known or _LAYOUTS[geometry.layout if geometry else "plain"]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 _PARTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+_PLAIN = "torch.nn.modules."  # torch's own modules wrap none
 _OWNERS_OF_MODULE = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -36,13 +37,14 @@ def named_modules(model: nn.Module) -> Iterator[Named]:
     checkpointing, ``AveragedModel`` and Lightning's Fabric put around a module.
     """
     named: dict[str, Named] = {}
+    wrapped: dict[str, str | None] = {}
     for path, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):  # torch does not annotate it
         above, _, part = path.rpartition(".")
         owner = named[above] if path else None
-        added = part if owner is None or part != _wrapped(owner.module) else ""
+        added = part if owner is None or part != wrapped[above] else ""
         name = ".".join(filter(None, [owner.name if owner else "", added]))
-        named[path] = Named(name, path, module)
-        if _wrapped(module) is None:
+        named[path], wrapped[path] = Named(name, path, module), _wrapped(module)
+        if wrapped[path] is None:
             yield named[path]
 
 
@@ -53,7 +55,9 @@ def matches(pattern: str, *names: str) -> bool:
 
 def _wrapped(module: nn.Module) -> str | None:
     """Returns the attribute that holds the module inside a wrapper; ``None`` if the module is no wrapper."""
+    if type(module).__module__.startswith(_PLAIN):
+        return None
     if isinstance(module, _OWNERS_OF_MODULE):
         return "module"
-    children = vars(module)["_modules"]  # faster than module.named_children()
-    return next((part for part in _PARTS if part in children), None)
+    children: dict[str, object] = vars(module)["_modules"]  # faster than module.named_children()
+    return next((part for part in _PARTS if part in children), None) if children else None

@@ -1,6 +1,5 @@
 """Places: the memory of weights, and which of them share it."""
 
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -53,7 +52,11 @@ def place_of(weight: Weight) -> Place:
 
 def overlap(left: Place, right: Place) -> bool:
     """Whether two weights have memory in common."""
-    return any(ours.overlaps(theirs) for ours, theirs in product(left, right))
+    for ours in left:
+        for theirs in right:
+            if ours.overlaps(theirs):
+                return True
+    return False
 
 
 def _span(tensor: Tensor) -> Span:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ ALIKE = 0.4
 ALIKE_IN_IMAGES = 0.9
 """Assumed correlation between the channels of an image."""
 _PART = 2**19  # weights that are measured at a time
+_MEASURED = 2**18  # weights from twice as many on of which a part is enough
 _NARROW = 16  # numbers that a processor multiplies at a time
 
 
@@ -42,10 +43,15 @@ class Strength(NamedTuple):
 
 def root_mean_square(values: Tensor) -> float:
     """Returns √(Σ v² / n) of values of any dtype."""
-    found: float = torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float32)).item()
-    if not 1e-15 < found < 1e15:  # squares overflow, or lose digits
-        found = torch.linalg.vector_norm(values.to("cpu", torch.float64)).item()
-    return found / math.sqrt(values.numel())
+    norm = _norm(values, torch.promote_types(values.dtype, torch.float32))
+    if not 1e-15 < norm < 1e15:  # squares overflow, or lose digits
+        norm = _norm(values.cpu(), torch.float64)
+    return norm / math.sqrt(values.numel())
+
+
+def _norm(values: Tensor, dtype: torch.dtype) -> float:
+    norms = [torch.linalg.vector_norm(part, dtype=dtype) for part in values.detach().reshape(-1).split(_PART)]
+    return math.hypot(*torch.stack(norms).tolist())
 
 
 def correlation(
@@ -85,6 +91,7 @@ def strength(filters: Tensor, correlations: Sequence[Tensor], alike: float = 0.0
 
     The gain is √(Σ ((1 − γ) Σ Q(k) + γ Q(Σ k)) / Σ kᵢ²): the outer sum is over output channels, and the inner ones are
     over the kernels k of one output channel. Q(k) = Σᵢⱼ kᵢ kⱼ ρ(i − j); γ is the correlation between input channels.
+    Of a weight of more than 2¹⁹ numbers, Σ Q(k) is estimated from evenly spaced output channels, always the same.
 
     Args:
         filters: Kernels of shape ``(outputs, inputs, *size)``, of any dtype.
@@ -95,29 +102,35 @@ def strength(filters: Tensor, correlations: Sequence[Tensor], alike: float = 0.0
         The strength; the gain of a weight that is all zero is 1, and that of one that is not finite is NaN.
     """
     dim = math.prod(map(len, correlations))
-    each, joint = _moments(filters, dim, torch.float32)
-    square = each.trace().item()
+    each, joint, square = _moments(filters, dim, torch.float32)
     if not 1e-30 < square < 1e30:  # squares overflow, or lose digits
-        each, joint = _moments(filters, dim, torch.float32 if filters.device.type == "mps" else torch.float64)
-        square = each.trace().item()
+        exact = torch.float32 if filters.device.type == "mps" else torch.float64
+        each, joint, square = _moments(filters, dim, exact)
     both = reduce(torch.kron, correlations) if correlations else torch.ones(1, 1, dtype=torch.float64, device="cpu")
     response = (torch.lerp(each, joint, alike) * both).sum().item()
     gain = math.sqrt(max(response, 0.0) / square) if square > 0 else (1.0 if square == 0 else math.nan)
     return Strength(math.sqrt(square / filters.numel()) if square >= 0 else math.nan, gain)
 
 
-def _moments(filters: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns Σ k kᵀ over all kernels k of ``dim`` numbers, and over the sums of each output channel's kernels.
+def _moments(filters: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+    """Returns Σ k kᵀ over all kernels k of ``dim`` numbers, the same over the sums of each output channel, and Σ kᵀ k.
 
-    Both are ``(dim, dim)``, in float64 on the CPU.
+    The first two are ``(dim, dim)``, in float64 on the CPU.
     """
-    found: list[tuple[Tensor, Tensor]] = []
-    for part in filters.detach().split(max(_PART // max(filters[0].numel(), 1), 1)):
-        kernels = part.reshape(len(part), -1, dim).to(dtype)
-        each = _products(kernels.flatten(0, 1))
-        found.append((each, _products(kernels.sum(1)) if kernels.shape[1] > 1 else each))
-    each, joint = (reduce(torch.add, parts) for parts in zip(*found, strict=True))
-    return each, joint
+    step = max(filters.numel() // _MEASURED, 1)
+    each = reduce(torch.add, (_products(part.reshape(-1, dim).to(dtype)) for part in _parts(filters[::step])))
+    square = each.trace().item()
+    if step > 1:
+        whole = root_mean_square(filters) ** 2 * filters.numel()
+        each, square = each * (whole / square) if square > 0 else each, whole
+    if filters.shape[1] == 1:
+        return each, each, square
+    sums = torch.cat([part.to(dtype).flatten(2).sum(1) for part in _parts(filters)])
+    return each, _products(sums), square
+
+
+def _parts(filters: Tensor) -> tuple[Tensor, ...]:
+    return cast(tuple[Tensor, ...], filters.detach().split(max(_PART // max(filters[0].numel(), 1), 1)))
 
 
 def _products(kernels: Tensor) -> Tensor:
