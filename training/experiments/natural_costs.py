@@ -19,7 +19,7 @@ from dwp_init.sets import SETS
 from training.engine.options import check_counts
 from training.engine.records import Row, print_table, write_table
 from training.engine.stage import Context, Stage
-from training.experiments.costs import extra_memory, in_fresh_process
+from training.experiments.measure import extra_memory, in_fresh_process
 from training.figures.style import save_figure
 from training.starts.priors import bundled_digests
 
