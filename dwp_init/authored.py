@@ -37,8 +37,7 @@ def is_untouched(layer: Layer) -> bool:
     This is U(-b, b) with b = 1 / √fan_in.
     """
     weight = layer.weight.read()
-    fan_in = weight[0].numel()  # as torch counts it, also of a transposed layer
-    sample = weight[: max(_PART // fan_in, 1)].float() * math.sqrt(fan_in)
+    sample = weight[: max(_PART // weight[0].numel(), 1)].float() * math.sqrt(layer.torch_fan_in)
     error = math.sqrt(0.2 / sample.numel())  # relative standard error of the root mean square, 1 / √3
     found = sample.square().mean().sqrt().item() * math.sqrt(3)
     return sample.abs().max().item() < 1.001 and abs(found - 1) < 5 * error

@@ -120,6 +120,11 @@ class Layer:
         return self.inputs * math.prod(self.size)
 
     @property
+    def torch_fan_in(self) -> int:
+        """The fan-in as ``torch.nn.init`` counts it, also in a transposed layer: by all dimensions but the first."""
+        return self.shape[1:].numel()
+
+    @property
     def he_rms(self) -> float:
         """Root mean square of the weight according to He et al. (2015), for a layer before a ReLU: √(2 / fan_in)."""
         return math.sqrt(2 / self.fan_in)
@@ -209,6 +214,10 @@ class ExpertsLayer(Layer):
     @property
     def inputs(self) -> int:
         return self.expert_shape[1]
+
+    @property
+    def torch_fan_in(self) -> int:
+        return self.expert_shape[1:].numel()
 
     def reason_against_shape(self) -> str | None:
         expected = (cast(int, self.module.num_experts), self.expert_shape.numel())

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dwp_init import Gaussian, apply_
+from dwp_init.authored import is_untouched
 from dwp_init.convolutions import layer_of
 from tests.models import Fit, named
 
@@ -63,6 +64,13 @@ def test_each_expert_is_drawn_like_a_convolution_of_its_own(groups: int, orthogo
     scale = expected.norm(dim=1, keepdim=True) / experts.weight.detach().norm(dim=1, keepdim=True)
     torch.testing.assert_close(experts.weight.detach() * (scale if orthogonal else 1), expected)
     assert torch.equal(layer_of(experts).filters(experts.weight), experts.weight.view(-1, 16 // groups, 3, 3))
+
+
+def test_experts_start_as_torch_starts_convolutions() -> None:
+    experts = pytest.importorskip("timm.layers").CondConv2d(16, 32, 3)
+    assert is_untouched(layer_of(experts)) and is_untouched(layer_of(nn.ConvTranspose1d(16, 32, 3)))
+    nn.init.normal_(experts.weight, 0.0, 0.1)
+    assert not is_untouched(layer_of(experts))
 
 
 def test_strict_minds_experts_without_a_prior(gaussian: Fit) -> None:
