@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dwp_init import KernelDensity, apply_
+from dwp_init import KernelDensity, apply_, load_prior
+from dwp_init.orthogonal import orthogonal_channels
 from tests.models import Fit
 
 
@@ -61,3 +62,25 @@ def test_orthogonal_channels_stay_within_what_the_prior_draws(gaussian: Fit) -> 
     values = torch.linalg.svdvals(weight)
     torch.testing.assert_close(values[:17], values[:1].expand(17), rtol=1e-5, atol=0)
     assert values[17] < 1e-4 * values[0]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_many_channels_are_made_orthogonal_block_by_block(groups: int) -> None:
+    """Few components of the kernels change, which hold most of them; the singular values become alike."""
+    drawn = load_prior("tinyimagenet-3x3").at(0.5).sample(groups * 160 * 160, torch.Generator().manual_seed(0))
+    centred = drawn.view(groups, 160, -1) - drawn.view(groups, 160, -1).mean(2, keepdim=True)
+    found = orthogonal_channels(drawn.clone(), groups, 160).view(groups, 160, -1)
+    for before, after in zip(centred, found, strict=True):
+        change = torch.linalg.svdvals((after - before).view(-1, 9).double())
+        assert (change > 1e-4 * change[0]).sum() in (2, 3)
+        spread = [values[0] / values[-1] for values in map(torch.linalg.svdvals, (before, after))]
+        assert spread[0] > 5 and spread[1] < 1.3
+        assert torch.nn.functional.cosine_similarity(before.flatten(), after.flatten(), dim=0) > 0.8
+
+
+def test_more_channels_than_their_kernels_have_room_for() -> None:
+    """80 channels of 10 inputs: at most half of the components' dimensions are made orthogonal at once."""
+    drawn = load_prior("tinyimagenet-3x3").at(0.5).sample(800, torch.Generator().manual_seed(0))
+    found = orthogonal_channels(drawn, 1, 10).view(80, 90)
+    gram = torch.nn.functional.normalize(found) @ torch.nn.functional.normalize(found).T
+    assert found.isfinite().all() and (gram[:45, :45] - torch.eye(45)).abs().max() < 1e-3

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor
 
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count, check_positive, is_int
+from dwp_init.priors.components import FEW, Components
 from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril, identity
 
 MIN_SCALE = 1e-4
-NARROW = 16  # numbers that a processor multiplies at a time
-FEW = 2**12  # kernels
 
 
 @register
@@ -191,72 +189,13 @@ class GaussianMixture(Prior):
     def _fill(self, kernels: Tensor, generator: torch.Generator | None, noise: bool) -> None:
         """Draws the number of kernels of each component, then these kernels component by component, and shuffles."""
         factor = self.whitening.basis * self.whitening.scale @ self.scale_tril
-        components = _Components(self.weight, self.scales, self.whitening.inverse(self.loc), factor, len(kernels) > FEW)
+        components = Components(self.weight, self.scales, self.whitening.inverse(self.loc), factor, len(kernels) > FEW)
         white, ordered = kernels.new_empty(2, min(len(kernels), self.chunk), self.dim)
         for part in kernels.split(self.chunk):
             n = len(part)
             components.draw(white[:n].normal_(generator=generator), generator, out=ordered[:n])
             order = torch.randperm(n, generator=generator, device=kernels.device)
             torch.index_select(ordered[:n], 0, order, out=part)
-
-
-class _Components:
-    """Draws kernels ``loc[k] + s · factor[k] z`` of components k at strengths s, in the order of the components.
-
-    Args:
-        weight: Their probabilities ``(k, s)``.
-        scales: The strengths s.
-        loc: Means ``(k, d)``.
-        factor: Factors of the covariances, ``(k, d, d)``.
-        many: Whether many kernels will be drawn.
-    """
-
-    def __init__(self, weight: Tensor, scales: Sequence[float], loc: Tensor, factor: Tensor, many: bool) -> None:
-        self.weight, self.strengths = weight.flatten(), weight.new_tensor(scales).repeat(len(loc))
-        self.dim, self.per_component = loc.shape[1], len(scales)
-        matrix = factor.mT
-        self.one = list(zip(loc, matrix, strict=True))
-        self.two = self.one
-        if many and self.dim < NARROW:  # products of rows in pairs are three times as fast
-            zero = torch.zeros_like(matrix)
-            both = torch.cat([torch.cat([matrix, zero], 2), torch.cat([zero, matrix], 2)], 1)
-            self.two = list(zip(loc.repeat(1, 2), both, strict=True))
-
-    def draw(self, white: Tensor, generator: torch.Generator | None, out: Tensor) -> None:
-        """Writes kernels to ``out`` that are made of white noise, both ``(n, d)``; the noise is overwritten."""
-        counts = _multinomial(len(white), self.weight, generator)
-        white *= self.strengths.repeat_interleave(counts.to(white.device), output_size=len(white))[:, None]
-        sizes = cast(list[int], counts.view(-1, self.per_component).sum(1).tolist())
-        parts = zip(white.split(sizes), out.split(sizes), strict=True)
-        for one, two, (noise, kernels) in zip(self.one, self.two, parts, strict=True):
-            odd = len(noise) % 2 if two is not one else 0
-            if odd:
-                torch.addmm(one[0], noise[-1:], one[1], out=kernels[-1:])
-            even = (rows[: len(rows) - odd].view(-1, len(two[0])) for rows in (noise, kernels))
-            torch.addmm(two[0], next(even), two[1], out=next(even))
-
-
-def _multinomial(n: int, weight: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws how many of n kernels come from each component, ``(k,)`` on the CPU.
-
-    One draw for each kernel takes almost as long as the kernel itself. Of many kernels a binomial number falls to the
-    first half of the components, of those a binomial number to the first half of that half, and so on.
-    """
-    if n < FEW:
-        uniform = torch.rand(n, generator=generator, device=weight.device, dtype=weight.dtype)
-        picked = torch.searchsorted(weight.cumsum(0), uniform, right=True).clamp_max_(len(weight) - 1)
-        return picked.bincount(minlength=len(weight)).cpu()
-    seed = cast(int, torch.randint(2**62, (), generator=generator, device=weight.device).item())
-    source = torch.Generator("cpu").manual_seed(seed)  # because not every device draws binomial numbers
-    size = 1 << (len(weight) - 1).bit_length()
-    levels = [F.pad(weight.to("cpu", torch.float64), (0, size - len(weight)))]
-    while len(levels[-1]) > 1:
-        levels.append(levels[-1].view(-1, 2).sum(1))
-    counts = torch.full((1,), n, dtype=torch.float64, device="cpu")
-    for parts, whole in reversed(list(pairwise(levels))):
-        first = torch.binomial(counts, (parts[::2] / whole).nan_to_num(0.0), source)
-        counts = torch.stack([first, counts - first], 1).flatten()
-    return counts[: len(weight)].long()
 
 
 def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tuple[float, ...]) -> Tensor:
