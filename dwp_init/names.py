@@ -34,7 +34,7 @@ def named_modules(model: nn.Module) -> Iterator[Named]:
     """Yields the modules of a model in their order, except for wrappers, whose name is that of what they wrap.
 
     Wrappers are what ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``FullyShardedDataParallel``,
-    checkpointing, ``AveragedModel`` and Lightning's Fabric put around a module.
+    checkpointing, ``AveragedModel``, timm's ``ModelEmaV3`` and Lightning's Fabric put around a module.
     """
     named: dict[str, Named] = {}
     wrapped: dict[str, str | None] = {}
@@ -57,7 +57,8 @@ def _wrapped(module: nn.Module) -> str | None:
     """Returns the attribute that holds the module inside a wrapper; ``None`` if the module is no wrapper."""
     if type(module).__module__.startswith(_PLAIN):
         return None
-    if isinstance(module, _OWNERS_OF_MODULE):
-        return "module"
     children: dict[str, object] = vars(module)["_modules"]  # faster than module.named_children()
+    averages = type(module).__module__ == "timm.utils.model_ema" and "module" in children
+    if isinstance(module, _OWNERS_OF_MODULE) or averages:
+        return "module"
     return next((part for part in _PARTS if part in children), None) if children else None

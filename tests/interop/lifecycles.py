@@ -148,6 +148,20 @@ def empty_weights() -> str:
     return outcome(model, report)
 
 
+def timm_ema(model: nn.Module) -> nn.Module:
+    return importlib.import_module("timm.utils").ModelEmaV3(model)
+
+
+def timm_features() -> str:
+    timm = importlib.import_module("timm")
+    whole, features = timm.create_model("test_resnet"), timm.create_model("test_resnet", features_only=True)
+    report = draw(whole)
+    assert draw(features).initialized == report.initialized == list(report.spatial)
+    pairs = [(whole.get_submodule(name).weight, features.get_submodule(name).weight) for name in report.spatial]
+    same = all(torch.equal(*pair) for pair in pairs)
+    return "the whole model's draw, to the bit" if same else "other weights"
+
+
 def lightning_module() -> str:
     class Task(importlib.import_module("lightning").LightningModule):
         def __init__(self) -> None:
@@ -300,6 +314,8 @@ TABLE = [
     Lifecycle("accelerate.init_empty_weights", META, empty_weights, "accelerate"),
     Lifecycle("transformers' from_pretrained", "the checkpoint's weights", lambda: pretrained(False), "transformers"),
     Lifecycle("from_pretrained, a bias missing", "the checkpoint's weights", lambda: pretrained(True), "transformers"),
+    Lifecycle("timm's ModelEmaV3", SAME, lambda: wrapped(timm_ema), "timm"),
+    Lifecycle("timm's features_only", "the whole model's draw, to the bit", timm_features, "timm"),
     Lifecycle("Lightning module", SAME, lightning_module, "lightning"),
     Lifecycle("Lightning Fabric", SAME, lambda: wrapped(fabric), "lightning"),
     Lifecycle(
