@@ -1,6 +1,7 @@
 """Plain chains: models whose data flow is known without running them, and in which nothing normalises."""
 
 import re
+from typing import cast
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -63,7 +64,7 @@ def _chain(module: nn.Module) -> list[nn.Module]:
     if type(module).forward is not nn.Sequential.forward:
         inside = [name for name, _ in module.named_children() if name != "parametrizations"]
         return [] if inside or _is_hooked(module) else [module]
-    parts = [_chain(child) for child in module.children()]
+    parts = [_chain(child) for child in cast(nn.Sequential, module)]  # also what runs more than once, such as one ReLU
     return [each for part in parts for each in part] if all(parts) else []
 
 

@@ -63,6 +63,7 @@ def hooked() -> nn.Sequential:
         (lambda: nn.DataParallel(features()), {"one", "inner.0"}),
         (lambda: nn.Sequential(parametrizations.weight_norm(conv()), nn.ReLU(), conv(), nn.GELU()), {"0", "2"}),
         (lambda: nn.Sequential(conv(), nn.Tanh(), conv(), nn.ReLU()), {"2"}),
+        (lambda: nn.Sequential(conv(), relu := nn.ReLU(), conv(), relu, conv(), relu), {"0", "2", "4"}),
         (lambda: nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.ReLU()), set()),
         (lambda: nn.Sequential(Residual(nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU())), conv()), set()),
         (lambda: nn.Sequential(conv(), nn.ReLU(), Residual(nn.Identity()), conv(), nn.ReLU()), set()),
