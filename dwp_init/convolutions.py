@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dwp_init.layers import STEM_CHANNELS, ExpertsLayer, Layer, TransposedLayer
-from dwp_init.modules import Geometry, Layout, geometry_of, has_parameters
+from dwp_init.modules import Geometry, Layout, counts, geometry_of, has_parameters
 from dwp_init.names import Named, named_modules
 from dwp_init.places import place_of
 from dwp_init.weights import weight_of
@@ -131,10 +131,8 @@ def _kind(module: nn.Module, geometry: Geometry | None) -> type[Layer]:
 
 def _may_be_stem(module: nn.Module) -> bool:
     """Whether the module may be the layer that reads the images."""
-    inputs, outputs, groups = (
-        cast(int, getattr(module, name, 0)) for name in ("in_channels", "out_channels", "groups")
-    )
-    return groups == 1 and 0 < inputs <= STEM_CHANNELS and inputs < outputs
+    inputs, outputs, groups = counts(module, "in_channels", "out_channels", "groups") or (0, 0, 0)
+    return groups == 1 and inputs <= STEM_CHANNELS and inputs < outputs
 
 
 def _is_quantized(module: nn.Module) -> bool:

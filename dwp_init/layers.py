@@ -7,7 +7,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from dwp_init.modules import per_axis, weight_count
+from dwp_init.modules import counts, per_axis, weight_count
 from dwp_init.names import matches
 from dwp_init.places import Place
 from dwp_init.report import layer_text, shape_text
@@ -90,7 +90,7 @@ class Layer:
     @property
     def groups(self) -> int:
         """Number of groups of channels."""
-        return cast(int, getattr(self.module, "groups", 1))
+        return next(iter(counts(self.module, "groups")), 1)
 
     @property
     def blocks(self) -> int:
@@ -154,10 +154,10 @@ class Layer:
 
     def reason_against_shape(self) -> str | None:
         """Says why the weight's shape is not that of a convolution; ``None`` if it is."""
-        dimensions = 2 + len(self.kernel_size)
-        if len(self.shape) == dimensions and 0 not in self.shape:
-            return None
-        return f"its weight has shape {tuple(self.shape)}: it must have {dimensions} dimensions, none of them empty"
+        dimensions, shape = 2 + len(self.kernel_size), tuple(self.shape)
+        if len(shape) != dimensions or 0 in shape:
+            return f"its weight has shape {shape}: it must have {dimensions} dimensions, none of them empty"
+        return f"its weight has shape {shape}, but {self.groups} groups" if shape[0] % self.groups else None
 
     def arrange(self, kernels: Tensor) -> Tensor:
         """Arranges kernels ``(n, c, *size)``, each from c input channels to one output channel, as the weight."""

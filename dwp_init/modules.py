@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from dwp_init.priors.checks import whole_number
 from dwp_init.weights import weight_of
 
 Layout = Literal["plain", "transposed", "experts"]
@@ -44,11 +45,11 @@ def geometry_of(module: nn.Module) -> Geometry | None:
     kind = type_before_parametrizations(module)
     if kind.__module__.startswith("torch.nn.") or not has_parameters(module):
         return None
-    if _numbers(module, "num_experts") and (expert := _sizes(getattr(module, "weight_shape", None))):
+    if counts(module, "num_experts") and (expert := _sizes(getattr(module, "weight_shape", None))):
         return Geometry(expert[2:], "experts")
     shape = _weight_shape(module)
     size = _kernel_size(module, shape)
-    if size and (_numbers(module, "groups") or _numbers(module, "in_channels", "out_channels")):
+    if size and (counts(module, "groups") or counts(module, "in_channels", "out_channels")):
         layout: Layout = "transposed" if getattr(module, "transposed", False) is True else "plain"
         return Geometry(size, layout, _fault(module, kind.__name__, size, shape, layout))
     if shape is not None and len(shape) in (4, 5) and math.prod(shape[2:]) > 1:
@@ -66,15 +67,20 @@ def has_parameters(module: nn.Module) -> bool:
 def per_axis(module: nn.Module, name: str, rank: int) -> tuple[int, ...]:
     """Returns an attribute such as ``stride`` for each axis of a kernel; 1 for each if the module has none."""
     value = getattr(module, name, 1)
-    sizes = _sizes([value] * rank if isinstance(value, int) else value)
+    sizes = _sizes(value if isinstance(value, (tuple, list)) else [value] * rank)
     return sizes if len(sizes) == rank else (1,) * rank
+
+
+def counts(module: nn.Module, *names: str) -> tuple[int, ...]:
+    """Returns attributes that are whole numbers above 0; empty if one of them is missing or anything else."""
+    return _sizes([getattr(module, name, None) for name in names])
 
 
 def weight_count(module: nn.Module) -> int:
     """Returns the number of weights of a convolution as far as is known without reading them, otherwise 0."""
     if shape := _weight_shape(module):
         return math.prod(shape)
-    channels = _numbers(module, "in_channels", "out_channels", "groups")
+    channels = counts(module, "in_channels", "out_channels", "groups")
     size = _sizes(getattr(module, "kernel_size", None))
     return channels[0] * channels[1] // channels[2] * math.prod(size) if channels and size else 0
 
@@ -86,8 +92,8 @@ def _fault(
     if shape is None:
         lazy = bool(weight_of(module).tensors)
         return None if lazy else f"{kind} has no parameter called weight: {_WAY_OUT}"
-    groups = _numbers(module, "groups") or (1,)
-    channels = _numbers(module, "in_channels", "out_channels")[:: 1 if layout == "transposed" else -1]
+    groups = counts(module, "groups") or (1,)
+    channels = counts(module, "in_channels", "out_channels")[:: 1 if layout == "transposed" else -1]
     expected = ((channels[0], channels[1] // groups[0]) if channels else shape[:2]) + size
     if len(size) in _RANKS and shape == expected:
         return None
@@ -104,15 +110,14 @@ def _weight_shape(module: nn.Module) -> tuple[int, ...] | None:
 def _kernel_size(module: nn.Module, shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """Returns the attribute ``kernel_size``, if it is one number for each axis; empty if there is none."""
     value = getattr(module, "kernel_size", None)
-    return _sizes([value] * (2 if shape is None else len(shape) - 2) if isinstance(value, int) else value)
-
-
-def _numbers(module: nn.Module, *names: str) -> tuple[int, ...]:
-    """Returns attributes that are whole numbers above 0; empty if one of them is missing or anything else."""
-    return _sizes([getattr(module, name, None) for name in names])
+    return _sizes(value if isinstance(value, (tuple, list)) else [value] * (2 if shape is None else len(shape) - 2))
 
 
 def _sizes(value: object) -> tuple[int, ...]:
-    """Returns whole numbers above 0 as a tuple; empty if the value is anything else."""
+    """Returns whole numbers above 0, also numpy's, as a tuple; empty if the value is anything else."""
     values = tuple(cast(Sequence[object], value)) if isinstance(value, (tuple, list)) else ()
-    return cast(tuple[int, ...], values) if all(type(each) is int and each > 0 for each in values) else ()
+    try:
+        sizes = tuple(whole_number(each, "size") for each in values)
+    except TypeError:
+        return ()
+    return sizes if all(each > 0 for each in sizes) else ()

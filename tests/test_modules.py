@@ -36,6 +36,8 @@ ALIKE = [  # with the convolution that each is like
         Custom(4, 4, 3, 3, groups=2, transposed=True, stride=(2, 2), **SQUARE),
         nn.ConvTranspose2d(4, 8, 3, 2, groups=2),
     ),
+    (Custom(8, 4, 3, 3, groups=None, **SQUARE), nn.Conv2d(4, 8, 3)),
+    (Custom(8, 4, 3, 3, kernel_size=3, groups=1, in_channels=(2, 4), out_channels=(4, 8)), nn.Conv2d(4, 8, 3)),
     (parametrizations.weight_norm(Custom(8, 4, 3, 3, **SQUARE)), nn.Conv2d(4, 8, 3)),
 ]
 
@@ -75,6 +77,10 @@ SKIPS = [
         "Custom has a weight (8, 3, 3, 3, 4), but its attributes say (8, 4, 3, 3, 3): " + WAY_OUT,
     ),
     (
+        Custom(8, 3, 3, 3, groups=3, kernel_size=3, in_channels=9, out_channels=8),
+        "its weight has shape (8, 3, 3, 3), but 3 groups",
+    ),
+    (
         prune.identity(Custom(8, 4, 3, 3, **SQUARE), "weight"),
         "its weight is not a parameter, as under prune: call apply_ before the weight is replaced",
     ),
@@ -108,6 +114,6 @@ def test_other_modules_are_no_convolutions(module: nn.Module) -> None:
 
 
 def test_attributes_for_each_axis() -> None:
-    module = Custom(stride=2, dilation=(1, 2), padding="same")
-    found = [per_axis(module, name, 2) for name in ("stride", "dilation", "padding", "missing")]
-    assert found == [(2, 2), (1, 2), (1, 1), (1, 1)]
+    module = Custom(stride=torch.tensor(2), dilation=(1, torch.tensor(2)), padding="same", flag=True)
+    found = [per_axis(module, name, 2) for name in ("stride", "dilation", "padding", "missing", "flag")]
+    assert found == [(2, 2), (1, 2), (1, 1), (1, 1), (1, 1)]

@@ -82,7 +82,7 @@ def test_outputs_are_finite_and_every_layer_keeps_its_response(name: str) -> Non
     images = torch.randn(2, 3, 96, 96) if name != "inception_v3" else torch.randn(2, 3, 128, 128)
     with torch.no_grad():
         differ = (model(images).diff(dim=0) != 0).any()
-    report = apply_(model, "natural", resize=True, seed=0)
+    report = apply_(model, "natural", scale="keep", resize=True, seed=0)
     assert len(report) > 0 and responses(model) == pytest.approx(before, rel=1e-3)
     with torch.no_grad():
         outputs = model(images)
