@@ -10,6 +10,7 @@ from dwp_init.shards import whole
 
 _PART = 2**16  # weights whose scale is looked at
 _SAMPLE = 32  # output and input channels whose kernels are compared
+_FIRST, _TAPS = 64, 25  # kernels, and taps of each, that are compared with each other
 
 
 def reason_to_leave(layer: Layer) -> str | None:
@@ -26,8 +27,11 @@ def reason_to_leave(layer: Layer) -> str | None:
     weight = layer.weight.read()
     if _all_zero(weight) or _all_zero(whole(tensors[-1])):
         return _stays("its weight is all zero, as its author left it")
-    if _most_repeat(weight, layer.size.numel()):
+    kernels = _some_kernels(weight, layer.size.numel())
+    if _most_repeat(kernels):
         return _stays("most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling")
+    if weight.dtype.itemsize > 1 and _most_have_few_values(kernels):
+        return _stays("most of its kernels have few different values, as filters made by hand, such as blur or Sobel")
     return None
 
 
@@ -52,10 +56,21 @@ def _all_zero(weight: Tensor) -> bool:
     return not ((weight.dim() and weight[:1].any()) or weight.any())
 
 
-def _most_repeat(weight: Tensor, dim: int) -> bool:
-    """Whether at least half of the kernels, of ``dim`` numbers each, equal another one; looks at the first channels."""
+def _some_kernels(weight: Tensor, dim: int) -> Tensor:
+    """Returns the kernels, of ``dim`` numbers each, between the first channels, ``(n, dim)``, in float32."""
     first = weight[:_SAMPLE]
-    kernels = first.reshape(len(first), -1, dim)[:, :_SAMPLE].flatten(0, 1).float()
-    taps = (kernels[:, tap] for tap in range(dim))
+    return first.reshape(len(first), -1, dim)[:, :_SAMPLE].flatten(0, 1).float()
+
+
+def _most_repeat(kernels: Tensor) -> bool:
+    """Whether at least half of the kernels equal another one."""
+    taps = (kernels[:, tap] for tap in range(kernels.shape[1]))
     few = (len(torch.unique(tap)) * 2 <= len(kernels) for tap in taps)  # the first tap alone shows that most differ
     return len(kernels) > 1 and all(few) and 2 * len(torch.unique(kernels, dim=0)) <= len(kernels)
+
+
+def _most_have_few_values(kernels: Tensor) -> bool:
+    """Whether at least half of the kernels have at most two values to three taps; random ones in bfloat16 have more."""
+    taps = kernels[:_FIRST, :_TAPS].sort(1).values
+    different = 1 + (taps.diff(dim=1) != 0).sum(1)
+    return 2 * int((3 * different <= 2 * taps.shape[1]).sum()) >= len(taps)

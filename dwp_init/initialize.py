@@ -55,8 +55,8 @@ def apply_(
     The response is the root mean square of the weight times its gain: how much stronger outputs are than those of
     white noise kernels, for inputs whose neighbouring values and channels are alike (see :mod:`dwp_init.response`).
     Some weights stay as they are, because their author set them up: weights that are all zero, that are frozen, of
-    which most kernels are copies of others, or that the layer standardises with a gain of its own, as in networks
-    without normalisation. Such a layer is drawn only if ``layers`` contains its exact name.
+    which most kernels are copies of others or filters made by hand, or that the layer standardises with a gain of its
+    own, as in networks without normalisation. Such a layer is drawn only if ``layers`` contains its exact name.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
     model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first.

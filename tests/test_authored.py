@@ -13,6 +13,7 @@ from tests.models import Fit, Snapshot, old_style, responses
 NAMED = "; to draw it, give its exact name in layers="
 ZERO = f"its weight is all zero, as its author left it{NAMED}"
 COPIES = f"most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling{NAMED}"
+BY_HAND = f"most of its kernels have few different values, as filters made by hand, such as blur or Sobel{NAMED}"
 STANDARDISED = f"its forward pass standardises the weight, so its response cannot be kept{NAMED}"
 FROZEN = f"its weight is frozen (requires_grad is False), as one that is pretrained{NAMED}"
 
@@ -35,6 +36,20 @@ def _filled(fill: Callable[[torch.Tensor], object], layer: nn.Module) -> nn.Modu
     return layer
 
 
+def _sobel() -> nn.Conv2d:
+    across = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+    layer = nn.Conv2d(1, 2, 3)
+    layer.weight.data = torch.stack([across, across.T])[:, None]
+    return layer
+
+
+def _blur(size: int) -> nn.Conv2d:
+    ramp = torch.exp(-torch.linspace(-1, 1, size).abs().square())
+    layer = nn.Conv2d(1, 1, size)
+    layer.weight.data = torch.outer(ramp, ramp)[None, None]
+    return layer
+
+
 def _bilinear(layer: nn.ConvTranspose2d) -> nn.Module:
     ramp = torch.tensor([1.0, 2, 1]) / 2
     with torch.no_grad():
@@ -53,6 +68,8 @@ def _bilinear(layer: nn.ConvTranspose2d) -> nn.Module:
         (lambda: pytest.importorskip("timm.layers").ScaledStdConv2d(8, 8, 3), STANDARDISED),
         (lambda: _filled(nn.init.dirac_, nn.Conv2d(8, 8, 3)), COPIES),
         (lambda: _bilinear(nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8)), COPIES),
+        (_sobel, BY_HAND),
+        (lambda: _blur(3), BY_HAND),
         (lambda: nn.Conv2d(8, 8, 3).requires_grad_(False), FROZEN),
         (lambda: parametrizations.weight_norm(nn.Conv2d(8, 8, 3)).requires_grad_(False), FROZEN),
     ],
@@ -78,10 +95,14 @@ def test_a_zero_weight_that_is_named_takes_the_response_of_he(gaussian: Fit) -> 
     assert responses(layer)[""] == pytest.approx((2 / 72) ** 0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_blur_is_made_by_hand(gaussian: Fit) -> None:
+    assert apply_(nn.Sequential(nn.Conv2d(1, 1, 3), _blur(11)), gaussian(3), resize=True).skipped == {"1": BY_HAND}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2])
 @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 1, 3), (96, 1, 7)])
 def test_random_weights_are_no_copies(shape: tuple[int, int, int], dtype: torch.dtype, gaussian: Fit) -> None:
     outputs, inputs, size = shape
     groups = outputs if inputs == 1 else 1
-    layer = nn.Conv2d(outputs if inputs == 1 else inputs, outputs, size, groups=groups, dtype=dtype)
+    layer = nn.Conv2d(outputs if inputs == 1 else inputs, outputs, size, groups=groups).to(dtype)
     assert len(apply_(layer, gaussian(size)).drawn) == 1
