@@ -109,10 +109,14 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     with full_precision():
         kernels = choice.fitting(prior.sample(count, options.source(layer), noise=options.noise))
-        own = root_mean_square(kernels.to(dtype) if scale == "prior" else kernels)
+        own = root_mean_square(kernels.to(dtype)) if scale == "prior" else 1.0
         _check(Strength(own, 1.0), choice)
         if orthogonal:
-            kernels = orthogonal_channels(kernels, layer.blocks, layer.inputs)
+            try:
+                kernels = orthogonal_channels(kernels, layer.blocks, layer.inputs)
+            except RuntimeError:  # it has no decomposition
+                _check(Strength(root_mean_square(kernels), 1.0), choice)
+                raise
     weight = layer.arrange(kernels)
     found = layer.measure(weight)
     _check(found, choice)
