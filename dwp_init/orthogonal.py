@@ -47,9 +47,10 @@ def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
     outputs, taps = rows.shape[1:]
     rows -= rows.mean(2, keepdim=True)
     if inputs == 1:
-        rows /= torch.linalg.vector_norm(rows, dim=2, keepdim=True).clamp_min_(1e-12)
+        norms = cast(Tensor, torch.linalg.vector_norm(rows, dim=2, keepdim=True))
+        rows /= norms.clamp_min_(1e-12)
     elif outputs < taps:
-        for part in rows.split(1 if outputs > AT_ONCE else max(_PART // (outputs * taps), 1)):
+        for part in _split(rows, 1 if outputs > AT_ONCE else max(_PART // (outputs * taps), 1)):
             if outputs > AT_ONCE:
                 _orthogonalize_blocks_(part[0], size)
             else:
@@ -61,12 +62,12 @@ def _orthogonalize_blocks_(rows: Tensor, size: int) -> None:
     """Makes rows ``(out, in · k · k)`` orthogonal block by block, in the leading components of their kernels."""
     inputs = rows.shape[1] // size
     sample = rows[: max(_SAMPLE // inputs, 1)].reshape(-1, size)
-    basis, square = _leading(sample, room=2 * min(len(rows), SPAN) / inputs)
-    scale, dims = math.sqrt(inputs * square), inputs * basis.shape[1]
+    leading, square = _leading(sample, room=2 * min(len(rows), SPAN) / inputs)
+    scale, dims = math.sqrt(inputs * square), inputs * leading.shape[1]
     several = math.gcd(inputs, max(_WIDE // size, 1))
-    basis = torch.block_diag(*[basis] * several)
+    basis = cast(Tensor, torch.block_diag(*[leading] * several))
     done, filled = rows.new_empty(max(min(len(rows), SPAN, dims // 2), 1), dims), 0
-    for block in rows.split(min(AT_ONCE, len(done))):
+    for block in _split(rows, min(AT_ONCE, len(done))):
         filled = filled if filled + len(block) <= len(done) else 0
         before, after = done[:filled], done[filled : filled + len(block)]
         own = (block.view(-1, len(basis)) @ basis).view(len(block), dims)
@@ -100,6 +101,10 @@ def _nearest_orthonormal(rows: Tensor) -> Tensor:
     noise = (rows.shape[2] * torch.finfo(torch.float32).eps) ** 2 * values[:, -1:]  # rounding errors of float32 draws
     inverse_root = (vectors * values.rsqrt().where(values > noise, 0.0)[:, None, :]) @ vectors.mT
     return (inverse_root @ exact).to(rows)
+
+
+def _split(rows: Tensor, count: int) -> tuple[Tensor, ...]:
+    return cast(tuple[Tensor, ...], rows.split(count))  # torch does not annotate it
 
 
 def _eigen(rows: Tensor) -> tuple[Tensor, Tensor]:

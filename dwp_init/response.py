@@ -50,8 +50,9 @@ def root_mean_square(values: Tensor) -> float:
 
 
 def _norm(values: Tensor, dtype: torch.dtype) -> float:
-    norms = [torch.linalg.vector_norm(part, dtype=dtype) for part in values.detach().reshape(-1).split(_PART)]
-    return math.hypot(*torch.stack(norms).tolist())
+    parts = cast(tuple[Tensor, ...], values.detach().reshape(-1).split(_PART))
+    norms: list[Tensor] = [torch.linalg.vector_norm(part, dtype=dtype) for part in parts]
+    return math.hypot(*cast(list[float], torch.stack(norms).tolist()))
 
 
 def correlation(

@@ -191,7 +191,7 @@ class GaussianMixture(Prior):
         factor = self.whitening.basis * self.whitening.scale @ self.scale_tril
         components = Components(self.weight, self.scales, self.whitening.inverse(self.loc), factor, len(kernels) > FEW)
         white, ordered = kernels.new_empty(2, min(len(kernels), self.chunk), self.dim)
-        for part in kernels.split(self.chunk):
+        for part in cast(tuple[Tensor, ...], kernels.split(self.chunk)):
             n = len(part)
             components.draw(white[:n].normal_(generator=generator), generator, out=ordered[:n])
             order = torch.randperm(n, generator=generator, device=kernels.device)
@@ -202,7 +202,7 @@ def _joint(white: Tensor, weight: Tensor, loc: Tensor, tril: Tensor, scales: tup
     """Maps whitened kernels ``(n, d)`` to log πₖₛ N(u; locₖ, s² Σₖ), ``(n, components, scales)``."""
     scale, dim = white.new_tensor(scales), white.shape[1]
     eye = torch.eye(dim, dtype=tril.dtype, device=tril.device)
-    inverse: Tensor = torch.linalg.solve_triangular(tril, eye, upper=False)
+    inverse = cast(Tensor, torch.linalg.solve_triangular(tril, eye, upper=False))
     parts = torch.split(white, max(2**22 // loc.numel(), 1))  # bounds the memory of (components, n, d)
     distance = torch.cat([((part - loc[:, None]) @ inverse.mT).square().sum(2).T for part in parts])
     constant = -0.5 * dim * LOG_2PI - tril.diagonal(dim1=1, dim2=2).log().sum(1)[:, None] - dim * scale.log()
