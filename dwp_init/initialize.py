@@ -11,9 +11,8 @@ from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, choose, plan_without_values
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.draw import Scale as Scale
-from dwp_init.options import check_flag, check_instance
+from dwp_init.options import check_flags, check_instance
 from dwp_init.priors import Prior
-from dwp_init.priors.checks import whole_number
 from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks
 from dwp_init.refusals import check_plan
@@ -68,7 +67,8 @@ def apply_(
     Where ``torch.nn.init`` does nothing, the report has no draw and no prior is loaded: on the meta device, for
     FakeTensors, and for what transformers has just loaded. ``torch.autocast`` has no effect. The processes of a model
     after ``fully_shard``, or under ``DistributedDataParallel``, must all call this function. They draw the weights that
-    one process would draw with that seed; without one, the first process draws a seed for all. If one fails, all do.
+    one process would draw with that seed; without one, the first process draws a seed for all. If one fails, all do,
+    and so they do if they have different seeds or would draw different layers.
     What ``to_empty`` leaves has no scale to keep, and may be all zero: initialise such a model as usual first.
 
     Patterns of layer names are shell patterns as in ``fnmatch``, case-sensitive; ``*`` also matches dots. A single
@@ -132,11 +132,9 @@ def apply_(
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
-    seed = None if seed is None else whole_number(seed, "seed")
     check_instance("model", model, nn.Module, "torch.nn.Module")
     warn_if_by_module(model)
-    for name, flag in {"resize": resize, "strict": strict, "dry_run": dry_run}.items():
-        check_flag(name, flag)
+    check_flags(resize=resize, strict=strict, dry_run=dry_run)
     ranks = Ranks(model, alone=dry_run)
     options = Options(scale, noise, orthogonal, *ranks.source(seed, generator))
     access = Access(
@@ -146,9 +144,11 @@ def apply_(
     if plan is None:
         with ranks.together():
             rules = load_rules(prior, access)
-        plan = choose(model, rules, layers, resize)
-        check_plan(plan, rules, strict)
-        check_effect(plan.choices, options)
+        with ranks.together():
+            plan = choose(model, rules, layers, resize)
+            check_plan(plan, rules, strict)
+            check_effect(plan.choices, options)
+        ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
     raised, notes = decide(model, plan.layers, scale)
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, replace(options, raised=raised), ranks, None if dry_run else undo)

@@ -15,6 +15,12 @@ def check_flag(name: str, value: object) -> None:
         raise TypeError(f"{name} must be True or False; got {value!r}")
 
 
+def check_flags(**flags: object) -> None:
+    """Raises ``TypeError`` unless each option is ``True`` or ``False``."""
+    for name, flag in flags.items():
+        check_flag(name, flag)
+
+
 def check_instance(name: str, value: object, kind: type, kind_text: str) -> None:
     """Raises ``TypeError`` unless an option is of a class, called ``kind_text`` in the message."""
     if not isinstance(value, kind):

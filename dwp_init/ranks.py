@@ -1,14 +1,16 @@
 """Ranks: the processes among which a model is spread or copied; they draw the same weights, and fail together."""
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import distributed, nn
 
+from dwp_init.priors.checks import whole_number
 from dwp_init.shards import is_sharded
+from dwp_init.text import few
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -32,7 +34,14 @@ class Ranks:
             self._groups += {id(group): group for group in _groups(model)}.values()
 
     def source(self, seed: int | None, generator: torch.Generator | None) -> tuple[int | None, torch.Generator | None]:
-        """Returns the seed or generator given or, if the model has several ranks, a seed that the first one draws."""
+        """Returns the seed or generator given or, if the model has several ranks, a seed that the first one draws.
+
+        Raises:
+            TypeError: The seed is not a whole number.
+            ValueError: The ranks have different seeds.
+        """
+        seed = None if seed is None else whole_number(seed, "seed")
+        self.check_alike("seed", [seed])
         if seed is not None or not self._groups:
             return seed, generator
         device = generator.device if generator else torch.device("cpu")
@@ -40,6 +49,15 @@ class Ranks:
         for group in self._groups:
             drawn = _gathered(drawn, group)[0]
         return drawn, None
+
+    def check_alike(self, name: str, values: Iterable[object]) -> None:
+        """Raises ``ValueError`` on every rank unless all have the same values, in any order."""
+        sets = {frozenset(values)}
+        for group in self._groups:
+            sets = sets.union(*_gathered(sets, group))
+        some = frozenset.union(*sets) - frozenset.intersection(*sets)
+        if some:
+            raise ValueError(f"{name} must be the same in all processes; only some have {few(sorted(map(str, some)))}")
 
     @contextmanager
     def together(self) -> Generator[None, None, None]:

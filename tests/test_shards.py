@@ -71,6 +71,25 @@ def test_ranks_share_a_seed_and_their_faults(alone: None) -> None:
     assert Ranks(nn.Linear(2, 2)).source(None, generator) == (None, generator)
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({frozenset([4])}, "seed must be the same in all processes; only some have 3, 4"),
+        ({frozenset([3])}, "the layers to draw must be the same in all processes; only some have 0"),
+    ],
+)
+def test_ranks_that_differ_fail_together(
+    other: set[frozenset[int]], message: str, alone: None, gaussian: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(values: list[object], value: object, group: object) -> None:
+        values[:] = [value, {frozenset([3]): other}.get(*value, {frozenset()}) if isinstance(value, set) else None]
+
+    model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Conv2d(4, 4, 3)))
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    with pytest.raises(ValueError, match=message):
+        apply_(model, gaussian(3), seed=3)
+
+
 def test_the_ranks_of_one_weight_share_a_seed(alone: None, gaussian: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.distributed.tensor import Shard, init_device_mesh
 
