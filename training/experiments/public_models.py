@@ -230,7 +230,9 @@ def plot_ratios(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     drawn = [row for row in rows if row["drawn"]]
     for axes, measure in zip(panels, ("output", "greatest"), strict=True):
-        for rule, start in RULES.items():
+        for rule, start in (
+            (rule, start) for rule, start in RULES.items() if rule != "auto"
+        ):  # it is keep but in chains
             values = sorted(min(max(row[f"{rule}_{measure}"], 1e-6), 1e12) for row in drawn)
             axes.plot(range(1, len(values) + 1), values, color=legend(start)[1], label=legend(start)[0], linewidth=1.4)
         axes.axhspan(1 / WITHIN, WITHIN, color="#bdc3c7", alpha=0.4)
