@@ -1,6 +1,8 @@
 """Undo: tensors that are overwritten get their old values back if anything fails."""
 
+import os
 import tempfile
+from io import FileIO
 from types import TracebackType
 from typing import NamedTuple, cast
 
@@ -18,18 +20,19 @@ class _Old(NamedTuple):
     """The old values of a tensor: where they are in the file, or a copy."""
 
     tensor: Tensor
-    start: int
-    copy: Tensor | None
+    values: int | Tensor
 
 
 class Undo:
     """A context in which weights may be overwritten; they get their old values back if it ends with an exception.
 
-    Old values beyond 4 MiB are in a temporary file, so that a model needs no second copy of its weights in memory.
+    Old values beyond 4 MiB are in a temporary file, so that a model needs no second copy of its weights in memory. They
+    are in memory too where no such file can be made, or it has no room left.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115, closed by __exit__
+        self._file: FileIO | None = None
+        self._in_memory = 0
         self._old: list[_Old] = []
         self._cached: list[tuple[nn.Module, Tensor]] = []
 
@@ -43,7 +46,8 @@ class Undo:
             if kind is not None:
                 self._restore()
         finally:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
 
     @torch.no_grad()
     def keep(self, weight: Weight) -> None:
@@ -51,13 +55,26 @@ class Undo:
         if "weight" in vars(weight.module):  # what a hook computed from the stored tensors
             self._cached.append((weight.module, vars(weight.module)["weight"]))
         for tensor in weight.stored:
-            start, copy = self._file.tell(), None
-            if type(tensor) in (Tensor, nn.Parameter):
-                for part in _parts(tensor):
-                    self._file.write(tensor_bytes(part))
-            else:  # a subclass may have more than one tensor behind it
-                copy = tensor.detach().clone(memory_format=torch.preserve_format)
-            self._old.append(_Old(tensor, start, copy))
+            start = self._written(tensor)
+            self._old.append(_Old(tensor, _copy(tensor) if start is None else start))
+
+    def _written(self, tensor: Tensor) -> int | None:
+        """Writes the values of a tensor to the file, and returns where; ``None`` if they should be in memory."""
+        size = tensor.numel() * tensor.element_size()
+        if not _is_plain(tensor) or self._in_memory + size <= _IN_MEMORY:
+            self._in_memory += size
+            return None
+        try:
+            if self._file is None:  # without a buffer, so that what was written is there
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, closed by __exit__
+            start = self._file.seek(0, os.SEEK_END)
+            for part in _parts(tensor):
+                left = memoryview(tensor_bytes(part))
+                while left:
+                    left = left[self._file.write(left) :]
+        except OSError:
+            return None
+        return start
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -77,14 +94,30 @@ class Undo:
             raise interrupt
 
     def _put_back(self, old: _Old) -> None:
-        if old.copy is not None:
-            old.tensor.copy_(old.copy)
+        if isinstance(old.values, Tensor):
+            old.tensor.copy_(old.values)
             return
-        self._file.seek(old.start)
+        file = cast(FileIO, self._file)
+        file.seek(old.values)
         for part in _parts(old.tensor):
-            packed = bytearray(self._file.read(part.numel() * part.element_size()))
+            packed = bytearray(part.numel() * part.element_size())
+            left = memoryview(packed)
+            while left:
+                left = left[file.readinto(left) :]
             values = torch.frombuffer(packed, dtype=torch.uint8).view(part.dtype)
             part.copy_(values.view(part.shape))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is of no subclass, which may have more than one tensor behind it."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Returns a copy of a tensor, in the memory of the processor if the tensor is plain."""
+    if _is_plain(tensor):
+        return tensor.detach().to("cpu", copy=True)
+    return tensor.detach().clone(memory_format=torch.preserve_format)
 
 
 def _parts(tensor: Tensor) -> tuple[Tensor, ...]:

@@ -1,6 +1,9 @@
 """Old values come back after any failure, also one during the undoing."""
 
+import tempfile
 from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ def _wide() -> nn.Conv2d:
     return nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("limit", [1, 2**25])  # in a file, in memory
+@pytest.mark.parametrize("limit", [0, 2**25])  # in a file, in memory
 @pytest.mark.parametrize(
     "make",
     [
@@ -69,13 +72,48 @@ def test_an_interrupt_of_the_undo_waits_until_it_is_done(
     assert len(calls) == 3 and snapshot(model) == before
 
 
-def test_a_full_disk_changes_nothing(gaussian: Fit, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(tensor: Tensor) -> bytearray:
-        raise OSError(28, "No space left on device")
+class Full(FileIO):
+    """A file on a disk that is full after the first write, of which it takes a part."""
+
+    written = 0
+
+    def write(self, data: bytes) -> int:
+        if self.written:
+            raise OSError(28, "No space left on device")
+        self.written = super().write(memoryview(data)[:7])
+        return self.written
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_without_room_for_a_file_old_values_are_in_memory(
+    full: bool, gaussian: Fit, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(dwp_init.undo, "_IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    if full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: Full(tmp_path / "file", "w+b"))
+    model = network()
+    assert apply_(model, gaussian(3)).drawn
+    before = snapshot(model)
+    monkeypatch.setattr("dwp_init.initialize.Report", stop)
+    with pytest.raises(KeyError):
+        apply_(model, gaussian(3))
+    assert snapshot(model) == before
+
+
+def test_without_memory_for_a_copy_nothing_changes(
+    gaussian: Fit, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(tensor: Tensor) -> bytearray:
+        raise MemoryError("too large")
 
     model = network()
     before = snapshot(model)
-    monkeypatch.setattr(dwp_init.undo, "tensor_bytes", full)
-    with pytest.raises(RuntimeError, match=r"nothing was changed: layer '1\.0' could not be written: .* No space left"):
+    monkeypatch.setattr(dwp_init.undo, "_IN_MEMORY", 0)
+    monkeypatch.setattr(dwp_init.undo, "tensor_bytes", refuse)
+    with pytest.raises(RuntimeError, match=r"nothing was changed: layer '1\.0' could not be written: too large"):
         apply_(model, gaussian(3))
     assert snapshot(model) == before
