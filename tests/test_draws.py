@@ -23,6 +23,10 @@ CASES = {
     "by depth": (lambda: nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(4))), NATURAL, {}),
     "resized": (lambda: nn.Conv2d(8, 8, 4), NATURAL, {"resize": True}),
     "independent": (lambda: nn.Conv2d(8, 8, 3), NATURAL, {"orthogonal": False}),
+    "many channels": (lambda: nn.Conv2d(16, 160, 3), NATURAL, {}),
+    "row": (lambda: nn.Conv2d(8, 8, (1, 7)), NATURAL, {}),
+    "chain": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()), NATURAL, {}),
+    "He's response": (lambda: nn.Conv2d(8, 8, 5), NATURAL, {"scale": "fan_in"}),
     "half precision": (lambda: nn.Conv2d(8, 8, 3, dtype=torch.bfloat16), NATURAL, {}),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3)), NATURAL, {}),
     "the paper's": (lambda: nn.Sequential(nn.Conv2d(1, 8, 7), nn.Conv2d(8, 8, 5)), NOTMNIST, {}),
@@ -46,6 +50,7 @@ def _projections(weight: Tensor) -> list[float]:
 
 def draw(case: str) -> nn.Module:
     make, prior, options = CASES[case]
+    torch.manual_seed(0)  # because a draw keeps the response of the weight before
     model = make()
     dwp_init.apply_(model, prior, seed=5, **options)
     return model
