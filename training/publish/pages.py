@@ -15,7 +15,7 @@ from training.publish.details import Details
 from training.publish.templates import CARDS, render, render_macro
 
 README = ROOT / "README.md"
-BLOCKS = ("priors", "benchmark", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
+BLOCKS = ("priors", "benchmark", "scale", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
 OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the README's table
 
 
@@ -43,6 +43,7 @@ def blocks() -> dict[str, str]:
         "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
         "benchmarks": results.benchmarks(variants=False),
         "effects": results.effects(),
+        "public": results.by(results.read_record("public_models_summary"), "start"),
         "costs": results.read_record("apply_cost"),
     }
     return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}

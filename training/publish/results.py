@@ -56,6 +56,11 @@ def benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
     return {name: by(read_record(name), "init", "step") for name in names if variants or name not in others}
 
 
+def scales() -> dict[str, dict[str, dict[str, Row]]]:
+    """Returns how networks train at each scale of draws, by network, baseline and initialisation."""
+    return by(read_record("scale_default"), "network", "baseline", "init")
+
+
 def figures() -> dict[str, dict[str, dict[str, Row]]]:
     """Returns the figures of the paper that are recorded, by initialisation and scale or level."""
     found = {name: column for name, column in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
