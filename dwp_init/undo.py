@@ -95,7 +95,7 @@ class Undo:
 
     def _put_back(self, old: _Old) -> None:
         if isinstance(old.values, Tensor):
-            old.tensor.copy_(old.values)
+            old.tensor.detach().copy_(old.values)
             return
         file = cast(FileIO, self._file)
         file.seek(old.values)
