@@ -102,7 +102,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
         before: Strength of the weight that is there.
 
     Raises:
-        ValueError: The scale of the draw is not finite, or 0.
+        ValueError: The scale of the draw is not finite, or 0, or the dtype of the weight cannot hold it.
     """
     layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
@@ -121,12 +121,20 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     found = layer.measure(weight)
     _check(found, choice)
     if scale == "prior" and not orthogonal:
-        return weight.to(dtype), found
+        return _rounded(weight, dtype), found
     he = layer.he_rms * (options.gain / HE_GAIN)
     kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
-    return weight.mul_(by).to(dtype), Strength(found.rms * by, found.gain)
+    return _rounded(weight.mul_(by), dtype), Strength(found.rms * by, found.gain)
+
+
+def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns a weight in a dtype; raises ``ValueError`` if one of the numbers is too large for it."""
+    limit = torch.finfo(dtype).max
+    if limit < torch.finfo(torch.float32).max / 2 and (reached := weight.abs().max().item()) > limit:
+        raise ValueError(f"the draw reaches {reached:.3g}, but {dtype} ends at {limit:.3g}; take another dtype")
+    return weight.to(dtype)
 
 
 def _check(found: Strength, choice: Choice) -> None:

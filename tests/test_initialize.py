@@ -99,6 +99,16 @@ def test_failed_draw_changes_nothing(
     assert snapshot(model) == before
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_a_draw_that_its_dtype_cannot_hold_is_refused(dtype: torch.dtype, gaussian: Fit) -> None:
+    layer = nn.Conv2d(8, 8, 3)
+    torch.nn.init.uniform_(layer.weight, -torch.finfo(dtype).max, torch.finfo(dtype).max)
+    before = layer.to(dtype).weight.detach().clone()
+    with pytest.raises(ValueError, match=f"could not be drawn: the draw reaches .* but {dtype} ends at "):
+        apply_(layer, gaussian(3), seed=0)
+    assert torch.equal(layer.weight.float(), before.float())
+
+
 def _expanded(layer: nn.Conv2d) -> None:
     layer.weight = nn.Parameter(torch.rand(*layer.weight.shape[:2], 1, 1).expand(layer.weight.shape))
 
