@@ -1,5 +1,6 @@
 """What ``apply_(model, "natural")`` costs on public networks, on layers of growing size, and in its first call."""
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -170,19 +171,12 @@ def plot_costs(models: Sequence[Row], layers: Sequence[Row], path: Path) -> None
     for key, label, colour in (("kaiming", "kaiming_normal_", "tab:gray"), ("natural", "natural", "tab:blue")):
         times.plot(weights, [row[f"{key}_ns_per_weight"] for row in layers], "o-", label=label, color=colour)
     ratios.plot(weights, [row["ratio_median"] for row in layers], "o-", color="tab:blue", label="one dense 3×3 layer")
-    ratios.plot(
-        [row["weights"] for row in models],
-        [row["ratio_median"] for row in models],
-        "D",
-        color="tab:orange",
-        label="network",
-    )
-    for row in models:
-        ratios.annotate(
-            row["network"], (row["weights"], row["ratio_median"]), (4, 4), textcoords="offset points", size=7
-        )
-    times.set(ylabel="CPU time in ns per weight", ylim=(0, None))
-    ratios.set(ylabel="CPU time over kaiming_normal_'s", ylim=(0, None))
+    for row, marker in zip(models, itertools.cycle("D^sv*P"), strict=False):
+        ratios.plot(row["weights"], row["ratio_median"], marker, label=row["network"], linestyle="none")
+    times.set(ylabel="CPU time in ns per weight", yscale="log")
+    ratios.set(ylabel="CPU time over kaiming_normal_'s", yscale="log", yticks=(5, 8, 10, 20, 50))
+    ratios.yaxis.set_major_formatter("{x:g}")
+    ratios.yaxis.set_minor_formatter("")
     for axes in (times, ratios):
         axes.set(xlabel="weights drawn", xscale="log")
         axes.grid(alpha=0.3)

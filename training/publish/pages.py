@@ -45,6 +45,8 @@ def blocks() -> dict[str, str]:
         "effects": results.effects(),
         "public": results.by(results.read_record("public_models_summary"), "start"),
         "costs": results.read_record("apply_cost"),
+        "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
+        "first_call": results.read_record("apply_cost_first_call")[0],
     }
     return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}
 
