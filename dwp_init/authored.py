@@ -19,19 +19,26 @@ def reason_to_leave(layer: Layer) -> str | None:
     Args:
         layer: A layer whose weight can be read.
     """
+    reason = _reason(layer)
+    where = "its exact name in layers=" if layer.name else "layers='', the name of the model itself"
+    return f"{reason}; to draw it, give {where}" if reason else None
+
+
+def _reason(layer: Layer) -> str | None:
+    """Says what the author of a layer set up; ``None`` if nothing is known."""
     tensors = layer.weight.tensors
     if not any(tensor.requires_grad for tensor in tensors):
-        return _stays("its weight is frozen (requires_grad is False), as one that is pretrained")
+        return "its weight is frozen (requires_grad is False), as one that is pretrained"
     if isinstance(getattr(layer.module, "gain", None), nn.Parameter):  # as in timm's ScaledStdConv2d
-        return _stays("its forward pass standardises the weight, so its response cannot be kept")
+        return "its forward pass standardises the weight, so its response cannot be kept"
     weight = layer.weight.read()
     if _all_zero(weight) or _all_zero(whole(tensors[-1])):
-        return _stays("its weight is all zero, as its author left it")
+        return "its weight is all zero, as its author left it"
     kernels = _some_kernels(weight, layer.size.numel())
     if _most_repeat(kernels):
-        return _stays("most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling")
+        return "most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling"
     if weight.dtype.itemsize > 1 and _most_have_few_values(kernels):
-        return _stays("most of its kernels have few different values, as filters made by hand, such as blur or Sobel")
+        return "most of its kernels have few different values, as filters made by hand, such as blur or Sobel"
     return None
 
 
@@ -45,10 +52,6 @@ def is_untouched(layer: Layer) -> bool:
     error = math.sqrt(0.2 / sample.numel())  # relative standard error of the root mean square, 1 / √3
     found = sample.square().mean().sqrt().item() * math.sqrt(3)
     return sample.abs().max().item() < 1.001 and abs(found - 1) < 5 * error
-
-
-def _stays(reason: str) -> str:
-    return f"{reason}; to draw it, give its exact name in layers="
 
 
 def _all_zero(weight: Tensor) -> bool:

@@ -172,7 +172,7 @@ def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[Named]
     """Returns the argument ``layers`` of ``apply_`` as a predicate, and the exact names in it."""
     if layers is None:
         return lambda named: True, set()
-    if callable(layers) and not isinstance(layers, nn.Module):
+    if callable(layers) and not isinstance(layers, (nn.Module, type)):
         return lambda named: layers(named.name, named.module), set()
     patterns = _patterns(layers)
     found = named_convolutions(model)

@@ -166,7 +166,7 @@ def listed(names: Sequence[str], width: int = 32) -> str:
 def there_text(pattern: str, names: list[str]) -> str:
     """Says which pattern may have been meant, and which layers there are."""
     inside = [f"{pattern}.*"] if any(name.startswith(f"{pattern}.") for name in names) else []
-    near = inside or difflib.get_close_matches(pattern, names, n=1)
+    near = inside or (difflib.get_close_matches(pattern, names, n=1) if pattern else [])
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"{meant}there are {few(list(map(layer_text, names)), 5) or 'none'}"
 

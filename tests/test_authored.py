@@ -91,6 +91,10 @@ def test_what_an_author_set_up_stays_unless_it_is_named(
 
 def test_a_zero_weight_that_is_named_takes_the_response_of_he(gaussian: Fit) -> None:
     layer = _zero()
+    with pytest.raises(ValueError, match=r"author left it; to draw it, give layers='', the name of the model itself$"):
+        apply_(layer, gaussian(3))
+    with pytest.raises(ValueError, match=r"layers= leaves out all convolutions; there are \(model\)$"):
+        apply_(layer, gaussian(3), layers=[])
     apply_(layer, gaussian(3), layers="")
     assert responses(layer)[""] == pytest.approx((2 / 72) ** 0.5, rel=1e-5)
 
