@@ -1,11 +1,14 @@
-"""The default of ``apply_``'s scale: He's rms, keep and He's response in five kinds of networks on CIFAR-10.
+"""The default of ``apply_``'s scale: He's rms, keep and He's response in networks on CIFAR-10.
 
     python -m training run scale_default --data-root DATA --workers 2 --record
 
 Expected: the paper has no such table. Smooth kernels amplify smooth inputs, so that at He's root mean square, as
 they were drawn at first, the activations of a network without normalisation grow from layer to layer.
 Found: ``training/results/scale_default.csv`` and ``scale_default.png``, paired differences after the last step;
-``scale_default_<network>*.csv`` has every seed and rate. ``dwp, orthogonal`` has He's root mean square.
+``scale_default_<network>*.csv`` has every seed and rate. ``dwp, orthogonal`` has He's root mean square. Without
+normalisation He's response is level with it in the narrow networks and behind it in the wide one, at another rate, and
+ahead of Kaiming's in all three. PyTorch's untouched scale, which ``natural, keep`` keeps, is too small there.
+After ``scale_default_resnet.base=Kaiming``, which initialises all convolutions first, keep and fan_in are the same.
 Departures: narrow networks and 200 steps, for a CPU, and one or two runs to choose each rate by.
 """
 
