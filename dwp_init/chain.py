@@ -6,8 +6,7 @@ from typing import cast
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dwp_init.convolutions import is_convolution
-from dwp_init.names import named_modules
+from dwp_init.convolutions import named_convolutions
 
 _RECTIFIERS = (
     nn.ReLU,
@@ -32,7 +31,7 @@ def rectified(model: nn.Module) -> set[str]:
     ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
     residual connection; then there are none. A connection around the whole chain adds no more than one to the depth.
     """
-    found = [named for named in named_modules(model) if is_convolution(named.module)]
+    found = named_convolutions(model)
     chain = _chain(model.get_submodule(_common([named.path for named in found]))) if len(found) > 1 else []
     if {id(named.module) for named in found} - {id(module) for module in chain}:
         return set()

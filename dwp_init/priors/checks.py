@@ -14,6 +14,8 @@ def whole_number(value: object, name: str) -> int:
     Raises:
         TypeError: It is anything else, including ``True``.
     """
+    if is_int(value):  # first, because a check against a protocol is slow
+        return value
     try:
         if isinstance(value, SupportsIndex) and not isinstance(value, bool):
             return operator.index(value)
