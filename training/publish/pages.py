@@ -43,6 +43,7 @@ def blocks() -> dict[str, str]:
         "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
         "benchmarks": results.benchmarks(variants=False),
         "effects": results.effects(),
+        "scales": results.scales(),
         "public": results.by(results.read_record("public_models_summary"), "start"),
         "costs": results.read_record("apply_cost"),
         "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
@@ -87,6 +88,7 @@ def _few_labels() -> dict[str, Any]:
 def _benchmark() -> dict[str, Any]:
     return {
         "benchmarks": results.benchmarks(),
+        "scales": results.scales(),
         "effects": results.effects(),
         "figures": results.figures(),
         "paper": STEPS_TO | {"fig3a": RANDOM_FEATURES["mnist"], "fig3b": RANDOM_FEATURES["cifar10"]},
