@@ -25,11 +25,12 @@ _BETWEEN = ("pooling", "dropout", "padding")  # modules of torch.nn that may be 
 
 
 def rectified(model: nn.Module) -> set[str]:
-    """Returns the names of the convolutions for which He's scale is right, as far as that is seen for sure.
+    """Returns the names of the convolutions for which He's scale is right, as far as classes show that.
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
     ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
     residual connection; then there are none. A connection around the whole chain adds no more than one to the depth.
+    What is not seen is a module that runs the parts of its ``nn.Sequential`` one by one, with something in between.
     """
     found = named_convolutions(model)
     chain = _chain(model.get_submodule(_common([named.path for named in found]))) if len(found) > 1 else []
