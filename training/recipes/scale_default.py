@@ -8,7 +8,8 @@ Found: ``training/results/scale_default.csv`` and ``scale_default.png``, paired 
 ``scale_default_<network>*.csv`` has every seed and rate. ``dwp, orthogonal`` has He's root mean square. Without
 normalisation He's response is level with it in the narrow networks and behind it in the wide one, at another rate, and
 ahead of Kaiming's in all three. At the same rate, which was tried after the test results were seen, it is level in the
-wide one too: ``scale_default_vgg_wide.rates=0.001``, recorded in ``scale_default_vgg_wide_same_rate.csv``. PyTorch's untouched scale, which ``natural, keep`` keeps, is too small there.
+wide one too: ``scale_default_vgg_wide.rates=0.001``, recorded in ``scale_default_vgg_wide_same_rate.csv``. PyTorch's
+untouched scale, which ``natural, keep`` keeps, is too small there.
 After ``scale_default_resnet.base=Kaiming``, which initialises all convolutions first, keep and fan_in are the same.
 Departures: narrow networks and 200 steps, for a CPU, and one or two runs to choose each rate by.
 """
