@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 APPLY = """
 import hashlib, pathlib, sys, torch, dwp_init, dwp_init.registry
 dwp_init.registry.REGISTRY = pathlib.Path(sys.argv[1])
+torch.manual_seed(0)  # because a draw keeps the response of the weight before
 model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 7), torch.nn.Conv2d(8, 4, 7, groups=2))
 dwp_init.apply_(model, sys.argv[2], seed=3)
 for layer in model:
