@@ -9,6 +9,7 @@ from tests.house import CODE, FLOORS, House, floors, folder_imports, private_imp
 
 HOUSE = House(Path(__file__).parents[1])
 WITHOUT_A_MODULE = {  # tests of the whole, which no module stands for
+    "tests.interop.test_diffusers",
     "tests.interop.test_init",
     "tests.test_bundled",
     "tests.test_draws",

@@ -167,11 +167,11 @@ def log_growth(network: nn.Module, images: Tensor) -> dict[str, float]:
     """Returns for each spatial convolution the logarithm of its outputs' root mean square over that of its inputs."""
     found: dict[str, float] = {}
 
-    def add(name: str, before: Tensor, after: Tensor) -> None:
-        found[name] = 0.5 * math.log(after.square().mean().item() / before.square().mean().item())
+    def add(name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found[name] = 0.5 * math.log(output.square().mean().item() / inputs[0].square().mean().item())
 
     for name, layer in spatial_convolutions(network).items():
-        layer.register_forward_hook(lambda _, inputs, output, name=name: add(name, inputs[0], output))
+        layer.register_forward_hook(partial(add, name))
     network(images)
     return found
 

@@ -147,7 +147,7 @@ def _detector(name: str, size: int) -> PublicModel:
 
 
 def _controlnet(size: int) -> PublicModel:
-    from diffusers import ControlNetModel
+    from diffusers import ControlNetModel  # pyright: ignore[reportPrivateImportUsage]
 
     controlnet: Any = ControlNetModel
     network = controlnet(
