@@ -27,7 +27,7 @@ CASES = {
     "row": (lambda: nn.Conv2d(8, 8, (1, 7)), NATURAL, {}),
     "chain": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()), NATURAL, {}),
     "He's response": (lambda: nn.Conv2d(8, 8, 5), NATURAL, {"scale": "fan_in"}),
-    "half precision": (lambda: nn.Conv2d(8, 8, 3, dtype=torch.bfloat16), NATURAL, {}),
+    "half precision": (lambda: nn.Conv2d(8, 8, 3).to(torch.bfloat16), NATURAL, {}),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3)), NATURAL, {}),
     "the paper's": (lambda: nn.Sequential(nn.Conv2d(1, 8, 7), nn.Conv2d(8, 8, 5)), NOTMNIST, {}),
     "prior's scale": (lambda: nn.Conv2d(4, 8, 7), "notmnist-7x7", {"scale": "prior"}),
