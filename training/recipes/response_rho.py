@@ -5,8 +5,9 @@
 Expected: no figure; the paper does not state how activations grow.
 Found: ``training/results/response_rho.csv``. The correlation ρ^|Δ| of neighbours alone does not fit both orthogonal
 and independent draws, nor colour stems; with a correlation between channels one ρ does. Distances along the axes are as
-good as Euclidean ones. :mod:`dwp_init.response` has the constants. Public models and 1/f noise, in the recipe
-``public_models``, had no part in the choice.
+good as Euclidean ones. :mod:`dwp_init.response` has the constants. That of depthwise layers, 0.7, weighs
+networks of ReLUs and of SiLUs alike. The choice was not blind to ``public_models``: no constant is fitted to it, but
+networks of SiLUs are here because public ones were off, and depthwise values were tried on some of those.
 Departures: evaluation mode, in which normalisation layers do nothing yet, 64 images and two seeds.
 """
 
