@@ -18,7 +18,6 @@ from training.recipes import choose_family
 RECIPES = [
     *(
         "apply_cost",
-        "benchmark_init",
         "choose_family",
         "choose_few_labels",
         "converge_mnist",
@@ -41,7 +40,6 @@ RECIPES = [
         "prior_tinyimagenet",
         "public_models",
         "response_rho",
-        "scale_default",
         "source_throughput",
         "table1_gap",
     ),
@@ -62,16 +60,7 @@ def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_whole(name: str) -> None:
     recipe = recipes.load(name)
-    assert recipe.FOLDER in (
-        "benchmarks",
-        "cifar10",
-        "few_labels",
-        "figures",
-        "notmnist",
-        "public_models",
-        "scale",
-        "tinyimagenet",
-    )
+    assert recipe.FOLDER in FOLDERS
     assert 20 < len(recipes.summary(name)) <= 120 and f"python -m training run {name}" in recipe.__doc__
     full, small = (recipe.stages(smoke=smoke) for smoke in (False, True))
     assert full.keys() == small.keys() and recipe.stages() == full and full != small
@@ -108,7 +97,7 @@ def smoke(name: str, out: Path, *words: str) -> int:
     return main(["run", name, "--smoke", "--device", "cpu", "--out", str(out), *words])
 
 
-OF_NATURAL = ("benchmark_init", "fig3b", "fig4c", "public_models", "response_rho", "scale_default")
+OF_NATURAL = ("fig3b", "fig4c", "public_models", "response_rho")
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
 BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
 BUNDLED |= {key: [like for _, like in SETS["natural"]] for key in OF_NATURAL}

@@ -6,7 +6,6 @@ recorded tables, and are rounded to decimals.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import torch
@@ -129,10 +128,3 @@ def first_crossing(steps: Sequence[float], values: Sequence[float], level: float
             return before[0] + (level - before[1]) / (value - before[1]) * (step - before[0])
         before = (step, value)
     return math.nan
-
-
-def best_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns by initialisation the rate of the highest mean accuracy after the last step; of equal ones the lowest."""
-    last = pd.DataFrame([{"init": row["init"], "rate": row["rate"], "value": row["accuracy"][-1]} for row in rows])
-    means = last.groupby(["init", "rate"], sort=True)["value"].mean()  # rates rise, and idxmax takes the first
-    return {init: float(means[init].idxmax()) for init in last["init"].unique()}

@@ -20,7 +20,7 @@ OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the REA
 
 
 def pages() -> dict[Path, str]:
-    """Returns every page that is written from results, with its text: the cards, four more, and the README."""
+    """Returns every page that is written from results, with its text: the cards, those of ``PAGES``, and the README."""
     bundled = [name for name in registry() if (BUNDLED / name).exists()]
     written = {CARDS / name / CARD: render_card(load_prior(name), name) for name in bundled}
     for page, values in PAGES.items():
@@ -41,9 +41,9 @@ def blocks() -> dict[str, str]:
     """Renders the README's blocks, by name."""
     values = _bayes() | {
         "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
-        "benchmarks": results.benchmarks(variants=False),
+        "benchmarks": results.first_benchmarks(variants=False),
         "effects": results.effects(),
-        "scales": results.scales(),
+        "scales": results.first_scales(),
         "public": results.by(results.read_record("public_models_summary"), "start"),
         "costs": results.read_record("apply_cost"),
         "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
@@ -85,14 +85,13 @@ def _few_labels() -> dict[str, Any]:
     }
 
 
-def _benchmark() -> dict[str, Any]:
-    return {
-        "benchmarks": results.benchmarks(),
-        "scales": results.scales(),
-        "effects": results.effects(),
-        "figures": results.figures(),
-        "paper": STEPS_TO | {"fig3a": RANDOM_FEATURES["mnist"], "fig3b": RANDOM_FEATURES["cifar10"]},
-    }
+def _paper_figures() -> dict[str, Any]:
+    paper = STEPS_TO | {"fig3a": RANDOM_FEATURES["mnist"], "fig3b": RANDOM_FEATURES["cifar10"]}
+    return {"effects": results.effects(), "figures": results.figures(), "paper": paper}
+
+
+def _benchmark_200_steps() -> dict[str, Any]:
+    return {"benchmarks": results.first_benchmarks(), "scales": results.first_scales()}
 
 
 def _lifecycles() -> dict[str, Any]:
@@ -102,7 +101,8 @@ def _lifecycles() -> dict[str, Any]:
 PAGES: dict[str, Callable[[], dict[str, Any]]] = {  # by the names of their templates, what they get
     "families": _families,
     "few_labels": _few_labels,
-    "benchmark": _benchmark,
+    "paper_figures": _paper_figures,
+    "benchmark_200_steps": _benchmark_200_steps,
     "lifecycles": _lifecycles,
 }
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.engine.records import RESULTS, Row, read_table
-from training.recipes import benchmark_init
 
 SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted
+FIRST_NETWORKS = ("resnet", "convmixer", "cifar", "convnext", "vgg", "mobilenet")  # of the benchmark of version 0.1.0
+FIRST_VARIANTS = ("convmixer_1000_labels", "convmixer_frozen", "resnet_1000_labels", "cifar_frozen")
 FIGURES = {"fig3a": "k", "fig3b": "k", "fig4a": "level", "fig4b": "level", "fig4c": "level"}  # and their columns
 
 
@@ -45,19 +46,18 @@ def effects() -> dict[str, dict[str, Row]]:
     return by(read_record("converge_mnist"), "init", "step")
 
 
-def benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
-    """Returns the records of ``benchmark_init`` that there are, by stage, initialisation and step.
+def first_benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
+    """Returns the first benchmark, of 200 steps, by network, initialisation and step.
 
     Args:
         variants: Whether those with few labels or frozen convolutions are returned too.
     """
-    names = [name for name in benchmark_init.stages() if (RESULTS / f"{name}.csv").exists()]
-    others = [name for name in names if name.removeprefix("benchmark_") in benchmark_init.VARIANTS]
-    return {name: by(read_record(name), "init", "step") for name in names if variants or name not in others}
+    names = FIRST_NETWORKS + (FIRST_VARIANTS if variants else ())
+    return {name: by(read_record(f"benchmark_{name}"), "init", "step") for name in names}
 
 
-def scales() -> dict[str, dict[str, dict[str, Row]]]:
-    """Returns how networks train at each scale of draws, by network, baseline and initialisation."""
+def first_scales() -> dict[str, dict[str, dict[str, Row]]]:
+    """Returns how networks train for 200 steps at each scale of draws, by network, baseline and initialisation."""
     return by(read_record("scale_default"), "network", "baseline", "init")
 
 

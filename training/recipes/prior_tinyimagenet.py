@@ -5,7 +5,7 @@
 
 Expected: peers report that a ConvMixer gains 3 to 4 points from depthwise kernels drawn by depth, and nothing from the
 same kernels pooled over depths (Trockman et al. 2023); the paper's CIFAR-100 priors are of 7×7 and 5×5 kernels.
-Found: ``model_cards/`` has a card for each prior; ``benchmark_init`` measures what a network gains from them.
+Found: ``model_cards/`` has a card for each prior; ``model_cards/benchmark.md`` says what a network gains from them.
 Cost: about an hour on two cores; half of that with ``sources_<kind>.precision=bfloat16`` where the CPU has AMX, many
 times that on other CPUs. On an accelerator more and wider networks are better, such as
 ``sources_cifar.filters=128,256,256,512 sources_cifar.networks=24 sources_cifar.epochs=10

@@ -15,7 +15,7 @@ from training.publish.check import check_card
 
 def test_pages_are_those_that_the_results_give() -> None:
     written = pages.pages()
-    assert len(written) == 17
+    assert len(written) == 18
     for path, text in written.items():
         assert path.read_text() == text, f"{path} is stale; run python -m training cards"
         assert not re.search(r"\{\{|\{%|\n\n\n", text)
@@ -79,7 +79,7 @@ def test_figures_of_the_paper_stand_next_to_its_values(monkeypatch: pytest.Monke
     steps = {"-200.0": {"steps": "10.0", "steps_sd": "1.0"}, "-97.0": {"steps": "", "reached": "1", "seeds": "2"}}
     figures = {"fig3b": {"Xavier": features}, "fig4a": {"Xavier": steps}}
     monkeypatch.setattr(results, "figures", lambda: figures)
-    text = pages.pages()[templates.CARDS / "benchmark.md"].split("## The paper's Fig. 3 and 4")[1]
+    text = pages.pages()[templates.CARDS / "paper_figures.md"].split("## The paper's Fig. 3 and 4")[1]
     assert [line for line in text.splitlines() if line.startswith("|")] == [
         "| init | k = 1/8 | k = 1 |",
         "|---|---|---|",
