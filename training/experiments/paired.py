@@ -5,6 +5,7 @@ recorded tables, and are rounded to decimals.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -13,6 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 from training.engine.records import Row
+
+_ROUNDING = 1e-9  # relative size of what counts as 0: differences of rounded values are not exact
 
 
 def by_mark(rows: Sequence[Row], measure: str, marks: Sequence[float]) -> list[Row]:
@@ -94,16 +97,62 @@ def number_ahead(differences: Tensor) -> int:
 
 
 def half_width(differences: Tensor, level: float = 0.95) -> float:
-    """Returns the half width t · s / √n of the confidence interval of a mean of paired differences by Student's t.
+    """Returns the half width of the confidence interval of a mean of paired differences ``(n,)``.
 
-    s is the standard deviation of the n differences, and t the quantile of n - 1 degrees of freedom at (1 + level) / 2;
-    NaN for a single difference.
+    See :func:`half_widths`; NaN for a single difference.
     """
-    n = len(differences)
-    if n == 1:
-        return math.nan
-    quantile = float(stats.t.ppf((1 + level) / 2, n - 1))
-    return quantile * differences.double().std().item() / math.sqrt(n)
+    return float(half_widths(differences, level)) if len(differences) > 1 else math.nan
+
+
+def half_widths(differences: Tensor, level: float = 0.95) -> Tensor:
+    """Returns the half widths t · s / √n of the confidence intervals of means of paired differences by Student's t.
+
+    s is the standard deviation of n differences, and t the quantile of n - 1 degrees of freedom at (1 + level) / 2.
+
+    Args:
+        differences: ``(..., n)`` with n > 1.
+        level: Share of intervals that contain the true mean.
+    """
+    n = differences.shape[-1]
+    return _quantile(n, level) * differences.double().std(-1) / math.sqrt(n)
+
+
+def _quantile(n: int, level: float) -> float:
+    """The quantile of Student's t for the mean of n values."""
+    return float(stats.t.ppf((1 + level) / 2, n - 1))
+
+
+def p_value(differences: Tensor) -> float:
+    """Returns the two-sided p-value of Student's paired t-test.
+
+    1 if there is only one difference or all are 0, and 0 if all are the same otherwise.
+    """
+    found = differences.double()
+    if len(found) < 2 or found.std() <= _ROUNDING * found.mean().abs():
+        return 1.0 if len(found) < 2 or found.mean() == 0 else 0.0
+    return float(stats.ttest_1samp(found.numpy(), 0.0).pvalue)
+
+
+def seeds_needed(differences: Tensor, level: float = 0.95) -> int | None:
+    """Returns how many seeds it takes until the confidence interval leaves out 0, at the mean and spread found so far.
+
+    The smallest n with t · s / √n < |mean|, where t has n - 1 degrees of freedom. ``None`` if no number suffices
+    because the mean is 0, or if it is unknown because there are fewer than two differences or one is not finite.
+    """
+    found = differences.double()
+    if len(found) < 2 or not found.isfinite().all():
+        return None
+    effect, spread = abs(found.mean().item()), found.std().item()
+    if effect <= _ROUNDING * spread:
+        return None
+
+    def leaves_out_0(n: int) -> bool:
+        return _quantile(n, level) * spread / math.sqrt(n) < effect
+
+    most = 2
+    while not leaves_out_0(most):
+        most *= 2
+    return bisect_left(range(most + 1), True, lo=2, key=leaves_out_0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -15,9 +15,12 @@ from training.experiments.paired import (
     curves,
     first_crossing,
     half_width,
+    half_widths,
     holm,
     mean_sd,
     number_ahead,
+    p_value,
+    seeds_needed,
 )
 from training.experiments.random_features import features_table
 from training.experiments.steps_to import steps_tables
@@ -77,6 +80,27 @@ def test_intervals_by_students_t() -> None:
     assert half_width(torch.tensor([1.0, 2.0, 6.0])) == pytest.approx(4.3027 * math.sqrt(7 / 3), rel=1e-4)
     assert half_width(torch.arange(11.0), level=0.99) == pytest.approx(3.1693, rel=1e-4)  # s = √11
     assert math.isnan(half_width(torch.tensor([2.0])))
+
+
+def test_intervals_of_many_comparisons_at_once() -> None:
+    both = torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])
+    assert half_widths(both).tolist() == [half_width(each) for each in both]
+
+
+def test_p_values_of_the_paired_t_test() -> None:
+    assert p_value(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)  # t = 2 √3, 2 degrees of freedom
+    assert p_value(torch.tensor([1.0, -1.0])) == 1.0
+    same = torch.tensor([41.23 - 41.13, 40.23 - 40.13, 3.3 - 3.2]).double()  # up to rounding
+    assert [p_value(x) for x in (torch.zeros(3), torch.ones(1), torch.ones(3), same)] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_seeds_needed_are_those_at_which_the_interval_leaves_out_0() -> None:
+    found = torch.tensor([-1.0, 3.0])  # mean 1, s = √8; t of 32 degrees is 2.037 > √(33 / 8), of 33 2.034 < √(34 / 8)
+    assert seeds_needed(found) == 34 and seeds_needed(-found) == 34
+    assert seeds_needed(found, level=0.5) == 5  # t of 3 degrees is 0.765 > √(4 / 8), of 4 degrees 0.741 < √(5 / 8)
+    assert seeds_needed(torch.tensor([2.0, 2.0])) == 2
+    unknown = ([1.0], [1.0, -1.0], [0.3 - 0.2, 0.1 - 0.2], [1.0, math.inf], [1.0, math.nan])
+    assert [seeds_needed(torch.tensor(each).double()) for each in unknown] == [None] * 5
 
 
 @pytest.mark.parametrize(
