@@ -84,10 +84,7 @@ class Step:
 
     def _loss(self, batch: Tensor) -> Tensor:
         images, labels = self.look_up(batch)
-        bfloat16 = self.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
-            logits = self.network(images.contiguous(memory_format=torch.channels_last))
-        return F.cross_entropy(logits.float(), labels)
+        return F.cross_entropy(_logits(self.network, images, self.precision), labels)
 
 
 def batches(count: int, size: int, steps: int, generator: torch.Generator) -> Tensor:
@@ -112,6 +109,7 @@ def train(
     lr: float,
     *,
     decay: bool = False,
+    warm_up: float = 0.0,
     progress: Callable[[int], object] | None = None,
     marks: Collection[int] = (),
     measure: Callable[[int], _Measured] | None = None,
@@ -121,18 +119,29 @@ def train(
     Args:
         step: Takes a step on a batch at a learning rate, such as :class:`Step`.
         batches: The batches, one for each step.
-        lr: Learning rate of the first step.
+        lr: The highest learning rate, that of the first step without ``warm_up``.
         decay: Whether the learning rate falls linearly to 0, else it is constant.
+        warm_up: Share of the steps over which it rises linearly from 0 before.
         progress: Called with 1 after each step.
         marks: Numbers of the steps, from 1, after which something is measured.
         measure: Measures it; called with the number of the step.
 
     Returns:
         What was measured, in the order of the steps.
+
+    Raises:
+        ValueError: ``warm_up`` is not a share of the steps.
     """
+    if not 0 <= warm_up < 1:
+        raise ValueError(f"warm_up is a share of the steps, from 0 to less than 1; got {warm_up}")
+    rising = round(warm_up * len(batches))
     found = []
     for number, batch in enumerate(batches):
-        step(batch, lr * (1 - number / len(batches)) if decay else lr)
+        if number < rising:
+            share = (number + 1) / (rising + 1)
+        else:
+            share = 1 - (number - rising) / (len(batches) - rising) if decay else 1
+        step(batch, lr * share)
         if progress:
             progress(1)
         if measure and number + 1 in marks:
@@ -141,12 +150,40 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Returns the fraction of images that the network, in evaluation mode, classifies correctly; its mode is kept."""
+def scores(network: nn.Module, images: Tensor, labels: Tensor, precision: str = "float32") -> tuple[Tensor, Tensor]:
+    """Judges each image by a network in evaluation mode; the network's mode is kept.
+
+    Args:
+        network: The network.
+        images: What it takes, ``(n, …)``.
+        labels: ``(n,)``.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+
+    Returns:
+        Whether each image is classified correctly, and its cross-entropy in nats, both ``(n,)``.
+    """
     training = network.training
     network.eval()
-    right = torch.zeros((), dtype=torch.long, device=labels.device)
+    correct, nats = [], []
     for part, expected in zip(images.split(500), labels.split(500), strict=True):
-        right += (network(part).argmax(1) == expected).sum()
+        logits = _logits(network, part, precision)
+        correct.append(logits.argmax(1) == expected)
+        nats.append(F.cross_entropy(logits, expected, reduction="none"))
     network.train(training)
-    return (right / len(labels)).item()
+    return torch.cat(correct), torch.cat(nats)
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Returns the fraction of images that the network, in evaluation mode, classifies correctly; its mode is kept."""
+    correct, _ = scores(network, images, labels)
+    return (correct.sum() / len(labels)).item()
+
+
+def _logits(network: nn.Module, images: Tensor, precision: str) -> Tensor:
+    """Runs a network on images, channels last, or on features ``(n, d)``."""
+    if images.dim() == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    bfloat16 = precision == "bfloat16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+        logits: Tensor = network(images)
+    return logits.float()
