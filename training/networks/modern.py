@@ -57,6 +57,7 @@ class ResNet(_ImageClassifier):
         filters: Channels of each stage; all but the first halve the image.
         blocks: Basic blocks in each stage.
         stem: Size of the first convolution's kernels, 3 or 7.
+        stride: Stride of the first convolution.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class ResNet(_ImageClassifier):
         image_shape: ImageShape = (3, 32, 32),
         blocks: int = 3,
         stem: int = 3,
+        stride: int = 1,
     ) -> None:
-        first = nn.Sequential(*_conv_bn(image_shape[0], filters[0], stem), nn.ReLU())
+        first = nn.Sequential(*_conv_bn(image_shape[0], filters[0], stem, stride), nn.ReLU())
         body = [_BasicBlock(*sizes) for sizes in _blocks(filters, blocks)]
         super().__init__(nn.Sequential(*body), filters[-1], classes, stem=first)
 
@@ -104,6 +106,7 @@ class ConvMixer(_ImageClassifier):
         patch: int = 2,
     ) -> None:
         check_widths(filters, 1)
+        _check_size(image_shape, patch)
         (width,) = filters
         stem = nn.Sequential(nn.Conv2d(image_shape[0], width, patch, patch), nn.GELU(), nn.BatchNorm2d(width))
         body = nn.Sequential(*(_MixerBlock(width, kernel) for _ in range(blocks)))
@@ -113,7 +116,7 @@ class ConvMixer(_ImageClassifier):
 class _MixerBlock(nn.Module):
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(width, width, kernel, padding="same", groups=width)
+        self.depthwise = _depthwise(width, kernel)
         self.bn1 = nn.BatchNorm2d(width)
         self.pointwise = nn.Conv2d(width, width, 1)
         self.bn2 = nn.BatchNorm2d(width)
@@ -128,8 +131,10 @@ class ConvNeXt(_ImageClassifier):
     """Blocks of a 7×7 depthwise convolution and an inverted bottleneck, layer-normalised (Liu et al. 2022).
 
     Args:
-        filters: Channels of each stage; the stem and every later stage halve the image.
+        filters: Channels of each stage; all but the first halve the image.
         blocks: Blocks in each stage.
+        kernel: Size of the depthwise kernels.
+        patch: Size and stride of the stem.
     """
 
     def __init__(
@@ -138,14 +143,18 @@ class ConvNeXt(_ImageClassifier):
         classes: int = 10,
         image_shape: ImageShape = (3, 32, 32),
         blocks: int = 2,
+        kernel: int = 7,
+        patch: int = 2,
     ) -> None:
-        _check_size(image_shape, len(filters))
+        _check_size(image_shape, patch * 2 ** (len(filters) - 1))
         parts: list[nn.Module] = []
         width = image_shape[0]
         for stage, out in enumerate(filters):
             before = [_ChannelNorm(width)] if stage else []
             after = [] if stage else [_ChannelNorm(out)]
-            parts += [*before, nn.Conv2d(width, out, 2, 2), *after, *(_NextBlock(out) for _ in range(blocks))]
+            size = 2 if stage else patch
+            parts += [*before, nn.Conv2d(width, out, size, size), *after]
+            parts += [_NextBlock(out, kernel) for _ in range(blocks)]
             width = out
         super().__init__(nn.Sequential(*parts), width, classes, norm=nn.LayerNorm(width))
 
@@ -158,9 +167,9 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 class _NextBlock(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.depthwise = _depthwise(width, kernel)
         self.norm = _ChannelNorm(width)
         self.expand = nn.Conv2d(width, 4 * width, 1)
         self.contract = nn.Conv2d(4 * width, width, 1)
@@ -171,12 +180,14 @@ class _NextBlock(nn.Module):
 
 
 class MobileNet(_ImageClassifier):
-    """Inverted residuals with 3×3 depthwise convolutions and batch normalisation (Sandler et al. 2018).
+    """Inverted residuals with depthwise convolutions and batch normalisation (Sandler et al. 2018).
 
     Args:
         filters: Channels of each stage; all but the first halve the image.
         blocks: Blocks in each stage.
         expansion: Factor on the channels inside a block.
+        kernel: Size of the depthwise kernels.
+        stride: Stride of the first convolution.
     """
 
     def __init__(
@@ -186,22 +197,24 @@ class MobileNet(_ImageClassifier):
         image_shape: ImageShape = (3, 32, 32),
         blocks: int = 2,
         expansion: int = 4,
+        kernel: int = 3,
+        stride: int = 1,
     ) -> None:
-        stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], 3), nn.ReLU6())
-        body = [_InvertedResidual(*sizes, expansion) for sizes in _blocks(filters, blocks)]
+        stem = nn.Sequential(*_conv_bn(image_shape[0], filters[0], 3, stride), nn.ReLU6())
+        body = [_InvertedResidual(*sizes, expansion, kernel) for sizes in _blocks(filters, blocks)]
         wide = 4 * filters[-1]
         head = nn.Sequential(*_conv_bn(filters[-1], wide, 1), nn.ReLU6())
         super().__init__(nn.Sequential(*body), wide, classes, stem=stem, head=head)
 
 
 class _InvertedResidual(nn.Module):
-    def __init__(self, width: int, out: int, stride: int, expansion: int) -> None:
+    def __init__(self, width: int, out: int, stride: int, expansion: int, kernel: int) -> None:
         super().__init__()
         wide = expansion * width
         self.layers = nn.Sequential(
             *_conv_bn(width, wide, 1),
             nn.ReLU6(),
-            *_conv_bn(wide, wide, 3, stride, groups=wide),
+            *_conv_bn(wide, wide, kernel, stride, groups=wide),
             nn.ReLU6(),
             *_conv_bn(wide, out, 1),
         )
@@ -217,17 +230,22 @@ class VGG(_ImageClassifier):
 
     Args:
         filters: Channels of each pair.
+        stride: Stride of the first convolution.
     """
 
     def __init__(
-        self, filters: tuple[int, ...] = (32, 64, 128), classes: int = 10, image_shape: ImageShape = (3, 32, 32)
+        self,
+        filters: tuple[int, ...] = (32, 64, 128),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        stride: int = 1,
     ) -> None:
-        _check_size(image_shape, len(filters))
+        _check_size(image_shape, stride * 2 ** len(filters))
         parts: list[nn.Module] = []
         width = image_shape[0]
         for out in filters:
             for first in (width, out):
-                parts += [nn.Conv2d(first, out, 3, padding=1), nn.ReLU()]
+                parts += [nn.Conv2d(first, out, 3, 1 if parts else stride, padding=1), nn.ReLU()]
             parts.append(nn.MaxPool2d(2))
             width = out
         super().__init__(nn.Sequential(*parts), width, classes)
@@ -242,14 +260,25 @@ def _blocks(filters: tuple[int, ...], blocks: int) -> Iterator[tuple[int, int, i
             width = out
 
 
-def _check_size(image_shape: ImageShape, halvings: int) -> None:
-    if min(image_shape[1:]) < 2**halvings:
+def _check_size(image_shape: ImageShape, factor: int) -> None:
+    if min(image_shape[1:]) < factor:
         raise ValueError(
-            f"the network halves images {halvings} times, so they must be {2**halvings}×{2**halvings} or larger; got "
+            f"the network reduces images by a factor of {factor}, so they must be {factor}×{factor} or larger; got "
             f"{tuple(image_shape)}"
         )
 
 
 def _conv_bn(width: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    padding = kernel // 2
+    padding = _padding(kernel)
     return nn.Conv2d(width, out, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(out)
+
+
+def _depthwise(width: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(width, width, kernel, padding=_padding(kernel), groups=width)
+
+
+def _padding(kernel: int) -> int:
+    """Returns the padding with which a convolution keeps the size of images."""
+    if kernel % 2 == 0:
+        raise ValueError(f"kernels must have an odd size, so that images keep theirs; got {kernel}×{kernel}")
+    return kernel // 2

@@ -4,6 +4,7 @@ from torch import nn
 
 from training.networks.modern import VGG, ConvMixer, ConvNeXt, MobileNet, ResNet
 from training.networks.registry import NETWORKS, build
+from training.networks.speed import SpeedNet
 
 SMALL = {
     "mnist": (2, 3),
@@ -15,6 +16,7 @@ SMALL = {
     "convnext": (4, 6),
     "mobilenet": (2, 3, 4),
     "vgg": (8, 8, 8, 8),
+    "speed": (3, 4, 5),
 }
 IMAGENET = (3, 224, 224)
 
@@ -29,6 +31,7 @@ IMAGENET = (3, 224, 224)
         (ConvNeXt, 221_242),
         (MobileNet, 56_442),
         (VGG, 288_298),
+        (SpeedNet, 1_972_792),  # airbench94, with the constant scales of its normalisation
     ],
 )
 def test_parameter_counts(network: type[nn.Module], parameters: int) -> None:
@@ -51,7 +54,8 @@ def test_classes_and_sizes(name: str, classes: int, shape: tuple[int, int, int])
     logits = network(images)
     assert logits.shape == (3, classes)
     logits.square().sum().backward()
-    assert [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
+    learned = {key: value for key, value in network.named_parameters() if value.requires_grad}
+    assert [key for key, value in learned.items() if value.grad is None or not value.grad.any()] == []
     network.eval()
     torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
 
@@ -68,20 +72,40 @@ def test_classes_and_sizes(name: str, classes: int, shape: tuple[int, int, int])
         ("convmixer", "body.7.depthwise", (5, 1, 7, 7)),
         ("convnext", "body.7.depthwise", (6, 1, 7, 7)),
         ("mobilenet", "body.5.layers.3", (16, 1, 3, 3)),
+        ("mobilenet(kernel=5)", "body.5.layers.3", (16, 1, 5, 5)),
+        ("convmixer(kernel=9, blocks=2)", "body.1.depthwise", (5, 1, 9, 9)),
+        ("convnext(kernel=5, blocks=1)", "body.5.depthwise", (6, 1, 5, 5)),
+        ("speed", "stem.0", (24, 3, 2, 2)),
+        ("speed(stem=3)", "stem.0", (54, 3, 3, 3)),
+        ("speed", "body.2.conv2", (5, 5, 3, 3)),
     ],
 )
 def test_layers_that_kernels_are_taken_of(name: str, layer: str, shape: tuple[int, ...]) -> None:
-    network = build(name, SMALL[name], 10, (3, 32, 32))
+    network = build(name, SMALL[name.partition("(")[0]], 10, (3, 32, 32))
     assert network.get_submodule(layer).weight.shape == shape
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("resnet", 16), ("resnet-7x7-stem", 8), ("convmixer", 16), ("convnext", 8), ("mobilenet", 8), ("vgg", 2)],
+    [
+        ("resnet", 16),
+        ("resnet(stride=2)", 8),
+        ("resnet-7x7-stem", 8),
+        ("convmixer", 16),
+        ("convmixer(patch=4)", 8),
+        ("convnext", 8),
+        ("convnext(patch=4)", 4),
+        ("mobilenet", 8),
+        ("mobilenet(stride=2, kernel=5)", 4),
+        ("vgg", 2),
+        ("vgg(stride=2)", 1),
+        ("speed", 3),
+    ],
 )
 def test_stages_halve_the_image(name: str, size: int) -> None:
-    network = build(name, SMALL[name], 10, (3, 32, 32))
-    before = network.stem if name not in ("convnext", "vgg") else nn.Identity()
+    called = name.partition("(")[0]
+    network = build(name, SMALL[called], 10, (3, 32, 32))
+    before = network.stem if called not in ("convnext", "vgg") else nn.Identity()
     assert network.body(before(torch.rand(1, 3, 32, 32))).shape[2:] == (size, size)
 
 
@@ -127,9 +151,15 @@ def test_convnext_normalises_over_channels() -> None:
             "vgg",
             (2, 3, 4, 5),
             (3, 15, 15),
-            r"halves images 4 times, so they must be 16×16 or larger; got \(3, 15, 15\)",
+            r"reduces images by a factor of 16, so they must be 16×16 or larger; got \(3, 15, 15\)",
         ),
-        ("convnext", (2, 3), (3, 32, 3), "halves images 2 times, so they must be 4×4 or larger"),
+        ("vgg(stride=2)", (2, 3, 4, 5), (3, 31, 31), "by a factor of 32, so they must be 32×32"),
+        ("convnext", (2, 3), (3, 32, 3), "by a factor of 4, so they must be 4×4 or larger"),
+        ("convnext(patch=4)", (2, 3), (3, 32, 7), "by a factor of 8"),
+        ("convmixer(patch=4)", (2,), (3, 32, 3), "by a factor of 4"),
+        ("speed", (2, 3), (3, 32, 4), r"a 2×2 stem and halves images 2 times, .* be 5×5 or larger; got \(3, 32, 4\)"),
+        ("mobilenet(kernel=4)", (2,), (3, 32, 32), "odd size, so that images keep theirs; got 4×4"),
+        ("convmixer(kernel=4)", (2,), (3, 32, 32), "odd size"),
     ],
 )
 def test_unsuitable_filters_and_images(
@@ -140,8 +170,19 @@ def test_unsuitable_filters_and_images(
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("mnist", 18), ("cifar", 24), ("cifar-source", 32), ("vgg", 16), ("convnext", 4), ("resnet", 1)]
+    ("name", "size"),
+    [("mnist", 18), ("cifar", 24), ("cifar-source", 32), ("vgg", 16), ("convnext", 4), ("resnet", 1), ("speed", 9)],
 )
 def test_the_smallest_images(name: str, size: int) -> None:
     network = build(name, SMALL[name], 10, (3, size, size))
     assert network(torch.rand(2, 3, size, size)).shape == (2, 10)
+
+
+def test_the_speed_network_classifies_the_maximum_over_positions() -> None:
+    network = build("speed", (3, 4, 5), 10, (3, 32, 32)).eval()
+    images = torch.rand(2, 3, 32, 32)
+    features = network.body(network.stem(images)).flatten(2).max(2).values
+    torch.testing.assert_close(network(images), features @ network.classifier.weight.T / 9)
+    assert [key for key, value in network.named_parameters() if not value.requires_grad] == [
+        f"body.{group}.bn{number}.weight" for group in range(3) for number in (1, 2)
+    ]

@@ -20,7 +20,50 @@ def test_names_and_filters(name: str, filters: tuple[int, ...], message: str) ->
         build(name, filters, 10, (3, 32, 32))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet(width=3)", "resnet has no argument 'width'; it takes blocks, stem, stride$"),
+        ("mnist(blocks=3)", "mnist has no argument 'blocks'; it takes none"),
+        ("resnet(filters=(2,))", "no argument 'filters'"),
+        ("vgg(stride=0)", "stride of vgg is a whole number, 1 or more; got 0"),
+        ("vgg(stride=True)", "whole number, 1 or more; got True"),
+        ("vgg(stride='2')", "whole number, 1 or more; got '2'"),
+        ("vgg(stride=1 + 1)", r"stride=1 \+ 1 of 'vgg\(stride=1 \+ 1\)' is not a literal; write numbers"),
+        ("vgg(stride=exit())", r"stride=exit\(\) of .* is not a literal"),
+        ("vgg(stride={[]: 1})", "is not a literal"),
+    ],
+)
+def test_unsuitable_arguments(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, (2, 2), 10, (3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "arguments", ["(", "(stride=2", "(2)", "(*[2])", "(**{})", "()()", "(stride=2) + 1", "(stride=2, stride=2)", "(\0)"]
+)
+def test_arguments_are_those_of_one_call(arguments: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"written NAME\(key=value, …\), as in resnet\(blocks=2, stride=2\); got 'vgg\("
+    ):
+        build(f"vgg{arguments}", (2, 2), 10, (3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_arguments_keep_the_random_numbers(name: str) -> None:
+    """The default written out, or a stride, gives the same weights for the same seed."""
+    states = []
+    for arguments in ("", "()", "(stride=1)", "(stride=2)"):
+        torch.manual_seed(0)
+        states.append(build(name + arguments, (2, 4), 10, (3, 32, 32)).state_dict())
+    for state in states[1:]:
+        assert state.keys() == states[0].keys()
+        assert all(torch.equal(value, states[0][key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv3_small_050", "resnet18(channels=(8, 8, 16, 16), stem_width=8)"]
+)
 def test_networks_of_timm(name: str) -> None:
     """They are untrained, and the same for the same seed."""
     pytest.importorskip("timm")
@@ -40,6 +83,9 @@ def test_networks_of_timm(name: str) -> None:
         ("?", (), r"timm has no network '\?'; see timm\.list_models\(\)"),
         ("hf-hub:timm/resnet18.a1_in1k", (), "timm has no network 'hf-hub:timm/resnet18.a1_in1k'"),
         ("resnet18", (8, 16), r"takes no filters, because the names of timm contain the width.*got \(8, 16\)"),
+        ("resnet18(wide=1)", (), r"'timm:resnet18' does not take wide=1 \(.*; its class ResNet takes .*stem_width, "),
+        ("resnet18(block='x')", (), "'timm:resnet18' does not take block='x'"),
+        ("resnet18(pretrained=True)", (), "pretrained of 'timm:resnet18' cannot be set: networks are untrained"),
     ],
 )
 def test_what_timm_does_not_have(name: str, filters: tuple[int, ...], message: str) -> None:

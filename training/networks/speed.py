@@ -1,0 +1,70 @@
+"""A plain network for training in seconds, in the manner of airbench's for CIFAR-10 (Jordan 2024, MIT licence)."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from training.networks.paper import ImageShape
+
+LOGIT_SCALE = 1 / 9  # as in airbench
+
+
+class SpeedNet(nn.Module):
+    """A small stem without padding, groups of two 3×3 convolutions, a maximum over positions and a linear layer.
+
+    The stem has twice as many filters as its patches have values, which is what whitening them takes: the directions
+    of the patches and their negatives. The scales of batch normalisation stay 1, and only the stem has biases. With
+    ``filters=(64, 256, 256)`` these are the layers of airbench94, 1,972,792 parameters.
+
+    Args:
+        filters: Channels of each group; each halves the image.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        stem: Size of the stem's kernels.
+
+    Raises:
+        ValueError: The images are too small.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (64, 256, 256),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        stem: int = 2,
+    ) -> None:
+        super().__init__()
+        if min(image_shape[1:]) < (least := stem - 1 + 2 ** len(filters)):
+            raise ValueError(
+                f"the network has a {stem}×{stem} stem and halves images {len(filters)} times, so they must be "
+                f"{least}×{least} or larger; got {tuple(image_shape)}"
+            )
+        width = 2 * image_shape[0] * stem**2
+        self.stem = nn.Sequential(nn.Conv2d(image_shape[0], width, stem), nn.GELU())
+        groups = [_group(before, after) for before, after in zip((width, *filters), filters, strict=False)]
+        self.body = nn.Sequential(*groups)
+        self.classifier = nn.Linear(filters[-1], classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        logits: Tensor = self.classifier(self.body(self.stem(images)).amax((2, 3)))
+        return LOGIT_SCALE * logits
+
+
+def _group(width: int, out: int) -> nn.Sequential:
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(width, out, 3, padding=1, bias=False),
+        "pool": nn.MaxPool2d(2),
+        "bn1": _norm(out),
+        "gelu1": nn.GELU(),
+        "conv2": nn.Conv2d(out, out, 3, padding=1, bias=False),
+        "bn2": _norm(out),
+        "gelu2": nn.GELU(),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _norm(width: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(width)
+    norm.weight.requires_grad_(False)
+    return norm
