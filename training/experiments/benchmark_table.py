@@ -46,7 +46,7 @@ def task_table(
 
     ``area`` is the mean accuracy over the steps from the first mark to the last, by the trapezoidal rule. ``target`` is
     the mean over seeds of the accuracy at which the curves of ``own`` end. The mean curve of a start first gets there
-    at ``steps_to_target``, between marks by linear interpolation; this is at least the first mark. ``seconds_to_target``
+    at ``steps_to_target``, between marks by linear interpolation, or at the first mark already; ``seconds_to_target``
     are the CPU seconds until then, initialising included. ``steps_ratio`` and ``seconds_ratio`` divide by those of
     ``own``. ``reached`` counts the seeds whose own curve gets there. Cells without a value are empty.
 
@@ -106,9 +106,11 @@ def _runs_of(start: str, rows: Sequence[Row], marks: Sequence[int]) -> pd.DataFr
                 f"the curve of {start!r}, seed {row['seed']}, must have a value for each of the {len(marks)} marks; "
                 f"got {len(row['curve'])}: give the marks of its stage"
             )
-    columns: dict[str, list[Any]] = {key: [row[key] for row in final] for key in ("curve", *NUMBERS)}
-    columns["area"] = [_area(row["curve"], marks) for row in final]
-    return pd.DataFrame(columns, index=seeds).astype(dict.fromkeys((*NUMBERS, "area"), float))
+    columns: dict[str, Any] = {key: np.array([row[key] for row in final], dtype=np.float64) for key in NUMBERS}
+    columns["curve"] = [row["curve"] for row in final]
+    columns["area"] = np.array([_area(curve, marks) for curve in columns["curve"]], dtype=np.float64)
+    frame: pd.DataFrame = pd.DataFrame(columns, index=seeds)
+    return frame
 
 
 def _area(curve: Sequence[float], marks: Sequence[int]) -> float:
