@@ -1,5 +1,7 @@
 """Parts of a labelled set of images: evenly spaced, held out, stratified."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,3 +50,32 @@ def stratified(labels: Tensor, size: int, seed: int) -> Tensor:
         )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
     return torch.cat([order[labels[order] == label][:each] for label in classes])
+
+
+def parts(labels: Tensor, counts: Sequence[int], seed: int = 0) -> list[Tensor]:
+    """Splits labelled images into disjoint random parts, in which classes differ by at most one image if they can.
+
+    Args:
+        labels: ``(n,)``.
+        counts: Number of images of each part.
+        seed: Seed of the choice.
+
+    Returns:
+        The positions of each part; those of a larger class fill what smaller classes lack.
+
+    Raises:
+        ValueError: A count is not positive, or there are fewer images than the parts need.
+    """
+    if min(counts) < 1 or sum(counts) > len(labels):
+        raise ValueError(
+            f"parts must have 1 image or more each and at most {len(labels)} in all, the number of images; got "
+            f"{tuple(counts)}, {sum(counts)} in all"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    number = labels.cpu()[order].unique(return_inverse=True)[1]
+    turns = torch.randperm(int(number.max()) + 1, generator=generator)  # one order of the classes, in every round
+    one_hot = torch.nn.functional.one_hot(number)
+    rounds = one_hot.cumsum(0).gather(1, number[:, None])[:, 0]
+    dealt = order[(rounds * len(turns) + turns[number]).argsort()]
+    return list(dealt[: sum(counts)].to(labels.device).split(list(counts)))

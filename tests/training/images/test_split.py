@@ -1,7 +1,9 @@
+import re
+
 import pytest
 import torch
 
-from training.images.split import hold_out, stratified, thin
+from training.images.split import hold_out, parts, stratified, thin
 
 
 @pytest.mark.parametrize(("count", "most", "expected"), [(10, 4, [0, 3, 6, 9]), (10, 10, [*range(10)]), (9, 8, 5)])
@@ -36,3 +38,31 @@ def test_sizes_that_cannot_be_stratified(size: int, least: int) -> None:
     message = f"a multiple of 10 images, as there are that many classes, and at most {least} of each class; got {size}"
     with pytest.raises(ValueError, match=message):
         stratified(torch.arange(100) % 10, size, 0)
+
+
+@pytest.mark.parametrize("counts", [(20, 30, 10), (7, 25, 4), (100,), (60, 40)])
+def test_parts_are_disjoint_and_stratified(counts: tuple[int, ...]) -> None:
+    """Classes, whatever their labels, differ by at most one image in each part; the seed decides on the images."""
+    labels = 3 * (torch.randperm(100, generator=torch.Generator().manual_seed(1)) % 10)
+    found = parts(labels, counts)
+    assert [len(part) for part in found] == [*counts] and len(torch.cat(found).unique()) == sum(counts)
+    for part in found:
+        each = labels[part].bincount(minlength=28)[::3]
+        assert each.max() - each.min() <= 1
+    assert all(map(torch.equal, found, parts(labels, counts)))
+    assert not torch.equal(found[0], parts(labels, counts, seed=1)[0])
+
+
+def test_a_larger_class_fills_what_smaller_ones_lack() -> None:
+    labels = torch.tensor([0] * 3 + [1] * 20)
+    first, second = parts(labels, (4, 8))
+    assert labels[first].bincount().tolist() == [2, 2] and labels[second].bincount().tolist() == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"), [((60, 41), r"\(60, 41\), 101 in all"), ((5, 0), "1 image or more each")]
+)
+def test_parts_that_cannot_be_made(counts: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match="at most 100 in all") as caught:
+        parts(torch.arange(100) % 10, counts)
+    assert re.search(message, str(caught.value))
