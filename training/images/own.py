@@ -52,10 +52,11 @@ def read_own(name: str, split: str, download: bool) -> tuple[Tensor, Tensor]:
     return _decoded(name, samples), torch.tensor([label for _, label, _ in samples])
 
 
-def check_own(name: str, split: str, download: bool) -> None:
-    """Raises what :func:`read_own` would, but decodes at most :data:`CHECKED` images, evenly spaced."""
+def check_own(name: str, split: str, download: bool) -> int:
+    """Raises what :func:`read_own` would, but decodes at most :data:`CHECKED` images; returns the number of classes."""
     samples = _samples(name, split, download)
     _decoded(name, samples[:: -(-len(samples) // CHECKED)])
+    return 1 + max(label for _, label, _ in samples)
 
 
 def _samples(name: str, split: str, download: bool) -> list[_Sample]:

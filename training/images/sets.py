@@ -1,4 +1,4 @@
-"""Data sets as tensors: MNIST, notMNIST, CIFAR-10 and CIFAR-100, Tiny ImageNet at 32×32, and a user's own images.
+"""Data sets as tensors: MNIST and the like, CIFAR-10 and CIFAR-100, Tiny ImageNet at 32×32, and a user's own images.
 
 A missing set raises an error that says how to get it. No set is ever replaced by another one.
 """
@@ -6,6 +6,7 @@ A missing set raises an error that says how to get it. No set is ever replaced b
 import gzip
 import hashlib
 import http.client
+import re
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from dwp_init.storage import write_bytes
+from training.images import fashion
 from training.images.own import PLACES, check_own, is_own, read_own
 from training.images.parquet import check_complete, decode, read_parquet
 
@@ -89,47 +91,77 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
     """Loads one split of a data set.
 
     Args:
-        name: ``mnist``, ``notmnist``, ``cifar10``, ``cifar100`` or ``tinyimagenet32-a``; or the place of a user's own
-            images: ``imagefolder:PATH``, ``parquet:PATH`` or ``parquet:user/name``, see
-            :func:`training.images.own.read_own`.
+        name: ``mnist``, ``notmnist``, ``fashionmnist``, ``cifar10``, ``cifar100`` or ``tinyimagenet32-a``; or the
+            place of a user's own images: ``imagefolder:PATH``, ``parquet:PATH`` or ``parquet:user/name``, see
+            :func:`training.images.own.read_own`. With ``[0:20]`` at its end these classes alone, relabelled from 0.
         split: ``train`` or ``test``.
         root: The folder with the data sets, in torchvision's layout; those of colour images may be
-            ``<name>/<split>-*.parquet`` instead.
+            ``<name>/<split>-*.parquet`` instead, and FashionMNIST may be that of Debian's package.
         download: Whether a missing set is fetched into ``root``.
         synthetic: Whether to return random smooth images of the same shape, for ``--smoke``; the description says so.
             A user's own images are checked nevertheless.
 
     Raises:
-        ValueError: The name or the split is unknown.
+        ValueError: The name or the split is unknown, or there are no such classes.
         FileNotFoundError: The set is not under ``root`` or is incomplete, and ``download`` is false; or a user's own
             images are not there.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
-    if name not in _SETS and not is_own(name):
+    whole, wanted = _split_slice(name)
+    if whole not in _SETS and not is_own(whole):
         raise ValueError(
-            f"unknown data set {name!r}; there are {', '.join(_SETS)}, and {':…, '.join(PLACES)}:… for your own images"
+            f"unknown data set {whole!r}; there are {', '.join(_SETS)}, and {':…, '.join(PLACES)}:… for your own images"
         )
-    shape, classes, kind = _SETS.get(name, ((3, 32, 32), 10, None))
+    shape, classes, _ = _SETS.get(whole, ((3, 32, 32), 10, None))
     if synthetic:
-        if is_own(name):
-            check_own(name, split, download)
-        images, labels = _synthetic(shape, classes, count=512 if split == "train" else 128, seed=split)
-    elif is_own(name):
-        images, labels = _mixed(*read_own(name, split, download))
-    elif shape[0] == 3 and (shards := sorted((root / name).glob(f"{split}-*.parquet"))):
-        images, labels = _read_shards(shards, split, shape[1:])
-    elif kind is None:
+        found = check_own(whole, split, download) if is_own(whole) else classes
+        kept = _classes(name, wanted, found) if wanted is not None else range(classes)
+        images, labels = _synthetic(shape, kept, count=512 if split == "train" else 128, seed=split)
+    else:
+        images, labels = _read(whole, split, root, download)
+        if wanted is not None:
+            kept = _classes(name, wanted, classes if whole in _SETS else int(labels.max()) + 1)
+            chosen = (labels >= kept.start) & (labels < kept.stop)
+            images, labels = images[chosen], labels[chosen] - kept.start
+    digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    description = {"name": name, "images": len(images), "sha256": digest, "synthetic": synthetic}
+    return Images(images, labels, description)
+
+
+def _split_slice(name: str) -> tuple[str, str | None]:
+    """Splits ``NAME[0:20]`` into the name of the whole set and what is in the brackets, if there are any."""
+    found = re.fullmatch(r"(.+)\[([-:\d]*)\]", name, re.ASCII)
+    return (found[1], found[2]) if found else (name, None)
+
+
+def _classes(name: str, wanted: str, count: int) -> range:
+    """Returns the classes that the brackets of a name ask for, of so many."""
+    found = re.fullmatch(r"(\d*):(\d*)", wanted)
+    start, stop = (int(found[1] or 0), int(found[2] or count)) if found else (0, 0)
+    if not start < stop <= count:
+        raise ValueError(
+            f"{name!r} must end with [START:STOP], a range of classes within 0:{count}, as the set has {count} classes"
+        )
+    return range(start, stop)
+
+
+def _read(name: str, split: str, root: Path, download: bool) -> tuple[Tensor, Tensor]:
+    """Reads one split of a whole data set that is not synthetic."""
+    if is_own(name):
+        return _mixed(*read_own(name, split, download))
+    shape, _, kind = _SETS[name]
+    if shape[0] == 3 and (shards := sorted((root / name).glob(f"{split}-*.parquet"))):
+        return _read_shards(shards, split, shape[1:])
+    if kind is None:
         raise FileNotFoundError(
             f"{name} is not under {root} and cannot be fetched; make {root / name}/{split}-00000-of-00001.parquet with "
             "columns image and label of the first 100 classes of Tiny ImageNet-200, reduced to 32×32, or use other "
             "images with --data"
         )
-    else:
-        images, labels = _read_torchvision(name, kind, split, root, download)
-    digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    description = {"name": name, "images": len(images), "sha256": digest, "synthetic": synthetic}
-    return Images(images, labels, description)
+    if kind is datasets.FashionMNIST and not (root / "FashionMNIST").exists() and fashion.PACKAGED.is_dir():
+        return fashion.read_packaged(split, fashion.PACKAGED)
+    return _read_torchvision(name, kind, split, root, download)
 
 
 def _mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +173,7 @@ def _mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 _SETS: dict[str, tuple[tuple[int, int, int], int, Any]] = {
     "mnist": ((1, 28, 28), 10, datasets.MNIST),
     "notmnist": ((1, 28, 28), 10, NotMNIST),
+    "fashionmnist": ((1, 28, 28), 10, datasets.FashionMNIST),
     "cifar10": ((3, 32, 32), 10, datasets.CIFAR10),
     "cifar100": ((3, 32, 32), 100, datasets.CIFAR100),
     "tinyimagenet32-a": ((3, 32, 32), 100, None),
@@ -174,10 +207,10 @@ def _read_shards(shards: list[Path], split: str, size: tuple[int, int]) -> tuple
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor([row[1] for row in rows])
 
 
-def _synthetic(shape: tuple[int, int, int], classes: int, count: int, seed: str) -> tuple[Tensor, Tensor]:
+def _synthetic(shape: tuple[int, int, int], kept: range, count: int, seed: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(SPLITS.index(seed))
-    templates = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(7)).sub_(0.5)
+    templates = torch.rand(kept.stop, *shape, generator=torch.Generator().manual_seed(7)).sub_(0.5)
     templates = torch.nn.functional.avg_pool2d(templates, 5, stride=1, padding=2).mul_(6)
-    labels = torch.randint(classes, (count,), generator=generator)
-    images = templates[labels] + 0.3 * torch.randn(count, *shape, generator=generator)
+    labels = torch.randint(len(kept), (count,), generator=generator)
+    images = templates[kept.start + labels] + 0.3 * torch.randn(count, *shape, generator=generator)
     return images.add_(0.5).clamp_(0, 1).mul_(255).byte(), labels

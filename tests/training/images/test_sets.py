@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
+from training.images import fashion
 from training.images.sets import NotMNIST, fetch_checked, load_images
 
-FOLDERS = {"mnist": "MNIST", "notmnist": "NotMNIST"}
+FOLDERS = {"mnist": "MNIST", "notmnist": "NotMNIST", "fashionmnist": "FashionMNIST"}
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
@@ -74,7 +75,14 @@ def write_cifar(root: Path, kind: type[datasets.CIFAR10], monkeypatch: pytest.Mo
     return found
 
 
-@pytest.mark.parametrize("name", ["mnist", "notmnist"])
+@pytest.fixture(autouse=True)
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Debian's FashionMNIST would be."""
+    monkeypatch.setattr(fashion, "PACKAGED", tmp_path / "packaged")
+    return tmp_path / "packaged"
+
+
+@pytest.mark.parametrize("name", ["mnist", "notmnist", "fashionmnist"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_idx_files_are_read_as_they_are(tmp_path: Path, name: str, split: str) -> None:
     images, labels = write_grey(tmp_path, name)[split]
@@ -128,7 +136,9 @@ def test_torchvision_layout(tmp_path: Path, name: str, kind: type, split: str, m
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("fashion", "train", "unknown data set 'fashion'; there are mnist, notmnist, cifar10, cifar100, tiny"),
+        ("fashion", "train", "unknown data set 'fashion'; there are mnist, notmnist, fashionmnist, cifar10, cifar100"),
+        ("fashion[0:2]", "train", "unknown data set 'fashion'"),
+        ("cifar10[a]", "train", r"unknown data set 'cifar10\[a\]'"),
         ("fashion:mine", "train", "unknown .*tinyimagenet32-a, and imagefolder:…, parquet:… for your own images"),
         ("mnist", "validation", "unknown split 'validation'; there are train, test"),
     ],
@@ -138,9 +148,9 @@ def test_unknown_names(tmp_path: Path, name: str, split: str, message: str) -> N
         load_images(name, split, root=tmp_path, synthetic=True)
 
 
-@pytest.mark.parametrize("missing", ["mnist", "notmnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("missing", ["mnist", "notmnist", "fashionmnist", "cifar10", "cifar100"])
 def test_nothing_replaces_a_missing_set(tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in {"mnist", "notmnist"} - {missing}:
+    for name in FOLDERS.keys() - {missing}:
         write_grey(tmp_path, name)
     if missing != "cifar10":
         write_parquet(tmp_path, "train")
@@ -148,6 +158,65 @@ def test_nothing_replaces_a_missing_set(tmp_path: Path, missing: str, monkeypatc
         write_cifar(tmp_path, datasets.CIFAR100, monkeypatch)
     with pytest.raises(FileNotFoundError, match=f"^{missing} is not under {tmp_path}.*--download.*--data-root"):
         load_images(missing, "train", root=tmp_path)
+
+
+@pytest.mark.parametrize(("wanted", "kept"), [("0:2", [0, 1]), (":2", [0, 1]), ("3:5", [3, 4]), ("1:", range(1, 10))])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_some_classes_of_a_set(tmp_path: Path, split: str, wanted: str, kept: list[int]) -> None:
+    """Their images are in the order of the set, the labels begin at 0, and the digest is theirs."""
+    write_grey(tmp_path, "mnist")
+    found, whole = (load_images(name, split, root=tmp_path) for name in (f"mnist[{wanted}]", "mnist"))
+    rows = [row for row, label in enumerate(whole.labels.tolist()) if label in kept]
+    assert torch.equal(found.images, whole.images[rows])
+    assert torch.equal(found.labels, whole.labels[rows] - kept[0])
+    digest = hashlib.sha256(found.images.numpy().tobytes() + found.labels.numpy().tobytes()).hexdigest()
+    assert found.description == whole.description | {
+        "name": f"mnist[{wanted}]",
+        "images": len(rows),
+        "sha256": digest,
+    }
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+@pytest.mark.parametrize("wanted", ["0:11", "2:2", "5:3", "-2:", "3", "::2", ""])
+def test_classes_that_a_set_lacks(tmp_path: Path, synthetic: bool, wanted: str) -> None:
+    write_grey(tmp_path, "mnist")
+    message = rf"'mnist\[{wanted}\]' must end with \[START:STOP\], .* within 0:10, as the set has 10 classes"
+    with pytest.raises(ValueError, match=message):
+        load_images(f"mnist[{wanted}]", "train", root=tmp_path, synthetic=synthetic)
+
+
+def test_classes_of_ones_own_images(tmp_path: Path) -> None:
+    """They are counted, in a smoke run too."""
+    for label in range(12):
+        (tmp_path / "train" / f"{label:02}").mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (8, 8), (20 * label, i, 0)).save(tmp_path / "train" / f"{label:02}" / f"{i}.png")
+    (tmp_path / "train").rename(tmp_path / "own[x]")
+    name = f"imagefolder:{tmp_path}/own[x]"
+    found = load_images(f"{name}[10:12]", "train", root=tmp_path)
+    assert torch.equal(found.images[:, 0, 0, 0], (20 * (10 + found.labels)).byte())
+    assert load_images(f"{name}[9:12]", "train", root=tmp_path, synthetic=True).labels.max() == 2
+    for synthetic in (True, False):
+        with pytest.raises(ValueError, match="as the set has 12 classes"):
+            load_images(f"{name}[10:13]", "train", root=tmp_path, synthetic=synthetic)
+
+
+def test_fashion_of_debian_stands_in_for_a_missing_one(
+    tmp_path: Path, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken where there is another, and not downloaded."""
+    images, labels = write_grey(tmp_path / "origin", "fashionmnist")["test"]
+    packaged.mkdir()
+    for path in (tmp_path / "origin" / "FashionMNIST" / "raw").iterdir():
+        monkeypatch.setitem(fashion.SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+        (packaged / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    found = load_images("fashionmnist", "test", root=tmp_path, download=True)
+    assert torch.equal(found.images, torch.from_numpy(images)[:, None]) and found.labels.tolist() == labels.tolist()
+    assert not (tmp_path / "FashionMNIST").exists()
+    (tmp_path / "FashionMNIST").mkdir()
+    with pytest.raises(FileNotFoundError, match="fashionmnist is not under"):
+        load_images("fashionmnist", "test", root=tmp_path)
 
 
 def test_tiny_imagenet_cannot_be_fetched(tmp_path: Path) -> None:
@@ -292,6 +361,8 @@ def test_a_failed_download_leaves_no_broken_file(archive: Server, tmp_path: Path
     [
         ("mnist", (1, 28, 28), 10),
         ("notmnist", (1, 28, 28), 10),
+        ("fashionmnist", (1, 28, 28), 10),
+        ("tinyimagenet32-a[80:]", (3, 32, 32), 20),
         ("cifar10", (3, 32, 32), 10),
         ("cifar100", (3, 32, 32), 100),
         ("tinyimagenet32-a", (3, 32, 32), 100),
@@ -301,7 +372,7 @@ def test_synthetic_images(tmp_path: Path, name: str, shape: tuple[int, ...], cla
     train, test = (load_images(name, split, root=tmp_path, synthetic=True) for split in ("train", "test"))
     again = load_images(name, "train", root=tmp_path, synthetic=True)
     assert train.images.shape == (512, *shape) and test.images.shape == (128, *shape)
-    assert train.images.dtype == torch.uint8 and train.labels.max() < classes
+    assert train.images.dtype == torch.uint8 and train.labels.max() == classes - 1
     assert train.description["synthetic"] and train.description == again.description
     assert torch.equal(train.images, again.images) and not torch.equal(train.images[:128], test.images)
 
