@@ -21,11 +21,11 @@ from training.figures.style import add_legend, log_ticks, plot_band, save_figure
 from training.fits.score import FITTED
 from training.networks.loop import Step, accuracy, batches, train
 from training.starts.base import KAIMING, ConvLayer, at_he_rms, check_starts, initialize_, legend
-from training.starts.controls import DEFAULT, NOISE_HE, XAVIER
+from training.starts.controls import NOISE_HE, OWN, XAVIER
 from training.starts.learned import LEARNED_HE, LEARNED_OWN, learned_kernels
 from training.starts.priors import DWP, DWP_ORTHOGONAL, DWP_OWN
 
-WITHOUT_PRIORS = (DEFAULT, XAVIER, KAIMING, NOISE_HE, LEARNED_HE, LEARNED_OWN)
+WITHOUT_PRIORS = (OWN, XAVIER, KAIMING, NOISE_HE, LEARNED_HE, LEARNED_OWN)
 PLOTTED = (DWP, DWP_ORTHOGONAL, "scale mixture", LEARNED_HE, "dense VAE", "Gaussian prior", KAIMING, NOISE_HE, XAVIER)
 BASELINES = {"kaiming": KAIMING, "learned": LEARNED_HE}
 FAMILY_COLOURS = {"scale mixture": "#c0392b", "dense VAE": "#8e44ad", "Gaussian prior": "#d68910"}

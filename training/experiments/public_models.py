@@ -22,7 +22,8 @@ from training.engine.workers import Progress
 from training.figures.style import add_legend, save_figure
 from training.networks.public import PublicModel, build_public, pink_images
 from training.starts.base import KAIMING, legend
-from training.starts.priors import DWP_ORTHOGONAL, NATURAL_FAN_IN, NATURAL_KEEP, bundled_digests
+from training.starts.natural import NATURAL_FAN_IN, NATURAL_KEEP
+from training.starts.priors import DWP_ORTHOGONAL, bundled_digests
 
 RULES = {"kaiming": KAIMING, "he_rms": DWP_ORTHOGONAL, "auto": "apply_'s default"}
 RULES |= {"keep": NATURAL_KEEP, "fan_in": NATURAL_FAN_IN}

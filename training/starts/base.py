@@ -2,22 +2,25 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from dwp_init.convolutions import he_rms, is_depthwise
+from dwp_init.convolutions import find_layers, he_rms, is_depthwise
+from dwp_init.layers import Layer
 from dwp_init.rules import PriorLike
+from training.starts.files import SourceFile
 
 KAIMING = "Kaiming"
 LEARNED_KINDS = ("dense", "depthwise")
 
 ConvLayer = nn.Conv2d | nn.ConvTranspose2d
-Need = Literal["priors", "learned", "batch"]
+Need = Literal["priors", "learned", "batch", "again", "files"]
 Learned = Mapping[tuple[str, int], Mapping[float, Tensor]]
 """Learned kernels ``(n, 1, k, k)`` by kind of layer, size k and relative depth from 0 to 1."""
 
@@ -25,7 +28,11 @@ WAYS_OUT: dict[Need, str] = {
     "priors": "name priors=",
     "learned": "name kernels stages in needs=",
     "batch": "give images in batch=",
+    "again": "give a function that builds the network from a seed in again=",
+    "files": "name the folder of its files in folder=",
 }
+UNTRAINED, TASK, TINY_IMAGENET = "nothing", "the task's training images", "Tiny ImageNet (100 classes)"
+IMAGENET, CIFAR10, BOTH = "ImageNet", "CIFAR-10", f"{TASK}, {TINY_IMAGENET}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,9 @@ class Draw:
         seed: Seed of the draws.
         priors: Names, folders or priors, one for each kernel size, or a set.
         learned: Learned kernels.
-        batch: Images ``(n, c, h, w)``; empty where none are given.
+        batch: Training images ``(n, c, h, w)``; empty where none are given.
+        again: Builds the same network from another seed.
+        folder: Where the starts' files are looked for.
     """
 
     network: nn.Module
@@ -49,6 +58,18 @@ class Draw:
     priors: Sequence[PriorLike] = ()
     learned: Learned = field(default_factory=dict)
     batch: Tensor = field(default_factory=lambda: torch.empty(0))
+    again: Callable[[int], nn.Module] = lambda seed: nn.Module()
+    folder: Path = Path()
+
+    @property
+    def other_seed(self) -> int:
+        """A seed of this start's own, so that its draws from priors are not those of another start."""
+        return self.generator("").initial_seed()
+
+    def described(self) -> dict[str, Layer]:
+        """Returns the layers as :func:`dwp_init.apply_` sees them, by name; without those that it cannot write."""
+        found = find_layers(self.network, lambda named: named.name in self.layers)
+        return {layer.name: layer for layer in found if layer.name in self.layers and layer.reason is None}
 
     def generator(self, layer: str) -> torch.Generator:
         """Returns the source of randomness of one layer, a function of the start, the seed and the layer's name.
@@ -59,8 +80,8 @@ class Draw:
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-Fill = Callable[[Draw], Collection[str]]
-"""Fills a draw's layers in place; returns the names of those for which it had something to draw from."""
+Fill = Callable[[Draw], Mapping[str, float]]
+"""Fills a draw's layers in place; returns which share of their weights, by name, without those left as they were."""
 Law = Callable[[ConvLayer, torch.Generator], Tensor]
 """Draws the weight of one layer."""
 
@@ -77,6 +98,10 @@ class Start:
         fill: Fills the layers.
         finish: What is done once all layers are filled, those too that ``fill`` left to Kaiming's law.
         aliases: Other names of the same law in recorded tables.
+        trained_on: The images that its sources have seen; for starts from priors, those of the set ``natural``.
+        keeps_rest: Whether layers that ``fill`` leaves stay as the network's class made them, instead of taking
+            Kaiming's draw.
+        files: The files that it draws from.
     """
 
     name: str
@@ -86,6 +111,9 @@ class Start:
     fill: Fill
     finish: Callable[[Draw], None] | None = None
     aliases: tuple[str, ...] = ()
+    trained_on: str = UNTRAINED
+    keeps_rest: bool = False
+    files: tuple[SourceFile, ...] = ()
 
 
 STARTS: dict[str, Start] = {}
@@ -126,7 +154,15 @@ def needing(*needs: Need) -> tuple[str, ...]:
     return tuple(name for name, start in STARTS.items() if set(needs) & set(start.needs))
 
 
-def check_starts(chosen: Sequence[str], *, priors: bool, learned: bool, batch: bool = False) -> list[Start]:
+def check_starts(
+    chosen: Sequence[str],
+    *,
+    priors: bool,
+    learned: bool,
+    batch: bool = False,
+    again: bool = False,
+    files: bool = False,
+) -> list[Start]:
     """Returns the starts of these names, after checking the choice.
 
     Args:
@@ -134,6 +170,8 @@ def check_starts(chosen: Sequence[str], *, priors: bool, learned: bool, batch: b
         priors: Whether there are priors.
         learned: Whether there are learned kernels.
         batch: Whether there is a batch of images.
+        again: Whether the network can be built again, from another seed.
+        files: Whether there is a folder of files.
 
     Raises:
         ValueError: A start is unknown, named twice or lacks something that it draws from, or none is named.
@@ -143,7 +181,7 @@ def check_starts(chosen: Sequence[str], *, priors: bool, learned: bool, batch: b
         raise ValueError(
             f"inits must be some of {'; '.join(start_names())}, each once; got {'; '.join(chosen) or 'none'}"
         )
-    there: dict[Need, bool] = {"priors": priors, "learned": learned, "batch": batch}
+    there: dict[Need, bool] = {"priors": priors, "learned": learned, "batch": batch, "again": again, "files": files}
     for need, way_out in WAYS_OUT.items():
         lacking = [name for name, start in zip(chosen, starts, strict=True) if need in start.needs and not there[need]]
         if lacking:
@@ -159,14 +197,17 @@ def initialize_(
     priors: Sequence[PriorLike] = (),
     learned: Learned | None = None,
     batch: Tensor | None = None,
+    again: Callable[[int], nn.Module] | None = None,
+    folder: Path | None = None,
     layers: Sequence[str] = ("*",),
     strict: bool = False,
-) -> None:
+) -> float:
     """Draws the weights of a network's spatial convolutions, in place; everything else keeps its value.
 
     Spatial are ``Conv2d`` and ``ConvTranspose2d`` layers with kernels larger than 1×1. A layer that no prior and no
-    learned kernel fits takes Kaiming's draw of that seed. Draws depend on the start, the seed and the layer's name
-    alone; the global random state stays.
+    learned kernel fits takes Kaiming's draw of that seed, or stays as it is with starts that keep the rest. Draws
+    depend on the start, the seed and the layer's name alone; the global random state stays. Starts by ``anyinit``
+    initialise all other layers too, and a start from other draws the biases of the convolutions.
 
     Args:
         network: The network, on the CPU.
@@ -174,24 +215,34 @@ def initialize_(
         seed: Seed of the draws.
         priors: Names, folders or priors, one for each kernel size, or a set; for dwp.
         learned: Learned kernels, for the starts that draw from these.
-        batch: Images for LSUV, on which normalisation layers are in evaluation mode.
+        batch: Training images: for LSUV, which takes the first 128 and has normalisation layers in evaluation mode,
+            and for whitening, which takes all.
+        again: Builds the same network from another seed.
+        folder: Where the files are looked for from which some starts draw.
         layers: Patterns of the names of the layers to initialise.
         strict: Whether a layer that would take Kaiming's draw is an error.
 
+    Returns:
+        The share of the weights of these layers that the start drew. Kaiming's draws in layers that nothing fits do not
+        count, and neither do weights that stayed as they were.
+
     Raises:
         ValueError: The start is unknown or lacks what it draws from, or no layer fits.
-        ImportError: LSUV's package is not installed.
+        FileNotFoundError: A file that the start draws from is missing.
+        ImportError: The package of the start is not installed.
     """
-    (record,) = check_starts((start,), priors=bool(priors), learned=bool(learned), batch=batch is not None)
+    given = {"batch": batch is not None, "again": again is not None, "files": folder is not None}
+    (record,) = check_starts((start,), priors=bool(priors), learned=bool(learned), **given)
     spatial = spatial_convolutions(network)
     chosen = {name: layer for name, layer in spatial.items() if any(fnmatchcase(name, each) for each in layers)}
     if not chosen:
         there = f"it has {', '.join(spatial)}" if spatial else "it has none"
         raise ValueError(f"no convolution of the network with kernels larger than 1×1 matches {tuple(layers)}; {there}")
     images = torch.empty(0) if batch is None else batch
-    draw = Draw(network, chosen, record.name, seed, priors, learned or {}, images)
+    sources = (priors, learned or {}, images, again or Draw.again, folder or Draw.folder)
+    draw = Draw(network, chosen, record.name, seed, *sources)
     filled = record.fill(draw)
-    rest = {name: layer for name, layer in chosen.items() if name not in filled}
+    rest = {name: layer for name, layer in chosen.items() if name not in filled and not record.keeps_rest}
     if rest and strict:
         shown = ", ".join(f"{name} ({kind_and_size(layer)})" for name, layer in rest.items())
         raise ValueError(f"{start!r} has nothing to draw from for {shown}: add to priors or needs, or narrow layers=")
@@ -199,6 +250,8 @@ def initialize_(
         STARTS[KAIMING].fill(replace(draw, layers=rest, start=KAIMING))
     if record.finish:
         record.finish(draw)
+    weights = {name: layer.weight.numel() for name, layer in chosen.items()}
+    return sum(share * weights[name] for name, share in filled.items()) / sum(weights.values())
 
 
 def spatial_convolutions(network: nn.Module) -> dict[str, ConvLayer]:
@@ -221,10 +274,10 @@ def each(law: Law) -> Fill:
     """Makes a fill of a law by which every layer is drawn on its own."""
 
     @torch.no_grad()
-    def fill(draw: Draw) -> Collection[str]:
+    def fill(draw: Draw) -> Mapping[str, float]:
         for name, layer in draw.layers.items():
             layer.weight.copy_(law(layer, draw.generator(name)))
-        return draw.layers.keys()
+        return dict.fromkeys(draw.layers, 1.0)
 
     return fill
 

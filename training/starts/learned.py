@@ -1,6 +1,6 @@
 """Starts from learned kernels: the kernels themselves, or the Gaussian of them."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def learned_kernels(folders: Iterable[Path], kinds: Sequence[str] = (), depths: 
 
 
 @torch.no_grad()
-def from_learned(draw: Draw, pick: Pick, own_scale: bool = False) -> Collection[str]:
+def from_learned(draw: Draw, pick: Pick, own_scale: bool = False) -> Mapping[str, float]:
     """Fills each layer from the learned kernels of its kind and size, and of the nearest relative depth.
 
     Args:
@@ -61,7 +61,7 @@ def from_learned(draw: Draw, pick: Pick, own_scale: bool = False) -> Collection[
         there = ", ".join(sorted({kind_and_size(layer) for layer in draw.layers.values()}))
         given = ", ".join(f"{kind} {k}×{k}" for kind, k in draw.learned)
         raise ValueError(f"no layer can be initialised: the network has {there} kernels, the learned ones are {given}")
-    filled = []
+    filled: dict[str, float] = {}
     for place, (name, by_depth) in enumerate(fitting.items()):
         if not by_depth:
             continue
@@ -69,7 +69,7 @@ def from_learned(draw: Draw, pick: Pick, own_scale: bool = False) -> Collection[
         kernels = by_depth[min((abs(known - depth), known) for known in by_depth)[1]]
         drawn = pick(kernels, layer.weight[:, :, 0, 0].numel(), draw.generator(name)).reshape(layer.weight.shape)
         layer.weight.copy_(drawn if own_scale else at_he_rms(layer, drawn))
-        filled.append(name)
+        filled[name] = 1.0
     return filled
 
 
@@ -89,8 +89,9 @@ def _fitting(layer: ConvLayer, learned: Learned) -> dict[float, Tensor]:
     return dict(learned.get((kind_of(layer), height), {})) if height == width else {}
 
 
-add_start(Start(GAUSSIAN, "empirical Gaussian", "#d68910", ("learned",), partial(from_learned, pick=from_gaussian)))
+learned_start = partial(Start, needs=("learned",), trained_on="the images of the kernels' networks")
+add_start(learned_start(GAUSSIAN, "empirical Gaussian", "#d68910", fill=partial(from_learned, pick=from_gaussian)))
 kernels_at_he_rms = partial(from_learned, pick=at_random)
-add_start(Start(LEARNED, "learned kernels", "#16a085", ("learned",), kernels_at_he_rms, aliases=(LEARNED_HE,)))
+add_start(learned_start(LEARNED, "learned kernels", "#16a085", fill=kernels_at_he_rms, aliases=(LEARNED_HE,)))
 kernels_as_they_are = partial(from_learned, pick=at_random, own_scale=True)
-add_start(Start(LEARNED_OWN, "learned kernels, own scale", "#76d7c4", ("learned",), kernels_as_they_are))
+add_start(learned_start(LEARNED_OWN, "learned kernels, own scale", "#76d7c4", fill=kernels_as_they_are))

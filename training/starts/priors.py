@@ -1,21 +1,20 @@
 """Starts from priors: dwp, by :func:`dwp_init.apply_`, and its variants."""
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 import dwp_init
 from dwp_init.registry import registry
 from dwp_init.sets import SETS
-from training.starts.base import Draw, Start, add_start, at_he_rms
+from training.starts.base import BOTH, TINY_IMAGENET, Draw, Start, add_start, at_he_rms
 from training.starts.controls import unit_variance_
 
 DWP, DWP_OWN, DWP_ORTHOGONAL = "dwp", "dwp, prior's scale", "dwp, orthogonal"
 DWP_CENTRED, DWP_LSUV, NOISE_OWN = "dwp, centred", "dwp, LSUV", "white noise, prior's scale"
-NATURAL_KEEP, NATURAL_FAN_IN = "natural, keep", "natural, fan_in"
 
 
 def bundled_digests(*names: str) -> dict[str, dict[str, str]]:
@@ -37,7 +36,7 @@ def _digests(name: str) -> dict[str, str]:
 
 
 @torch.no_grad()
-def from_priors(draw: Draw, own_scale: bool = False, orthogonal: bool = False) -> Collection[str]:
+def from_priors(draw: Draw, own_scale: bool = False, orthogonal: bool = False) -> Mapping[str, float]:
     """Fills the layers that a prior fits by :func:`dwp_init.apply_`, each kernel independently unless orthogonal.
 
     Each layer has He's root mean square, however strong its response is, unless the prior's own scale is kept.
@@ -47,17 +46,11 @@ def from_priors(draw: Draw, own_scale: bool = False, orthogonal: bool = False) -
     for name in () if own_scale else report.initialized:
         layer = draw.layers[name]
         layer.weight.copy_(at_he_rms(layer, layer.weight))
-    return report.initialized
-
-
-def as_applied(draw: Draw, scale: Literal["keep", "fan_in"]) -> Collection[str]:
-    """Does what :func:`dwp_init.apply_` does; layers that no prior fits stay as the network's class made them."""
-    dwp_init.apply_(draw.network, list(draw.priors), scale=scale, layers=list(draw.layers), seed=draw.seed)
-    return draw.layers.keys()
+    return dict.fromkeys(report.initialized, 1.0)
 
 
 @torch.no_grad()
-def centred(draw: Draw) -> Collection[str]:
+def centred(draw: Draw) -> Mapping[str, float]:
     """Fills as dwp does, then subtracts each kernel's mean and restores He's scale."""
     filled = from_priors(draw)
     for name in filled:
@@ -67,7 +60,7 @@ def centred(draw: Draw) -> Collection[str]:
 
 
 @torch.no_grad()
-def noise_of_own_scale(draw: Draw) -> Collection[str]:
+def noise_of_own_scale(draw: Draw) -> Mapping[str, float]:
     """Fills with white noise of the root mean square that the priors' own draws have, layer by layer."""
     filled = from_priors(draw, own_scale=True)
     for name in filled:
@@ -77,12 +70,10 @@ def noise_of_own_scale(draw: Draw) -> Collection[str]:
     return filled
 
 
-add_start(Start(DWP, "dwp", "#c0392b", ("priors",), from_priors))
-add_start(Start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", ("priors",), partial(from_priors, own_scale=True)))
-add_start(Start(DWP_ORTHOGONAL, "dwp, orthogonal", "#e67e22", ("priors",), partial(from_priors, orthogonal=True)))
-add_start(Start(DWP_CENTRED, "dwp, centred", "#f1948a", ("priors",), centred))
-add_start(Start(DWP_LSUV, "dwp, LSUV", "#6e2c00", ("priors", "batch"), from_priors, unit_variance_))
-add_start(Start(NOISE_OWN, "white noise, prior's scale", "#bdc3c7", ("priors",), noise_of_own_scale))
-natural_keep, natural_fan_in = partial(as_applied, scale="keep"), partial(as_applied, scale="fan_in")
-add_start(Start(NATURAL_KEEP, "natural, keep", "#c2185b", ("priors",), natural_keep))
-add_start(Start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", ("priors",), natural_fan_in))
+prior_start = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET)
+add_start(prior_start(DWP, "dwp", "#c0392b", fill=from_priors))
+add_start(prior_start(DWP_OWN, "dwp, prior's scale", "#e6b0aa", fill=partial(from_priors, own_scale=True)))
+add_start(prior_start(DWP_ORTHOGONAL, "dwp, orthogonal", "#e67e22", fill=partial(from_priors, orthogonal=True)))
+add_start(prior_start(DWP_CENTRED, "dwp, centred", "#f1948a", fill=centred))
+add_start(Start(DWP_LSUV, "dwp, LSUV", "#6e2c00", ("priors", "batch"), from_priors, unit_variance_, trained_on=BOTH))
+add_start(prior_start(NOISE_OWN, "white noise, prior's scale", "#bdc3c7", fill=noise_of_own_scale))

@@ -64,10 +64,10 @@ def make(out: Path, data: dict[str, Images]) -> Make:
 @pytest.mark.parametrize("init", INITS)
 def test_runs_are_paired(make: Make, init: str) -> None:
     """Only the two convolutions' weights differ between initialisations of one seed."""
-    base, network = make("PyTorch default"), make(init)
+    base, network = make("own"), make(init)
     for name, value in network.state_dict().items():
         same = torch.equal(value, base.state_dict()[name])
-        assert same == (init == "PyTorch default" or not name.endswith(("conv1.weight", "conv2.weight")))
+        assert same == (init == "own" or not name.endswith(("conv1.weight", "conv2.weight")))
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), make(init).parameters(), strict=True))
 
 
@@ -243,7 +243,7 @@ def test_bad_settings_are_refused_before_anything_is_trained(
 def test_the_figure_has_a_curve_per_initialisation(tmp_path: Path, drawn: list[Any], png_size: Any) -> None:
     marks = (10, 25, 50)
     found = {init: 10 * i + torch.tensor([[1.0, 2, 3], [3, 4, 5]]) for i, init in enumerate(PLOTTED)}
-    found["PyTorch default"] = torch.zeros(2, 3)  # left out
+    found["own"] = torch.zeros(2, 3)  # left out
     plot_convergence(dict(reversed(found.items())), marks, tmp_path / "new" / "a.png", "title")
     assert png_size(tmp_path / "new" / "a.png") == (546, 832)
     (axes,) = drawn[0].axes

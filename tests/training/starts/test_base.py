@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.convolutions import he_rms
+from tests.training.starts.conftest import UNSUITED
 from training.starts import base
 from training.starts.base import (
     KAIMING,
@@ -20,14 +21,16 @@ from training.starts.base import (
     spatial_convolutions,
     start_names,
 )
-from training.starts.priors import NATURAL_FAN_IN, NATURAL_KEEP
+from training.starts.controls import OTHER_DRAWS, OWN
 
 Make = Callable[..., nn.Module]
 NETWORKS = ("mnist", "cifar", "vae", "resnet", "convmixer", "convnext", "mobilenet")
-BY_BATCH = needing("batch")
-AS_APPLIED = (NATURAL_KEEP, NATURAL_FAN_IN)  # what no prior fits is left as it is
-OF_FREE_SCALE = ("PyTorch default", KAIMING, "Xavier", *BY_BATCH, *AS_APPLIED)
-OF_FREE_SCALE = (*OF_FREE_SCALE, *(name for name in STARTS if name.endswith("scale")))
+BY_LSUV = ("LSUV", "dwp, LSUV")
+WHOLE = ("anyinit, normal", "anyinit, sinusoidal")
+KEEPING = tuple(name for name, start in STARTS.items() if start.keeps_rest)
+WITH_HES_RMS = ("orthogonal", "delta-orthogonal", "white noise", "dwp", "dwp, orthogonal", "dwp, centred")
+WITH_HES_RMS = (*WITH_HES_RMS, "empirical Gaussian", "learned kernels")
+PAIRS = [(start, network) for start in STARTS for network in NETWORKS if network not in UNSUITED.get(start, ())]
 OLD = ("PyTorch default", "Xavier", KAIMING, "white noise, dwp's RMS", "dwp", "dwp, prior's scale", "dwp, orthogonal")
 OLD = (*OLD, "white noise, prior's scale", "learned kernels, He's RMS", "learned kernels, own scale")
 
@@ -43,39 +46,50 @@ def test_labels_and_colours_tell_starts_apart() -> None:
         assert len({getattr(start, column) for start in STARTS.values()}) == len(STARTS)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("start", STARTS)
-def test_only_spatial_kernels_differ_and_by_the_seed(network: str, start: str, make: Make) -> None:
-    if start in BY_BATCH:
-        pytest.importorskip("lsuv")
+@pytest.mark.parametrize(("start", "network"), PAIRS)
+def test_only_spatial_kernels_differ_and_by_the_seed(start: str, network: str, make: Make) -> None:
+    if start in (*BY_LSUV, *WHOLE):
+        pytest.importorskip("lsuv" if start in BY_LSUV else "anyinit")
         if network == "vae":
             pytest.skip("a VAE has no forward pass of images alone")
-    base_, kaiming, made, again = (make(network, each) for each in ("PyTorch default", KAIMING, start, start))
+    own, kaiming, made, again = (make(network, each) for each in (OWN, KAIMING, start, start))
     other = make(network, start, seed=1)
-    spatial = {f"{name}.weight": layer.kernel_size[0] for name, layer in spatial_convolutions(made).items()}
+    spatial = {f"{name}.weight": layer for name, layer in spatial_convolutions(made).items()}
+    biases = {name.replace("weight", "bias") for name in spatial if start == OTHER_DRAWS}
+    changed_weights = 0
     for name, value in made.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-        changed = not torch.equal(value, base_.state_dict()[name])
-        if spatial.get(name) != 2:
-            assert changed == (start != "PyTorch default" and name in spatial)
-        elif start in AS_APPLIED:
-            assert not changed
-        elif needing("priors", "learned").count(start) and start not in BY_BATCH:  # no prior is of 2×2 kernels
-            assert torch.equal(value, kaiming.state_dict()[name])
-    assert all(not torch.equal(made.state_dict()[name], other.state_dict()[name]) for name in spatial)
+        changed = not torch.equal(value, own.state_dict()[name])
+        if name not in spatial:
+            assert changed == (name in biases) or start in WHOLE
+            continue
+        assert changed or start in KEEPING
+        if spatial[name].kernel_size[0] == 2 and start not in KEEPING and needing("priors", "learned").count(start):
+            assert start in BY_LSUV or torch.equal(value, kaiming.state_dict()[name])  # no prior is of 2×2 kernels
+        else:
+            changed_weights += (value != own.state_dict()[name]).sum().item()
+    total = sum(layer.weight.numel() for layer in spatial.values())
+    assert made.drawn == pytest.approx(changed_weights / total, abs=1e-6)
+    different = [not torch.equal(made.state_dict()[name], other.state_dict()[name]) for name in spatial]
+    assert all(different) or start in (*KEEPING, "trained network")
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("start", [start for start in STARTS if start not in OF_FREE_SCALE])
-def test_the_root_mean_square_is_hes(network: str, start: str, make: Make) -> None:
+@pytest.mark.parametrize(("start", "network"), [pair for pair in PAIRS if pair[0] in WITH_HES_RMS])
+def test_the_root_mean_square_is_hes(start: str, network: str, make: Make) -> None:
     for layer in spatial_convolutions(make(network, start)).values():
         if layer.kernel_size[0] > 2:
             assert layer.weight.square().mean().sqrt().item() == pytest.approx(he_rms(layer), rel=1e-4)
 
 
+@pytest.mark.parametrize(("start", "network"), [(start, name) for start, names in UNSUITED.items() for name in names])
+def test_starts_refuse_networks_on_which_they_do_nothing_of_their_own(start: str, network: str, make: Make) -> None:
+    with pytest.raises(ValueError, match=f"'{start}' .* network has .*leave (it|them|this start) out"):
+        make(network, start)
+
+
 @pytest.mark.parametrize("start", ["dwp", "Xavier", "learned kernels"])
 def test_layers_narrow_the_choice(start: str, make: Make) -> None:
-    plain, network = make("vae", "PyTorch default"), make("vae", start, layers=("encoder.*",))
+    plain, network = make("vae", OWN), make("vae", start, layers=("encoder.*",))
     for name, layer in spatial_convolutions(network).items():
         assert torch.equal(layer.weight, spatial_convolutions(plain)[name].weight) == name.startswith("decoder")
 
@@ -86,21 +100,21 @@ def test_starts_never_share_draws(make: Make) -> None:
 
 
 @pytest.fixture
-def dirac(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """A start that a test enters."""
     monkeypatch.setattr(base, "STARTS", dict(STARTS))
     law = each(lambda layer, generator: nn.init.dirac_(torch.empty(layer.weight.shape)))
-    yield add_start(Start("dirac", "dirac", "#000000", (), law, aliases=("identity",)))
+    yield add_start(Start("mirror", "mirror", "#000000", (), law, aliases=("identity",)))
 
 
-def test_a_start_is_one_record(dirac: Start) -> None:
+def test_a_start_is_one_record(mirror: Start) -> None:
     layer = nn.Conv2d(3, 3, 3, padding=1, bias=False)
     x = torch.rand(2, 3, 8, 8)
-    for name in ("dirac", "identity"):
+    for name in ("mirror", "identity"):
         initialize_(nn.Sequential(layer), name, 0)
         assert torch.equal(layer(x), x) and name in start_names()
     with pytest.raises(ValueError, match="there is a start of this name already: identity"):
-        add_start(Start("identity", "", "", (), dirac.fill))
+        add_start(Start("identity", "", "", (), mirror.fill))
 
 
 def test_kinds() -> None:
@@ -111,12 +125,14 @@ def test_kinds() -> None:
 @pytest.mark.parametrize(
     ("start", "options", "message"),
     [
-        ("He", {}, "inits must be some of PyTorch default; Kaiming; .*, each once; got He"),
+        ("He", {}, "inits must be some of own; PyTorch default; own, other draws; Kaiming; .*, each once; got He"),
         ("dwp", {"priors": ()}, "dwp cannot be drawn from nothing: name priors=, or leave them out"),
         ("white noise, prior's scale", {"priors": ()}, "white noise, prior's scale cannot be drawn .*: name priors="),
         ("empirical Gaussian", {"learned": None}, "Gaussian cannot be drawn .*: name kernels stages in needs="),
         ("learned kernels, He's RMS", {"learned": {}}, "learned kernels, He's RMS cannot be drawn from nothing"),
         ("LSUV", {"batch": None}, "LSUV cannot be drawn from nothing: give images in batch="),
+        ("own, other draws", {"again": None}, "own, other draws cannot .*: give a function that builds .* in again="),
+        ("master filters", {"folder": None}, "master filters cannot .*: name the folder of its files in folder="),
         ("dwp", {"strict": True}, r"'dwp' has nothing to draw from for stem.* \(dense 2×2\): add to priors or needs"),
         ("Xavier", {"layers": ("conv",)}, r"larger than 1×1 matches \('conv',\); it has stem"),
     ],
@@ -126,7 +142,7 @@ def test_helpful_errors(start: str, options: dict[str, object], message: str, ma
         make("convmixer", start, **options)
 
 
-@pytest.mark.parametrize("start", [start for start in STARTS if start not in BY_BATCH])
+@pytest.mark.parametrize("start", [start for start in STARTS if not needing("batch", "again", "files").count(start)])
 def test_a_network_without_spatial_convolutions_is_refused(start: str, priors: list, learned: dict) -> None:
     with pytest.raises(ValueError, match=r"with kernels larger than 1×1 matches \('\*',\); it has none"):
         initialize_(nn.Conv2d(2, 2, 1), start, 0, priors=priors, learned=learned)

@@ -1,0 +1,88 @@
+"""Starts by ``dwp_init.apply_`` as users call it, and white noise of the response of its draws.
+
+Layers that no prior fits stay as the network's class made them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+import dwp_init
+from dwp_init.report import Report
+from training.starts.base import TINY_IMAGENET, Draw, Start, add_start, kind_of
+
+NATURAL, NATURAL_KEEP, NATURAL_FAN_IN = "natural", "natural, keep", "natural, fan_in"
+NATURAL_MEANS, NATURAL_RESIZED = "natural, means kept", "natural, resized"
+NOISE_RESPONSE = "white noise, response"
+
+
+def as_applied(draw: Draw, **options: Any) -> dict[str, float]:
+    """Does what :func:`dwp_init.apply_` does, with the priors and the seed of the draw unless options give others.
+
+    Layers that their author set up, such as those that are all zero, stay as they are.
+    """
+    return dict.fromkeys(_applied(draw, **options).initialized, 1.0)
+
+
+def means_kept(draw: Draw) -> Mapping[str, float]:
+    """Draws dense layers as ``natural`` does, and depthwise ones independently, without subtracting means.
+
+    Raises:
+        ValueError: No prior is for the network's depthwise layers, or it has none.
+    """
+    kinds = {name: kind_of(draw.layers[name]) for name in as_applied(draw, dry_run=True)}
+    if "depthwise" not in kinds.values():
+        raise ValueError(_without_effect(draw, "depthwise layers that a prior fits", len(kinds)))
+    filled: dict[str, float] = {}
+    for kind in sorted(set(kinds.values())):
+        layers = {name: draw.layers[name] for name in kinds if kinds[name] == kind}
+        filled |= as_applied(replace(draw, layers=layers), orthogonal=None if kind == "dense" else False)
+    return filled
+
+
+def resized(draw: Draw) -> Mapping[str, float]:
+    """Draws as ``natural`` does, and layers of other sizes from the prior of the nearest size.
+
+    Raises:
+        ValueError: There is a prior of the size of every layer.
+    """
+    plain = as_applied(draw, dry_run=True)
+    if len(plain) == len(as_applied(draw, dry_run=True, resize=True)):
+        raise ValueError(_without_effect(draw, "layers of sizes without a prior", len(plain)))
+    return as_applied(draw, resize=True)
+
+
+def _applied(draw: Draw, **options: Any) -> Report:
+    options = {"prior": list(draw.priors), "seed": draw.seed, **options}
+    return dwp_init.apply_(draw.network, layers=lambda name, module: name in draw.layers, **options)
+
+
+def _without_effect(draw: Draw, where: str, drawn: int) -> str:
+    return (
+        f"{draw.start!r} differs from {NATURAL!r} in {where}, but the network has none besides the {drawn} that "
+        f"{NATURAL!r} draws alike; leave it out"
+    )
+
+
+@torch.no_grad()
+def noise_of_response(draw: Draw) -> Mapping[str, float]:
+    """Fills with white noise of the response that the draws of ``natural`` have, layer by layer."""
+    filled = as_applied(draw)
+    for name, layer in draw.described().items():
+        if name in filled:
+            weight = draw.layers[name].weight
+            noise = torch.randn(weight.shape, generator=draw.generator(name))
+            weight.copy_(noise * (layer.measure(weight).response / layer.measure(noise).response))
+    return filled
+
+
+natural_start = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET, keeps_rest=True)
+add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
+add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=partial(as_applied, scale="keep")))
+add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=partial(as_applied, scale="fan_in")))
+add_start(natural_start(NATURAL_MEANS, "natural, means kept", "#f06292", fill=means_kept))
+add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized))
+add_start(Start(NOISE_RESPONSE, "white noise, response", "#95a5a6", ("priors",), noise_of_response, keeps_rest=True))
