@@ -173,7 +173,7 @@ def _named(compared: Row, over: str, ending: str) -> Row:
 def _reached(start: str, found: pd.DataFrame, trials: Sequence[tuple[float, float]]) -> Row:
     record = find_start(start)
     rate, decay = trials[int(found["trial"].iloc[0])] if len(found) else ("", "")
-    row: Row = {"start": start, "trained_on": getattr(record, "trained_on", ""), "lr": rate, "weight_decay": decay}
+    row: Row = {"start": start, "trained_on": record.trained_on if record else "", "lr": rate, "weight_decay": decay}
     return row | mean_sd("accuracy", _tensor(found["accuracy"])) | {"log_loss": _mean(found["log_loss"], 5)}
 
 

@@ -1,0 +1,172 @@
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from training.engine.records import Row
+from training.experiments.benchmark_table import task_table
+from training.experiments.verdict import Task, Verdict, chosen, confirmed, network_kind, possible_use, task_of
+from training.networks.registry import build
+from training.starts.base import CIFAR10, IMAGENET, TASK, TINY_IMAGENET, UNTRAINED
+
+CHOOSE = Task("bench_few_resnet", "choose", "resnet(blocks=1)", (32,), "cifar10", 50, False, 100, 8, "dense")
+CONFIRM = replace(CHOOSE, name="bench_new", role="confirm", network="timm:densenet121", filters=(), data="cifar100")
+
+
+def row(start: str, over: float, p: float | str, wins: int = 0, losses: int = 0, trained_on: str = UNTRAINED) -> Row:
+    return {"start": start, "trained_on": trained_on, "over_own": over, "p_own": p} | {
+        "wins_own": wins,
+        "losses_own": losses,
+    }
+
+
+def natural(over: float, p: float | str, **other: Any) -> Row:
+    return row("natural", over, p, trained_on=TINY_IMAGENET, **other)
+
+
+def told(verdict: Verdict, start: str) -> list[tuple[str, str, str]]:
+    return [(each.part, each.use, each.standing) for each in verdict.statements if each.start == start]
+
+
+def test_a_start_stands_as_its_adjusted_p_values_say() -> None:
+    first = replace(CHOOSE, table=[natural(2.0, 0.01, wins=8), row("Xavier", -1.0, 0.04), row("dirac", 9.0, 0.05)])
+    second = replace(
+        CHOOSE, name="b", table=[natural(1.0, 0.2, wins=5, losses=3), row("Xavier", 1.0, 0.01), row("LSUV", -1.0, 0.0)]
+    )
+    verdict = chosen([first, second])
+    found = {each.start: each for each in verdict.statements}
+    assert {start: each.standing for start, each in found.items()} == {
+        "natural": "ahead",
+        "Xavier": "mixed",
+        "dirac": "level",
+        "LSUV": "behind",
+    }
+    best = found["natural"]
+    assert (best.ahead, best.level, best.behind) == (("bench_few_resnet",), ("b",), ())
+    assert (best.points, best.wins, best.losses, best.trained_on) == (1.5, 13, 3, TINY_IMAGENET)
+    assert verdict.to_use() == {("dense", "few labels"): best}
+
+
+def test_kinds_of_networks_and_amounts_of_labels_are_apart() -> None:
+    tasks = [
+        replace(CHOOSE, table=[natural(1.0, 0.01)]),
+        replace(CHOOSE, each=0, table=[natural(-1.0, 0.01)]),
+        replace(CHOOSE, frozen=True, table=[natural(0.1, 0.9)]),
+        replace(CHOOSE, network="speed", each=0, table=[natural(1.0, 0.01)]),
+        replace(CHOOSE, kind="depthwise", table=[natural(1.0, ""), row("own", 0.0, "")]),  # not tested
+    ]
+    verdict = chosen(tasks)
+    assert told(verdict, "natural") == [
+        ("few labels", "default", "ahead"),
+        ("all labels", "default", "behind"),
+        ("frozen kernels", "default", "level"),
+        ("time to target", "default", "ahead"),
+    ]
+    assert [found and found.start for found in verdict.to_use().values()] == ["natural", None, None, "natural"]
+
+
+def test_a_default_has_not_seen_the_images() -> None:
+    def use(start: str, trained_on: str, data: str = "cifar10") -> str:
+        return possible_use(start, trained_on, data)
+
+    assert use("natural", TINY_IMAGENET) == use("master filters", IMAGENET) == use("Xavier", UNTRAINED) == "default"
+    assert use("natural", TINY_IMAGENET, "tinyimagenet32-a[0:20]") == "yardstick"
+    assert use("master filters", IMAGENET, "tinyimagenet32-a") == use("some", CIFAR10) == "yardstick"
+    assert use("whitened stem", TASK) == use("LSUV", TASK) == "yardstick"
+    assert use("trained network", CIFAR10, "fashionmnist") == use("own, other draws", UNTRAINED) == "yardstick"
+    seen = replace(CHOOSE, data="tinyimagenet32-a[0:20]", table=[natural(9.0, 0.001)])
+    stem = row("whitened stem", 5.0, 0.001, trained_on=TASK)
+    verdict = chosen([replace(CHOOSE, table=[natural(1.0, 0.3), stem]), seen])
+    assert told(verdict, "natural") == [("few labels", "default", "level"), ("few labels", "yardstick", "ahead")]
+    assert verdict.to_use() == {("dense", "few labels"): None}
+
+
+def test_statements_are_confirmed_by_other_networks_and_other_data() -> None:
+    verdict = chosen(
+        [
+            replace(CHOOSE, table=[natural(1.0, 0.01), row("Xavier", 1.0, 0.01), row("dirac", 0.0, 0.9)]),
+            replace(CHOOSE, each=0, table=[natural(1.0, 0.01)]),
+        ]
+    )
+    found = confirmed([replace(CONFIRM, table=[natural(3.0, 0.001), row("Xavier", 1.0, 0.5)])], verdict)
+    assert [(each.statement.start, each.holds) for each in found] == [
+        ("natural", True),
+        ("Xavier", False),
+        ("dirac", None),
+        ("natural", None),  # with all labels
+    ]
+    assert found[0].there is not None and found[0].there.points == 3.0
+    assert all(each.there is None and each.holds is None for each in confirmed([CONFIRM], verdict))  # not run
+
+
+def test_roles_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match=r"must have role='choose'; bench_new has 'confirm': give it to confirmed\(\)"):
+        chosen([CHOOSE, CONFIRM])
+    with pytest.raises(ValueError, match=r"role='confirm'; bench_few_resnet has 'choose': give it to chosen\(\)"):
+        confirmed([CHOOSE], chosen([]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [
+        ({"network": "timm:wide_resnet50_2"}, "the family of networks 'resnet'"),
+        ({"network": "resnet-7x7-stem"}, "the family of networks 'resnet'"),
+        ({"data": "cifar10"}, "classes of cifar10"),
+        ({"data": "cifar10[2:4]"}, "classes of cifar10"),
+        ({"network": "resnet", "data": "cifar10[:4]"}, "the family of networks 'resnet' and classes of cifar10"),
+    ],
+)
+def test_what_chose_does_not_confirm(settings: dict[str, Any], shared: str) -> None:
+    with pytest.raises(ValueError, match=f"bench_new cannot confirm what bench_few_resnet chose, .* share {shared}: "):
+        confirmed([replace(CONFIRM, **settings)], chosen([CHOOSE]))
+
+
+def test_other_classes_of_a_set_are_other_data() -> None:
+    verdict = chosen([replace(CHOOSE, data="tinyimagenet32-a[0:20]")])
+    assert confirmed([replace(CONFIRM, data="tinyimagenet32-a[20:]")], verdict) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "family"),
+    [
+        ("mobilenet(kernel=5)", "mobilenet"),
+        ("timm:mobilenetv3_small_050", "mobilenet"),
+        ("timm:convnextv2_atto", "convnext"),
+        ("timm:efficientnet_b0", "efficientnet"),
+        ("timm:densenet121", "densenet"),
+        ("cifar-source", "cifar"),
+    ],
+)
+def test_families_of_networks(network: str, family: str) -> None:
+    assert replace(CHOOSE, network=network).family == family
+
+
+@pytest.mark.parametrize(
+    ("network", "filters", "kind"),
+    [
+        ("resnet", (4, 4), "dense, normalised"),
+        ("vgg", (4, 4), "dense, without normalisation"),
+        ("convmixer", (4,), "depthwise, normalised"),
+        ("mobilenet", (4, 4), "depthwise, normalised"),
+    ],
+)
+def test_kinds_of_networks(network: str, filters: tuple[int, ...], kind: str) -> None:
+    assert network_kind(build(network, filters, 10, (3, 32, 32))) == kind
+
+
+def test_a_task_is_made_of_its_stage_and_its_table() -> None:
+    fields = {"name": "bench_a", "role": "choose", "network": "convmixer(blocks=2)", "filters": (4,), "data": "mnist"}
+    stage = SimpleNamespace(**fields, each=0, frozen=True, steps=10, seeds=8, batch_size=3)
+    runs = [
+        {"start": start, "seed": seed, "trial": 0, "choosing": False, "accuracy": 50.0 + seed + over, "log_loss": 1.0}
+        | {"curve": [1.0], "init_s": 0.0, "train_s": 1.0, "drawn": 1.0}
+        for start, over in (("own", 0.0), ("natural", 2.0))
+        for seed in range(2)
+    ]
+    table = task_table(runs, marks=(10,), steps=10, own="own", trials=((0.1, 0.1),))
+    task = task_of(stage, [{key: str(value) for key, value in row.items()} for row in table])  # as read from its file
+    assert (task.kind, task.part, task.seeds) == ("depthwise, normalised", "frozen kernels", 8)
+    (statement,) = chosen([task]).statements
+    assert (statement.start, statement.standing, statement.points, statement.wins) == ("natural", "ahead", 2.0, 2)
+    assert task_of(stage).table == ()

@@ -1,0 +1,280 @@
+"""Which start to use, from the tasks of the benchmark that may choose, and whether other tasks confirm it."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from torch import nn
+
+from training.networks.registry import NETWORKS, TIMM, build
+from training.starts.base import CIFAR10, IMAGENET, TASK, TINY_IMAGENET, find_start, kind_of, spatial_convolutions
+from training.starts.controls import OTHER_DRAWS, OWN
+from training.starts.trained import TRAINED_NETWORK
+
+Role = Literal["choose", "confirm"]
+Use = Literal["default", "yardstick"]
+Standing = Literal["ahead", "level", "behind", "mixed"]
+LEVEL = 0.05  # adjusted p-values below it are taken as differences
+SEEN = {CIFAR10: ("cifar10",), TINY_IMAGENET: ("tinyimagenet",), IMAGENET: ("tinyimagenet", "imagenet")}
+"""By what a start was trained on, how the names of the data sets begin whose images it has seen."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the benchmark and its table.
+
+    Args:
+        name: Base name of its files.
+        role: Whether it may choose a default, or is kept to confirm one.
+        network: A network by name and arguments.
+        filters: Its channels.
+        data: Name of the data set, with a slice of its classes if any.
+        each: Labelled images of a class; all if 0.
+        frozen: Whether the spatial convolutions stay as they start.
+        steps: Steps of a run.
+        seeds: Number of paired runs when it is finished.
+        kind: Kind of the network, see :func:`network_kind`.
+        table: Rows of :func:`training.experiments.benchmark_table.task_table`, or those read from their file; none if
+            it was not run.
+    """
+
+    name: str
+    role: Role
+    network: str
+    filters: tuple[int, ...]
+    data: str
+    each: int
+    frozen: bool
+    steps: int
+    seeds: int
+    kind: str
+    table: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def part(self) -> str:
+        """The part of the benchmark that it belongs to."""
+        if self.frozen:
+            return "frozen kernels"
+        if self.each:
+            return "few labels"
+        return "time to target" if self.family == "speed" else "all labels"
+
+    @property
+    def family(self) -> str:
+        """The family of the network, without its size and its edition."""
+        called = self.network.partition("(")[0].removeprefix(TIMM)
+        ours = {_letters(name) for name in NETWORKS}
+        return next((family for family in sorted(ours) if family in called), _letters(called))
+
+    @property
+    def classes(self) -> tuple[str, range]:
+        """The data set, and the classes of it that are used."""
+        sliced = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", self.data)
+        if not sliced:
+            return self.data, range(_ALL)
+        return sliced[1], range(int(sliced[2] or 0), int(sliced[3] or _ALL))
+
+
+_ALL = 10**6  # classes
+
+
+def _letters(name: str) -> str:
+    """The letters that a name begins with, without a ``v`` in front of a number."""
+    found = re.match(r"[a-z]+?(?=v?\d|[^a-z]|$)", name)
+    return found[0] if found else name
+
+
+def task_of(stage: Any, table: Sequence[Mapping[str, Any]] = ()) -> Task:
+    """Makes the record of a task from the fields of its stage, and its table.
+
+    Args:
+        stage: The stage of :class:`training.experiments.benchmark.Benchmark`.
+        table: Its table; empty if it was not run.
+    """
+    given = {each.name: getattr(stage, each.name) for each in fields(Task) if each.name not in ("kind", "table")}
+    network = build(stage.network, stage.filters, 10, (3, 32, 32))
+    return Task(**given, kind=network_kind(network), table=table)
+
+
+def network_kind(network: nn.Module) -> str:
+    """Returns the kind of a network: whether it is mostly depthwise, and whether it normalises."""
+    kinds = [kind_of(layer) for layer in spatial_convolutions(network).values()]
+    normalised = any("norm" in type(module).__name__.lower() for module in network.modules())
+    return f"{max(kinds, key=kinds.count)}, {'normalised' if normalised else 'without normalisation'}"
+
+
+def possible_use(start: str, trained_on: str, data: str) -> Use:
+    """Says whether a start may be a default, or only a yardstick, judged by a task.
+
+    A default needs no images of the task, and has not been trained on any. It fits any architecture, and it is not the
+    model's own start under another name.
+
+    Args:
+        start: Name of the start.
+        trained_on: What its sources were trained on.
+        data: Name of the task's data set.
+    """
+    record = find_start(start)
+    needs = record.needs if record else ("batch",)
+    seen = [name for source, names in SEEN.items() if source in trained_on for name in names]
+    tied = start in (OTHER_DRAWS, TRAINED_NETWORK) or {"batch", "learned"} & set(needs) or TASK in trained_on
+    return "yardstick" if tied or data.startswith(tuple(seen)) else "default"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """How a start stands to the model's own, over the tasks of one part with one kind of network.
+
+    Args:
+        kind: Kind of the networks.
+        part: Part of the benchmark.
+        start: Name of the start.
+        trained_on: What its sources were trained on.
+        use: Whether these tasks may make it a default, or it is only a yardstick there.
+        standing: ``ahead`` if it is ahead in some of the tasks, by adjusted p-values, and behind in none; ``behind``
+            likewise, ``mixed`` if it is both, and ``level`` if it is neither.
+        points: Mean over the tasks of the difference in points of accuracy.
+        ahead: Names of the tasks where it is ahead.
+        level: Of those where it is level.
+        behind: Of those where it is behind.
+        wins: Seeds ahead, of all tasks.
+        losses: Seeds behind.
+    """
+
+    kind: str
+    part: str
+    start: str
+    trained_on: str
+    use: Use
+    standing: Standing
+    points: float
+    ahead: tuple[str, ...]
+    level: tuple[str, ...]
+    behind: tuple[str, ...]
+    wins: int
+    losses: int
+
+    @property
+    def about(self) -> tuple[str, str, str, Use]:
+        """What the statement is about; the others of its fields are what it says."""
+        return self.kind, self.part, self.start, self.use
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the choosing tasks say.
+
+    Args:
+        tasks: The tasks.
+        statements: The statements, those of one kind and part together.
+    """
+
+    tasks: tuple[Task, ...]
+    statements: tuple[Statement, ...]
+
+    def to_use(self) -> dict[tuple[str, str], Statement | None]:
+        """Returns by kind and part the start to use: of the possible defaults that are ahead that of most points.
+
+        ``None`` stands for the model's own start. Whether the first is ahead of the second was not tested.
+        """
+        found: dict[tuple[str, str], Statement | None] = {}
+        for each in self.statements:
+            best = found.setdefault((each.kind, each.part), None)
+            candidate = each.use == "default" and each.standing == "ahead"
+            if candidate and (best is None or each.points > best.points):
+                found[each.kind, each.part] = each
+        return found
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Whether a statement holds in the tasks that confirm.
+
+    Args:
+        statement: The statement of the choosing tasks.
+        there: What the confirming tasks say; ``None`` if none of them was run.
+        holds: Whether it is the same; ``None`` if none of them was run.
+    """
+
+    statement: Statement
+    there: Statement | None
+    holds: bool | None
+
+
+def chosen(tasks: Iterable[Task]) -> Verdict:
+    """Says how the starts stand to the model's own, by the tasks that may choose.
+
+    Raises:
+        ValueError: One of them is kept to confirm.
+    """
+    tasks = tuple(tasks)
+    _check_roles(tasks, "choose", "confirmed()")
+    return Verdict(tasks, tuple(_statements(tasks)))
+
+
+def confirmed(tasks: Iterable[Task], verdict: Verdict) -> list[Confirmation]:
+    """Says which statements of the choosing tasks hold in other tasks, of other networks and other data.
+
+    Raises:
+        ValueError: One of the tasks may choose, or shares its family of networks or classes of its data with one that
+            did.
+    """
+    tasks = tuple(tasks)
+    _check_roles(tasks, "confirm", "chosen()")
+    for task in tasks:
+        for other in verdict.tasks:
+            _check_apart(task, other)
+    found = {each.about: each for each in _statements(tasks)}
+    return [_confirmation(each, found.get(each.about)) for each in verdict.statements]
+
+
+def _confirmation(statement: Statement, there: Statement | None) -> Confirmation:
+    return Confirmation(statement, there, None if there is None else there.standing == statement.standing)
+
+
+def _check_roles(tasks: Iterable[Task], role: Role, other: str) -> None:
+    for task in tasks:
+        if task.role != role:
+            raise ValueError(f"all tasks must have role={role!r}; {task.name} has {task.role!r}: give it to {other}")
+
+
+def _check_apart(task: Task, other: Task) -> None:
+    (data, ours), (their_data, theirs) = task.classes, other.classes
+    shared = [f"the family of networks {task.family!r}"] if task.family == other.family else []
+    if data == their_data and max(ours.start, theirs.start) < min(ours.stop, theirs.stop):
+        shared.append(f"classes of {data}")
+    if shared:
+        raise ValueError(
+            f"{task.name} cannot confirm what {other.name} chose, because they share {' and '.join(shared)}: "
+            f"{task.network} on {task.data}, {other.network} on {other.data}; take another network and other data"
+        )
+
+
+def _statements(tasks: Iterable[Task]) -> Iterable[Statement]:
+    """Makes a statement of the rows of each kind, part, start and use that have been tested."""
+    groups: dict[tuple[str, str, str, Use], list[tuple[Task, Mapping[str, Any]]]] = {}
+    for task in tasks:
+        for row in task.table:
+            if row["start"] != OWN and row["p_own"] != "":
+                use = possible_use(row["start"], row["trained_on"], task.data)
+                groups.setdefault((task.kind, task.part, row["start"], use), []).append((task, row))
+    order = list(dict.fromkeys((kind, part) for kind, part, _, _ in groups))
+    for about, rows in sorted(groups.items(), key=lambda group: order.index(group[0][:2])):
+        yield _statement(about, rows)
+
+
+def _statement(about: tuple[str, str, str, Use], rows: Sequence[tuple[Task, Mapping[str, Any]]]) -> Statement:
+    places: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
+    for task, row in rows:
+        over = float(row["over_own"])
+        found = "level" if float(row["p_own"]) >= LEVEL else "ahead" if over > 0 else "behind"
+        places[found].append(task.name)
+    ahead, level, behind = (tuple(names) for names in places.values())
+    standing: Standing = "mixed" if ahead and behind else "ahead" if ahead else "behind" if behind else "level"
+    wins, losses = (sum(int(row[key]) for _, row in rows) for key in ("wins_own", "losses_own"))
+    points = math.fsum(float(row["over_own"]) for _, row in rows) / len(rows)
+    kind, part, start, use = about
+    trained_on = rows[0][1]["trained_on"]
+    return Statement(kind, part, start, trained_on, use, standing, points, ahead, level, behind, wins, losses)
