@@ -48,7 +48,7 @@ class Draw:
         learned: Learned kernels.
         batch: Training images ``(n, c, h, w)``; empty where none are given.
         again: Builds the same network from another seed.
-        folder: Where the starts' files are looked for.
+        files: The start's files.
     """
 
     network: nn.Module
@@ -59,7 +59,7 @@ class Draw:
     learned: Learned = field(default_factory=dict)
     batch: Tensor = field(default_factory=lambda: torch.empty(0))
     again: Callable[[int], nn.Module] = lambda seed: nn.Module()
-    folder: Path = Path()
+    files: Sequence[Path] = ()
 
     @property
     def other_seed(self) -> int:
@@ -239,8 +239,8 @@ def initialize_(
         there = f"it has {', '.join(spatial)}" if spatial else "it has none"
         raise ValueError(f"no convolution of the network with kernels larger than 1×1 matches {tuple(layers)}; {there}")
     images = torch.empty(0) if batch is None else batch
-    sources = (priors, learned or {}, images, again or Draw.again, folder or Draw.folder)
-    draw = Draw(network, chosen, record.name, seed, *sources)
+    files = [file.find(folder or Path()) for file in record.files]
+    draw = Draw(network, chosen, record.name, seed, priors, learned or {}, images, again or Draw.again, files)
     filled = record.fill(draw)
     rest = {name: layer for name, layer in chosen.items() if name not in filled and not record.keeps_rest}
     if rest and strict:

@@ -52,7 +52,7 @@ def with_random_signs(draw: Draw) -> Mapping[str, float]:
             f"{draw.start!r} are for depthwise layers, and the network has {len(draw.layers)} dense and no depthwise "
             "layers; leave them out"
         )
-    filters = master_filters(FILTERS_FILE.find(draw.folder))
+    filters = master_filters(draw.files[0])
     prior = KernelDensity((1, 7, 7), 2 * len(filters)).fit_(torch.cat([filters, -filters]))
     prior_set = dwp_init.PriorSet(depthwise=(prior,), name=draw.start)
     return as_applied(draw, prior=prior_set, noise=False, resize=True, seed=draw.other_seed)
@@ -65,12 +65,12 @@ def in_place(draw: Draw) -> Mapping[str, float]:
     Raises:
         ValueError: The network's spatial convolutions have other shapes, or stand in another order.
     """
-    kernels = load_file(NETWORK_FILE.find(draw.folder))
+    kernels = load_file(draw.files[0])
     trained = [kernels[name] for name in sorted(kernels, key=natural)]
     theirs, ours = [tuple(kernel.shape) for kernel in trained], list(map(_shape, draw.layers.values()))
     if ours != theirs:
         raise ValueError(
-            f"{draw.start!r} is the ResNet-20 of {NETWORK_FILE.name}, with {_listed(theirs)}; the network has "
+            f"{draw.start!r} is the ResNet-20 of {draw.files[0].name}, with {_listed(theirs)}; the network has "
             f"{_listed(ours)}: take resnet with filters=(16, 32, 64), or leave this start out"
         )
     for layer, kernel in zip(draw.layers.values(), trained, strict=True):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from functools import partial
 
+import torch
+
 from training.starts.base import Draw, Start, add_start, spatial_convolutions
 
 ANYINIT_NORMAL, ANYINIT_SINUSOIDAL = "anyinit, normal", "anyinit, sinusoidal"
@@ -19,7 +21,7 @@ def by_anyinit(draw: Draw, distribution: str) -> Mapping[str, float]:
 
     Raises:
         ImportError: The package is not installed.
-        ValueError: Only some of the convolutions are to be filled.
+        ValueError: Only some of the convolutions are to be filled, or the package changes none of them.
     """
     try:
         import anyinit
@@ -35,8 +37,12 @@ def by_anyinit(draw: Draw, distribution: str) -> Mapping[str, float]:
         )
     before = {name: layer.weight.detach().clone() for name, layer in spatial.items()}
     anyinit.initialize(draw.network, distribution=distribution, seed=draw.seed)
-    changed = {name: (layer.weight != before[name]).float().mean().item() for name, layer in spatial.items()}
-    return {name: share for name, share in changed.items() if share}
+    changed = [name for name, layer in spatial.items() if not torch.equal(layer.weight, before[name])]
+    if not changed:
+        raise ValueError(
+            f"{draw.start!r} changed none of the {len(spatial)} spatial convolutions of this network; leave it out"
+        )
+    return dict.fromkeys(changed, 1.0)
 
 
 anyinit_start = partial(Start, needs=(), keeps_rest=True)

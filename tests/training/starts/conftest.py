@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,7 @@ from dwp_init import GaussianMixture
 from training.networks.image_vae import ImageVAE
 from training.networks.modern import ConvMixer, ConvNeXt, MobileNet, ResNet
 from training.networks.paper import CIFARNet, MNISTNet
-from training.starts import trained
-from training.starts.base import LEARNED_KINDS, Learned, initialize_
+from training.starts.base import LEARNED_KINDS, STARTS, Learned, initialize_
 from training.starts.files import SourceFile
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -72,11 +72,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shapes = [(4, 3), (4, 4), (4, 4), (8, 4), (8, 8)]
     kernels = {f"layer{n + 8}.weight": torch.full((*shape, 3, 3), n + 1.0) for n, shape in enumerate(shapes)}
     save_file(kernels, tmp_path / "cifar10_resnet20.safetensors")
-    for constant in ("FILTERS_FILE", "NETWORK_FILE"):
-        name = getattr(trained, constant).name
-        path = next(tmp_path.rglob(name))
-        file = SourceFile(name, hashlib.sha256(path.read_bytes()).hexdigest(), "https://example.org")
-        monkeypatch.setattr(trained, constant, file)
+    for start in ("master filters", "trained network"):
+        path = next(tmp_path.rglob(STARTS[start].files[0].name))
+        file = SourceFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), "https://example.org")
+        monkeypatch.setitem(STARTS, start, replace(STARTS[start], files=(file,)))
     return tmp_path
 
 

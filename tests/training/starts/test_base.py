@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.convolutions import he_rms
-from tests.training.starts.conftest import UNSUITED
+from tests.training.starts.conftest import NETWORKS, UNSUITED
+from training.networks.registry import build
 from training.starts import base
 from training.starts.base import (
     KAIMING,
@@ -24,7 +25,6 @@ from training.starts.base import (
 from training.starts.controls import OTHER_DRAWS, OWN
 
 Make = Callable[..., nn.Module]
-NETWORKS = ("mnist", "cifar", "vae", "resnet", "convmixer", "convnext", "mobilenet")
 BY_LSUV = ("LSUV", "dwp, LSUV")
 WHOLE = ("anyinit, normal", "anyinit, sinusoidal")
 KEEPING = tuple(name for name, start in STARTS.items() if start.keeps_rest)
@@ -97,6 +97,44 @@ def test_layers_narrow_the_choice(start: str, make: Make) -> None:
 def test_starts_never_share_draws(make: Make) -> None:
     noise, kaiming = (make("cifar", start).features.conv2.weight.flatten() for start in ("white noise", KAIMING))
     assert abs(nn.functional.cosine_similarity(noise, kaiming, dim=0).item()) < 0.1
+
+
+@pytest.mark.parametrize("network", ["odd", "timm:resnet10t"])
+@pytest.mark.parametrize("start", STARTS)
+def test_layers_of_any_structure_are_filled_or_left(
+    start: str, network: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if start in (*BY_LSUV, *WHOLE) or network != "odd":
+        pytest.importorskip("timm" if network != "odd" else "lsuv" if start in BY_LSUV else "anyinit")
+    monkeypatch.setitem(NETWORKS, "timm:resnet10t", lambda: build("timm:resnet10t", (), 5, (3, 32, 32)))
+    monkeypatch.setitem(NETWORKS, "odd", odd_network)
+    if start == "trained network" or (network != "odd" and start in UNSUITED):
+        with pytest.raises(ValueError, match=f"'{start}' .* network has .*leave (it|them|this start) out"):
+            make(network, start)
+        return
+    made = make(network, start)
+    assert 0 <= made.drawn <= 1 and (made.drawn > 0) == (start != OWN)
+    assert all(layer.weight.isfinite().all() and layer.weight.any() for layer in spatial_convolutions(made).values())
+
+
+def odd_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=2, dilation=2),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, groups=4, padding=1),
+        nn.Conv2d(8, 16, 3, groups=8, stride=2, padding=1),
+        nn.Conv2d(16, 16, 5, groups=16, padding=4, dilation=2),
+        nn.Conv2d(16, 16, 7, groups=16, padding=3),
+        nn.ConvTranspose2d(16, 8, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(8, 8, 3, groups=8),
+        nn.ConvTranspose2d(8, 6, 3, groups=2),
+        nn.Conv2d(6, 6, (1, 7)),
+        nn.Conv2d(6, 4, (3, 5)),
+        nn.Conv2d(4, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
 
 
 @pytest.fixture

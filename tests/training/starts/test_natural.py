@@ -1,0 +1,91 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dwp_init import PriorSet, apply_
+from dwp_init.convolutions import find_layers
+from training.starts.base import initialize_, kind_of, spatial_convolutions
+from training.starts.natural import (
+    NATURAL,
+    NATURAL_FAN_IN,
+    NATURAL_KEEP,
+    NATURAL_MEANS,
+    NATURAL_RESIZED,
+    NOISE_RESPONSE,
+)
+
+Make = Callable[..., nn.Module]
+APPLIED: dict[str, dict[str, Any]] = {
+    NATURAL: {},
+    NATURAL_KEEP: {"scale": "keep"},
+    NATURAL_FAN_IN: {"scale": "fan_in"},
+    NATURAL_RESIZED: {"resize": True},
+}
+
+
+@pytest.fixture
+def prior_set(priors: list) -> PriorSet:
+    return PriorSet(dense=tuple(priors), depthwise=tuple(priors), orthogonal=True)
+
+
+@pytest.mark.parametrize("network", ["convmixer", "cifar"])
+@pytest.mark.parametrize("start", APPLIED)
+def test_starts_are_what_apply_draws(start: str, network: str, make: Make, prior_set: PriorSet) -> None:
+    if network == "cifar" and start == NATURAL_RESIZED:
+        pytest.skip("it has a prior of each size")
+    expected = make(network, "own", seed=3)
+    report = apply_(expected, prior_set, seed=3, **APPLIED[start])
+    found = make(network, start, seed=3, priors=[prior_set])
+    assert found.drawn == pytest.approx(report.coverage.weight_share)
+    for a, b in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_by_default_a_plain_chain_takes_hes_response_and_another_network_its_own(make: Make) -> None:
+    for network, same in (("cifar", NATURAL_FAN_IN), ("mobilenet", NATURAL_KEEP)):
+        for a, b in zip(make(network, NATURAL).parameters(), make(network, same).parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("network", ["convmixer", "mobilenet"])  # without and with dense layers that a prior fits
+def test_means_of_depthwise_kernels_are_removed_or_kept(network: str, make: Make, prior_set: PriorSet) -> None:
+    removed, kept = (make(network, start, priors=[prior_set]) for start in (NATURAL, NATURAL_MEANS))
+    independent = make(network, "own")
+    apply_(independent, prior_set, seed=0, orthogonal=False)
+    assert kept.drawn == removed.drawn > 0
+    for name, layer in spatial_convolutions(removed).items():
+        weight = kept.get_submodule(name).weight
+        if kind_of(layer) == "dense":
+            assert torch.equal(weight, layer.weight)
+        else:
+            assert torch.equal(weight, independent.get_submodule(name).weight)
+            assert layer.weight.mean((2, 3)).abs().max() < 1e-5 < 1e-3 < weight.mean((2, 3)).abs().max()
+
+
+def test_noise_has_the_response_of_natural_layer_by_layer_and_no_neighbours_alike(make: Make) -> None:
+    for network in ("cifar", "mobilenet"):
+        drawn, noise = (make(network, start) for start in (NATURAL, NOISE_RESPONSE))
+        assert noise.drawn == drawn.drawn == 1
+        for ours, theirs in zip(*(find_layers(made, lambda named: True) for made in (noise, drawn)), strict=True):
+            if ours.is_spatial:
+                found, expected = (layer.measure(layer.weight.read()) for layer in (ours, theirs))
+                assert found.response == pytest.approx(expected.response, rel=1e-5)
+                weight = ours.weight.read()
+                neighbours = F.cosine_similarity(weight[..., 1:].flatten(), weight[..., :-1].flatten(), dim=0)
+                assert abs(neighbours.item()) < 4 / weight[..., 1:].numel() ** 0.5
+
+
+@pytest.mark.parametrize("start", [*APPLIED, NOISE_RESPONSE])
+def test_what_an_author_set_up_stays(start: str, priors: list) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 2))
+    nn.init.zeros_(network[1].weight)
+    before = [layer.weight.detach().clone() for layer in network]
+    drawn = initialize_(network, start, 0, priors=priors)
+    numbers = [108, 144, 64]
+    expected = (numbers[0] + (numbers[2] if start == NATURAL_RESIZED else 0)) / sum(numbers)
+    assert drawn == pytest.approx(expected) and torch.equal(network[1].weight, before[1])
+    assert torch.equal(network[2].weight, before[2]) == (start != NATURAL_RESIZED)
