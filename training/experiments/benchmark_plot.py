@@ -20,7 +20,7 @@ TASK_PARTS = ("few labels", "all labels", "frozen kernels", "time to target")
 WIDTH = 9.0  # inches
 LEGEND_COLUMNS = 5  # of the legend
 INK, FAINT = "#333333", "#d9d9d9"
-FIRST, POSSIBLE_DEFAULT, YARDSTICK = "D", "o", "s"  # markers
+EMPHASISED, POSSIBLE_DEFAULT, YARDSTICK = "D", "o", "s"  # markers
 RATIOS = (0.2, 0.25, 0.33, 0.5, 0.67, 1, 1.5, 2, 3, 4, 6, 10)  # ticks
 
 
@@ -78,7 +78,7 @@ class Panel:
         if self.ratio:
             value = math.nan if row["target"] == "" else 1 / value if math.isfinite(value) else 0.0
         use = possible_use(row["start"], row["trained_on"], task.data)
-        marker = FIRST if row["start"] == NATURAL else POSSIBLE_DEFAULT if use == "default" else YARDSTICK
+        marker = EMPHASISED if row["start"] == NATURAL else POSSIBLE_DEFAULT if use == "default" else YARDSTICK
         return Point(self.sign * value, half_width, not self.p_value or p_value < LEVEL, marker)
 
 
@@ -171,8 +171,8 @@ def _range(panel: Panel, found: Mapping[tuple[str, str], Point]) -> tuple[float,
     known = [point for point in found.values() if math.isfinite(point.value) and (point.value or not panel.ratio)]
     every = sorted(end for point in known for end in point.ends)
     skipped = len(every) // 40
-    of_first = [end for point in known for end in point.ends if point.marker == FIRST]
-    ends = [panel.level, *every[skipped : len(every) - skipped], *of_first]
+    of_emphasised = [end for point in known for end in point.ends if point.marker == EMPHASISED]
+    ends = [panel.level, *every[skipped : len(every) - skipped], *of_emphasised]
     if panel.ratio:
         return min(ends) / 1.15, max(ends) * 1.15
     margin = 0.06 * (max(ends) - min(ends)) or 1.0
@@ -183,7 +183,7 @@ def _mark(axes: Axes, name: str, y: float, point: Point, ends: tuple[float, floa
     """Draws one start in one task; ``natural`` is larger and in front."""
     if not math.isfinite(point.value):
         return
-    colour, first = legend(name)[1], point.marker == FIRST
+    colour, first = legend(name)[1], point.marker == EMPHASISED
     style: dict[str, Any] = {"color": colour, "linestyle": "", "zorder": 5 if first else 3}
     if not ends[0] <= point.value <= ends[1]:
         edge, marker = (ends[0], "<") if point.value < ends[0] else (ends[1], ">")
@@ -222,9 +222,9 @@ def _add_marks(axes: Axes, markers: Mapping[str, str]) -> None:
     """Says what the colours and the markers mean."""
     axes.axis("off")
     handles = [Line2D([], [], color=legend(OWN)[1], linewidth=1.6, label=legend(OWN)[0])]
-    for name in sorted(markers, key=lambda name: markers[name] != FIRST):
+    for name in sorted(markers, key=lambda name: markers[name] != EMPHASISED):
         label, colour = legend(name)
-        size = 7 if markers[name] == FIRST else 4
+        size = 7 if markers[name] == EMPHASISED else 4
         handles.append(_handle(label, marker=markers[name], markersize=size, linewidth=0.8, color=colour))
     handles += [
         _handle("may be a default", marker=POSSIBLE_DEFAULT),
@@ -232,7 +232,8 @@ def _add_marks(axes: Axes, markers: Mapping[str, str]) -> None:
         _handle("level (Holm)", marker=POSSIBLE_DEFAULT, markerfacecolor="white"),
         _handle("off the axis", marker="<"),
     ]
-    axes.legend(handles=handles, loc="center", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False, labelcolor=INK)
+    style: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK, "columnspacing": 1.2}
+    axes.legend(handles=handles, loc="center", ncols=LEGEND_COLUMNS, **style).set_in_layout(False)
 
 
 def _handle(label: str, **style: Any) -> Line2D:

@@ -8,14 +8,14 @@ from torch import Tensor
 from training.engine.records import Row
 from training.experiments.paired import half_widths, shown
 
-MEASURES = ("accuracy", "log_loss")
+MEASURES = {"accuracy": "", "log_loss": "loss_"}  # with what the names of their columns begin
 
 
 def false_positives(
     bank: Sequence[Row],
     *,
     seeds: int = 8,
-    choose_by: Sequence[str] = ("log_loss", "accuracy"),
+    chosen_by: Sequence[str] = ("log_loss", "accuracy"),
     choosing_seeds: Sequence[int] = (1, 2, 3),
     repeats: int = 2000,
     seed: int = 0,
@@ -34,23 +34,23 @@ def false_positives(
         bank: A row for each of two starts, each seed and each trial, with ``held_accuracy`` and ``held_log_loss`` on
             held-out images, and ``accuracy`` and ``log_loss`` on test images.
         seeds: Paired seeds of a comparison.
-        choose_by: The held-out scores that trials are chosen by: ``log_loss``, ``accuracy``.
+        chosen_by: The held-out scores that trials are chosen by: ``log_loss``, ``accuracy``.
         choosing_seeds: How many runs of each trial they are chosen by.
         repeats: Number of repeats.
         seed: Seed of the repeats.
 
     Returns:
-        A row for each score and number of runs to choose by, and for each ``measure``, accuracy or log loss.
-        ``false_positive_rate`` is the share of false positives and ``half_width`` the median half width of the 95 %
-        interval. ``other_trials`` is the share of repeats in which the arms chose different trials. Repeats with a run
-        that diverged have no difference of log losses; ``diverged`` is their share.
+        A row for each score and number of runs to choose by. ``other_trials`` is the share of repeats in which the arms
+        chose different trials, ``false_positives`` that of false positives in accuracy, and ``half_width`` the median
+        half width of the 95 % interval; ``loss_false_positives`` and ``loss_half_width`` are those of the log loss.
+        Repeats with a run that diverged have no difference of log losses; ``diverged`` is their share.
 
     Raises:
         ValueError: The bank lacks runs, or a score to choose by is unknown.
     """
-    unknown = [score for score in choose_by if score not in MEASURES]
+    unknown = [score for score in chosen_by if score not in MEASURES]
     if unknown:
-        raise ValueError(f"choose_by must be some of {', '.join(MEASURES)}; got {', '.join(unknown)}")
+        raise ValueError(f"chosen_by must be some of {', '.join(MEASURES)}; got {', '.join(unknown)}")
     scores = _scores(bank)
     there, most = scores["accuracy"].shape[1], max(choosing_seeds) + seeds
     if there < most:
@@ -60,14 +60,14 @@ def false_positives(
         )
     generator = torch.Generator().manual_seed(seed)
     table = []
-    for score in choose_by:
+    for score in chosen_by:
         for choosing in choosing_seeds:
             order = torch.rand(repeats, there, generator=generator).argsort(1)[:, : choosing + seeds]
             swapped = torch.randint(2, order.shape, generator=generator)
             first, second = (_arm(scores, score, choosing, order, places) for places in (swapped, 1 - swapped))
-            row: Row = {"choose_by": score, "choosing_seeds": choosing, "seeds": seeds, "repeats": repeats}
+            row: Row = {"chosen_by": score, "choosing_seeds": choosing, "seeds": seeds, "repeats": repeats}
             row["other_trials"] = _share(first["trial"] != second["trial"])
-            table += [row | _found(measure, first[measure] - second[measure]) for measure in MEASURES]
+            table.append(row | _found(first, second))
     return table
 
 
@@ -104,16 +104,15 @@ def _arm(scores: Mapping[str, Tensor], score: str, choosing: int, order: Tensor,
     return {"trial": trial, **{measure: scores[measure][of_trial] for measure in MEASURES}}
 
 
-def _found(measure: str, over: Tensor) -> Row:
-    """What comparisons find, whose paired differences are ``(repeats, seeds)``."""
-    widths = half_widths(over)
-    leaves_out_0 = over.mean(1).abs() > widths
-    return {
-        "measure": measure,
-        "false_positive_rate": _share(leaves_out_0[widths.isfinite()]),
-        "half_width": shown(widths.nanmedian().item(), 5),
-        "diverged": _share(~over.isfinite().all(1)),
-    }
+def _found(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:
+    row: Row = {}
+    over = {measure: first[measure] - second[measure] for measure in MEASURES}
+    for measure, beginning in MEASURES.items():
+        widths = half_widths(over[measure])
+        leaves_out_0 = over[measure].mean(1).abs() > widths
+        row[f"{beginning}false_positives"] = _share(leaves_out_0[widths.isfinite()])
+        row[f"{beginning}half_width"] = shown(widths.nanmedian().item(), 5)
+    return row | {"diverged": _share(~over["log_loss"].isfinite().all(1))}
 
 
 def _share(which: Tensor) -> float | str:

@@ -17,7 +17,7 @@ Role = Literal["choose", "confirm"]
 Use = Literal["default", "yardstick"]
 Standing = Literal["ahead", "level", "behind", "mixed"]
 LEVEL = 0.05  # adjusted p-values below it are taken as differences
-SEEN = {CIFAR10: ("cifar10",), TINY_IMAGENET: ("tinyimagenet",), IMAGENET: ("tinyimagenet", "imagenet")}
+_SEEN = {CIFAR10: ("cifar10",), TINY_IMAGENET: ("tinyimagenet",), IMAGENET: ("tinyimagenet", "imagenet")}
 """By what a start was trained on, how the names of the data sets begin whose images it has seen."""
 
 
@@ -105,6 +105,18 @@ def network_kind(network: nn.Module) -> str:
     return f"{max(kinds, key=kinds.count)}, {'normalised' if normalised else 'without normalisation'}"
 
 
+def has_seen(trained_on: str, data: str) -> bool:
+    """Says whether a start was trained on images of a data set, or of one that contains it.
+
+    A start that looks at the task's own training images is no such case.
+
+    Args:
+        trained_on: What the start's sources were trained on.
+        data: Name of the data set, with a slice of its classes if any.
+    """
+    return data.startswith(tuple(name for source, names in _SEEN.items() if source in trained_on for name in names))
+
+
 def possible_use(start: str, trained_on: str, data: str) -> Use:
     """Says whether a start may be a default, or only a yardstick, judged by a task.
 
@@ -118,9 +130,8 @@ def possible_use(start: str, trained_on: str, data: str) -> Use:
     """
     record = find_start(start)
     needs = record.needs if record else ("batch",)
-    seen = [name for source, names in SEEN.items() if source in trained_on for name in names]
     tied = start in (OTHER_DRAWS, TRAINED_NETWORK) or {"batch", "learned"} & set(needs) or TASK in trained_on
-    return "yardstick" if tied or data.startswith(tuple(seen)) else "default"
+    return "yardstick" if tied or has_seen(trained_on, data) else "default"
 
 
 @dataclass(frozen=True)

@@ -23,66 +23,60 @@ def bank(seeds: int, trials: int, effect: float, choice_noise: float, noise: flo
 
 def test_without_a_choice_a_test_at_5_percent_is_wrong_in_5_percent() -> None:
     table = false_positives(bank(60, 1, effect=0.0, choice_noise=1.0))
-    assert [(row["choose_by"], row["choosing_seeds"], row["measure"]) for row in table] == [
-        (score, runs, measure)
-        for score in ("log_loss", "accuracy")
-        for runs in (1, 2, 3)
-        for measure in ("accuracy", "log_loss")
+    assert [(row["chosen_by"], row["choosing_seeds"]) for row in table] == [
+        (score, runs) for score in ("log_loss", "accuracy") for runs in (1, 2, 3)
     ]
-    assert all(
-        first["half_width"] == second["half_width"] for first, second in zip(table[::2], table[1::2], strict=True)
-    )
     for row in table:
-        assert row["false_positive_rate"] == pytest.approx(0.05, abs=0.015) and row["other_trials"] == 0
+        assert row["false_positives"] == pytest.approx(0.05, abs=0.015) and row["other_trials"] == 0
         assert row["half_width"] == pytest.approx(2.365 * math.sqrt(2 / 8), rel=0.15)  # t of 7 degrees; s = √2
+        assert row["loss_false_positives"] == row["false_positives"] and row["loss_half_width"] == row["half_width"]
 
 
 def test_trials_that_differ_and_are_chosen_at_random_are_found_to_differ() -> None:
     found = bank(60, 2, effect=50.0, choice_noise=1e6)
-    row, _ = false_positives(found, choose_by=["log_loss"], choosing_seeds=[1])
+    (row,) = false_positives(found, chosen_by=["log_loss"], choosing_seeds=[1])
     assert row["other_trials"] == pytest.approx(0.5, abs=0.15)  # over 60 seeds
     expected = row["other_trials"] + 0.05 * (1 - row["other_trials"])  # always where they chose differently
-    assert row["false_positive_rate"] == pytest.approx(expected, abs=0.02)
-    assert false_positives(found, choose_by=["log_loss"], choosing_seeds=[1])[0] == row  # reproducible
+    assert row["false_positives"] == pytest.approx(expected, abs=0.02)
+    assert false_positives(found, chosen_by=["log_loss"], choosing_seeds=[1]) == [row]  # reproducible
 
 
 def test_more_runs_to_choose_by_make_it_less_wrong() -> None:
-    found = false_positives(bank(40, 3, effect=4.0, choice_noise=4.0), choose_by=["accuracy"])
-    rates = [row["false_positive_rate"] for row in found[::2]]
+    rates = [row["false_positives"] for row in false_positives(bank(40, 3, 4.0, 4.0), chosen_by=["accuracy"])]
     assert rates[0] > rates[1] > rates[2] > 0.06
-    exact = false_positives(bank(40, 3, effect=4.0, choice_noise=0.0), choose_by=["accuracy"])
-    assert all(row["other_trials"] == 0 and row["false_positive_rate"] < 0.075 for row in exact)
+    exact = false_positives(bank(40, 3, effect=4.0, choice_noise=0.0), chosen_by=["accuracy"])
+    assert all(row["other_trials"] == 0 and row["false_positives"] < 0.075 for row in exact)
 
 
 def test_arms_are_compared_at_the_trial_that_is_best_on_held_out_images() -> None:
     rows = [row | ({"accuracy": 50.0} if row["trial"] else {}) for row in bank(11, 2, effect=0.0, choice_noise=0.0)]
     for best, width in ((1, 0.0), (0, 1.2)):  # without noise in trial 1
         held = [row | {"held_accuracy": float(row["trial"] == best)} for row in rows]
-        row, _ = false_positives(held, choose_by=["accuracy"], choosing_seeds=[3])
+        (row,) = false_positives(held, chosen_by=["accuracy"], choosing_seeds=[3])
         assert row["half_width"] == pytest.approx(width, abs=0.5 * width) and row["other_trials"] == 0
-        assert (row["false_positive_rate"] == 0) == (best == 1)
+        assert (row["false_positives"] == 0) == (best == 1)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_trials_that_diverge_are_not_chosen_and_leave_no_difference_of_losses(loss: float) -> None:
     rows = bank(20, 2, effect=1.0, choice_noise=0.0)
     held = [row | ({"held_log_loss": loss} if row["trial"] else {}) for row in rows]
-    kept = false_positives(held, choose_by=["log_loss"])[0]
+    kept = false_positives(held, chosen_by=["log_loss"])[0]
     assert kept["other_trials"] == kept["diverged"] == 0 and kept["half_width"] < 2
     broken = [row | ({"log_loss": loss} if row["seed"] == 3 else {}) for row in rows]
-    accuracy, log_loss = false_positives(broken, choose_by=["accuracy"], choosing_seeds=[2])
-    assert accuracy["diverged"] == 0 and log_loss["diverged"] == pytest.approx(8 / 20, abs=0.05)
-    assert math.isfinite(log_loss["half_width"]) and 0 < log_loss["false_positive_rate"] < 0.12
-    all_broken = false_positives([row | {"log_loss": loss} for row in rows], choose_by=["accuracy"])[1]
-    assert all_broken["half_width"] == all_broken["false_positive_rate"] == "" and all_broken["diverged"] == 1
+    row = false_positives(broken, chosen_by=["accuracy"], choosing_seeds=[2])[0]
+    assert row["diverged"] == pytest.approx(8 / 20, abs=0.05)
+    assert math.isfinite(row["loss_half_width"]) and 0 < row["loss_false_positives"] < 0.12
+    all_broken = false_positives([row | {"log_loss": loss} for row in rows], chosen_by=["accuracy"])[0]
+    assert all_broken["loss_half_width"] == all_broken["loss_false_positives"] == "" and all_broken["diverged"] == 1
 
 
 def test_a_bank_with_missing_runs_is_refused() -> None:
     rows = bank(11, 2, 1.0, 1.0)
     with pytest.raises(ValueError, match=r"3 choosing and 9 paired seeds take a bank of at least 12; got 11"):
         false_positives(rows, seeds=9)
-    with pytest.raises(ValueError, match=r"choose_by must be some of accuracy, log_loss; got area"):
-        false_positives(rows, choose_by=["area"])
+    with pytest.raises(ValueError, match=r"chosen_by must be some of accuracy, log_loss; got area"):
+        false_positives(rows, chosen_by=["area"])
     with pytest.raises(ValueError, match=r"44 in all; it lacks 1, such as \('own', 0, 0\)"):
         false_positives(rows[1:])
     with pytest.raises(ValueError, match="44 in all; it has 45 rows"):

@@ -6,7 +6,7 @@ import pytest
 
 from training.engine.records import Row
 from training.experiments.benchmark_table import task_table
-from training.experiments.verdict import Task, Verdict, chosen, confirmed, network_kind, possible_use, task_of
+from training.experiments.verdict import Task, Verdict, chosen, confirmed, has_seen, network_kind, possible_use, task_of
 from training.networks.registry import build
 from training.starts.base import CIFAR10, IMAGENET, TASK, TINY_IMAGENET, UNTRAINED
 
@@ -75,6 +75,7 @@ def test_a_default_has_not_seen_the_images() -> None:
     assert use("master filters", IMAGENET, "tinyimagenet32-a") == use("some", CIFAR10) == "yardstick"
     assert use("whitened stem", TASK) == use("LSUV", TASK) == "yardstick"
     assert use("trained network", CIFAR10, "fashionmnist") == use("own, other draws", UNTRAINED) == "yardstick"
+    assert has_seen(f"{TASK}, {TINY_IMAGENET}", "tinyimagenet32-a") and not has_seen(TASK, "cifar10")
     seen = replace(CHOOSE, data="tinyimagenet32-a[0:20]", table=[natural(9.0, 0.001)])
     stem = row("whitened stem", 5.0, 0.001, trained_on=TASK)
     verdict = chosen([replace(CHOOSE, table=[natural(1.0, 0.3), stem]), seen])
