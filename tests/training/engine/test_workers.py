@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -44,6 +45,21 @@ def test_results_and_progress_are_complete(workers: int, monkeypatch: pytest.Mon
     threads = 3 if workers == 2 else torch.get_num_threads()
     assert sorted(found) == [(10 ** (2 * power), threads) for power in range(5)]
     assert sum(reports) == 5 * 2000 + 11_111
+
+
+def new_pages(item: int, progress: object) -> int:
+    """Fills 64 MB again and again; returns how many pages the system gave the last five times."""
+    resource = pytest.importorskip("resource")
+    found = []
+    for _ in range(12):
+        torch.ones(2**24)
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    return int(found[-1] - found[-6])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+def test_workers_keep_what_they_free() -> None:
+    assert max(run_jobs(new_pages, [1, 2], 2, lambda *_: None)) < 100
 
 
 def test_there_is_a_worker() -> None:
