@@ -13,16 +13,17 @@ from training.starts.controls import partial_identity
 from training.starts.natural import as_applied
 
 WHITENED, WHITENED_DIRAC, WHITENED_NATURAL = "whitened stem", "whitened stem, dirac", "whitened stem, natural"
-RIDGE = 5e-4  # that airbench adds to the eigenvalues
+RIDGE = 5e-4  # that is added to the eigenvalues, as a part of their mean
 IMAGES_AT_A_TIME = 64
 
 
 def whitening_filters(images: Tensor, layer: ConvLayer) -> Tensor:
-    """Returns ± vᵢ / √(λᵢ + 5e-4), ``(2 · c · h · w, c, h, w)``, the largest eigenvalues first, + before −.
+    """Returns ± vᵢ / √(λᵢ + ε), ``(2 · c · h · w, c, h, w)``, the largest eigenvalues first, + before −.
 
     λᵢ and vᵢ are the eigenvalues and eigenvectors of Pᵀ P / n, where P are all n patches of the images that have the
     size and the dilation of the layer's kernels. Responses of the filters with + to the patches are uncorrelated, with
-    mean squares λᵢ / (λᵢ + 5e-4).
+    mean squares λᵢ / (λᵢ + ε). ε is 5e-4 of the mean eigenvalue, which is 1 for the normalised images of airbench;
+    thus images of another scale give the same responses.
     """
     dim, count = layer.weight[0].numel(), 0
     second = torch.zeros(dim, dim, dtype=torch.float64)
@@ -31,7 +32,7 @@ def whitening_filters(images: Tensor, layer: ConvLayer) -> Tensor:
         second += (patches.mT @ patches).double()
         count += len(patches)
     values, vectors = torch.linalg.eigh(second / count)
-    filters = (vectors / (values.clamp_min(0) + RIDGE).sqrt()).mT.flip(0).float()
+    filters = (vectors / (values.clamp_min(0) + RIDGE * values.mean()).sqrt()).mT.flip(0).float()
     return torch.stack([filters, -filters], 1).reshape(2 * dim, *layer.weight.shape[1:])
 
 
