@@ -56,8 +56,7 @@ class Panel:
         half_width: Column of the half width of its 95 % interval; none if empty.
         p_value: Column of its adjusted p-value; none if empty.
         sign: -1 if less is better, so that better is on the right of every panel.
-        ratio: Whether it is a ratio to the model's own start, less than 1 if better, on a logarithmic axis. An empty
-            one is that of a start that never got there.
+        ratio: Whether it is a ratio to the model's own start, less than 1 if better, on a logarithmic axis.
     """
 
     title: str
@@ -73,10 +72,16 @@ class Panel:
         return 1.0 if self.ratio else 0.0
 
     def read(self, task: Task, row: Mapping[str, Any]) -> Point:
-        """Reads a row of the table of a task."""
+        """Reads a row of the table of a task.
+
+        A start that never got to the target, or that diverged, is infinitely worse.
+        """
         value, half_width, p_value = (_number(row, key) for key in (self.value, self.half_width, self.p_value))
-        if self.ratio:
-            value = math.nan if row["target"] == "" else 1 / value if math.isfinite(value) else 0.0
+        never = row["target"] != "" if self.ratio else row["over_own"] != "" and int(row["diverged"]) > 0
+        if math.isnan(value) and never:
+            value = self.sign * -math.inf
+        elif self.ratio:
+            value = 1 / value
         use = possible_use(row["start"], row["trained_on"], task.data)
         marker = EMPHASISED if row["start"] == NATURAL else POSSIBLE_DEFAULT if use == "default" else YARDSTICK
         return Point(self.sign * value, half_width, not self.p_value or p_value < LEVEL, marker)
@@ -120,7 +125,8 @@ def plot_tasks(tasks: Sequence[Task], path: Path, panels: Sequence[Panel] = OVER
         axes = figure.add_subplot(grid[0, column])
         _draw(axes, panel, found[panel], places)
         _label_tasks(axes, run, places, named=column == 0)
-    _add_marks(figure.add_subplot(grid[1, :]), markers)
+    figure.add_subplot(grid[1, :]).axis("off")  # room for the legend
+    _add_marks(figure, markers)
     save_figure(figure, path)
 
 
@@ -168,7 +174,7 @@ def _draw(
 
 def _range(panel: Panel, found: Mapping[tuple[str, str], Point]) -> tuple[float, float]:
     """Where the axis begins and ends: the intervals of ``natural`` are inside, and nearly all of the others."""
-    known = [point for point in found.values() if math.isfinite(point.value) and (point.value or not panel.ratio)]
+    known = [point for point in found.values() if math.isfinite(point.value)]
     every = sorted(end for point in known for end in point.ends)
     skipped = len(every) // 40
     of_emphasised = [end for point in known for end in point.ends if point.marker == EMPHASISED]
@@ -181,7 +187,7 @@ def _range(panel: Panel, found: Mapping[tuple[str, str], Point]) -> tuple[float,
 
 def _mark(axes: Axes, name: str, y: float, point: Point, ends: tuple[float, float]) -> None:
     """Draws one start in one task; ``natural`` is larger and in front."""
-    if not math.isfinite(point.value):
+    if math.isnan(point.value):
         return
     colour, first = legend(name)[1], point.marker == EMPHASISED
     style: dict[str, Any] = {"color": colour, "linestyle": "", "zorder": 5 if first else 3}
@@ -218,9 +224,8 @@ def _label_tasks(axes: Axes, tasks: Sequence[Task], places: Mapping[str, tuple[f
     axes.spines["bottom"].set_color(FAINT)
 
 
-def _add_marks(axes: Axes, markers: Mapping[str, str]) -> None:
+def _add_marks(figure: Figure, markers: Mapping[str, str]) -> None:
     """Says what the colours and the markers mean."""
-    axes.axis("off")
     handles = [Line2D([], [], color=legend(OWN)[1], linewidth=1.6, label=legend(OWN)[0])]
     for name in sorted(markers, key=lambda name: markers[name] != EMPHASISED):
         label, colour = legend(name)
@@ -230,10 +235,10 @@ def _add_marks(axes: Axes, markers: Mapping[str, str]) -> None:
         _handle("may be a default", marker=POSSIBLE_DEFAULT),
         _handle("yardstick only", marker=YARDSTICK),
         _handle("level (Holm)", marker=POSSIBLE_DEFAULT, markerfacecolor="white"),
-        _handle("off the axis", marker="<"),
+        _handle("off the axis, or diverged", marker="<"),
     ]
     style: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK, "columnspacing": 1.2}
-    axes.legend(handles=handles, loc="center", ncols=LEGEND_COLUMNS, **style).set_in_layout(False)
+    figure.legend(handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, **style)
 
 
 def _handle(label: str, **style: Any) -> Line2D:

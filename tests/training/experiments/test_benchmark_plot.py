@@ -35,10 +35,10 @@ def test_better_is_on_the_right_of_every_panel() -> None:
     assert accuracy.half_width == pytest.approx(4.3027 * 0.3 / math.sqrt(3), abs=1e-3)
     assert accuracy.ends == pytest.approx((6.3 - 0.745, 6.3 + 0.745), abs=1e-3)
     assert accuracy.filled and loss.filled and TO_TARGET[0].level == 1.0 and OVER_OWN[0].level == 0.0
-    steps = [
-        panel.read(made, row).value for panel in TO_TARGET for row in made.table if row["start"] in ("own", "LSUV")
-    ]
-    assert steps == [1.0, 0.0, 1.0, 0.0]  # LSUV never gets there
+    own, lsuv = (next(row for row in made.table if row["start"] == start) for start in ("own", "LSUV"))
+    assert [panel.read(made, row).value for panel in TO_TARGET for row in (own, lsuv)] == [1, -math.inf, 1, -math.inf]
+    diverged = OVER_OWN[1].read(made, {**lsuv, "loss_over_own": "", "diverged": "2"})
+    assert diverged.value == -math.inf and math.isnan(OVER_OWN[1].read(made, {**lsuv, "loss_over_own": ""}).value)
     without_own = task(starts=("Kaiming", "natural"))
     assert all(math.isnan(panel.read(without_own, without_own.table[1]).value) for panel in (*OVER_OWN, *TO_TARGET))
 
