@@ -41,7 +41,7 @@ def build(name: str, filters: tuple[int, ...], classes: int, image_shape: ImageS
     Args:
         name: A name of ``NETWORKS``, or ``timm:NAME``, such as ``timm:resnet18``, for a network of timm. Arguments
             follow in the syntax of a call, with literal values: ``mobilenet(kernel=5, stride=2)`` and
-            ``timm:resnet18(channels=(32, 64, 128, 256), stem_width=32)``.
+            ``timm:resnet18(layers=(2, 2), channels=(32, 64))``.
         filters: Numbers of channels, see the network's class. They must be empty for networks of timm, whose names
             or arguments contain the width where there is a choice, as in ``timm:mobilenetv3_small_050``.
         classes: Number of classes.
@@ -127,7 +127,8 @@ def _build_timm(name: str, options: dict[str, Any], filters: tuple[int, ...], cl
     except (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
         if not options:
             raise
-        raise ValueError(f"{name!r} does not take {_written(options)} ({error}); {_timm_takes(model)}") from error
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise ValueError(f"{name!r} does not take {_written(options)} ({reason}); {_timm_takes(model)}") from error
     return network
 
 

@@ -84,7 +84,8 @@ def test_networks_of_timm(name: str) -> None:
         ("hf-hub:timm/resnet18.a1_in1k", (), "timm has no network 'hf-hub:timm/resnet18.a1_in1k'"),
         ("resnet18", (8, 16), r"takes no filters, because the names of timm contain the width.*got \(8, 16\)"),
         ("resnet18(wide=1)", (), r"'timm:resnet18' does not take wide=1 \(.*; its class ResNet takes .*stem_width, "),
-        ("resnet18(block='x')", (), "'timm:resnet18' does not take block='x'"),
+        ("resnet18(block='x')", (), r"'timm:resnet18' does not take block='x' \(AttributeError: "),
+        ("regnetx_002(depth=2)", (), r"does not take depth=2 \(AssertionError\); its class RegNet takes cfg, "),
         ("resnet18(pretrained=True)", (), "pretrained of 'timm:resnet18' cannot be set: networks are untrained"),
     ],
 )
