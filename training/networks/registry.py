@@ -41,7 +41,7 @@ def build(name: str, filters: tuple[int, ...], classes: int, image_shape: ImageS
     Args:
         name: A name of ``NETWORKS``, or ``timm:NAME``, such as ``timm:resnet18``, for a network of timm. Arguments
             follow in the syntax of a call, with literal values: ``mobilenet(kernel=5, stride=2)`` and
-            ``timm:resnet18(layers=(2, 2), channels=(32, 64))``.
+            ``timm:resnet18(channels=(32, 64, 96, 128))``.
         filters: Numbers of channels, see the network's class. They must be empty for networks of timm, whose names
             or arguments contain the width where there is a choice, as in ``timm:mobilenetv3_small_050``.
         classes: Number of classes.
