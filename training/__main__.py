@@ -16,9 +16,9 @@ from dwp_init.registry import REGISTRY
 from dwp_init.text import printable
 from training import recipes
 from training.arguments import WITH_SETTINGS, parse
-from training.engine.options import override
+from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
-from training.engine.run import publish_records, run_stages
+from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
 from training.fits.authors import import_authors
 from training.fits.base import FITS
@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> None:
         folder += f"-{short_name(options.data)}"
     else:
         raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for prior_tinyimagenet alone")
-    stages = override(stages, options.settings)
+    stages = only(override(stages, options.settings), options.only)
     context = Context(
         out=options.out or Path("runs") / folder,
         data_root=options.data_root,
@@ -76,14 +76,11 @@ def _run(options: argparse.Namespace) -> None:
         device=_device(options.device),
         workers=options.workers,
         smoke=options.smoke,
+        from_record=options.from_record,
     )
     if options.record and (options.smoke or options.settings or options.data):
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
-    folders = run_stages(stages, context)
-    if options.record:
-        for folder in folders.values():
-            for path in publish_records(folder, RESULTS):
-                print(f"recorded {path}")
+    run_stages(stages, context, RESULTS if options.record else None)
 
 
 def _fit(options: argparse.Namespace) -> None:

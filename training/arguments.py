@@ -46,7 +46,10 @@ def _run(commands: Commands) -> None:
     parser.add_argument("--data", metavar="KIND:PATH", help=images)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument("--download", action="store_true", help="download data sets that are missing")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="run these stages alone, and those they need")
     parser.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
+    from_record = "count the runs in training/results as done (recipe benchmark)"
+    parser.add_argument("--from-record", action="store_true", help=from_record)
     parser.add_argument("--workers", type=int, default=1, help="number of processes that train networks in parallel")
     _add_device(parser)
 

@@ -18,6 +18,7 @@ from training.recipes import choose_family
 RECIPES = [
     *(
         "apply_cost",
+        "benchmark",
         "choose_family",
         "choose_few_labels",
         "converge_mnist",
@@ -46,7 +47,17 @@ RECIPES = [
 ]
 
 
-FOLDERS = ("benchmarks", "cifar10", "few_labels", "figures", "notmnist", "public_models", "scale", "tinyimagenet")
+FOLDERS = (
+    "benchmark",
+    "benchmarks",
+    "cifar10",
+    "few_labels",
+    "figures",
+    "notmnist",
+    "public_models",
+    "scale",
+    "tinyimagenet",
+)
 
 
 def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
@@ -267,7 +278,7 @@ def test_priors_of_ones_own_images_are_called_after_them(
     assert {stage.data for stage in stages.values() if hasattr(stage, "data")} == {"imagefolder:some/where/photos@32"}
     assert stages["by_depth_dw7x7"].name == "photos-dw7x7" and stages["mixture_stem_7x7"].name == "photos-stem-7x7"
     assert recipe.stages()["by_depth_dw7x7"].name == "tinyimagenet-dw7x7"
-    monkeypatch.setattr("training.__main__.run_stages", lambda stages, context: print(context.out) or {})
+    monkeypatch.setattr("training.__main__.run_stages", lambda stages, context, results: print(context.out) or {})
     assert main(["run", "prior_tinyimagenet", "--data", "parquet:me/photos", "--smoke", "--device", "cpu"]) == 0
     assert capsys.readouterr().out == "runs/tinyimagenet-smoke-photos\n"
     assert main(["run", "prior_tinyimagenet", "--data", "parquet:me/photos", "--record"]) == 1

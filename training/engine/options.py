@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.engine.stage import Stage
+from training.engine.stage import FIXED, Stage
 
 
 def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, Stage]:
@@ -21,14 +21,37 @@ def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, 
         name, _, key = path.partition(".")
         if not (key and text):
             raise ValueError(f"a setting reads stage.field=value, such as sources.networks=8; got {setting!r}")
-        if name not in changed:
-            raise ValueError(f"no stage {name!r} in this recipe; it has {', '.join(changed)}")
+        check_stage(name, changed)
         hints = typing.get_type_hints(type(changed[name]))
-        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and not f.metadata]
+        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and f.metadata != FIXED]
         if key not in names:
             raise ValueError(f"stage {name!r} has no field {key!r}; its fields are {', '.join(names)}")
         changed[name] = dataclasses.replace(changed[name], **{key: _parse(text, hints[key], setting)})
     return changed
+
+
+def only(stages: Mapping[str, Stage], names: Sequence[str] | None) -> dict[str, Stage]:
+    """Returns the stages of these names and those they need, in the recipe's order; all if ``names`` is ``None``.
+
+    Raises:
+        ValueError: The recipe has no stage of a name.
+    """
+    if names is None:
+        return dict(stages)
+    chosen: set[str] = set()
+    missing = list(names)
+    while missing:
+        name = missing.pop()
+        check_stage(name, stages)
+        chosen.add(name)
+        missing += [need for need in stages[name].needs if need not in chosen]
+    return {name: stage for name, stage in stages.items() if name in chosen}
+
+
+def check_stage(name: str, stages: Mapping[str, Stage]) -> None:
+    """Raises ``ValueError`` if a recipe has no stage of this name."""
+    if name not in stages:
+        raise ValueError(f"no stage {name!r} in this recipe; it has {', '.join(stages)}")
 
 
 def check_counts(**counts: int) -> None:

@@ -17,8 +17,14 @@ from training.engine.stage import Context, Stage, StageChangedError, stage_confi
 LOCK = ".lock"
 
 
-def run_stages(stages: Mapping[str, Stage], context: Context) -> dict[str, Path]:
+def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | None = None) -> dict[str, Path]:
     """Runs a recipe's stages in order and returns the folder of each.
+
+    Args:
+        stages: The stages by name.
+        context: The context of the run.
+        results: Where to copy the files that a stage leaves to be recorded, if anywhere; also those of a stage that was
+            interrupted, because a table may grow run by run.
 
     Raises:
         StageChangedError: A folder holds a stage of the same name with other settings.
@@ -29,7 +35,11 @@ def run_stages(stages: Mapping[str, Stage], context: Context) -> dict[str, Path]
         configs[name] = stage_config(name, stage, configs, context)
         _check_unchanged(folders[name], configs[name])
     for name, stage in stages.items():
-        _run_stage(name, stage, folders[name], configs[name], context)
+        try:
+            _run_stage(name, stage, folders[name], configs[name], context)
+        finally:
+            for path in publish_records(folders[name], results) if results else ():
+                print(f"recorded {path}")
     return folders
 
 
@@ -68,16 +78,22 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context) -> None:
-    if not (folder / DONE).exists():
+    if not _finished(folder, config):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             _check_unchanged(folder, config)  # another process may have changed or finished it since the first check
-            if not (folder / DONE).exists():
+            if not _finished(folder, config):
                 print(f"{name}: running ({folder})", flush=True)
+                (folder / DONE).unlink(missing_ok=True)  # there if the stage was done to a smaller extent
                 write_json(folder / STAGE_CONFIG, config)
                 _fill(stage, folder, context)
                 return
     print(f"{name}: finished earlier, reused ({folder})", flush=True)
+
+
+def _finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a stage is done, to the extent that is asked for now."""
+    return (folder / DONE).exists() and read_config(folder).get("extent", {}) == config["extent"]
 
 
 def _fill(stage: Stage, folder: Path, context: Context) -> None:

@@ -13,6 +13,7 @@ import torch
 from training.images.sets import Images, load_images
 
 FIXED = {"fixed": True}  # metadata of a field that the command line cannot override
+GROWS = {"grows": True}  # of one that says how much is done: with more of it, what is done stays and the rest is added
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Context:
         device: The device to compute on.
         workers: Number of processes that train networks in parallel.
         smoke: Whether data sets are replaced by synthetic ones of the same shape.
+        from_record: Whether runs of the results of record count as done, where a stage keeps them there.
     """
 
     out: Path
@@ -34,6 +36,7 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 1
     smoke: bool = False
+    from_record: bool = False
     _images: dict[tuple[str, str], Images] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def images(self, name: str, split: str) -> Images:
@@ -75,6 +78,8 @@ class StageChangedError(RuntimeError):
 def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]], context: Context) -> dict[str, Any]:
     """Returns everything that a stage's result depends on, with a fingerprint of it.
 
+    Fields that grow are apart, in ``extent``, and do not enter the fingerprint.
+
     Args:
         name: Name of the stage in its recipe.
         stage: The stage.
@@ -82,21 +87,33 @@ def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]],
         context: The context of the run.
 
     Raises:
-        ValueError: The stage needs one that is not among ``earlier``.
+        ValueError: The stage needs one that is not among ``earlier``, or one that grows.
     """
     missing = [need for need in stage.needs if need not in earlier]
     if missing:
         raise ValueError(f"stage {name!r} needs {', '.join(missing)}, which no earlier stage of the recipe makes")
+    growing = [need for need in stage.needs if earlier[need]["extent"]]
+    if growing:
+        raise ValueError(
+            f"stage {name!r} needs {', '.join(growing)}, which can grow; read its results of record instead"
+        )
     data = {
         data: {split: context.images(data, split).description for split in ("train", "test")}
         for data in stage.data_sets()
     }
+    fields = dataclasses.asdict(stage)
+    extent = {field.name: fields.pop(field.name) for field in dataclasses.fields(stage) if field.metadata == GROWS}
     config = {
         "stage": type(stage).__name__,
-        "settings": dataclasses.asdict(stage),
+        "settings": fields,
         "needs": {need: earlier[need]["fingerprint"] for need in stage.needs},
         "data": data | stage.other_inputs() | ({"smoke": True} if context.smoke else {}),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(config))
+    plain: dict[str, Any] = _plain(config)
     text = json.dumps(plain, sort_keys=True)
-    return plain | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+    return plain | {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "extent": _plain(extent)}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as it is read back from JSON."""
+    return json.loads(json.dumps(value))

@@ -1,10 +1,10 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 
-from training.engine.options import check_counts, check_marks, override
-from training.engine.stage import Stage
+from training.engine.options import check_counts, check_marks, only, override
+from training.engine.stage import GROWS, Stage
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,21 @@ def test_counts_and_marks() -> None:
     for marks in ((), (0, 2), (3, 1), (2, 2)):
         with pytest.raises(ValueError, match="steps_at must be steps from 1 up, each once and in order; got"):
             check_marks(marks, "steps_at")
+
+
+@dataclass(frozen=True)
+class Growing(Stage):
+    runs: int = field(default=1, metadata=GROWS)
+
+
+def test_a_field_that_grows_can_be_overridden() -> None:
+    assert override({"a": Growing()}, ["a.runs=3"])["a"] == Growing(runs=3)
+
+
+def test_only_some_stages_and_those_they_need() -> None:
+    stages = {"a": Count(), "b": Count(needs=("a",)), "c": Count(needs=("b",)), "d": Count()}
+    assert list(only(stages, ["c"])) == ["a", "b", "c"]
+    assert list(only(stages, ["d", "a"])) == ["a", "d"]
+    assert only(stages, None) == stages
+    with pytest.raises(ValueError, match=r"no stage 'e' in this recipe; it has a, b, c, d"):
+        only(stages, ["a", "e"])

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from training.engine.records import ROOT, read_done, read_metrics, record_metrics
 from training.engine.run import publish_records, run_stages
-from training.engine.stage import Context, Stage, StageChangedError
+from training.engine.stage import GROWS, Context, Stage, StageChangedError
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,46 @@ def test_publish_records_copies_the_record_only(tmp_path: Path) -> None:
     copied = publish_records(tmp_path / "stage", tmp_path / "results")
     assert copied == [tmp_path / "results" / "table.csv"]
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["table.csv"]
+
+
+@dataclass(frozen=True)
+class Growing(Stage):
+    name: str = "a"
+    runs: int = field(default=1, metadata=GROWS)
+
+    def run(self, folder: Path, context: Context) -> dict:
+        (folder / "record").mkdir(exist_ok=True)
+        for run in range(len(read_metrics(folder)), abs(self.runs)):
+            record_metrics(folder, run=run)
+        (folder / "record" / "runs.txt").write_text(str(read_metrics(folder)))
+        if self.runs < 0:
+            raise KeyboardInterrupt
+        return {"runs": self.runs}
+
+
+def test_a_stage_that_grows_keeps_what_is_done(tmp_path: Path) -> None:
+    for runs in (1, 3):
+        folder = run_stages({"a": Growing(runs=runs)}, Context(tmp_path))["a"]
+        assert read_done(folder)["runs"] == runs and len(read_metrics(folder)) == runs
+    with pytest.raises(StageChangedError, match=r"settings\.name is 'a' there, 'b' now"):
+        run_stages({"a": Growing(name="b")}, Context(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"a": Growing(runs=-5)}, Context(tmp_path))
+    assert not (folder / "done.json").exists()  # else a growth that was interrupted would count as done
+    run_stages({"a": Growing(runs=5)}, Context(tmp_path))
+    assert len(read_metrics(folder)) == 5
+    with pytest.raises(ValueError, match=r"stage 'b' needs a, which can grow"):
+        run_stages({"a": Growing(), "b": Count(needs=("a",))}, Context(tmp_path))
+
+
+def test_an_interrupted_stage_is_recorded_as_far_as_it_is(tmp_path: Path) -> None:
+    stages = {"a": Growing(runs=2), "b": Growing(runs=-1), "c": Growing()}
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"b": stages["b"]}, Context(tmp_path / "runs"), tmp_path / "results")
+    assert (tmp_path / "results" / "runs.txt").read_text() == "[{'run': 0}]"
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(stages, Context(tmp_path / "more"), tmp_path / "results")
+    assert not (tmp_path / "more" / "c").exists()
 
 
 def test_a_folder_that_no_stage_made_is_left_alone(tmp_path: Path) -> None:
