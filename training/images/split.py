@@ -64,11 +64,11 @@ def parts(labels: Tensor, counts: Sequence[int], seed: int = 0) -> list[Tensor]:
         The positions of each part; those of a larger class fill what smaller classes lack.
 
     Raises:
-        ValueError: A count is not positive, or there are fewer images than the parts need.
+        ValueError: A count is negative, or there are fewer images than the parts need.
     """
-    if min(counts) < 1 or sum(counts) > len(labels):
+    if min(counts) < 0 or sum(counts) > len(labels):
         raise ValueError(
-            f"parts must have 1 image or more each and at most {len(labels)} in all, the number of images; got "
+            f"parts must have 0 images or more each and at most {len(labels)} in all, the number of images; got "
             f"{tuple(counts)}, {sum(counts)} in all"
         )
     generator = torch.Generator().manual_seed(seed)
