@@ -49,9 +49,9 @@ def resized(draw: Draw) -> Mapping[str, float]:
     Raises:
         ValueError: There is a prior of the size of every layer.
     """
-    plain = as_applied(draw, dry_run=True)
-    if len(plain) == len(as_applied(draw, dry_run=True, resize=True)):
-        raise ValueError(_without_effect(draw, "layers of sizes without a prior", len(plain)))
+    drawn = _applied(draw, dry_run=True, resize=True).drawn
+    if not any(", resized from " in layer.prior for layer in drawn):
+        raise ValueError(_without_effect(draw, "layers of sizes without a prior", len(drawn)))
     return as_applied(draw, resize=True)
 
 
