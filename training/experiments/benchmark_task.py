@@ -1,0 +1,213 @@
+"""A task of the benchmark: a network, its size, data and amount of labels, and how one network is trained on it."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.engine.options import check_counts
+from training.engine.records import Row
+from training.engine.stage import GROWS, Context, Stage, stage_config
+from training.engine.workers import Progress
+from training.experiments.trials import Trial, quasi_random_trials
+from training.images.augment import PADDING, moved
+from training.images.split import Labelled, parts, stratified, thin
+from training.networks.loop import Step, batches, scores, train
+from training.networks.registry import build
+from training.starts.base import initialize_, spatial_convolutions
+from training.starts.source import source_of
+
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+SEEN = 5000  # training images that a start may look at, as many as airbench takes
+RUN = ("setting", "source", "start", "seed", "trial", "choosing")  # what identifies a run
+
+
+class Pools(NamedTuple):
+    """Images and labels; the channels have mean 0 and variance 1 over the training images.
+
+    Args:
+        train: To train on.
+        held_out: To choose settings by; never trained on.
+        test: To test on.
+        data_root: The folder with the data sets, and with the files that some starts draw from.
+    """
+
+    train: Labelled
+    held_out: Labelled
+    test: Labelled
+    data_root: Path
+
+
+@dataclass(frozen=True)
+class BenchmarkTask(Stage):
+    """What the runs of a task have in common; subclasses say which runs there are.
+
+    Args:
+        name: Base name of the recorded files.
+        network: A network by name and arguments, see :func:`training.networks.registry.build`.
+        filters: Its channels; none for networks of timm.
+        data: Name of the data set, with a slice of its classes if any.
+        each: Labelled images of a class to train on, drawn by the seed; all if 0.
+        frozen: Whether the spatial convolutions stay as they start; their biases too.
+        trials: Settings of AdamW to choose from, see :func:`training.experiments.trials.quasi_random_trials`.
+        hold_out: Training images to choose by, as many of every class.
+        more_test: Training images that join the test images, as many of every class; never trained on.
+        batch_size: Images per step.
+        steps: Steps of a run. The learning rate rises for a tenth of them and falls linearly to 0.
+        marks: Number of times that the curve is measured, evenly spaced; the last is after the last step.
+        curve_images: Maximum number of test images of the curve, evenly spaced.
+        precision: ``float32``, or ``bfloat16`` for autocast with float32 weights.
+        priors: The set that the starts from priors draw from.
+        seeds: Number of paired runs.
+    """
+
+    name: str = "bench"
+    network: str = "resnet"
+    filters: tuple[int, ...] = (32, 64, 128)
+    data: str = "cifar10"
+    each: int = 0
+    frozen: bool = False
+    trials: int = 5
+    hold_out: int = 5000
+    more_test: int = 0
+    batch_size: int = 32
+    steps: int = 1000
+    marks: int = 6
+    curve_images: int = 1000
+    precision: str = "float32"
+    priors: tuple[str, ...] = ("natural",)
+    seeds: int = field(default=8, metadata=GROWS)
+
+    def data_sets(self) -> tuple[str, ...]:
+        return (self.data,)
+
+    @property
+    def steps_of_marks(self) -> tuple[int, ...]:
+        """Steps after which the curve is measured."""
+        return tuple(self.steps * (mark + 1) // self.marks for mark in range(self.marks))
+
+    @property
+    def settings(self) -> tuple[Trial, ...]:
+        """The settings of AdamW to choose from."""
+        return quasi_random_trials(self.trials)
+
+    def check(self) -> None:
+        """Raises ``ValueError`` if a field is out of range."""
+        counts = {"seeds": self.seeds, "hold_out": self.hold_out, "batch_size": self.batch_size, "marks": self.marks}
+        check_counts(**counts, steps=self.steps, curve_images=self.curve_images, trials=self.trials)
+        if self.marks > self.steps:
+            raise ValueError(f"marks must be at most the number of steps, {self.steps}; got {self.marks}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {self.precision!r}")
+
+    def setting(self, context: Context) -> str:
+        """Returns 12 hexadecimal digits of a digest of everything that all runs of the task depend on."""
+        config = stage_config(self.name, self, {}, context)
+        fields = {key: value for key, value in config["settings"].items() if key not in ("name", "priors", "trials")}
+        text = json.dumps([fields, config["data"], self.settings], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def source(self, start: str, context: Context) -> str:
+        """Returns a digest of what a start draws from, see :func:`training.starts.source.source_of`."""
+        return source_of(start, self.priors, context.data_root)
+
+    def pools(self, context: Context) -> Pools:
+        """Reads the images, standardises their channels, and splits the training images at random."""
+        (images, labels), (others, their_labels) = (
+            context.images(self.data, split).to(context.device) for split in ("train", "test")
+        )
+        mean, scale = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+        images, others = images.sub_(mean).div_(scale), others.sub_(mean).div_(scale)
+        left = len(labels) - self.hold_out - self.more_test
+        held_out, joining, rest = parts(labels, (self.hold_out, self.more_test, max(left, 0)))
+        test = torch.cat([others, images[joining]]), torch.cat([their_labels, labels[joining]])
+        return Pools((images[rest], labels[rest]), (images[held_out], labels[held_out]), test, context.data_root)
+
+    def begin(self, pools: Pools, start: str, seed: int) -> tuple[nn.Module, float, float]:
+        """Returns a network from a start, on the CPU; CPU seconds until it is ready; and the share that was drawn."""
+
+        images, labels = pools.train
+        classes, (channels, height, width) = int(labels.max()) + 1, images.shape[1:]
+
+        def untrained(seed: int) -> nn.Module:
+            torch.manual_seed(seed)
+            return build(self.network, self.filters, classes, (channels, height, width))
+
+        seen = images[self.places(pools, seed)[:SEEN]].cpu()
+        before = time.process_time()
+        network = untrained(seed)
+        sources: dict[str, Any] = {"priors": self.priors, "batch": seen, "again": untrained, "folder": pools.data_root}
+        drawn = initialize_(network, start, seed, **sources)
+        return network, time.process_time() - before, drawn
+
+    def places(self, pools: Pools, seed: int) -> Tensor:
+        """Returns the images to train on, by number: all, or as many of every class, drawn by the seed."""
+        labels = pools.train[1].cpu()
+        few = stratified(labels, self.each * len(labels.unique()), seed) if self.each else torch.arange(len(labels))
+        return few[torch.randperm(len(few), generator=torch.Generator().manual_seed(seed))]
+
+    def batches(self, pools: Pools, seed: int) -> Tensor:
+        """Returns each step's images ``(steps, batch, 4)``: number, shifts down and right, and whether flipped."""
+        places, generator = self.places(pools, seed), torch.Generator().manual_seed(seed)
+        size = min(self.batch_size, len(places))
+        order = places[batches(len(places), size, self.steps, generator)].view(-1, 1)
+        shifts = torch.randint(2 * PADDING + 1, (len(order), 2), generator=generator)
+        flips = torch.randint(2, (len(order), 1), generator=generator)
+        return torch.cat([order, shifts, flips], dim=1).view(self.steps, size, 4)
+
+    def train_one(
+        self, pools: Pools, start: str, seed: int, trial: int, progress: Progress, *, curve: bool
+    ) -> tuple[nn.Module, Row]:
+        """Trains one network; returns it, and the seconds, the share that was drawn and, if asked for, the curve."""
+        images, labels = pools.train
+        network, init_s, drawn = self.begin(pools, start, seed)
+        network = network.to(images.device).to(memory_format=torch.channels_last)
+        for layer in spatial_convolutions(network).values():
+            layer.requires_grad_(not self.frozen)
+        rate, decay = self.settings[trial]
+        optimizer = _adamw(network, decay, images.device)
+        part = thin(pools.test[0], self.curve_images), thin(pools.test[1], self.curve_images)
+        measuring = 0.0
+
+        def look_up(batch: Tensor) -> Labelled:
+            return moved(images[batch[:, 0]], batch[:, 1:3], batch[:, 3]), labels[batch[:, 0]]
+
+        def measure(_: int) -> tuple[float, float]:
+            nonlocal measuring
+            before = time.process_time()
+            found = self.scores(network, part)
+            measuring += time.process_time() - before
+            return found
+
+        step = Step(network, optimizer, look_up, images.device, self.precision)
+        marks = self.steps_of_marks if curve else ()
+        order = self.batches(pools, seed)
+        before = time.process_time()
+        found = train(step, order, rate, decay=True, warm_up=WARM_UP, progress=progress, marks=marks, measure=measure)
+        seconds = time.process_time() - before - measuring
+        row: Row = {"init_s": round(init_s, 4), "train_s": round(seconds, 3), "drawn": round(drawn, 4)}
+        if curve:
+            row |= {"curve": [accuracy for accuracy, _ in found], "curve_loss": [loss for _, loss in found]}
+        return network, row
+
+    def scores(self, network: nn.Module, judged_by: Labelled) -> tuple[float, float]:
+        """Returns accuracy in % and log loss in nats of a network in evaluation mode."""
+        correct, nats = scores(network, *judged_by, self.precision)
+        return round(100 * correct.float().mean().item(), 3), round(nats.double().mean().item(), 5)
+
+
+def _adamw(network: nn.Module, decay: float, device: torch.device) -> torch.optim.AdamW:
+    """AdamW whose decay leaves out what has one dimension: biases, and scales of normalisation."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [each for each in trained if each.dim() > 1], "weight_decay": decay},
+        {"params": [each for each in trained if each.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], fused=True, capturable=device.type == "cuda"
+    )

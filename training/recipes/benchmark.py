@@ -1,0 +1,152 @@
+"""What a start is worth: networks from many starts, each at its own learning rate and weight decay, on paired seeds.
+
+    python -m training run benchmark --data-root DATA --workers 2 --record --from-record
+
+One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts as you like, without ``--record``:
+``bench_frozen_3x3.starts=own,Kaiming,natural bench_frozen_3x3.seeds=3``. On an accelerator use ``--device cuda``.
+
+A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
+``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept
+to confirm it.
+
+Expected: the paper has no such table.
+Found: ``model_cards/benchmark.md``, from ``bench_<task>.csv``; every run is in ``bench_<task>_runs.jsonl``.
+Departures: images of 32×32 and stems of stride 2, for a CPU.
+"""
+
+from training.engine.stage import Stage
+from training.experiments.benchmark import Benchmark
+from training.experiments.benchmark_check import BenchmarkCheck
+from training.recipes import Fields
+from training.starts.base import KAIMING
+from training.starts.controls import DELTA, DIRAC, FAN_OUT, LSUV, ORTHOGONAL, OTHER_DRAWS, OWN, XAVIER
+from training.starts.gaussians import GAUSSIAN_BY_DEPTH
+from training.starts.natural import (
+    NATURAL,
+    NATURAL_FAN_IN,
+    NATURAL_KEEP,
+    NATURAL_MEANS,
+    NATURAL_RESIZED,
+    NOISE_RESPONSE,
+)
+from training.starts.trained import MASTER_FILTERS, TRAINED_NETWORK
+from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
+from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL
+
+FOLDER = "benchmark"
+SEEN_TINY, LARGER_TINY = "tinyimagenet32-a[0:20]", "tinyimagenet32-a[0:50]"
+UNSEEN_TINY, LARGER_UNSEEN_TINY = "tinyimagenet32-a[50:70]", "tinyimagenet32-a[50:100]"
+
+FIRST = (OWN, OTHER_DRAWS, KAIMING)
+CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, WHITENED)
+DENSE: tuple[str, ...] = (*FIRST, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
+CHAINS = (*FIRST, NATURAL, NATURAL_KEEP, *DENSE[5:])  # where the default of apply_ is fan_in
+DEPTHWISE = (*DENSE[:5], NATURAL_MEANS, MASTER_FILTERS, *DENSE[5:])  # there are master filters for depthwise layers
+ODD = (*FIRST, NATURAL_RESIZED, MASTER_FILTERS, *CONTROLS)  # depthwise layers of a size that no prior of natural has
+SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH)
+
+BFLOAT16: Fields = {"precision": "bfloat16"}  # faster on CPUs for dense convolutions, slower for depthwise ones
+FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENSE}
+FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3000, "more_test": 4000}
+FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
+FULL: Fields = {"steps": 1000, "batch_size": 64, "starts": SIX}
+FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_MEANS, GAUSSIAN_BY_DEPTH)}
+FULL_PLAIN: Fields = {**FULL, "starts": (OWN, KAIMING, LSUV, NATURAL, NATURAL_KEEP, GAUSSIAN_BY_DEPTH)}
+FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
+FROZEN: Fields = {"steps": 800, "frozen": True}
+TARGET: Fields = {
+    **FULL,
+    "marks": 20,
+    "starts": (OWN, KAIMING, NATURAL, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
+}
+
+RESNET: Fields = {"network": "resnet(stride=2, blocks=1)", **BFLOAT16}
+RESNET_20: Fields = {"network": "resnet(blocks=3)", "filters": (16, 32, 64), **BFLOAT16}
+WIDE_RESNET_20: Fields = {"network": "resnet(stride=2, blocks=3)", "filters": (32, 64, 128), **BFLOAT16}
+MOBILENET: Fields = {"network": "mobilenet(stride=2, blocks=1)"}
+MOBILENET_5: Fields = {"network": "mobilenet(stride=2, blocks=1, kernel=5)"}
+LONGER_MOBILENET: Fields = {"network": "mobilenet(stride=2, blocks=2, expansion=3)"}
+MIXER = "convmixer(blocks=6, patch=4"
+CONVMIXER: Fields = {"network": f"{MIXER})"}
+CONVNEXT: Fields = {"network": "convnext"}
+PLAIN_VGG: Fields = {"network": "vgg(stride=2)", **BFLOAT16}
+PAPER_NET: Fields = {"network": "cifar", **BFLOAT16}
+SPEED: Fields = {"network": "speed", **BFLOAT16}
+RESNET_18: Fields = {"network": "timm:resnet18(channels=(32, 64, 128, 256))", "filters": (), **BFLOAT16}
+EFFICIENTNET: Fields = {"network": "timm:efficientnet_lite0", "filters": ()}
+DENSENET: Fields = {"network": "timm:densenet121(growth_rate=16, block_config=(3, 3, 3))", "filters": ()}
+REGNET: Fields = {"network": "timm:regnetx_002", "filters": ()}
+EDGENEXT: Fields = {"network": "timm:edgenext_xx_small", "filters": ()}
+
+CHOOSING: dict[str, Fields] = {  # in the order in which they are run
+    "few_cifar10_mobilenet": {**FEW_IMAGES, **MOBILENET, "starts": DEPTHWISE, "filters": (32, 48, 64)},
+    "few_cifar10_convmixer": {**FEW_IMAGES, **CONVMIXER, "starts": DEPTHWISE, "filters": (64,)},
+    "few_cifar10_vgg": {**FEW_IMAGES, **PLAIN_VGG, "starts": CHAINS, "filters": (32, 64, 128)},
+    "few_tiny_mobilenet5": {
+        **FEW_TINY,
+        **MOBILENET_5,
+        "starts": (*DEPTHWISE, NATURAL_RESIZED),
+        "filters": (32, 48, 64),
+    },
+    "few_tiny_resnet": {**FEW_TINY, **RESNET, "filters": (32, 64, 128)},
+    "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": DEPTHWISE, "filters": (48,)},
+    "few_fashion_resnet": {**FEW_FASHION, **RESNET, "filters": (48, 64, 96)},
+    "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
+    "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": DEPTHWISE},
+    "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
+    "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": ODD},
+    "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": ODD},
+    "full_mobilenet": {**FULL_DEPTHWISE, **LONGER_MOBILENET, "filters": (32, 48, 64)},
+    "full_vgg": {**FULL_PLAIN, **PLAIN_VGG, "filters": (32, 64, 128)},
+    "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (64,)},
+    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, TRAINED_NETWORK)},
+    "full_mobilenet5": {**FULL_DEPTHWISE, **MOBILENET_5, "filters": (48, 64, 96)},
+    "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (48, 96)},
+    "full_paper": {**FULL_PLAIN, **PAPER_NET, "filters": (32, 64, 64)},
+    "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
+    "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
+    "full_resnet20_wide": {**FULL, **WIDE_RESNET_20},
+    "full_vgg_wide": {**FULL_PLAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
+    "full_convmixer_wide": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (96,)},
+    "full_convnext_wide": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (64, 96)},
+    "full_paper_wide": {**FULL_PLAIN, **PAPER_NET, "filters": (64, 64, 128)},
+}
+
+CONFIRMING: dict[str, Fields] = {  # other networks and other data than those above
+    "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET},
+    "confirm_few_notmnist_densenet": {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000, **DENSENET},
+    "confirm_full_tiny_regnet": {**FULL_TINY, "data": LARGER_UNSEEN_TINY, **REGNET},
+    "confirm_full_tiny_edgenext": {**FULL_TINY, "data": LARGER_UNSEEN_TINY, **EDGENEXT},
+}
+SMALL: Fields = {
+    "seeds": 2,
+    "trials": 2,
+    "hold_out": 50,
+    "more_test": 0,
+    "batch_size": 8,
+    "steps": 2,
+    "marks": 2,
+    "curve_images": 20,
+}
+CHECK: Fields = {**FEW_IMAGES, **RESNET, "filters": (32, 64, 128), "seeds": 14}
+
+
+def stages(smoke: bool = False) -> dict[str, Stage]:
+    """Returns the check of the instrument, then a stage for each task."""
+    check = {key: value for key, value in CHECK.items() if key != "starts"}
+    tasks = CHOOSING | {name: {**fields, "role": "confirm"} for name, fields in CONFIRMING.items()}
+    if smoke:
+        check |= {**_small(check), "seeds": 11}
+        tasks = {name: fields | _small(fields) | _few_starts(fields) for name, fields in tasks.items()}
+    made: dict[str, Stage] = {"bench_check": BenchmarkCheck(name="bench_check", **check)}
+    return made | {f"bench_{name}": Benchmark(name=f"bench_{name}", **fields) for name, fields in tasks.items()}
+
+
+def _small(fields: Fields) -> Fields:
+    few: Fields = {"each": 2} if "each" in fields else {}
+    return {**SMALL, **few, "filters": (4,) * len(fields["filters"])}
+
+
+def _few_starts(fields: Fields) -> Fields:
+    chosen = (OWN, KAIMING, NATURAL, NATURAL_RESIZED)
+    return {"starts": tuple(start for start in fields["starts"] if start in chosen), "choosing_seeds": 1}
