@@ -9,7 +9,7 @@ from dwp_init.registry import BUNDLED, registry
 from dwp_init.storage import write_bytes
 from training.engine.records import ROOT
 from training.experiments.paper import FEW_LABELS, RANDOM_FEATURES, STEPS_TO
-from training.publish import results
+from training.publish import benchmark_page, results
 from training.publish.cards import CARD, render_card
 from training.publish.details import Details
 from training.publish.templates import CARDS, render, render_macro
@@ -29,26 +29,30 @@ def pages() -> dict[Path, str]:
 
 
 def write_pages() -> list[Path]:
-    """Writes :func:`pages`."""
+    """Writes :func:`pages`, and draws the figures of the benchmark's page."""
     written = pages()
     for path, text in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, text.encode())
+    benchmark_page.draw_pictures(CARDS)
     return list(written)
 
 
 def blocks() -> dict[str, str]:
     """Renders the README's blocks, by name."""
-    values = _bayes() | {
-        "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
-        "benchmarks": results.first_benchmarks(variants=False),
-        "effects": results.effects(),
-        "scales": results.first_scales(),
-        "public": results.by(results.read_record("public_models_summary"), "start"),
-        "costs": results.read_record("apply_cost"),
-        "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
-        "first_call": results.read_record("apply_cost_first_call")[0],
-    }
+    values = (
+        _bayes()
+        | benchmark_page.summary_values(benchmark_page.read_tasks())
+        | {
+            "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
+            "effects": results.effects(),
+            "scales": results.first_scales(),
+            "public": results.by(results.read_record("public_models_summary"), "start"),
+            "costs": results.read_record("apply_cost"),
+            "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
+            "first_call": results.read_record("apply_cost_first_call")[0],
+        }
+    )
     return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}
 
 
@@ -102,6 +106,7 @@ PAGES: dict[str, Callable[[], dict[str, Any]]] = {  # by the names of their temp
     "families": _families,
     "few_labels": _few_labels,
     "paper_figures": _paper_figures,
+    "benchmark": benchmark_page.page_values,
     "benchmark_200_steps": _benchmark_200_steps,
     "lifecycles": _lifecycles,
 }

@@ -15,7 +15,7 @@ from training.publish.check import check_card
 
 def test_pages_are_those_that_the_results_give() -> None:
     written = pages.pages()
-    assert len(written) == 18
+    assert len(written) == 19
     for path, text in written.items():
         assert path.read_text() == text, f"{path} is stale; run python -m training cards"
         assert not re.search(r"\{\{|\{%|\n\n\n", text)
@@ -105,5 +105,7 @@ def test_a_block_that_the_readme_lacks_is_an_error() -> None:
 
 def test_the_command_writes_all_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "pages", lambda: {tmp_path / "new" / "page.md": "text"})
-    assert main(["cards"]) == 0
+    monkeypatch.setattr(pages.benchmark_page, "draw_pictures", lambda folder: (folder / "drawn").touch())
+    monkeypatch.setattr(pages, "CARDS", tmp_path)
+    assert main(["cards"]) == 0 and (tmp_path / "drawn").exists()
     assert (tmp_path / "new" / "page.md").read_text() == "text"

@@ -1,0 +1,133 @@
+"""The page of the benchmark says what is on record, and no more."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.publish.example_runs import example_runs, example_task, record
+from training.experiments.benchmark_check import BenchmarkCheck
+from training.publish import benchmark_page, benchmark_record
+from training.publish.benchmark_page import Question, answers, page_values, read_tasks
+from training.publish.templates import render
+from training.recipes import benchmark
+
+AHEAD = example_task("bench_few_cifar10_vgg")
+DEPTHWISE = example_task("bench_full_convmixer", network="convmixer(blocks=3, patch=4)", filters=(4,), each=0)
+CONFIRM = example_task("bench_confirm", role="confirm", network="mnist", filters=(4, 4), data="fashionmnist")
+CHECK = BenchmarkCheck(name="bench_check", network="vgg", filters=(4, 4), each=50)
+COMMAND = "python -m training run benchmark --only {} --data-root DATA --workers 2 --from-record --record"
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where results are read from, and a recipe of two tasks that choose, one that confirms, and the check."""
+    monkeypatch.setattr(benchmark_record, "RESULTS", tmp_path)
+    stages = {stage.name: stage for stage in (CHECK, AHEAD, DEPTHWISE, CONFIRM)}
+    monkeypatch.setattr(benchmark, "stages", lambda: stages)
+    return tmp_path
+
+
+def written() -> str:
+    return render("benchmark.md.jinja", **page_values())
+
+
+def cells(text: str, begins: str) -> list[str]:
+    """The cells of the first line of a table that begins like this."""
+    return next(line for line in text.splitlines() if line.startswith(f"| {begins}"))[2:-2].split(" | ")
+
+
+def test_without_runs_there_is_nothing_to_say_and_all_commands_are_there() -> None:
+    text = written()
+    assert "0 of 2 tasks that may choose a start are finished. Nothing is confirmed yet: none of the 1 task" in text
+    assert "There is nothing to say yet on which start to use." in text and "Points of test accuracy over" not in text
+    assert all(f"\n{COMMAND.format(stage.name)}\n" in text for stage in (AHEAD, DEPTHWISE, CONFIRM))
+    assert "Not run yet: `python -m training run benchmark --only bench_check" in text
+    assert "Comparisons of two starts" not in text and ".png" not in text and "\n\n\n" not in text
+
+
+def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0, "Kaiming": -1.0, "whitened stem": 3.0}))
+    record(results, DEPTHWISE, example_runs(DEPTHWISE, {"natural": -2.0})[:-1])
+    text = written()
+    assert "1 of 2 tasks that may choose a start is finished; 1 unfinished one does not count yet." in text
+    summary = cells(text, "dense, without normalisation | few labels")
+    assert summary[2:] == [
+        "**`natural`**",
+        "+2.0 (1 / 0 / 0; 3 : 0)",
+        "not run",
+        "+2.0 (1 / 0 / 0; 3 : 0)",
+        "whitened stem +3.0 (1 / 0 / 0; 3 : 0)",
+    ]
+    assert "| depthwise, normalised |" not in text
+    assert "*Few labels* are 50 images a class." in text
+    assert "`natural` is behind the model's own start in no finished task." in text
+    assert f"\n1 of 20 runs are missing: `{COMMAND.format('bench_full_convmixer')}`.\n" in text
+    assert "](benchmark.png)" in text and "\n\n\n" not in text
+
+
+def test_losses_stand_with_the_wins(results: Path) -> None:
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    record(results, DEPTHWISE, example_runs(DEPTHWISE, {"natural": -2.0}))
+    text = written()
+    assert "`natural` is behind the model's own start in these tasks: bench_full_convmixer (-2.0 ± 0.4).\n" in text
+    assert cells(text, "depthwise, normalised | all labels")[2:4] == ["the model's own start", ""]
+
+
+@pytest.mark.parametrize(("over_own", "holds"), [(2.0, "yes"), (-2.0, "no")])
+def test_confirmation_is_by_tasks_that_did_not_choose(results: Path, over_own: float, holds: str) -> None:
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    record(results, CONFIRM, example_runs(CONFIRM, {"natural": over_own}))
+    text = written()
+    assert "1 of 1 task kept to confirm it, with other networks and other data, is finished." in text
+    assert cells(text, "dense, without normalisation | few labels")[4] == holds
+
+
+def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(results: Path) -> None:
+    seen = example_task("bench_few_tiny", data="tinyimagenet32-a[0:20]")
+    benchmark.stages()["bench_few_tiny"] = seen
+    rows = example_runs(seen, {"natural": 2.0})
+    rows[-1]["log_loss"] = float("inf")
+    record(results, seen, rows)
+    text = written()
+    row = cells(text, "**natural** †")
+    assert row[1:4] == ["Tiny ImageNet (100 classes)", "100", "52.1"]
+    assert row[4].startswith("+2.0 ± 0.4 (3 : 0, p = 0.00") and row[9] == "enough"
+    assert row[8] == "0.96 / 0.96"
+    assert cells(text, "whitened stem")[6] == "1 diverged"
+    assert [cells(text, "own |")[column] for column in (4, 6, 7, 8, 9)] == [""] * 5
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    assert "| **natural** | Tiny ImageNet (100 classes) |" in written()
+
+
+def test_the_instrument_is_on_the_page(results: Path) -> None:
+    columns = "chosen_by,choosing_seeds,repeats,false_positives,half_width,loss_false_positives,loss_half_width"
+    (results / "bench_check.csv").write_text(f"{columns}\nlog_loss,2,2000,0.045,0.8312,0.05,0.0213\n")
+    assert cells(written(), "setting chosen by")[:3] == [
+        "setting chosen by",
+        "choosing seeds",
+        "false positives, accuracy",
+    ]
+    assert cells(written(), "log loss | 2") == ["log loss", "2", "4.5 %", "0.831", "5.0 %", "0.0213"]
+
+
+def test_questions_are_answered_where_both_starts_were_run_with_p_values_over_the_tasks(results: Path) -> None:
+    for stage in (AHEAD, DEPTHWISE):
+        record(results, stage, example_runs(stage, {"natural": 2.0}))
+    tasks = read_tasks()
+    alone = tasks[0].compare("natural", "Kaiming")["p"]
+    found = answers(tasks, Question("", "natural", "Kaiming"))
+    assert [row["task"] for row in found] == [AHEAD.name, DEPTHWISE.name]
+    assert [row["p"] for row in found] == pytest.approx([2 * alone] * 2)
+    assert [row["task"] for row in answers(tasks, Question("", "natural", "Kaiming", "depthwise"))] == [DEPTHWISE.name]
+    assert answers(tasks, Question("", "natural", "dirac")) == []
+
+
+def test_pictures_are_drawn_once_there_are_runs(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(benchmark_page, "plot_tasks", lambda tasks, path, panels: drawn.append(path.name))
+    benchmark_page.draw_pictures(results)
+    assert drawn == []
+    record(results, AHEAD, example_runs(AHEAD, {}))
+    benchmark_page.draw_pictures(results)
+    assert drawn == ["benchmark.png", "benchmark_target.png"]

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from tests.training.publish.example_runs import example_runs, example_task, record
+from training.engine.ledger import write_runs
+from training.publish import benchmark_record
+from training.publish.benchmark_record import OnRecord
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(benchmark_record, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_what_is_missing_is_counted_by_run(results: Path) -> None:
+    stage = example_task(seeds=3, trials=2)
+    nothing = OnRecord.read(stage)
+    assert (nothing.planned, nothing.missing, nothing.finished, nothing.begun) == (4 * (3 + 2), 20, False, False)
+    rows = example_runs(stage, {})
+    record(results, stage, rows[1:-2])
+    some = OnRecord.read(stage)
+    assert (some.missing, some.finished, some.begun) == (3, False, True)
+    record(results, stage, [*rows, rows[0] | {"trial": 7}, rows[-1] | {"start": "dirac"}])
+    every = OnRecord.read(stage)
+    assert (every.missing, every.finished, every.begun) == (0, True, False)
+    assert OnRecord.read(example_task(seeds=4)).missing == 4
+
+
+def test_runs_without_their_table_are_not_finished(results: Path) -> None:
+    stage = example_task()
+    record(results, stage, example_runs(stage, {}))
+    (results / f"{stage.name}.csv").unlink()
+    assert not OnRecord.read(stage).finished and OnRecord.read(stage).begun
+
+
+def test_paired_runs_at_settings_that_are_no_longer_chosen_do_not_count(results: Path) -> None:
+    stage = example_task()
+    rows = example_runs(stage, {"natural": 2.0})
+    record(results, stage, rows)
+    runs = results / f"{stage.name}_runs.jsonl"
+    write_runs(runs, [*rows, *(row | {"trial": 0, "accuracy": 0.0} for row in rows if not row["choosing"])])
+    assert OnRecord.read(stage).missing == 0
+    assert OnRecord.read(stage).compare("natural", "Kaiming")["over"] == pytest.approx(2.0, abs=1e-3)
+    write_runs(runs, [row if row["choosing"] else row | {"trial": 0} for row in rows])
+    assert OnRecord.read(stage).missing == 12 and not OnRecord.read(stage).finished
+
+
+def test_two_starts_are_compared_by_accuracy_and_log_loss(results: Path) -> None:
+    stage = example_task(seeds=3)
+    record(results, stage, example_runs(stage, {"natural": 2.0, "Kaiming": 0.5}))
+    found = OnRecord.read(stage).compare("natural", "Kaiming")
+    assert (found["over"], found["wins"], found["losses"]) == (pytest.approx(1.5, abs=1e-3), 3, 0)
+    assert found["loss_over"] == pytest.approx(-0.015, abs=1e-4) and found["p"] < 0.05
+    assert OnRecord.read(stage).has("natural", "Kaiming") and not OnRecord.read(stage).has("natural", "dirac")
+
+
+def test_the_command_makes_one_task() -> None:
+    words = "--only bench_few_cifar10_vgg --data-root DATA --workers 2 --from-record --record"
+    assert OnRecord.read(example_task()).command == f"python -m training run benchmark {words}"

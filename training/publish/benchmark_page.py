@@ -1,0 +1,148 @@
+"""What the page of the benchmark and the README's table are made from: the verdict, the tasks, answers to questions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from training.engine.records import Row
+from training.experiments.benchmark import Benchmark
+from training.experiments.benchmark_check import BenchmarkCheck
+from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
+from training.experiments.paired import holm
+from training.experiments.trials import DECAYS, RATES
+from training.experiments.verdict import LEVEL, Role, Statement, Task, Verdict, chosen, confirmed, has_seen
+from training.publish.benchmark_record import OnRecord, table_of
+from training.recipes import benchmark
+from training.starts.controls import OTHER_DRAWS
+from training.starts.gaussians import GAUSSIAN_BY_DEPTH
+from training.starts.natural import NATURAL, NATURAL_FAN_IN, NATURAL_KEEP, NATURAL_MEANS, NOISE_RESPONSE
+from training.starts.trained import MASTER_FILTERS
+from training.starts.whitening import WHITENED_DIRAC, WHITENED_NATURAL
+
+ROLES: tuple[Role, ...] = ("choose", "confirm")
+PICTURES = {"benchmark.png": OVER_OWN, "benchmark_target.png": TO_TARGET}
+
+
+class Question(NamedTuple):
+    """A comparison of two starts.
+
+    Args:
+        text: What the question is.
+        start: The start that is compared.
+        baseline: The start that it is compared with.
+        kind: How the kind of the networks begins for which the two differ.
+    """
+
+    text: str
+    start: str
+    baseline: str
+    kind: str = ""
+
+
+QUESTIONS = (
+    Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
+    Question("The means of depthwise kernels, kept or subtracted", NATURAL_MEANS, NATURAL, kind="depthwise"),
+    Question("The scale of the weights, kept or set to He's response", NATURAL_KEEP, NATURAL_FAN_IN),
+    Question("The structure of the kernels, or their response alone", NATURAL, NOISE_RESPONSE),
+    Question("Mixtures, or the Gaussians of the same kernels", NATURAL, GAUSSIAN_BY_DEPTH),
+    Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),
+)
+
+
+def page_values() -> dict[str, Any]:
+    """Returns what the template of the page gets."""
+    on_record = read_tasks()
+    checks = [stage for stage in benchmark.stages().values() if isinstance(stage, BenchmarkCheck)]
+    return summary_values(on_record) | {
+        "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
+        "answers": {question: answers(on_record, question) for question in QUESTIONS},
+        "checks": {stage: table_of(stage) for stage in checks},
+        "has_seen": has_seen,
+        "rates": RATES,
+        "decays": DECAYS,
+        **{
+            key: sorted({getattr(each.stage, key) for each in on_record})
+            for key in ("seeds", "choosing_seeds", "trials")
+        },
+        "pictures": list(PICTURES) if any(each.task.table for each in on_record) else [],
+    }
+
+
+def read_tasks() -> list[OnRecord]:
+    """Reads the tasks of the recipe ``benchmark``, in its order."""
+    return [OnRecord.read(stage) for stage in benchmark.stages().values() if isinstance(stage, Benchmark)]
+
+
+def draw_pictures(folder: Path) -> None:
+    """Draws the figures of the page, if a task was run."""
+    tasks = [each.task for each in read_tasks()]
+    for name, panels in PICTURES.items() if any(task.table for task in tasks) else ():
+        plot_tasks(tasks, folder / name, panels)
+
+
+def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
+    """Returns what the summary gets: which start to use, by kind of network and part, from finished tasks alone.
+
+    An unfinished task does not count, because its p-values change with every run.
+    """
+    verdict = chosen(_of_role(on_record, "choose"))
+    confirmations = {each.statement: each for each in confirmed(_of_role(on_record, "confirm"), verdict)}
+    return {
+        "uses": [_use(verdict, kind, part, best) for (kind, part), best in verdict.to_use().items()],
+        "confirmations": confirmations,
+        "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
+        "labels": sorted({each.stage.each for each in on_record} - {0}),
+        "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
+    }
+
+
+def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:
+    """Compares two starts in every finished task that has both; p-values are adjusted over these by Holm's method."""
+    _, start, baseline, kind = question
+    asked = [
+        each for each in on_record if each.finished and each.has(start, baseline) and each.task.kind.startswith(kind)
+    ]
+    found = [{"task": each.stage.name, **each.compare(start, baseline)} for each in asked]
+    for column in ("p", "loss_p"):
+        known = [row for row in found if row[column] != ""]
+        for row, adjusted in zip(known, holm([row[column] for row in known]), strict=True):
+            row[column] = adjusted
+    return found
+
+
+def _counts(on_record: Sequence[OnRecord]) -> dict[str, int]:
+    finished, begun = (sum(each) for each in zip(*((each.finished, each.begun) for each in on_record), strict=True))
+    return {"all": len(on_record), "finished": finished, "begun": begun}
+
+
+def _rows_of(start: str, on_record: Iterable[OnRecord]) -> list[dict[str, Any]]:
+    """The rows of a start in the finished tasks."""
+    finished = [each for each in on_record if each.finished]
+    return [{"task": each.task, "row": row} for each in finished for row in each.task.table if row["start"] == start]
+
+
+def _is_behind(row: Mapping[str, Any]) -> bool:
+    return row["p_own"] != "" and float(row["p_own"]) < LEVEL and float(row["over_own"]) < 0
+
+
+def _of_role(on_record: Iterable[OnRecord], role: Role) -> list[Task]:
+    """The tasks of a role, without the tables of those that are not finished."""
+    return [
+        each.task if each.finished else replace(each.task, table=()) for each in on_record if each.task.role == role
+    ]
+
+
+def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict[str, Any]:
+    """What is said of one kind of network in one part: the start to use, ``natural``, and the best yardstick."""
+    here = [each for each in verdict.statements if (each.kind, each.part) == (kind, part)]
+    ahead = [
+        each for each in here if each.use == "yardstick" and each.standing == "ahead" and each.start != OTHER_DRAWS
+    ]
+    return {
+        "kind": kind,
+        "part": part,
+        "best": best,
+        "natural": [each for each in here if each.start == NATURAL],
+        "yardstick": max(ahead, key=lambda each: each.points, default=None),
+    }
