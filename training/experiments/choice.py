@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from training.engine.records import Row
+
+LEVEL = 0.05
 
 
 def chosen_trials(rows: Sequence[Row]) -> dict[str, int]:
@@ -15,8 +18,9 @@ def chosen_trials(rows: Sequence[Row]) -> dict[str, int]:
     A few runs do not tell the best of several good settings. Two starts of one law then take different settings, and
     differ. What is common to the starts is known better. So for each trial, the deviation of a start from the median
     of the starts is multiplied by the share of the variance of such deviations that is not noise between seeds, as in
-    empirical Bayes (James & Stein 1961). Where starts do not differ in what suits them, all take the same setting;
-    where they do, each takes its own. With runs of one seed alone the noise is not known, and nothing is shrunk.
+    empirical Bayes (James & Stein 1961); by 0 where an F-test at 5 % finds no more than noise. Where starts do not
+    differ in what suits them, all take the same setting; where they do, each takes its own. With runs of one seed alone
+    the noise is not known, and nothing is shrunk.
 
     Args:
         rows: A row per start, seed and trial, with ``accuracy`` on held-out images.
@@ -43,8 +47,10 @@ def shrunken(values: NDArray[np.float64]) -> NDArray[np.float64]:
     common = np.median(means, axis=0)
     of_seeds = relative.mean(0) - relative.mean((0, 1))
     rest = relative - means[:, None] - of_seeds
-    noise = np.square(rest).sum((0, 1)) / ((starts - 1) * (seeds - 1)) / seeds
-    spread = np.square(means - common).sum(0) / (starts - 1)
-    share = np.clip(1 - noise / np.maximum(spread, np.finfo(float).tiny), 0, 1)
+    free = starts - 1, (starts - 1) * (seeds - 1)  # degrees of freedom
+    noise = np.square(rest).sum((0, 1)) / free[1] / seeds
+    spread = np.square(means - common).sum(0) / free[0]
+    ratio = spread / np.maximum(noise, np.finfo(float).tiny)
+    share = np.where(stats.f.sf(ratio, *free) < LEVEL, 1 - 1 / np.maximum(ratio, 1), 0)
     scores: NDArray[np.float64] = common + share * (means - common)
     return scores

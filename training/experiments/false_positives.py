@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from training.engine.records import Row
+from training.experiments.choice import shrunken
 from training.experiments.paired import half_widths, shown
 
+DIVERGED = 100.0  # log loss in nats above which a run counts as diverged when a trial is chosen
 MEASURES = {"accuracy": "", "log_loss": "loss_"}  # with what the names of their columns begin
 
 
@@ -16,7 +19,7 @@ def false_positives(
     *,
     seeds: int = 8,
     chosen_by: Sequence[str] = ("log_loss", "accuracy"),
-    choosing_seeds: Sequence[int] = (1, 2, 3),
+    choosing_seeds: Sequence[int] = (1, 2),
     repeats: int = 2000,
     seed: int = 0,
 ) -> list[Row]:
@@ -24,9 +27,11 @@ def false_positives(
 
     Each repeat draws choosing seeds and paired seeds from the bank and exchanges the two runs of a seed at random, so
     that no start is ahead of the other. Each arm takes the trial with the best mean score on held-out images, over its
-    choosing seeds; the arms are then compared at these trials. A repeat is a false positive if p < 0.05 in the paired
-    t-test, which is if the 95 % interval leaves out 0. Two arms that chose different trials do differ: such a finding
-    is false because the starts are the same.
+    choosing seeds; the arms are then compared at these trials. Where there are two choosing seeds or more, the scores
+    are also shrunken before the choice, as the benchmark's are, towards those of further starts, which are the runs
+    that are left in the bank. A repeat is a false positive if p < 0.05 in the paired t-test, which is if the 95 %
+    interval leaves out 0. Two arms that chose different trials do differ: such a finding is false because the starts
+    are the same.
 
     The repeats share the runs of the bank, so the shares are less certain than those of independent repeats.
 
@@ -40,10 +45,11 @@ def false_positives(
         seed: Seed of the repeats.
 
     Returns:
-        A row for each score and number of runs to choose by. ``other_trials`` is the share of repeats in which the arms
-        chose different trials, ``false_positives`` that of false positives in accuracy, and ``half_width`` the median
-        half width of the 95 % interval; ``loss_false_positives`` and ``loss_half_width`` are those of the log loss.
-        Repeats with a run that diverged have no difference of log losses; ``diverged`` is their share.
+        A row for each score and number of runs to choose by, without and with shrinking. ``other_trials`` is the share
+        of repeats in which the arms chose different trials, ``false_positives`` that of false positives in accuracy,
+        and ``half_width`` the median half width of the 95 % interval; ``loss_false_positives`` and ``loss_half_width``
+        are those of the log loss. Repeats with a run that diverged have no difference of log losses; ``diverged`` is
+        their share.
 
     Raises:
         ValueError: The bank lacks runs, or a score to choose by is unknown.
@@ -59,14 +65,23 @@ def false_positives(
             "train more, or ask for less"
         )
     generator = torch.Generator().manual_seed(seed)
+    ways = [(count, shrink) for count in choosing_seeds for shrink in ((False, True) if count > 1 else (False,))]
     table = []
     for score in chosen_by:
-        for choosing in choosing_seeds:
-            order = torch.rand(repeats, there, generator=generator).argsort(1)[:, : choosing + seeds]
+        for choosing, shrink in (
+            (count, shrink) for count in choosing_seeds for shrink in (False, True)[: min(count, 2)]
+        ):
+            order = torch.rand(repeats, there, generator=generator).argsort(1)
             swapped = torch.randint(2, order.shape, generator=generator)
-            first, second = (_arm(scores, score, choosing, order, places) for places in (swapped, 1 - swapped))
-            row: Row = {"chosen_by": score, "choosing_seeds": choosing, "seeds": seeds, "repeats": repeats}
-            row["other_trials"] = _share(first["trial"] != second["trial"])
+            held = scores["held_accuracy"] if score == "accuracy" else -scores["held_log_loss"].clamp_max(DIVERGED)
+            trials = _choices(held, order, swapped, choosing, seeds, shrink)
+            paired = slice(choosing, choosing + seeds)
+            first, second = (
+                {measure: scores[measure][arms, order[:, paired], trial[:, None]] for measure in MEASURES}
+                for arms, trial in ((swapped[:, paired], trials[:, 0]), (1 - swapped[:, paired], trials[:, 1]))
+            )
+            row: Row = {"chosen_by": score, "choosing_seeds": choosing, "shrunken": shrink}
+            row |= {"seeds": seeds, "repeats": repeats, "other_trials": _share(trials[:, 0] != trials[:, 1])}
             table.append(row | _found(first, second))
     return table
 
@@ -88,20 +103,27 @@ def _scores(bank: Sequence[Row]) -> dict[str, Tensor]:
     return {name: values.nan_to_num(torch.inf, torch.inf).view(shape) for name, values in found.items()}
 
 
-def _arm(scores: Mapping[str, Tensor], score: str, choosing: int, order: Tensor, places: Tensor) -> dict[str, Tensor]:
-    """What one arm chooses ``(repeats,)`` and measures ``(repeats, seeds)`` on the seeds of ``order``.
+def _choices(held: Tensor, order: Tensor, swapped: Tensor, choosing: int, seeds: int, shrink: bool) -> Tensor:
+    """The trials ``(repeats, 2)`` that the two arms choose.
 
     Args:
-        scores: Scores of the bank.
-        score: What to choose by.
-        choosing: The number of seeds to choose by, which are the first ones.
-        order: The seeds ``(repeats, choosing + seeds)`` by their places in the bank.
-        places: Which of the bank's two runs of each of them the arm takes.
+        held: Scores ``(2, seeds, trials)`` on held-out images, the higher the better.
+        order: The seeds ``(repeats, seeds)`` by their places in the bank. The first choose, those after the paired ones
+            are of further starts.
+        swapped: Which of the bank's two runs of each of them the first arm takes.
+        choosing: The number of seeds to choose by.
+        seeds: The number of paired seeds.
+        shrink: Whether the scores are shrunken.
     """
-    held = scores[f"held_{score}"][places[:, :choosing], order[:, :choosing]].mean(1)
-    trial = held.argmin(1) if score == "log_loss" else held.argmax(1)
-    of_trial = (places[:, choosing:], order[:, choosing:], trial[:, None])
-    return {"trial": trial, **{measure: scores[measure][of_trial] for measure in MEASURES}}
+    arms = torch.stack([swapped, 1 - swapped], 1)  # (repeats, 2, seeds)
+    found = held[arms, order[:, None]]  # (repeats, 2, seeds, trials)
+    if not shrink:
+        return found[:, :, :choosing].mean(2).argmax(2)
+    further = found[:, :, choosing + seeds :]
+    further = further[:, :, : further.shape[2] // choosing * choosing]
+    groups = torch.cat([found[:, :, :choosing], further], 2).unflatten(2, (-1, choosing)).transpose(1, 2).flatten(1, 2)
+    chosen = [shrunken(each).argmax(1)[:2] for each in groups.numpy()]  # both arms of a group follow each other
+    return torch.from_numpy(np.stack(chosen))
 
 
 def _found(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:
