@@ -21,7 +21,7 @@ _ROUNDING = 1e-9  # relative size of what counts as 0: differences of rounded va
 def by_mark(rows: Sequence[Row], measure: str, marks: Sequence[float]) -> list[Row]:
     """Turns rows with a list of values, one for each mark, into a row per run and mark."""
     return [
-        {key: row[key] for key in ("init", "seed", "rate") if key in row} | {"step": mark, measure: value}
+        {key: row[key] for key in ("init", "seed") if key in row} | {"step": mark, measure: value}
         for row in rows
         for mark, value in zip(marks, row[measure], strict=True)
     ]

@@ -59,6 +59,8 @@ def page_values() -> dict[str, Any]:
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
+        "runs": sum(len(each.runs) for each in on_record),
+        "hours": sum(row["init_s"] + row["train_s"] for each in on_record for row in each.runs) / 3600,
         "rates": RATES,
         "decays": DECAYS,
         **{

@@ -149,11 +149,6 @@ def legend(name: str) -> tuple[str, str | None]:
     return (start.label, start.colour) if start else (name, None)
 
 
-def needing(*needs: Need) -> tuple[str, ...]:
-    """Returns the names of the starts that draw from any of these."""
-    return tuple(name for name, start in STARTS.items() if set(needs) & set(start.needs))
-
-
 def check_starts(
     chosen: Sequence[str],
     *,

@@ -1,6 +1,6 @@
 """Starts from learned kernels: the kernels themselves, or the Gaussian of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +9,17 @@ from torch import Tensor
 
 from dwp_init import Gaussian
 from training.kernels.kernelset import KernelSet
-from training.starts.base import ConvLayer, Draw, Learned, Start, add_start, at_he_rms, kind_and_size, kind_of
+from training.starts.base import (
+    LEARNED_KINDS,
+    ConvLayer,
+    Draw,
+    Learned,
+    Start,
+    add_start,
+    at_he_rms,
+    kind_and_size,
+    kind_of,
+)
 
 GAUSSIAN = "empirical Gaussian"
 LEARNED, LEARNED_HE, LEARNED_OWN = "learned kernels", "learned kernels, He's RMS", "learned kernels, own scale"
@@ -17,30 +27,24 @@ LEARNED, LEARNED_HE, LEARNED_OWN = "learned kernels", "learned kernels, He's RMS
 Pick = Callable[[Tensor, int, torch.Generator], Tensor]
 
 
-def learned_kernels(folders: Iterable[Path], kinds: Sequence[str] = (), depths: Sequence[float] = ()) -> Learned:
-    """Reads the kernels of several kernels stages.
+def learned_kernels(folders: Iterable[Path]) -> Learned:
+    """Reads the kernels of several kernels stages, as those of dense layers at any depth.
 
     Args:
         folders: The stages' folders.
-        kinds: ``dense`` or ``depthwise`` for each; all dense by default.
-        depths: Relative depth, from 0 to 1, for each; all 0 by default.
 
     Raises:
-        ValueError: Two stages hold kernels of one kind, size and depth, or a stage holds kernels of several channels.
+        ValueError: Two stages hold kernels of one size, or a stage holds kernels of several channels.
     """
     found: dict[tuple[str, int], dict[float, Tensor]] = {}
-    for place, folder in enumerate(folders):
+    for folder in folders:
         kernels = KernelSet.load(folder).train
         channels, k = kernels.shape[1:3]
-        kind, depth = kinds[place] if kinds else "dense", depths[place] if depths else 0.0
         if channels != 1:
             raise ValueError(f"{folder.name} holds kernels of {channels} channels; single ones are drawn, of 1 channel")
-        if depth in found.setdefault((kind, k), {}):
-            raise ValueError(
-                f"{folder.name} is the second stage with {kind} {k}×{k} kernels of depth {depth:g}; name one for each "
-                "kind, size and depth in needs"
-            )
-        found[kind, k][depth] = kernels
+        if (LEARNED_KINDS[0], k) in found:
+            raise ValueError(f"{folder.name} is the second stage with {k}×{k} kernels; name one for each size in needs")
+        found[LEARNED_KINDS[0], k] = {0.0: kernels}
     return found
 
 

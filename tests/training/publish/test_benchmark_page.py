@@ -63,6 +63,7 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
     assert "*Few labels* are 50 images a class." in text
     assert "`natural` is behind the model's own start in no finished task." in text
     assert f"\n1 of 20 runs are missing: `{COMMAND.format('bench_full_convmixer')}`.\n" in text
+    assert "The 39 runs in the tables below took 0.0986 hours of CPU time" in text
     assert "](benchmark.png)" in text and "\n\n\n" not in text
 
 

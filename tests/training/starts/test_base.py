@@ -18,13 +18,14 @@ from training.starts.base import (
     find_start,
     initialize_,
     kind_of,
-    needing,
     spatial_convolutions,
     start_names,
 )
 from training.starts.controls import OTHER_DRAWS, OWN
 
 Make = Callable[..., nn.Module]
+BY_KERNELS = [name for name, start in STARTS.items() if {"priors", "learned"} & {*start.needs}]
+BY_MORE = [name for name, start in STARTS.items() if {"batch", "again", "files"} & {*start.needs}]
 BY_LSUV = ("LSUV", "dwp, LSUV")
 WHOLE = ("anyinit, normal", "anyinit, sinusoidal")
 KEEPING = tuple(name for name, start in STARTS.items() if start.keeps_rest)
@@ -64,7 +65,7 @@ def test_only_spatial_kernels_differ_and_by_the_seed(start: str, network: str, m
             assert changed == (name in biases) or start in WHOLE
             continue
         assert changed or start in KEEPING
-        if spatial[name].kernel_size[0] == 2 and start not in KEEPING and needing("priors", "learned").count(start):
+        if spatial[name].kernel_size[0] == 2 and start not in KEEPING and start in BY_KERNELS:
             assert start in BY_LSUV or torch.equal(value, kaiming.state_dict()[name])  # no prior is of 2×2 kernels
         else:
             changed_weights += (value != own.state_dict()[name]).sum().item()
@@ -180,7 +181,7 @@ def test_helpful_errors(start: str, options: dict[str, object], message: str, ma
         make("convmixer", start, **options)
 
 
-@pytest.mark.parametrize("start", [start for start in STARTS if not needing("batch", "again", "files").count(start)])
+@pytest.mark.parametrize("start", [start for start in STARTS if start not in BY_MORE])
 def test_a_network_without_spatial_convolutions_is_refused(start: str, priors: list, learned: dict) -> None:
     with pytest.raises(ValueError, match=r"with kernels larger than 1×1 matches \('\*',\); it has none"):
         initialize_(nn.Conv2d(2, 2, 1), start, 0, priors=priors, learned=learned)

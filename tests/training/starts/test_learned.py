@@ -17,14 +17,12 @@ def _stage(folder: Path, kernels: Tensor) -> Path:
     return folder
 
 
-def test_learned_kernels_of_stages_by_kind_size_and_depth(tmp_path: Path) -> None:
+def test_learned_kernels_of_stages_by_size(tmp_path: Path) -> None:
     sets = {k: torch.randn(9, 1, k, k) for k in (7, 5)}
     folders = [_stage(tmp_path / f"kernels_{k}", kernels) for k, kernels in sets.items()]
     found = learned_kernels(folders)
     assert found.keys() == {("dense", 7), ("dense", 5)} and torch.equal(found["dense", 5][0.0], sets[5])
-    found = learned_kernels([folders[0]] * 3, ("dense", "depthwise", "depthwise"), (0.5, 0.0, 1.0))
-    assert {key: list(depths) for key, depths in found.items()} == {("dense", 7): [0.5], ("depthwise", 7): [0.0, 1.0]}
-    with pytest.raises(ValueError, match="kernels_5 is the second stage with dense 5×5 kernels of depth 0; name one"):
+    with pytest.raises(ValueError, match="kernels_5 is the second stage with 5×5 kernels; name one for each size"):
         learned_kernels([folders[1]] * 2)
     joint = _stage(tmp_path / "joint", torch.zeros(9, 3, 5, 5))
     with pytest.raises(ValueError, match=r"joint holds kernels of 3 channels; .* of 1 channel"):
