@@ -9,7 +9,7 @@ from scipy import stats
 
 from training.engine.records import Row
 
-LEVEL = 0.05
+_LEVEL = 0.05
 
 
 def chosen_trials(rows: Sequence[Row]) -> dict[str, int]:
@@ -51,6 +51,6 @@ def shrunken(values: NDArray[np.float64]) -> NDArray[np.float64]:
     noise = np.square(rest).sum((0, 1)) / free[1] / seeds
     spread = np.square(means - common).sum(0) / free[0]
     ratio = spread / np.maximum(noise, np.finfo(float).tiny)
-    share = np.where(stats.f.sf(ratio, *free) < LEVEL, 1 - 1 / np.maximum(ratio, 1), 0)
+    share = np.where(stats.f.sf(ratio, *free) < _LEVEL, 1 - 1 / np.maximum(ratio, 1), 0)
     scores: NDArray[np.float64] = common + share * (means - common)
     return scores
