@@ -102,14 +102,14 @@ def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(res
 
 
 def test_the_instrument_is_on_the_page(results: Path) -> None:
-    columns = "chosen_by,choosing_seeds,repeats,false_positives,half_width,loss_false_positives,loss_half_width"
-    (results / "bench_check.csv").write_text(f"{columns}\nlog_loss,2,2000,0.045,0.8312,0.05,0.0213\n")
+    columns = "chosen_by,choosing_seeds,shrunken,false_positives,half_width,loss_false_positives,loss_half_width"
+    (results / "bench_check.csv").write_text(f"{columns}\nlog_loss,2,True,0.045,0.8312,0.05,0.0213\n")
     assert cells(written(), "setting chosen by")[:3] == [
         "setting chosen by",
         "choosing seeds",
-        "false positives, accuracy",
+        "shrunken",
     ]
-    assert cells(written(), "log loss | 2") == ["log loss", "2", "4.5 %", "0.831", "5.0 %", "0.0213"]
+    assert cells(written(), "log loss | 2") == ["log loss", "2", "yes", "4.5 %", "0.831", "5.0 %", "0.0213"]
 
 
 def test_questions_are_answered_where_both_starts_were_run_with_p_values_over_the_tasks(results: Path) -> None:
