@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from training.engine.ledger import take_runs, write_runs
 from training.engine.options import check_counts
@@ -15,6 +15,7 @@ from training.engine.workers import Progress
 from training.experiments.benchmark_table import task_table
 from training.experiments.benchmark_task import RUN, BenchmarkTask, Pools
 from training.experiments.choice import chosen_trials
+from training.experiments.verdict import Role
 from training.starts.base import check_starts
 from training.starts.controls import OWN
 
@@ -37,7 +38,7 @@ class Benchmark(BenchmarkTask):
         choosing_seeds: Runs of each setting to choose by; their seeds are not those of the paired runs.
     """
 
-    role: Literal["choose", "confirm"] = field(default="choose", metadata=GROWS)
+    role: Role = field(default="choose", metadata=GROWS)
     starts: tuple[str, ...] = field(default=(OWN,), metadata=GROWS)
     choosing_seeds: int = field(default=2, metadata=GROWS)
 
@@ -45,6 +46,8 @@ class Benchmark(BenchmarkTask):
         super().check()
         check_counts(choosing_seeds=self.choosing_seeds)
         check_starts(self.starts, priors=bool(self.priors), learned=False, batch=True, again=True, files=True)
+        if self.role not in get_args(Role):
+            raise ValueError(f"role must be one of {', '.join(get_args(Role))}; got {self.role!r}")
         if OWN not in self.starts:
             raise ValueError(f"starts must contain {OWN!r}, which the others are compared with; got {self.starts}")
         if self.seeds > CHOOSING_SEED:
@@ -62,9 +65,7 @@ class Benchmark(BenchmarkTask):
             return bool(row["setting"] == setting and row["source"] == sources.get(row["start"]))
 
         if context.from_record:
-            taken = take_runs(
-                RESULTS / f"{self.name}_runs.jsonl", folder, of_now, lambda row: [row[key] for key in RUN]
-            )
+            taken = take_runs(RESULTS / f"{self.name}_runs.jsonl", folder, of_now, lambda row: tuple(map(row.get, RUN)))
             print(f"{self.name}: {taken} runs are taken from the results of record")
         choosing, total = self.choosing(setting, sources), len(self.starts) * self.seeds
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
@@ -99,6 +100,8 @@ class Benchmark(BenchmarkTask):
 
     def summarize(self, folder: Path, rows: Sequence[Row], best: Mapping[str, int]) -> list[Row]:
         """Records all runs that are there, and the table of the paired ones at the chosen settings."""
+        if not rows:  # interrupted before the first run: the record stays as it is
+            return []
         runs = sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
         write_runs(folder / "record" / f"{self.name}_runs.jsonl", runs)
         paired = [row for row in runs if not row["choosing"] and row["trial"] == best.get(row["start"])]

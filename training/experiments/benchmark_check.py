@@ -1,13 +1,13 @@
 """Whether the benchmark finds differences where there are none, and how small a difference it can find."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from training.engine.ledger import take_runs, write_runs
 from training.engine.records import RESULTS, Row, print_table, write_table
-from training.engine.stage import Context
+from training.engine.stage import GROWS, Context
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
 from training.experiments.benchmark_task import BenchmarkTask, Pools
@@ -15,6 +15,7 @@ from training.experiments.false_positives import false_positives
 from training.starts.controls import OTHER_DRAWS, OWN
 
 BANK = ("setting", "start", "seed", "trial")
+_PAIRED, _CHOOSING = 8, (1, 2, 3)  # runs of a comparison: paired ones, and before those runs to choose settings by
 _Run = tuple[str, str, int, int]
 
 
@@ -27,6 +28,17 @@ class BenchmarkCheck(BenchmarkTask):
     with p < 0.05 and the half width of their 95 % interval, over random parts of the bank.
     """
 
+    seeds: int = field(default=_PAIRED + max(_CHOOSING), metadata=GROWS)
+
+    def check(self) -> None:
+        super().check()
+        least = _PAIRED + max(_CHOOSING)
+        if self.seeds < least:
+            raise ValueError(
+                f"seeds must be at least {least}: {_PAIRED} to compare, and up to {max(_CHOOSING)} to choose settings "
+                f"by; got {self.seeds}"
+            )
+
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes."""
         self.check()
@@ -36,7 +48,7 @@ class BenchmarkCheck(BenchmarkTask):
             return bool(row["setting"] == setting)
 
         if context.from_record:
-            take_runs(RESULTS / f"{self.name}_runs.jsonl", folder, of_now, lambda row: [row[key] for key in BANK])
+            take_runs(RESULTS / f"{self.name}_runs.jsonl", folder, of_now, lambda row: tuple(map(row.get, BANK)))
         arms, trials = (OWN, OTHER_DRAWS), range(self.trials)
         runs = [(setting, arm, seed, trial) for seed in range(self.seeds) for trial in trials for arm in arms]
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
@@ -44,8 +56,10 @@ class BenchmarkCheck(BenchmarkTask):
             try:
                 rows = sweep(partial(self.run_one, pools), runs)
             finally:
-                write_runs(folder / "record" / f"{self.name}_runs.jsonl", list(sweep.done.values()))
-        table = false_positives(rows)
+                if sweep.done:
+                    made = sorted(sweep.done.values(), key=lambda row: (row["seed"], row["trial"], row["start"]))
+                    write_runs(folder / "record" / f"{self.name}_runs.jsonl", made)
+        table = false_positives(rows, seeds=_PAIRED, choosing_seeds=_CHOOSING)
         write_table(folder / "record" / f"{self.name}.csv", table)
         print_table(table)
         return {"table": table}

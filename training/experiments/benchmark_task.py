@@ -28,12 +28,12 @@ RUN = ("setting", "source", "start", "seed", "trial", "choosing")  # what identi
 
 
 class Pools(NamedTuple):
-    """Images and labels; the channels have mean 0 and variance 1 over the training images.
+    """Images and labels; the channels have mean 0 and variance 1 over all images of the training split.
 
     Args:
         train: To train on.
         held_out: To choose settings by; never trained on.
-        test: To test on.
+        test: To test on; those that join from the training images come last, in random order.
         data_root: The folder with the data sets, and with the files that some starts draw from.
     """
 
@@ -41,6 +41,11 @@ class Pools(NamedTuple):
     held_out: Labelled
     test: Labelled
     data_root: Path
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, counting those that no training image is left of."""
+        return 1 + max(int(labels.max()) for _, labels in (self.train, self.held_out, self.test))
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,9 @@ class BenchmarkTask(Stage):
         each: Labelled images of a class to train on, drawn by the seed; all if 0.
         frozen: Whether the spatial convolutions stay as they start; their biases too.
         trials: Settings of AdamW to choose from, see :func:`training.experiments.trials.quasi_random_trials`.
-        hold_out: Training images to choose by, as many of every class.
-        more_test: Training images that join the test images, as many of every class; never trained on.
-        batch_size: Images per step.
+        hold_out: Training images to choose by, as many of every class or one more.
+        more_test: Training images that join the test images, as many of every class or one more; never trained on.
+        batch_size: Images per step; all of them where there are fewer.
         steps: Steps of a run. The learning rate rises for a tenth of them and falls linearly to 0.
         marks: Number of times that the curve is measured, evenly spaced; the last is after the last step.
         curve_images: Maximum number of test images of the curve, evenly spaced.
@@ -100,6 +105,9 @@ class BenchmarkTask(Stage):
         """Raises ``ValueError`` if a field is out of range."""
         counts = {"seeds": self.seeds, "hold_out": self.hold_out, "batch_size": self.batch_size, "marks": self.marks}
         check_counts(**counts, steps=self.steps, curve_images=self.curve_images, trials=self.trials)
+        for name, count in {"each": self.each, "more_test": self.more_test}.items():
+            if count < 0:
+                raise ValueError(f"{name} must be 0 or more; got {count}")
         if self.marks > self.steps:
             raise ValueError(f"marks must be at most the number of steps, {self.steps}; got {self.marks}")
         if self.precision not in ("float32", "bfloat16"):
@@ -124,15 +132,22 @@ class BenchmarkTask(Stage):
         mean, scale = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
         images, others = images.sub_(mean).div_(scale), others.sub_(mean).div_(scale)
         left = len(labels) - self.hold_out - self.more_test
-        held_out, joining, rest = parts(labels, (self.hold_out, self.more_test, max(left, 0)))
+        if left < 1:
+            raise ValueError(
+                f"hold_out and more_test must leave some of the {len(labels)} training images of {self.data}; got "
+                f"{self.hold_out} and {self.more_test}: lower one"
+            )
+        held_out, joining, rest = parts(labels, (self.hold_out, self.more_test, left))
+        # parts come class by class in turn, and an evenly spaced part of those would lack classes
+        joining = joining[torch.randperm(len(joining), generator=torch.Generator().manual_seed(0)).to(joining.device)]
         test = torch.cat([others, images[joining]]), torch.cat([their_labels, labels[joining]])
         return Pools((images[rest], labels[rest]), (images[held_out], labels[held_out]), test, context.data_root)
 
     def begin(self, pools: Pools, start: str, seed: int) -> tuple[nn.Module, float, float]:
         """Returns a network from a start, on the CPU; CPU seconds until it is ready; and the share that was drawn."""
 
-        images, labels = pools.train
-        classes, (channels, height, width) = int(labels.max()) + 1, images.shape[1:]
+        images, classes = pools.train[0], pools.classes
+        channels, height, width = images.shape[1:]
 
         def untrained(seed: int) -> nn.Module:
             torch.manual_seed(seed)

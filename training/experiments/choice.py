@@ -31,8 +31,14 @@ def chosen_trials(rows: Sequence[Row]) -> dict[str, int]:
     wide = pd.DataFrame(rows).pivot(index=["start", "seed"], columns="trial", values="accuracy")
     starts, seeds = (wide.index.unique(level) for level in ("start", "seed"))
     values = wide.reindex(pd.MultiIndex.from_product([starts, seeds])).to_numpy(dtype=float)
-    if np.isnan(values).any():
-        raise ValueError(f"each of {len(starts)} starts needs runs of the {len(seeds)} choosing seeds at every trial")
+    if lacking := np.argwhere(np.isnan(values.reshape(len(starts), len(seeds), -1))).tolist():
+        start, seed, trial = (
+            names[place] for names, place in zip((starts, seeds, wide.columns), lacking[0], strict=True)
+        )
+        raise ValueError(
+            f"each of {len(starts)} starts needs runs of the {len(seeds)} choosing seeds at every trial; "
+            f"{len(lacking)} are missing, such as {start!r}, seed {seed}, trial {trial}: run these first"
+        )
     scores = shrunken(values.reshape(len(starts), len(seeds), -1))
     return {start: int(wide.columns[place]) for start, place in zip(starts, scores.argmax(1), strict=True)}
 
