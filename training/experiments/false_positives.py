@@ -68,9 +68,7 @@ def false_positives(
     ways = [(count, shrink) for count in choosing_seeds for shrink in ((False, True) if count > 1 else (False,))]
     table = []
     for score in chosen_by:
-        for choosing, shrink in (
-            (count, shrink) for count in choosing_seeds for shrink in (False, True)[: min(count, 2)]
-        ):
+        for choosing, shrink in ways:
             order = torch.rand(repeats, there, generator=generator).argsort(1)
             swapped = torch.randint(2, order.shape, generator=generator)
             held = scores["held_accuracy"] if score == "accuracy" else -scores["held_log_loss"].clamp_max(DIVERGED)
