@@ -40,15 +40,15 @@ def test_starts_that_differ_beyond_noise_take_their_own_trials() -> None:
     assert chosen == {f"start {start}": 0 if start in (3, 4) else 1 for start in range(8)}
 
 
-def test_the_share_is_what_is_not_noise_between_seeds() -> None:
-    means = np.array([[0.0, 3.0], [0.0, 1.0], [0.0, -1.0], [0.0, -3.0]])  # of two trials, less their median
+@pytest.mark.parametrize(("width", "share"), [(5, 1 - 1 / 31.25), (1, 0)])  # F of 3 and 3 degrees: p = 0.01, 0.4
+def test_the_share_is_what_is_not_noise_between_seeds_if_an_f_test_sees_it(width: int, share: float) -> None:
+    means = width * np.array([[0.0, 3.0], [0.0, 1.0], [0.0, -1.0], [0.0, -3.0]])
     apart = np.array([1.0, -1.0, -1.0, 1.0])  # of the second trial, from the mean over seeds
     accuracies = np.stack([means, means], axis=1)
     accuracies[:, 0, 1] += 2 * apart
     accuracies[:, 1, 1] -= 2 * apart
-    over = np.array([1.5, 0.5, -0.5, -1.5])
-    noise, spread = 2 * 4 / 3 / 2, 5 / 3
-    assert shrunken(accuracies)[:, 1] == pytest.approx(over * (1 - noise / spread))
+    # less the median of two trials: means of 1.5, 0.5 … with variance 5 / 3, and noise of variance 8 / 3 / 2
+    assert shrunken(accuracies)[:, 1] == pytest.approx(width * np.array([1.5, 0.5, -0.5, -1.5]) * share)
 
 
 def test_a_trial_that_fails_for_one_start_does_not_move_the_others() -> None:
