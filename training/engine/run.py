@@ -92,7 +92,7 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
 
 
 def _finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a stage is done, to the extent that is asked for now."""
+    """Whether a stage is done, to the extent that is asked for now, and from the inputs that are there now."""
     return (folder / DONE).exists() and read_config(folder).get("extent", {}) == config["extent"]
 
 

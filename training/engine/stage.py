@@ -66,6 +66,10 @@ class Stage:
         """Digests of everything else that the stage reads, by name; also part of its identity."""
         return {}
 
+    def replaceable_inputs(self, context: Context) -> dict[str, Any]:
+        """Digests of what parts of the result depend on: where one changes, a finished stage makes that part again."""
+        return {}
+
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Fills ``folder``; returns the summary that is kept in ``done.json``."""
         raise NotImplementedError
@@ -78,7 +82,7 @@ class StageChangedError(RuntimeError):
 def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]], context: Context) -> dict[str, Any]:
     """Returns everything that a stage's result depends on, with a fingerprint of it.
 
-    Fields that grow are apart, in ``extent``, and do not enter the fingerprint.
+    Fields that grow, and inputs that may be replaced, are apart, in ``extent``, and do not enter the fingerprint.
 
     Args:
         name: Name of the stage in its recipe.
@@ -103,6 +107,7 @@ def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]],
     }
     fields = dataclasses.asdict(stage)
     extent = {field.name: fields.pop(field.name) for field in dataclasses.fields(stage) if field.metadata == GROWS}
+    extent |= stage.replaceable_inputs(context)
     config = {
         "stage": type(stage).__name__,
         "settings": fields,

@@ -30,7 +30,7 @@ class Benchmark(BenchmarkTask):
 
     Runs of one seed have the same images in the same order, and differ in the spatial convolutions alone, unless a
     start says otherwise. Records ``<name>_runs.jsonl``, from which ``--from-record`` resumes, and ``<name>.csv``. More
-    starts or seeds add runs to a finished task.
+    starts or seeds add runs to a finished task; a start whose source changed is trained again.
 
     Args:
         role: Whether the task may choose a default, or is kept to confirm what others chose.
@@ -53,11 +53,14 @@ class Benchmark(BenchmarkTask):
         if self.seeds > CHOOSING_SEED:
             raise ValueError(f"seeds from {CHOOSING_SEED} choose settings; got {self.seeds} paired ones")
 
+    def replaceable_inputs(self, context: Context) -> dict[str, Any]:
+        return {"sources": {start: self.source(start, context) for start in self.starts}}
+
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes: first to choose the settings, then at these."""
         self.check()
         pools, setting = self.pools(context), self.setting(context)
-        sources = {start: self.source(start, context) for start in self.starts}
+        sources = self.replaceable_inputs(context)["sources"]
         for start in self.starts:  # so that what cannot be drawn is refused before anything is trained
             self.begin(pools, start, 0)
 

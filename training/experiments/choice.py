@@ -10,6 +10,7 @@ from scipy import stats
 from training.engine.records import Row
 
 _LEVEL = 0.05
+_ROUNDING = 1e-9  # below any variance of accuracies in % to three digits
 
 
 def chosen_trials(rows: Sequence[Row]) -> dict[str, int]:
@@ -56,7 +57,7 @@ def shrunken(values: NDArray[np.float64]) -> NDArray[np.float64]:
     free = starts - 1, (starts - 1) * (seeds - 1)  # degrees of freedom
     noise = np.square(rest).sum((0, 1)) / free[1] / seeds
     spread = np.square(means - common).sum(0) / free[0]
-    ratio = spread / np.maximum(noise, np.finfo(float).tiny)
+    ratio = spread / np.maximum(noise, _ROUNDING)
     share = np.where(stats.f.sf(ratio, *free) < _LEVEL, 1 - 1 / np.maximum(ratio, 1), 0)
     scores: NDArray[np.float64] = common + share * (means - common)
     return scores

@@ -123,6 +123,17 @@ def test_a_stage_that_grows_keeps_what_is_done(tmp_path: Path) -> None:
         run_stages({"a": Growing(), "b": Count(needs=("a",))}, Context(tmp_path))
 
 
+def test_a_finished_stage_is_run_again_where_an_input_that_may_be_replaced_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr(Growing, "run", lambda *given: {"runs": ran.append(1)})
+    for digest in ("x", "x", "y"):
+        monkeypatch.setattr(Growing, "replaceable_inputs", lambda stage, context, digest=digest: {"source": digest})
+        run_stages({"a": Growing()}, Context(tmp_path))
+    assert len(ran) == 2
+
+
 def test_an_interrupted_stage_is_recorded_as_far_as_it_is(tmp_path: Path) -> None:
     stages = {"a": Growing(runs=2), "b": Growing(runs=-1), "c": Growing()}
     with pytest.raises(KeyboardInterrupt):

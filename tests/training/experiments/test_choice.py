@@ -76,6 +76,11 @@ def test_all_that_are_equal_take_the_first_trial_and_numbers_of_trials_are_kept(
     assert set(chosen_trials(later).values()) == {3}
 
 
+def test_without_noise_starts_that_differ_take_their_own_trials() -> None:
+    accuracies = np.array([[10.0, 10.0], [10.0, 20.0], [30.0, 20.0]])[:, None].repeat(2, axis=1)
+    assert list(chosen_trials(rows_of(accuracies)).values()) == [0, 1, 0]
+
+
 def test_missing_runs_are_named() -> None:
     rows = rows_of(values(3, 2, seed=6, repeats=1)[0])
     message = r"each of 3 starts needs runs of the 2 .* 2 are missing, such as 'start 1', seed 1000, trial 4: run these"

@@ -1,0 +1,231 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from training.engine.records import Row, read_done, read_table
+from training.engine.run import run_stages
+from training.engine.stage import Context
+from training.experiments import benchmark
+from training.experiments.benchmark import CHOOSING_SEED, Benchmark
+from training.experiments.benchmark_task import RUN, BenchmarkTask
+from training.networks.registry import NETWORKS
+from training.starts.base import KAIMING
+from training.starts.controls import OTHER_DRAWS, OWN
+
+SMALL: dict[str, Any] = {"name": "bench_task", "network": "resnet(blocks=1, stride=2)", "filters": (4,), "steps": 2}
+SMALL |= {"trials": 2, "hold_out": 10, "batch_size": 5, "marks": 2, "seeds": 2, "choosing_seeds": 1}
+SMALL |= {"starts": (OWN, KAIMING, OTHER_DRAWS)}
+TIMES = ("init_s", "train_s")
+Trained = list[tuple[Any, ...]]
+
+pytestmark = pytest.mark.usefixtures("data")
+
+
+def stage(**fields: Any) -> Benchmark:
+    return Benchmark(**SMALL | fields)
+
+
+def run(made: Benchmark, out: Path, **context: Any) -> Path:
+    return run_stages({"task": made}, Context(out, **context))["task"]
+
+
+def runs_of(folder: Path, *, timed: bool = True) -> list[Row]:
+    lines = (folder / "record" / "bench_task_runs.jsonl").read_text().splitlines()
+    left_out = () if timed else TIMES
+    return [{key: value for key, value in json.loads(line).items() if key not in left_out} for line in lines]
+
+
+def recorded(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "record").iterdir()}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """Start, seed, trial and whether it was to choose, of each network that is trained."""
+    found: Trained = []
+    run_one = Benchmark.run_one
+    monkeypatch.setattr(Benchmark, "run_one", lambda *given: found.append(given[2][2:]) or run_one(*given))
+    return found
+
+
+def test_starts_are_tried_and_then_compared_on_other_seeds(tmp_path: Path, trained: Trained) -> None:
+    folder = run(stage(choosing_seeds=2), tmp_path)
+    choosing = {
+        (start, CHOOSING_SEED + seed, trial) for start in SMALL["starts"] for seed in (0, 1) for trial in (0, 1)
+    }
+    assert len(trained) == 12 + 6 and {each[:3] for each in trained[:12] if each[3]} == choosing
+    assert [each[:2] for each in trained[12:]] == [(start, seed) for seed in (0, 1) for start in SMALL["starts"]]
+    rows = runs_of(folder)
+    assert rows == sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
+    keys = {*RUN, "accuracy", "log_loss", "init_s", "train_s", "drawn"}
+    for row in rows:
+        assert row.keys() == keys | (set() if row["choosing"] else {"curve", "curve_loss"})
+    table = read_table(folder / "record" / "bench_task.csv")
+    assert [row["start"] for row in table] == [OWN, OTHER_DRAWS, KAIMING] and {row["seeds"] for row in table} == {"2"}
+    own, kaiming = table[0], table[2]
+    assert own["over_own"] == own["p_own"] == "" == kaiming["over_kaiming"]
+    assert own["over_kaiming"] and float(own["over_kaiming"]) == -float(kaiming["over_own"])
+    finals = [row for row in rows if row["start"] == KAIMING and not row["choosing"]]
+    assert float(kaiming["accuracy"]) == pytest.approx(sum(row["accuracy"] for row in finals) / 2, abs=1e-3)
+    assert float(kaiming["lr"]) == stage().settings[finals[0]["trial"]].rate
+    assert [str(row["accuracy"]) for row in read_done(folder)["table"]] == [row["accuracy"] for row in table]
+
+
+def test_settings_are_chosen_by_held_out_images_and_starts_by_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    scores = BenchmarkTask.scores
+    monkeypatch.setattr(
+        BenchmarkTask, "scores", lambda task, network, part: sizes.append(len(part[1])) or scores(task, network, part)
+    )
+    run(stage(starts=(OWN,), seeds=1, curve_images=15), tmp_path)
+    assert sizes == [10, 10, 15, 15, 30]  # two trials; two marks, and the end
+
+
+def test_more_starts_and_seeds_add_runs_only(tmp_path: Path, trained: Trained) -> None:
+    folder = run(stage(starts=(OWN, KAIMING), seeds=1), tmp_path)
+    before = runs_of(folder)
+    assert len(trained) == 4 + 2
+    trained.clear()
+    run(stage(starts=(OWN, KAIMING), seeds=1), tmp_path)
+    assert trained == []
+    run(stage(starts=(OWN, KAIMING), seeds=3, role="confirm"), tmp_path)
+    assert [(start, seed) for start, seed, _, _ in trained] == [(s, seed) for seed in (1, 2) for s in (OWN, KAIMING)]
+    trained.clear()
+    run(stage(seeds=3), tmp_path)
+    assert [start for start, *_ in trained] == [OTHER_DRAWS] * 5
+    assert all(row in runs_of(folder) for row in before)
+    assert {row["start"]: row["seeds"] for row in read_table(folder / "record" / "bench_task.csv")}[OTHER_DRAWS] == "3"
+
+
+def test_runs_of_record_count_as_done(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = recorded(run(stage(), tmp_path / "one"))
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "one" / "task" / "record")
+    trained.clear()
+    assert recorded(run(stage(), tmp_path / "two", from_record=True)) == record and trained == []
+    run(stage(seeds=3), tmp_path / "three", from_record=True)
+    assert [seed for _, seed, *_ in trained] == [2, 2, 2]
+    trained.clear()
+    assert recorded(run(stage(), tmp_path / "four")).keys() == record.keys() and len(trained) == 12
+    trained.clear()
+    run(stage(steps=3), tmp_path / "five", from_record=True)  # another setting
+    assert len(trained) == 12
+
+
+@pytest.mark.parametrize("after", [0, 1, 6, 9])
+def test_an_interrupted_task_leaves_what_it_has_and_resumes_to_the_same_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    whole = runs_of(run(stage(), tmp_path / "whole"), timed=False)
+    run_one = Benchmark.run_one
+    calls: list[int] = []
+
+    def interrupted(*given: Any) -> list[Row]:
+        calls.append(1)
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        return run_one(*given)
+
+    monkeypatch.setattr(Benchmark, "run_one", interrupted)
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "bench_task_runs.jsonl").write_text("of record\n")
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"task": stage()}, Context(tmp_path / "cut"), results)
+    folder = tmp_path / "cut" / "task"
+    if after:
+        assert [row for row in whole if row in runs_of(folder, timed=False)] == runs_of(folder, timed=False)
+        assert len(runs_of(folder)) == after
+        assert (results / "bench_task_runs.jsonl").read_bytes() == recorded(folder)["bench_task_runs.jsonl"]
+    else:
+        assert (results / "bench_task_runs.jsonl").read_text() == "of record\n"
+    assert (folder / "record" / "bench_task.csv").exists() == (after == 9)
+    run(stage(), tmp_path / "cut")
+    assert runs_of(folder, timed=False) == whole and len(calls) == 12 + 1
+
+
+def test_a_start_whose_source_changed_is_trained_again_alone(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(stage(), tmp_path)
+    before = {json.dumps(row) for row in runs_of(folder) if row["start"] != KAIMING}
+    source = Benchmark.source
+    monkeypatch.setattr(
+        Benchmark, "source", lambda made, start, context: "new" if start == KAIMING else source(made, start, context)
+    )
+    trained.clear()
+    run(stage(), tmp_path)
+    assert [start for start, *_ in trained] == [KAIMING] * 4
+    rows = runs_of(folder)
+    assert {row["source"] for row in rows if row["start"] == KAIMING} == {"new"}
+    assert {json.dumps(row) for row in rows if row["start"] != KAIMING} == before
+
+
+def test_workers_train_the_same_networks(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"starts": (OWN, KAIMING), "trials": 1}
+    one, two = (runs_of(run(stage(**fields), tmp_path / str(n), workers=n)) for n in (1, 2))
+    assert [(row["start"], row["seed"], row["accuracy"]) for row in one] == [
+        (row["start"], row["seed"], row["accuracy"]) for row in two
+    ]
+    assert [row["log_loss"] for row in one] == pytest.approx([row["log_loss"] for row in two], abs=1e-4)
+
+
+class Diverging(nn.Module):
+    """Its logits are no numbers where its kernels are as large as Kaiming's."""
+
+    def __init__(self, filters: tuple[int, ...], classes: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(image_shape[0], classes, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x).mean((2, 3)) * (math.nan if self.layer.weight.std() > 0.3 else 1.0)
+
+
+def test_a_run_that_diverges_is_recorded_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
+) -> None:
+    monkeypatch.setitem(NETWORKS, "diverging", Diverging)
+    made = stage(network="diverging", filters=(1,), starts=(OWN, KAIMING), choosing_seeds=2)
+    folder = run(made, tmp_path)
+    lost = [row for row in runs_of(folder) if math.isnan(row["log_loss"])]
+    assert {row["start"] for row in lost} == {KAIMING} and len(lost) == 4 + 2
+    own, kaiming = read_table(folder / "record" / "bench_task.csv")
+    assert (kaiming["diverged"], kaiming["log_loss"], kaiming["loss_over_own"]) == ("2", "", "")
+    assert float(kaiming["accuracy"]) == 10.0 and own["log_loss"] and kaiming["over_own"]
+    trained.clear()
+    monkeypatch.setattr(benchmark, "RESULTS", folder / "record")
+    assert recorded(run(made, tmp_path / "again", from_record=True)) == recorded(folder) and trained == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"starts": (KAIMING,)}, r"starts must contain 'own', which the others are compared with; got \('Kaiming',\)"),
+        ({"starts": (OWN, "Kaimin")}, "inits must be some of own; .*; got Kaimin$"),
+        ({"starts": (OWN, "PyTorch default")}, "each once; got own; PyTorch default"),
+        ({"starts": (OWN, "natural"), "priors": ()}, "name priors="),
+        ({"choosing_seeds": 0}, "choosing_seeds must be 1 or more; got 0"),
+        ({"seeds": CHOOSING_SEED + 1}, "seeds from 1000 choose settings; got 1001 paired ones"),
+        ({"role": "both"}, "role must be one of choose, confirm; got 'both'"),
+        ({"marks": 3}, "marks must be at most the number of steps, 2; got 3"),
+    ],
+)
+def test_settings_that_make_no_task_are_refused(
+    tmp_path: Path, trained: Trained, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(stage(**fields), tmp_path)
+    assert trained == []
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is_trained(tmp_path: Path, trained: Trained) -> None:
+    with pytest.raises(FileNotFoundError, match=r"master_filters\.txt"):
+        run(stage(starts=(OWN, "master filters")), tmp_path, data_root=tmp_path)
+    with pytest.raises(ValueError, match="resnet has no argument 'kernel'"):
+        run(stage(network="resnet(kernel=5)"), tmp_path)
+    assert trained == []
