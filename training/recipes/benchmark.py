@@ -42,6 +42,7 @@ CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANY
 DENSE: tuple[str, ...] = (*FIRST, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
 CHAINS = (*FIRST, NATURAL, NATURAL_KEEP, *DENSE[5:])  # where the default of apply_ is fan_in
 DEPTHWISE = (*DENSE[:5], NATURAL_MEANS, MASTER_FILTERS, *DENSE[5:])  # there are master filters for depthwise layers
+FIVE = (*DENSE[:5], NATURAL_RESIZED, MASTER_FILTERS, *DENSE[5:])  # 5×5 depthwise layers behind a stem that one fits
 ODD = (*FIRST, NATURAL_RESIZED, MASTER_FILTERS, *CONTROLS)  # depthwise layers of a size that no prior of natural has
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH)
 
@@ -51,6 +52,7 @@ FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
 FULL: Fields = {"steps": 1000, "batch_size": 64, "starts": SIX}
 FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_MEANS, GAUSSIAN_BY_DEPTH)}
+FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_PLAIN: Fields = {**FULL, "starts": (OWN, KAIMING, LSUV, NATURAL, NATURAL_KEEP, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FROZEN: Fields = {"steps": 800, "frozen": True}
@@ -82,12 +84,7 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "few_cifar10_mobilenet": {**FEW_IMAGES, **MOBILENET, "starts": DEPTHWISE, "filters": (32, 48, 64)},
     "few_cifar10_convmixer": {**FEW_IMAGES, **CONVMIXER, "starts": DEPTHWISE, "filters": (64,)},
     "few_cifar10_vgg": {**FEW_IMAGES, **PLAIN_VGG, "starts": CHAINS, "filters": (32, 64, 128)},
-    "few_tiny_mobilenet5": {
-        **FEW_TINY,
-        **MOBILENET_5,
-        "starts": (*DEPTHWISE, NATURAL_RESIZED),
-        "filters": (32, 48, 64),
-    },
+    "few_tiny_mobilenet5": {**FEW_TINY, **MOBILENET_5, "starts": FIVE, "filters": (32, 48, 64)},
     "few_tiny_resnet": {**FEW_TINY, **RESNET, "filters": (32, 64, 128)},
     "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": DEPTHWISE, "filters": (48,)},
     "few_fashion_resnet": {**FEW_FASHION, **RESNET, "filters": (48, 64, 96)},
@@ -100,7 +97,7 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "full_vgg": {**FULL_PLAIN, **PLAIN_VGG, "filters": (32, 64, 128)},
     "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (64,)},
     "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, TRAINED_NETWORK)},
-    "full_mobilenet5": {**FULL_DEPTHWISE, **MOBILENET_5, "filters": (48, 64, 96)},
+    "full_mobilenet5": {**FULL_FIVE, **MOBILENET_5, "filters": (48, 64, 96)},
     "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (48, 96)},
     "full_paper": {**FULL_PLAIN, **PAPER_NET, "filters": (32, 64, 64)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},

@@ -6,6 +6,7 @@ from a source.
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,11 +99,18 @@ def other_draws(draw: Draw) -> Mapping[str, float]:
 
 
 class _Hidden(nn.Module):
-    """Calls a module that is not one of its children, so that LSUV does not find it."""
+    """Stands for a module that is not one of its children, so that LSUV does not find it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.hidden: tuple[nn.Module] = (module,)
+
+    def __getattr__(self, name: str) -> Any:
+        """Looks up what it lacks, such as a weight that a network reads, in the module."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["hidden"][0], name)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps what the module maps."""
