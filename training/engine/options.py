@@ -12,6 +12,8 @@ from training.engine.stage import FIXED, Stage
 def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, Stage]:
     """Applies ``stage.field=value`` settings to a recipe's stages.
 
+    The values of a tuple are separated by commas; or by semicolons, where they contain commas.
+
     Raises:
         ValueError: The form, the stage, the field or the type of the value is wrong; the message lists the options.
     """
@@ -84,7 +86,7 @@ def _convert(text: str, kind: Any) -> Any:
         return {str(option): option for option in options}[text]
     if origin is tuple:
         inside = text.strip("[]()")
-        words = inside.split(",") if inside else []
+        words = inside.split(";" if ";" in inside else ",") if inside else []
         kinds = [options[0]] * len(words) if options[-1] is Ellipsis else options
         return tuple(_convert(word.strip(), inner) for word, inner in zip(words, kinds, strict=True))
     if kind is bool:

@@ -3,7 +3,8 @@
     python -m training run benchmark --data-root DATA --workers 2 --record --from-record
 
 One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts as you like, without ``--record``:
-``bench_frozen_3x3.starts=own,Kaiming,natural bench_frozen_3x3.seeds=3``. On an accelerator use ``--device cuda``.
+``bench_frozen_3x3.starts=own,Kaiming,natural bench_frozen_3x3.seeds=3``; semicolons separate names with commas, as in
+``"bench_frozen_3x3.starts=own;natural, means kept"``. On an accelerator use ``--device cuda``.
 
 A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
 ``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept

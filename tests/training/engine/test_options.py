@@ -13,6 +13,7 @@ class Count(Stage):
     rate: float = 0.5
     sizes: tuple[int, int] = (1, 2)
     marks: tuple[int, ...] = (1,)
+    names: tuple[str, ...] = ()
     title: str = "t"
     limit: int | None = None
     on: bool = False
@@ -30,6 +31,8 @@ class Count(Stage):
         ("count.marks=5,6,7", "marks", (5, 6, 7)),
         ("count.marks=5", "marks", (5,)),
         ("count.marks=()", "marks", ()),
+        ("count.names=own,Kaiming", "names", ("own", "Kaiming")),
+        ("count.names=own;natural, fan_in; LSUV", "names", ("own", "natural, fan_in", "LSUV")),
         ("count.title=notmnist", "title", "notmnist"),
         ("count.title=7", "title", "7"),
         ("count.limit=9", "limit", 9),
