@@ -36,7 +36,7 @@ from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL
 
 FOLDER = "benchmark"
 SEEN_TINY, LARGER_TINY = "tinyimagenet32-a[0:20]", "tinyimagenet32-a[0:50]"
-UNSEEN_TINY, LARGER_UNSEEN_TINY = "tinyimagenet32-a[50:70]", "tinyimagenet32-a[50:100]"
+UNSEEN_TINY = "tinyimagenet32-a[50:70]"
 
 FIRST = (OWN, OTHER_DRAWS, KAIMING)
 CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, WHITENED)
@@ -51,11 +51,13 @@ BFLOAT16: Fields = {"precision": "bfloat16"}  # faster on CPUs for dense convolu
 FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENSE}
 FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3000, "more_test": 4000}
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
+FEW_NOTMNIST: Fields = {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000}
 FULL: Fields = {"steps": 1000, "batch_size": 64, "starts": SIX}
 FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_MEANS, GAUSSIAN_BY_DEPTH)}
 FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_PLAIN: Fields = {**FULL, "starts": (OWN, KAIMING, LSUV, NATURAL, NATURAL_KEEP, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
+FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
 FROZEN: Fields = {"steps": 800, "frozen": True}
 TARGET: Fields = {
     **FULL,
@@ -111,10 +113,11 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
 }
 
 CONFIRMING: dict[str, Fields] = {  # other networks and other data than those above
-    "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET},
-    "confirm_few_notmnist_densenet": {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000, **DENSENET},
-    "confirm_full_tiny_regnet": {**FULL_TINY, "data": LARGER_UNSEEN_TINY, **REGNET},
-    "confirm_full_tiny_edgenext": {**FULL_TINY, "data": LARGER_UNSEEN_TINY, **EDGENEXT},
+    "confirm_few_notmnist_efficientnet": {**FEW_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
+    "confirm_few_notmnist_densenet": {**FEW_NOTMNIST, **DENSENET},
+    "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET, "starts": DEPTHWISE},
+    "confirm_full_cifar100_regnet": {**FULL_CIFAR100, **REGNET},
+    "confirm_full_cifar100_edgenext": {**FULL_CIFAR100, **EDGENEXT},
 }
 SMALL: Fields = {
     "seeds": 2,
