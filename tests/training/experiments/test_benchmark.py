@@ -103,6 +103,19 @@ def test_more_starts_and_seeds_add_runs_only(tmp_path: Path, trained: Trained) -
     assert {row["start"]: row["seeds"] for row in read_table(folder / "record" / "bench_task.csv")}[OTHER_DRAWS] == "3"
 
 
+def test_runs_at_a_setting_that_is_no_longer_chosen_stay_and_are_not_compared(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seeds, choice in ((1, 0), (2, 1)):
+        monkeypatch.setattr(benchmark, "chosen_trials", lambda rows, choice=choice: {OWN: choice, KAIMING: 0})
+        folder = run(stage(starts=(OWN, KAIMING), seeds=seeds), tmp_path)
+    found = [(row["start"], row["seed"], row["trial"]) for row in runs_of(folder) if not row["choosing"]]
+    assert found == [(KAIMING, 0, 0), (KAIMING, 1, 0), (OWN, 0, 0), (OWN, 0, 1), (OWN, 1, 1)]
+    own, kaiming = read_table(folder / "record" / "bench_task.csv")
+    assert own["seeds"] == kaiming["seeds"] == "2" and len(trained) == 4 + 5
+    assert [float(row["lr"]) for row in (own, kaiming)] == [stage().settings[trial].rate for trial in (1, 0)]
+
+
 def test_runs_of_record_count_as_done(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     record = recorded(run(stage(), tmp_path / "one"))
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "one" / "task" / "record")

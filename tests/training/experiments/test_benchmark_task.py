@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from training.engine.records import Row
 from training.engine.stage import Context
 from training.experiments.benchmark_task import BenchmarkTask, Pools
-from training.images.augment import PADDING
+from training.images.augment import PADDING, moved
 from training.images.sets import Images
 from training.networks.loop import Step
 from training.starts.base import KAIMING, spatial_convolutions
@@ -99,6 +99,7 @@ def test_runs_of_a_seed_share_all_but_the_spatial_convolutions(pools: Pools) -> 
     order, again, other = made.batches(pools, 3), made.batches(pools, 3), made.batches(pools, 4)
     assert torch.equal(order, again) and order.shape == (4, 5, 4)
     assert not torch.equal(order[..., 0], other[..., 0]) and not torch.equal(order[..., 1:3], other[..., 1:3])
+    assert not torch.equal(made.places(pools, 3), made.places(pools, 4))  # some starts look at the first of them
     networks = {start: made.begin(pools, start, 3)[0] for start in (OWN, OTHER_DRAWS, KAIMING)}
     own = state(networks[OWN])
     spatial = {f"{name}.{part}" for name in spatial_convolutions(networks[OWN]) for part in ("weight", "bias")}
@@ -117,6 +118,20 @@ def test_every_pass_has_each_image_once_and_shifts_and_flips_of_all_kinds(pools:
     assert [order[..., place].unique().tolist() for place in (1, 2)] == [list(range(2 * PADDING + 1))] * 2
     assert order[..., 3].float().mean() == pytest.approx(0.5, abs=0.1)
     assert task(batch_size=64).batches(pools, 0).shape == (4, 30, 4)  # there are fewer
+
+
+def test_images_are_shifted_and_flipped_before_they_are_seen(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    call = Step.__call__
+    monkeypatch.setattr(
+        Step, "__call__", lambda step, *given: seen.append(step.look_up(given[0])[0]) or call(step, *given)
+    )
+    made = task()
+    train(made, pools)
+    images = pools.train[0]
+    for found, batch in zip(seen, made.batches(pools, 0), strict=True):
+        assert torch.equal(found, moved(images[batch[:, 0]], batch[:, 1:3], batch[:, 3]))
+        assert not torch.equal(found, images[batch[:, 0]])
 
 
 def test_few_labels_are_as_many_of_every_class_drawn_by_the_seed(pools: Pools) -> None:
@@ -204,10 +219,11 @@ def test_costs_and_shares_are_measured(pools: Pools) -> None:
 
 
 def test_bfloat16_is_close_to_float32_and_not_the_same(pools: Pools) -> None:
-    loss = {
-        precision: train(task(precision=precision), pools)[1]["curve_loss"][0] for precision in ("float32", "bfloat16")
-    }
-    assert loss["bfloat16"] == pytest.approx(loss["float32"], rel=0.05) and loss["bfloat16"] != loss["float32"]
+    (one, whole), (other, half) = (train(task(precision=name), pools) for name in ("float32", "bfloat16"))
+    assert (
+        half["curve_loss"] == pytest.approx(whole["curve_loss"], rel=0.05) and half["curve_loss"] != whole["curve_loss"]
+    )
+    assert not torch.equal(*(next(iter(state(network).values())) for network in (one, other)))
 
 
 @pytest.mark.parametrize("network", ["timm:resnet18(channels=(4, 4, 4, 4))", "mobilenet(stride=2, blocks=1)"])
