@@ -59,8 +59,8 @@ def test_the_bank_has_two_runs_of_each_seed_and_trial_and_the_table_compares_the
     run(tmp_path / "two", seeds=12)
     assert {seed for _, seed, _ in trained} == {11} and len(trained) == 4
     trained.clear()
-    run(tmp_path / "three", of_record=True, steps=3)  # another setting
-    assert len(trained) == len(CELLS)
+    other = run(tmp_path / "three", of_record=True, steps=3)  # another setting
+    assert len(trained) == len(CELLS) == len((other / "record" / "bench_check_runs.jsonl").read_text().splitlines())
 
 
 @pytest.mark.parametrize("after", [0, 5])
