@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ Role = Literal["choose", "confirm"]
 Use = Literal["default", "yardstick"]
 Standing = Literal["ahead", "level", "behind", "mixed"]
 LEVEL = 0.05  # adjusted p-values below it are taken as differences
-_SEEN = {CIFAR10: ("cifar10",), TINY_IMAGENET: ("tinyimagenet",), IMAGENET: ("tinyimagenet", "imagenet")}
-"""By what a start was trained on, how the names of the data sets begin whose images it has seen."""
+_SEEN = {CIFAR10: r"cifar10(\[|$)", TINY_IMAGENET: "tinyimagenet", IMAGENET: "(tiny)?imagenet"}
+"""By what a start was trained on, a pattern of how the names of the data sets begin whose images it has seen."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,9 @@ class Task:
         name: Base name of its files.
         role: Whether it may choose a default, or is kept to confirm one.
         network: A network by name and arguments.
-        filters: Its channels.
         data: Name of the data set, with a slice of its classes if any.
         each: Labelled images of a class; all if 0.
         frozen: Whether the spatial convolutions stay as they start.
-        steps: Steps of a run.
-        seeds: Number of paired runs when it is finished.
         kind: Kind of the network, see :func:`network_kind`.
         table: Rows of :func:`training.experiments.benchmark_table.task_table`, or those read from their file; none if
             it was not run.
@@ -43,12 +40,9 @@ class Task:
     name: str
     role: Role
     network: str
-    filters: tuple[int, ...]
     data: str
     each: int
     frozen: bool
-    steps: int
-    seeds: int
     kind: str
     table: Sequence[Mapping[str, Any]] = ()
 
@@ -114,7 +108,7 @@ def has_seen(trained_on: str, data: str) -> bool:
         trained_on: What the start's sources were trained on.
         data: Name of the data set, with a slice of its classes if any.
     """
-    return data.startswith(tuple(name for source, names in _SEEN.items() if source in trained_on for name in names))
+    return any(source in trained_on and re.match(names, data) for source, names in _SEEN.items())
 
 
 def possible_use(start: str, trained_on: str, data: str) -> Use:
@@ -146,7 +140,7 @@ class Statement:
         use: Whether these tasks may make it a default, or it is only a yardstick there.
         standing: ``ahead`` if it is ahead in some of the tasks, by adjusted p-values, and behind in none; ``behind``
             likewise, ``mixed`` if it is both, and ``level`` if it is neither.
-        points: Mean over the tasks of the difference in points of accuracy.
+        over_own: By name of the task, the difference in points of accuracy.
         ahead: Names of the tasks where it is ahead.
         level: Of those where it is level.
         behind: Of those where it is behind.
@@ -160,7 +154,7 @@ class Statement:
     trained_on: str
     use: Use
     standing: Standing
-    points: float
+    over_own: tuple[tuple[str, float], ...]
     ahead: tuple[str, ...]
     level: tuple[str, ...]
     behind: tuple[str, ...]
@@ -171,6 +165,15 @@ class Statement:
     def about(self) -> tuple[str, str, str, Use]:
         """What the statement is about; the others of its fields are what it says."""
         return self.kind, self.part, self.start, self.use
+
+    @property
+    def points(self) -> float:
+        """Mean over the tasks of the difference in points of accuracy."""
+        return self.points_in([task for task, _ in self.over_own])
+
+    def points_in(self, tasks: Collection[str]) -> float:
+        """The same over some of the tasks, by name."""
+        return math.fsum(points for task, points in self.over_own if task in tasks) / len(tasks)
 
 
 @dataclass(frozen=True)
@@ -188,15 +191,20 @@ class Verdict:
     def to_use(self) -> dict[tuple[str, str], Statement | None]:
         """Returns by kind and part the start to use: of the possible defaults that are ahead that of most points.
 
-        ``None`` stands for the model's own start. Whether the first is ahead of the second was not tested.
+        Points are means over the tasks that all of these starts were run in, because tasks differ; over each one's own
+        if there is none. ``None`` stands for the model's own start, if no start is ahead, and ahead on average too.
+        Whether the first is ahead of the second was not tested.
         """
-        found: dict[tuple[str, str], Statement | None] = {}
+        found: dict[tuple[str, str], list[Statement]] = {}
         for each in self.statements:
-            best = found.setdefault((each.kind, each.part), None)
-            candidate = each.use == "default" and each.standing == "ahead"
-            if candidate and (best is None or each.points > best.points):
-                found[each.kind, each.part] = each
-        return found
+            ahead = each.use == "default" and each.standing == "ahead" and each.points > 0
+            found.setdefault((each.kind, each.part), []).extend([each] if ahead else [])
+        return {about: _of_most_points(statements) for about, statements in found.items()}
+
+
+def _of_most_points(statements: Sequence[Statement]) -> Statement | None:
+    shared = set.intersection(*({task for task, _ in each.over_own} for each in statements)) if statements else ()
+    return max(statements, key=lambda each: each.points_in(shared) if shared else each.points, default=None)
 
 
 @dataclass(frozen=True)
@@ -285,7 +293,7 @@ def _statement(about: tuple[str, str, str, Use], rows: Sequence[tuple[Task, Mapp
     ahead, level, behind = (tuple(names) for names in places.values())
     standing: Standing = "mixed" if ahead and behind else "ahead" if ahead else "behind" if behind else "level"
     wins, losses = (sum(int(row[key]) for _, row in rows) for key in ("wins_own", "losses_own"))
-    points = math.fsum(float(row["over_own"]) for _, row in rows) / len(rows)
+    over_own = tuple((task.name, float(row["over_own"])) for task, row in rows)
     kind, part, start, use = about
     trained_on = rows[0][1]["trained_on"]
-    return Statement(kind, part, start, trained_on, use, standing, points, ahead, level, behind, wins, losses)
+    return Statement(kind, part, start, trained_on, use, standing, over_own, ahead, level, behind, wins, losses)

@@ -23,8 +23,8 @@ def task(name: str = "bench_few_resnet", starts: Sequence[str] = STARTS, log_los
         for seed in range(3)
     ]
     table = task_table(rows, marks=(1, 2, 4), steps=4, own="own", trials=((0.1, 0.1),))
-    fields = {"network": "resnet", "filters": (32,), "data": "cifar10", "each": 50, "frozen": False, "steps": 4}
-    return Task(name, "choose", **fields | {"seeds": 3, "kind": "dense", "table": table} | other)
+    fields = {"network": "resnet", "data": "cifar10", "each": 50, "frozen": False}
+    return Task(name, "choose", **fields | {"kind": "dense", "table": table} | other)
 
 
 def test_better_is_on_the_right_of_every_panel() -> None:

@@ -10,8 +10,8 @@ from training.experiments.verdict import Task, Verdict, chosen, confirmed, has_s
 from training.networks.registry import build
 from training.starts.base import CIFAR10, IMAGENET, TASK, TINY_IMAGENET, UNTRAINED
 
-CHOOSE = Task("bench_few_resnet", "choose", "resnet(blocks=1)", (32,), "cifar10", 50, False, 100, 8, "dense")
-CONFIRM = replace(CHOOSE, name="bench_new", role="confirm", network="timm:densenet121", filters=(), data="cifar100")
+CHOOSE = Task("bench_few_resnet", "choose", "resnet(blocks=1)", "cifar10", 50, False, "dense")
+CONFIRM = replace(CHOOSE, name="bench_new", role="confirm", network="timm:densenet121", data="cifar100")
 
 
 def row(start: str, over: float, p: float | str, wins: int = 0, losses: int = 0, trained_on: str = UNTRAINED) -> Row:
@@ -48,6 +48,26 @@ def test_a_start_stands_as_its_adjusted_p_values_say() -> None:
     assert verdict.to_use() == {("dense", "few labels"): best}
 
 
+def test_starts_that_are_ahead_are_ranked_by_the_tasks_that_all_of_them_were_run_in() -> None:
+    """Else the start that was run where all are far ahead would be named."""
+    easy = replace(CHOOSE, name="easy", table=[row("Xavier", 9.0, 0.01)])
+    hard = replace(CHOOSE, name="hard", table=[row("Xavier", 1.0, 0.01), natural(2.0, 0.01)])
+    verdict = chosen([easy, hard])
+    assert {each.start: each.points for each in verdict.statements} == {"Xavier": 5.0, "natural": 2.0}
+    assert [found and found.start for found in verdict.to_use().values()] == ["natural"]
+    apart = replace(hard, table=[natural(2.0, 0.01)])
+    assert [found and found.start for found in chosen([easy, apart]).to_use().values()] == ["Xavier"]
+
+
+def test_a_start_that_is_ahead_once_and_behind_on_average_is_not_to_use() -> None:
+    tasks = [
+        replace(CHOOSE, name=name, table=[natural(*found)]) for name, found in {"a": (1, 0.01), "b": (-2, 0.2)}.items()
+    ]
+    verdict = chosen(tasks)
+    assert told(verdict, "natural") == [("few labels", "default", "ahead")]
+    assert list(verdict.to_use().values()) == [None]
+
+
 def test_kinds_of_networks_and_amounts_of_labels_are_apart() -> None:
     tasks = [
         replace(CHOOSE, table=[natural(1.0, 0.01)]),
@@ -76,6 +96,7 @@ def test_a_default_has_not_seen_the_images() -> None:
     assert use("whitened stem", TASK) == use("LSUV", TASK) == "yardstick"
     assert use("trained network", CIFAR10, "fashionmnist") == use("own, other draws", UNTRAINED) == "yardstick"
     assert has_seen(f"{TASK}, {TINY_IMAGENET}", "tinyimagenet32-a") and not has_seen(TASK, "cifar10")
+    assert has_seen(CIFAR10, "cifar10[0:5]") and not has_seen(CIFAR10, "cifar100")  # which has other images
     seen = replace(CHOOSE, data="tinyimagenet32-a[0:20]", table=[natural(9.0, 0.001)])
     stem = row("whitened stem", 5.0, 0.001, trained_on=TASK)
     verdict = chosen([replace(CHOOSE, table=[natural(1.0, 0.3), stem]), seen])
@@ -158,7 +179,7 @@ def test_kinds_of_networks(network: str, filters: tuple[int, ...], kind: str) ->
 
 def test_a_task_is_made_of_its_stage_and_its_table() -> None:
     fields = {"name": "bench_a", "role": "choose", "network": "convmixer(blocks=2)", "filters": (4,), "data": "mnist"}
-    stage = SimpleNamespace(**fields, each=0, frozen=True, steps=10, seeds=8, batch_size=3)
+    stage = SimpleNamespace(**fields, each=0, frozen=True, batch_size=3)
     runs = [
         {"start": start, "seed": seed, "trial": 0, "choosing": False, "accuracy": 50.0 + seed + over, "log_loss": 1.0}
         | {"curve": [1.0], "init_s": 0.0, "train_s": 1.0, "drawn": 1.0}
@@ -167,7 +188,7 @@ def test_a_task_is_made_of_its_stage_and_its_table() -> None:
     ]
     table = task_table(runs, marks=(10,), steps=10, own="own", trials=((0.1, 0.1),))
     task = task_of(stage, [{key: str(value) for key, value in row.items()} for row in table])  # as read from its file
-    assert (task.kind, task.part, task.seeds) == ("depthwise, normalised", "frozen kernels", 8)
+    assert (task.kind, task.part) == ("depthwise, normalised", "frozen kernels")
     (statement,) = chosen([task]).statements
     assert (statement.start, statement.standing, statement.points, statement.wins) == ("natural", "ahead", 2.0, 2)
     assert task_of(stage).table == ()
