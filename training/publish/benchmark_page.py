@@ -43,7 +43,8 @@ class Question(NamedTuple):
 QUESTIONS = (
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
     Question("The means of depthwise kernels, kept or subtracted", NATURAL_MEANS, NATURAL, kind="depthwise"),
-    Question("The scale of the weights, kept or set to He's response", NATURAL_KEEP, NATURAL_FAN_IN),
+    Question("The scale of the weights, kept as by default or set to He's response", NATURAL, NATURAL_FAN_IN),
+    Question("The same in chains without normalisation, where He's response is the default", NATURAL_KEEP, NATURAL),
     Question("The structure of the kernels, or their response alone", NATURAL, NOISE_RESPONSE),
     Question("Mixtures, or the Gaussians of the same kernels", NATURAL, GAUSSIAN_BY_DEPTH),
     Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.training.publish.example_runs import example_runs, example_task, record
+from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_check import BenchmarkCheck
 from training.publish import benchmark_page, benchmark_record
-from training.publish.benchmark_page import Question, answers, page_values, read_tasks
+from training.publish.benchmark_page import QUESTIONS, Question, answers, page_values, read_tasks
 from training.publish.templates import render
 from training.recipes import benchmark
 
@@ -122,6 +123,13 @@ def test_questions_are_answered_where_both_starts_were_run_with_p_values_over_th
     assert [row["p"] for row in found] == pytest.approx([2 * alone] * 2)
     assert [row["task"] for row in answers(tasks, Question("", "natural", "Kaiming", "depthwise"))] == [DEPTHWISE.name]
     assert answers(tasks, Question("", "natural", "dirac")) == []
+
+
+def test_every_question_is_asked_of_some_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    tasks = [stage for stage in benchmark.stages().values() if isinstance(stage, Benchmark)]
+    for question in QUESTIONS:
+        assert any({question.start, question.baseline} <= {*stage.starts} for stage in tasks), question.text
 
 
 def test_pictures_are_drawn_once_there_are_runs(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
