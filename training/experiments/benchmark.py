@@ -14,7 +14,7 @@ from training.engine.sweep import Sweep
 from training.engine.workers import Progress
 from training.experiments.benchmark_table import task_table
 from training.experiments.benchmark_task import RUN, BenchmarkTask, Pools
-from training.experiments.choice import chosen_trials
+from training.experiments.choice import chosen_trials, rule
 from training.experiments.verdict import Role
 from training.starts.base import check_starts
 from training.starts.controls import OWN
@@ -30,7 +30,8 @@ class Benchmark(BenchmarkTask):
 
     Runs of one seed have the same images in the same order, and differ in the spatial convolutions alone, unless a
     start says otherwise. Records ``<name>_runs.jsonl``, from which ``--from-record`` resumes, and ``<name>.csv``. More
-    starts or seeds add runs to a finished task; a start whose source changed is trained again.
+    starts or seeds add runs to a finished task; a start whose source changed is trained again, and so is one for which
+    another rule of choice takes another setting.
 
     Args:
         role: Whether the task may choose a default, or is kept to confirm what others chose.
@@ -54,7 +55,7 @@ class Benchmark(BenchmarkTask):
             raise ValueError(f"seeds from {CHOOSING_SEED} choose settings; got {self.seeds} paired ones")
 
     def replaceable_inputs(self, context: Context) -> dict[str, Any]:
-        return {"sources": {start: self.source(start, context) for start in self.starts}}
+        return {"sources": {start: self.source(start, context) for start in self.starts}, "choice": rule()}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes: first to choose the settings, then at these."""

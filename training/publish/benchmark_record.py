@@ -9,6 +9,7 @@ from training.engine.records import RESULTS, Row, read_table
 from training.experiments.benchmark import CHOOSING_SEED, Benchmark
 from training.experiments.benchmark_table import compare_starts, paired_runs
 from training.experiments.benchmark_task import BenchmarkTask
+from training.experiments.choice import chosen_trials
 from training.experiments.verdict import Task, task_of
 
 
@@ -37,8 +38,18 @@ class OnRecord:
 
     @cached_property
     def missing(self) -> int:
-        """Number of runs that are still to be made."""
-        return len(_planned(self.stage) - {_key(row) for row in self.runs})
+        """Number of runs that are still to be made, those too that have another setting than is chosen by now."""
+        chosen = self._chosen()
+        made = {
+            _key(row) for row in self.runs if row["choosing"] or chosen.get(row["start"], row["trial"]) == row["trial"]
+        }
+        return len(_planned(self.stage) - made)
+
+    def _chosen(self) -> dict[str, int]:
+        """By start the setting that the runs of record choose; nothing while some of these runs are missing."""
+        planned = {run for run in _planned(self.stage) if run[2] is not None}
+        choosing = [row for row in self.runs if row["choosing"] and _key(row) in planned]
+        return chosen_trials(choosing) if len(choosing) == len(planned) else {}
 
     @property
     def planned(self) -> int:

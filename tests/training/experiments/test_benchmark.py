@@ -179,6 +179,25 @@ def test_a_start_whose_source_changed_is_trained_again_alone(
     assert {json.dumps(row) for row in rows if row["start"] != KAIMING} == before
 
 
+def test_another_rule_of_choice_trains_only_what_it_chooses_otherwise(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(trial: int) -> None:
+        monkeypatch.setattr(benchmark, "rule", lambda: str(trial))
+        monkeypatch.setattr(
+            benchmark, "chosen_trials", lambda rows: dict.fromkeys(SMALL["starts"], 0) | {KAIMING: trial}
+        )
+
+    choose(0)
+    run(stage(), tmp_path)
+    trained.clear()
+    choose(1)
+    folder = run(stage(), tmp_path)
+    assert trained == [(KAIMING, seed, 1, False) for seed in (0, 1)]
+    rates = {row["start"]: float(row["lr"]) for row in read_table(folder / "record" / "bench_task.csv")}
+    assert rates[KAIMING] == stage().settings[1].rate and rates[OWN] == stage().settings[0].rate
+
+
 def test_workers_train_the_same_networks(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"starts": (OWN, KAIMING), "trials": 1}
     one, two = (runs_of(run(stage(**fields), tmp_path / str(n), workers=n)) for n in (1, 2))

@@ -17,7 +17,7 @@ SMALL = Benchmark(
 
 
 def example_task(name: str = "bench_few_cifar10_vgg", **fields: Any) -> Benchmark:
-    """A task of 4 starts, 3 paired seeds and 2 trials."""
+    """A task of 4 starts, 3 paired seeds and 2 trials, of which the second is chosen."""
     return replace(SMALL, name=name, **fields)
 
 
@@ -27,7 +27,7 @@ def example_runs(stage: Benchmark, over_own: Mapping[str, float]) -> list[Row]:
     for place, start in enumerate(stage.starts):
         same = {"setting": "0", "source": "0", "start": start, "init_s": 0.1, "train_s": 9.0, "drawn": 1.0}
         for trial in range(stage.trials):
-            score = {"seed": CHOOSING_SEED, "trial": trial, "choosing": True, "accuracy": 30.0, "log_loss": 2.0}
+            score = {"seed": CHOOSING_SEED, "trial": trial, "choosing": True, "accuracy": 30.0 + trial, "log_loss": 2.0}
             rows.append(same | score)
         for seed in range(stage.seeds):
             accuracy = 50.0 + over_own.get(start, 0.0) + 0.1 * ((seed + place) % 3)

@@ -47,6 +47,15 @@ def test_paired_runs_at_settings_that_are_no_longer_chosen_do_not_count(results:
     assert OnRecord.read(stage).missing == 12 and not OnRecord.read(stage).finished
 
 
+def test_runs_at_settings_that_another_rule_chose_are_missing_although_the_table_names_them(results: Path) -> None:
+    stage = example_task()
+    rows = example_runs(stage, {"natural": 2.0})
+    best = {"start": "natural", "choosing": True, "trial": 0}
+    moved = [row | {"accuracy": 90.0} if best.items() <= row.items() else row for row in rows]
+    record(results, stage, moved)
+    assert OnRecord.read(stage).missing == 3 and not OnRecord.read(stage).finished
+
+
 def test_two_starts_are_compared_by_accuracy_and_log_loss(results: Path) -> None:
     stage = example_task(seeds=3)
     record(results, stage, example_runs(stage, {"natural": 2.0, "Kaiming": 0.5}))
