@@ -208,7 +208,7 @@ def initialize_(
         network: The network, on the CPU.
         start: Name of a start of ``STARTS``.
         seed: Seed of the draws.
-        priors: Names, folders or priors, one for each kernel size, or a set; for dwp.
+        priors: Names, folders or priors, one for each kernel size, or a set.
         learned: Learned kernels, for the starts that draw from these.
         batch: Training images: for LSUV, which takes the first 128 and has normalisation layers in evaluation mode,
             and for whitening, which takes all.

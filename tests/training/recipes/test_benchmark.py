@@ -47,7 +47,7 @@ def test_networks_that_choose_have_two_widths() -> None:
 
 @pytest.mark.parametrize("name", KINDS.values())
 def test_every_start_of_a_task_can_be_drawn(name: str, tmp_path: Path) -> None:
-    """Else a night would stop at the first task that has one that cannot; those from files are left out."""
+    """Else all later tasks would wait for one that has a start that cannot; those from files are left out."""
     for package in ("timm", "lsuv", "anyinit"):
         pytest.importorskip(package)
     stage = replace(TASKS[name], filters=(8,) * len(TASKS[name].filters), each=0)
