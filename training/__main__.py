@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,20 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.record and (options.smoke or options.settings or options.data):
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
+    _check_ledgers([stage.ledger for stage in stages.values() if stage.ledger], options)
     run_stages(stages, context, RESULTS if options.record else None)
+
+
+def _check_ledgers(ledgers: Sequence[str], options: argparse.Namespace) -> None:
+    """Raises ``ValueError`` where ``--from-record`` has no effect, or lacks, so that runs of record would be lost."""
+    if options.from_record and not ledgers:
+        raise ValueError(f"recipe {options.recipe!r} has no runs on record; --from-record is for benchmark alone")
+    there = [ledger for ledger in ledgers if (RESULTS / ledger).exists()]
+    if there and options.record and not options.from_record:
+        raise ValueError(
+            f"--record would replace the runs in {', '.join(there)} of {RESULTS}; add --from-record so that they "
+            "count, or remove the files to begin again"
+        )
 
 
 def _fit(options: argparse.Namespace) -> None:

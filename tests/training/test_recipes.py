@@ -285,3 +285,19 @@ def test_priors_of_ones_own_images_are_called_after_them(
     assert "leave out --smoke, --data" in capsys.readouterr().err
     assert main(["run", "fig2a_mnist", "--data", "imagefolder:photos"]) == 1
     assert "recipe 'fig2a_mnist' has its own images" in capsys.readouterr().err
+
+
+def test_runs_of_record_are_not_replaced_and_from_record_has_an_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(command_line, "RESULTS", tmp_path)
+    ran: list[bool] = []
+    monkeypatch.setattr("training.__main__.run_stages", lambda stages, context, results: ran.append(True))
+    words = ["run", "benchmark", "--only", "bench_full_vgg", "--device", "cpu"]
+    assert main([*words, "--record"]) == 0
+    (tmp_path / "bench_full_vgg_runs.jsonl").touch()
+    assert main(words) == main([*words, "--record", "--from-record"]) == 0 and len(ran) == 3
+    assert main([*words, "--record"]) == main(["run", "fig3a", "--from-record"]) == 1 and len(ran) == 3
+    replaced, idle = capsys.readouterr().err.splitlines()
+    assert "--record would replace the runs in bench_full_vgg_runs.jsonl of " in replaced and "add --from-r" in replaced
+    assert idle == "error: recipe 'fig3a' has no runs on record; --from-record is for benchmark alone"

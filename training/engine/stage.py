@@ -70,6 +70,11 @@ class Stage:
         """Digests of what parts of the result depend on: where one changes, a finished stage makes that part again."""
         return {}
 
+    @property
+    def ledger(self) -> str:
+        """Name of the file of its runs in the results of record, from which it can resume; empty if it keeps none."""
+        return ""
+
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Fills ``folder``; returns the summary that is kept in ``done.json``."""
         raise NotImplementedError

@@ -69,7 +69,7 @@ class Benchmark(BenchmarkTask):
             return bool(row["setting"] == setting and row["source"] == sources.get(row["start"]))
 
         if context.from_record:
-            taken = take_runs(RESULTS / f"{self.name}_runs.jsonl", folder, of_now, lambda row: tuple(map(row.get, RUN)))
+            taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, RUN)))
             print(f"{self.name}: {taken} runs are taken from the results of record")
         choosing, total = self.choosing(setting, sources), len(self.starts) * self.seeds
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
@@ -107,7 +107,7 @@ class Benchmark(BenchmarkTask):
         if not rows:  # interrupted before the first run: the record stays as it is
             return []
         runs = sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
-        write_runs(folder / "record" / f"{self.name}_runs.jsonl", runs)
+        write_runs(folder / "record" / self.ledger, runs)
         paired = [row for row in runs if not row["choosing"] and row["trial"] == best.get(row["start"])]
         if not any(row["start"] == OWN for row in paired):
             return []

@@ -48,7 +48,7 @@ class BenchmarkCheck(BenchmarkTask):
             return bool(row["setting"] == setting)
 
         if context.from_record:
-            take_runs(RESULTS / f"{self.name}_runs.jsonl", folder, of_now, lambda row: tuple(map(row.get, BANK)))
+            take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, BANK)))
         arms, trials = (OWN, OTHER_DRAWS), range(self.trials)
         runs = [(setting, arm, seed, trial) for seed in range(self.seeds) for trial in trials for arm in arms]
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
@@ -58,7 +58,7 @@ class BenchmarkCheck(BenchmarkTask):
             finally:
                 if sweep.done:
                     made = sorted(sweep.done.values(), key=lambda row: (row["seed"], row["trial"], row["start"]))
-                    write_runs(folder / "record" / f"{self.name}_runs.jsonl", made)
+                    write_runs(folder / "record" / self.ledger, made)
         table = false_positives(rows, seeds=_PAIRED, choosing_seeds=_CHOOSING)
         write_table(folder / "record" / f"{self.name}.csv", table)
         print_table(table)

@@ -92,6 +92,10 @@ class BenchmarkTask(Stage):
         return (self.data,)
 
     @property
+    def ledger(self) -> str:
+        return f"{self.name}_runs.jsonl"
+
+    @property
     def steps_of_marks(self) -> tuple[int, ...]:
         """Steps after which the curve is measured."""
         return tuple(self.steps * (mark + 1) // self.marks for mark in range(self.marks))

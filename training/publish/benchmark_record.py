@@ -32,7 +32,7 @@ class OnRecord:
         """Reads ``<name>.csv`` and ``<name>_runs.jsonl``, where they are."""
         table = table_of(stage)
         chosen = {(row["start"], _trial(stage, row)) for row in table}
-        runs = read_runs(RESULTS / f"{stage.name}_runs.jsonl")
+        runs = read_runs(RESULTS / stage.ledger)
         kept = [row for row in runs if row["choosing"] or (row["start"], row["trial"]) in chosen]
         return cls(stage, task_of(stage, table), kept)
 
