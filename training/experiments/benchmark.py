@@ -1,4 +1,4 @@
-"""The benchmark of starts: each at its own setting of the optimizer, on paired seeds, against the model's own start."""
+"""The benchmark of starts: paired seeds, settings of AdamW that held-out images choose, against the model's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

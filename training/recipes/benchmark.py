@@ -1,4 +1,4 @@
-"""What a start is worth: networks from many starts, each at its own learning rate and weight decay, on paired seeds.
+"""What a start is worth: networks from many starts on paired seeds, at settings that held-out images choose.
 
     python -m training run benchmark --data-root DATA --workers 2 --record --from-record
 

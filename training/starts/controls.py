@@ -66,6 +66,7 @@ def partial_identity(draw: Draw) -> Mapping[str, float]:
 
     Of a group with n input channels, these are the first n output channels, by ``torch.nn.init.dirac_``; other output
     channels keep what they have. A depthwise layer without a multiplier thus becomes the identity.
+    Stems are filled too, which airbench whitens instead.
     """
     filled: dict[str, float] = {}
     for name, layer in draw.described().items():

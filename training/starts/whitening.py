@@ -40,7 +40,8 @@ def whitening_filters(images: Tensor, layer: ConvLayer) -> Tensor:
 def whitened(draw: Draw, others: Fill | None = None) -> Mapping[str, float]:
     """Fills the stem, the first convolution, with as many whitening filters as it has outputs.
 
-    Outputs beyond the ``2 · c · k · k`` filters keep what they have.
+    Outputs beyond the ``2 · c · k · k`` filters keep what they have. Unlike airbench's, the stem is trained like all
+    other layers.
 
     Args:
         draw: The draw.
