@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from training.engine.records import Row
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_check import BenchmarkCheck
+from training.experiments.benchmark_plateau import BenchmarkPlateau
 from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
 from training.experiments.paired import holm
 from training.experiments.trials import DECAYS, RATES
@@ -54,10 +55,12 @@ QUESTIONS = (
 def page_values() -> dict[str, Any]:
     """Returns what the template of the page gets."""
     on_record = read_tasks()
-    checks = [stage for stage in benchmark.stages().values() if isinstance(stage, BenchmarkCheck)]
+    stages = benchmark.stages().values()
+    checks = [stage for stage in stages if isinstance(stage, BenchmarkCheck)]
     return summary_values(on_record) | {
         "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
+        "plateaus": {each.of: table_of(each) for each in stages if isinstance(each, BenchmarkPlateau)},
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
         "runs": sum(len(each.runs) for each in on_record),

@@ -8,16 +8,20 @@ One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts
 
 A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
 ``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept
-to confirm it.
+to confirm it. ``bench_<task>_plateau`` trains the model's own start of a task five times as long, once.
 
 Expected: the paper has no such table.
 Found: ``model_cards/benchmark.md``, from ``bench_<task>.csv``; every run is in ``bench_<task>_runs.jsonl``.
 Departures: images of 32×32 and stems of stride 2, for a CPU.
 """
 
+import dataclasses
+
 from training.engine.stage import Stage
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_check import BenchmarkCheck
+from training.experiments.benchmark_plateau import BenchmarkPlateau
+from training.experiments.benchmark_task import BenchmarkTask
 from training.recipes import Fields
 from training.starts.base import KAIMING
 from training.starts.controls import DELTA, DIRAC, FAN_OUT, LSUV, ORTHOGONAL, OTHER_DRAWS, OWN, XAVIER
@@ -58,7 +62,7 @@ FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, N
 FULL_PLAIN: Fields = {**FULL, "starts": (OWN, KAIMING, LSUV, NATURAL, NATURAL_KEEP, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
-FROZEN: Fields = {"steps": 800, "frozen": True}
+FROZEN: Fields = {"steps": 500, "frozen": True}
 TARGET: Fields = {
     **FULL,
     "marks": 20,
@@ -67,7 +71,6 @@ TARGET: Fields = {
 
 RESNET: Fields = {"network": "resnet(stride=2, blocks=1)", **BFLOAT16}
 RESNET_20: Fields = {"network": "resnet(blocks=3)", "filters": (16, 32, 64), **BFLOAT16}
-WIDE_RESNET_20: Fields = {"network": "resnet(stride=2, blocks=3)", "filters": (32, 64, 128), **BFLOAT16}
 MOBILENET: Fields = {"network": "mobilenet(stride=2, blocks=1)"}
 MOBILENET_5: Fields = {"network": "mobilenet(stride=2, blocks=1, kernel=5)"}
 LONGER_MOBILENET: Fields = {"network": "mobilenet(stride=2, blocks=2, expansion=3)"}
@@ -97,17 +100,14 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": ODD},
     "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": ODD},
     "full_mobilenet": {**FULL_DEPTHWISE, **LONGER_MOBILENET, "filters": (32, 48, 64)},
-    "full_vgg": {**FULL_PLAIN, **PLAIN_VGG, "filters": (32, 64, 128)},
-    "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (64,)},
+    "full_vgg": {**FULL_PLAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
+    "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (96,)},
     "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, TRAINED_NETWORK)},
-    "full_mobilenet5": {**FULL_FIVE, **MOBILENET_5, "filters": (48, 64, 96)},
     "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (48, 96)},
     "full_paper": {**FULL_PLAIN, **PAPER_NET, "filters": (32, 64, 64)},
+    "full_mobilenet5": {**FULL_FIVE, **MOBILENET_5, "filters": (48, 64, 96)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
     "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
-    "full_resnet20_wide": {**FULL, **WIDE_RESNET_20},
-    "full_vgg_wide": {**FULL_PLAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
-    "full_convmixer_wide": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (96,)},
     "full_convnext_wide": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (64, 96)},
     "full_paper_wide": {**FULL_PLAIN, **PAPER_NET, "filters": (64, 64, 128)},
 }
@@ -133,14 +133,24 @@ CHECK: Fields = {**FEW_IMAGES, **RESNET, "filters": (32, 64, 128), "seeds": 14}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
-    """Returns the check of the instrument, then a stage for each task."""
+    """Returns the check of the instrument, a stage for each task, and longer runs of those with all labels."""
     check = {key: value for key, value in CHECK.items() if key != "starts"}
     tasks = CHOOSING | {name: {**fields, "role": "confirm"} for name, fields in CONFIRMING.items()}
     if smoke:
         check |= {**_small(check), "seeds": 11}
         tasks = {name: fields | _small(fields) | _few_starts(fields) for name, fields in tasks.items()}
     made: dict[str, Stage] = {"bench_check": BenchmarkCheck(name="bench_check", **check)}
-    return made | {f"bench_{name}": Benchmark(name=f"bench_{name}", **fields) for name, fields in tasks.items()}
+    made |= {f"bench_{name}": Benchmark(name=f"bench_{name}", **fields) for name, fields in tasks.items()}
+    for name in (f"bench_{name}" for name in tasks if name.startswith("full_")):
+        made[f"{name}_plateau"] = longer(made[name], times=5)
+    return made
+
+
+def longer(task: Stage, times: int) -> BenchmarkPlateau:
+    """Returns the stage that trains the network of a task for several times its steps."""
+    fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(BenchmarkTask)}
+    changed = {"name": f"{fields['name']}_plateau", "of": fields["name"], "steps": times * fields["steps"], "seeds": 1}
+    return BenchmarkPlateau(**{**fields, **changed})
 
 
 def _small(fields: Fields) -> Fields:

@@ -1,0 +1,54 @@
+"""How far from its plateau a task of the benchmark ends."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from training.engine.records import RESULTS, Row, print_table, read_table, write_table
+from training.engine.stage import Context
+from training.experiments.benchmark_task import BenchmarkTask
+from training.starts.controls import OWN
+
+
+@dataclass(frozen=True)
+class BenchmarkPlateau(BenchmarkTask):
+    """Trains a network from its own start once, for several times the steps of a task, at the setting chosen there.
+
+    Records ``<name>.csv``: the accuracy and the log loss at the end, next to those of the task.
+
+    Args:
+        of: Name of the task's stage, which was run in the same folder or is on record.
+    """
+
+    of: str = ""
+
+    def run(self, folder: Path, context: Context) -> dict[str, Any]:
+        """Trains the network, in this process."""
+        self.check()
+        task = self.own_of_task(context)
+        pools, trial = self.pools(context), self.settings.index((float(task["lr"]), float(task["weight_decay"])))
+        with tqdm(total=self.steps, unit="step", desc=self.name) as bar:
+            network, found = self.train_one(pools, OWN, 0, trial, bar.update, curve=False)
+        accuracy, log_loss = self.scores(network, pools.test)
+        row: Row = {"task": self.of, "start": OWN, "steps": self.steps, "lr": task["lr"]}
+        row |= {"weight_decay": task["weight_decay"], "accuracy": accuracy, "log_loss": log_loss}
+        row |= {"task_accuracy": task["accuracy"], "task_log_loss": task["log_loss"], "train_s": found["train_s"]}
+        write_table(folder / "record" / f"{self.name}.csv", [row])
+        print_table([row])
+        return {"table": [row]}
+
+    def own_of_task(self, context: Context) -> dict[str, str]:
+        """Reads the row of the model's own start in the task's table.
+
+        Raises:
+            FileNotFoundError: The task was not run.
+            ValueError: Its table has no row of that start.
+        """
+        here = context.out / self.of / "record"
+        path = (here if here.exists() else RESULTS) / f"{self.of}.csv"
+        rows = [row for row in read_table(path) if row["start"] == OWN]
+        if not rows or not rows[0]["lr"]:
+            raise ValueError(f"{path} has no finished run of {OWN!r}; run {self.of} first")
+        return rows[0]
