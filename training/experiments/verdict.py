@@ -114,8 +114,8 @@ def has_seen(trained_on: str, data: str) -> bool:
 def possible_use(start: str, trained_on: str, data: str) -> Use:
     """Says whether a start may be a default, or only a yardstick, judged by a task.
 
-    A default needs no images of the task, and has not been trained on any. It fits any architecture of the kind, and it is
-    not the model's own start under another name.
+    A default needs no images of the task, and has not been trained on any. It fits any network of its kind, and is not
+    the model's own start under another name.
 
     Args:
         start: Name of the start.
