@@ -15,7 +15,7 @@ from training.experiments.trials import DECAYS, RATES
 from training.experiments.verdict import LEVEL, Role, Statement, Task, Verdict, chosen, confirmed, has_seen
 from training.publish.benchmark_record import OnRecord, table_of
 from training.recipes import benchmark
-from training.starts.controls import OTHER_DRAWS
+from training.starts.controls import OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import NATURAL, NATURAL_FAN_IN, NATURAL_KEEP, NATURAL_MEANS, NOISE_RESPONSE
 from training.starts.trained import MASTER_FILTERS
@@ -42,6 +42,7 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
+    Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
     Question("The means of depthwise kernels, kept or subtracted", NATURAL_MEANS, NATURAL, kind="depthwise"),
     Question("The scale of the weights, kept as by default or set to He's response", NATURAL, NATURAL_FAN_IN),
@@ -60,6 +61,7 @@ def page_values() -> dict[str, Any]:
     return summary_values(on_record) | {
         "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
+        "false_findings": false_findings(on_record),
         "plateaus": {each.of: table_of(each) for each in stages if isinstance(each, BenchmarkPlateau)},
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
@@ -115,6 +117,11 @@ def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:
         for row, adjusted in zip(known, holm([row[column] for row in known]), strict=True):
             row[column] = adjusted
     return found
+
+
+def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
+    """Returns the comparisons of the model's own start with itself, at other draws, that found a difference."""
+    return [row for row in answers(on_record, QUESTIONS[0]) if row["p"] != "" and row["p"] < LEVEL]
 
 
 def _counts(on_record: Sequence[OnRecord]) -> dict[str, int]:

@@ -125,6 +125,14 @@ def test_questions_are_answered_where_both_starts_were_run_with_p_values_over_th
     assert answers(tasks, Question("", "natural", "dirac")) == []
 
 
+def test_a_difference_of_a_start_from_itself_is_a_warning(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = example_task(starts=("own", "own, other draws", "Kaiming"))
+    monkeypatch.setattr(benchmark, "stages", lambda: {twice.name: twice, CONFIRM.name: CONFIRM})
+    for over, warned in ((0.0, False), (2.0, True)):
+        record(results, twice, example_runs(twice, {"own, other draws": over}))
+        assert (f"**In `{twice.name}` the model's own start differs from itself" in written()) == warned
+
+
 def test_every_question_is_asked_of_some_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     tasks = [stage for stage in benchmark.stages().values() if isinstance(stage, Benchmark)]
