@@ -156,6 +156,6 @@ def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict
         "kind": kind,
         "part": part,
         "best": best,
-        "natural": [each for each in here if each.start == NATURAL],
+        "natural": next((each for each in here if each.start == NATURAL), None),
         "yardstick": max(ahead, key=lambda each: each.points, default=None),
     }

@@ -126,7 +126,7 @@ def test_questions_are_answered_where_both_starts_were_run_with_p_values_over_th
 
 
 def test_a_difference_of_a_start_from_itself_is_a_warning(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = example_task(starts=("own", "own, other draws", "Kaiming"))
+    twice = example_task(starts=("own", "own, other draws", "Kaiming"))  # natural has no prior for some
     monkeypatch.setattr(benchmark, "stages", lambda: {twice.name: twice, CONFIRM.name: CONFIRM})
     for over, warned in ((0.0, False), (2.0, True)):
         record(results, twice, example_runs(twice, {"own, other draws": over}))
