@@ -59,8 +59,13 @@ def test_a_larger_class_fills_what_smaller_ones_lack() -> None:
     assert labels[first].bincount().tolist() == [2, 2] and labels[second].bincount().tolist() == [1, 7]
 
 
+def test_a_part_may_be_empty() -> None:
+    first, none, rest = parts(torch.arange(100) % 10, (20, 0, 80))
+    assert (len(first), len(none), len(rest)) == (20, 0, 80)
+
+
 @pytest.mark.parametrize(
-    ("counts", "message"), [((60, 41), r"\(60, 41\), 101 in all"), ((5, 0), "1 image or more each")]
+    ("counts", "message"), [((60, 41), r"\(60, 41\), 101 in all"), ((5, -1), "0 images or more each")]
 )
 def test_parts_that_cannot_be_made(counts: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match="at most 100 in all") as caught:

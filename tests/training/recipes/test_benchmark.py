@@ -19,10 +19,14 @@ KINDS = {(stage.network, stage.data): name for name, stage in reversed(TASKS.ite
 @pytest.mark.parametrize("smoke", [False, True])
 def test_every_stage_can_be_run(smoke: bool) -> None:
     found: dict[str, Any] = stages(smoke)
-    assert list(found) == ["bench_check", *(f"bench_{name}" for name in CHOOSING | CONFIRMING)]
+    tasks = [f"bench_{name}" for name in CHOOSING | CONFIRMING]
+    longer = [f"{name}_plateau" for name in tasks if name.startswith("bench_full_")]
+    assert list(found) == ["bench_check", *tasks, *longer]
     for name, stage in found.items():
         stage.check()
-        assert stage.name == name and (smoke or name == "bench_check" or stage.seeds >= 8)
+        assert stage.name == name and (smoke or name not in tasks or stage.seeds >= 8)
+    for name in longer:
+        assert found[name].steps == 5 * found[found[name].of].steps
 
 
 def test_tasks_that_confirm_have_other_networks_and_other_classes() -> None:
