@@ -136,7 +136,8 @@ def _rows_of(start: str, on_record: Iterable[OnRecord]) -> list[dict[str, Any]]:
 
 
 def _is_behind(row: Mapping[str, Any]) -> bool:
-    return row["p_own"] != "" and float(row["p_own"]) < LEVEL and float(row["over_own"]) < 0
+    """Whether the interval is below 0, which is stricter to ``natural`` than the p-value adjusted over all starts."""
+    return row["over_own_95"] != "" and float(row["over_own"]) < -float(row["over_own_95"])
 
 
 def _of_role(on_record: Iterable[OnRecord], role: Role) -> list[Task]:

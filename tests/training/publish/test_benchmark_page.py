@@ -62,7 +62,7 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
     ]
     assert "| depthwise, normalised |" not in text
     assert "*Few labels* are 50 images a class." in text
-    assert "`natural` is behind the model's own start in no finished task." in text
+    assert "The interval of `natural` over the model's own start is below 0 in no finished task." in text
     assert f"\n1 of 20 runs are missing: `{COMMAND.format('bench_full_convmixer')}`.\n" in text
     assert "The 39 runs in the tables below took 0.0986 hours of CPU time" in text
     assert "](benchmark.png)" in text and "\n\n\n" not in text
@@ -72,7 +72,7 @@ def test_losses_stand_with_the_wins(results: Path) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, DEPTHWISE, example_runs(DEPTHWISE, {"natural": -2.0}))
     text = written()
-    assert "`natural` is behind the model's own start in these tasks: bench_full_convmixer (-2.0 ± 0.4).\n" in text
+    assert "over the model's own start is below 0 in these tasks: bench_full_convmixer (-2.0 ± 0.4).\n" in text
     assert cells(text, "depthwise, normalised | all labels")[2:4] == ["the model's own start", ""]
 
 
