@@ -61,7 +61,6 @@ def page_values() -> dict[str, Any]:
     return summary_values(on_record) | {
         "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
-        "false_findings": false_findings(on_record),
         "plateaus": {each.of: table_of(each) for each in stages if isinstance(each, BenchmarkPlateau)},
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
@@ -101,6 +100,7 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "confirmations": confirmations,
         "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
         "labels": sorted({each.stage.each for each in on_record} - {0}),
+        "false_findings": false_findings(on_record),
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
     }
 
