@@ -15,7 +15,7 @@ from training.experiments.false_positives import false_positives
 from training.starts.controls import OTHER_DRAWS, OWN
 
 BANK = ("setting", "start", "seed", "trial")
-_PAIRED, _CHOOSING = 8, (1, 2, 3)  # runs of a comparison: paired ones, and before those runs to choose settings by
+_PAIRED, _FINALISTS = 8, (1, 2, 3, 5)  # paired runs of a comparison; settings that they are run at
 _Run = tuple[str, str, int, int]
 
 
@@ -24,25 +24,25 @@ class BenchmarkCheck(BenchmarkTask):
     """Trains a network from its own start, twice per seed with other draws, at all settings, and compares the two.
 
     Both arms follow the same law, so every difference that is found is a false positive. Records ``<name>_runs.jsonl``
-    and ``<name>.csv``: by what the setting is chosen, and by how many runs, the share of comparisons of 8 paired seeds
-    with p < 0.05 and the half width of their 95 % interval, over random parts of the bank.
+    and ``<name>.csv``: by what the setting is chosen, and among how many finalists, the share of comparisons of 8
+    paired seeds with p < 0.05 and the half width of their 95 % interval, over random parts of the bank.
     """
 
-    seeds: int = field(default=_PAIRED + max(_CHOOSING), metadata=GROWS)
+    seeds: int = field(default=_PAIRED + 1, metadata=GROWS)
 
     def check(self) -> None:
         super().check()
-        least = _PAIRED + max(_CHOOSING)
-        if self.seeds < least:
+        if self.seeds <= _PAIRED:
             raise ValueError(
-                f"seeds must be at least {least}: {_PAIRED} to compare, and up to {max(_CHOOSING)} to choose settings "
-                f"by; got {self.seeds}"
+                f"seeds must be at least {_PAIRED + 1}: one to screen the settings, and {_PAIRED} to compare; "
+                f"got {self.seeds}"
             )
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.workers`` processes."""
         self.check()
-        pools, setting = self.pools(context), self.setting(context)
+        pools = self.pools(context)
+        setting = self.setting(context, pools)
 
         def of_now(row: Row) -> bool:
             return bool(row["setting"] == setting)
@@ -59,7 +59,7 @@ class BenchmarkCheck(BenchmarkTask):
                 if sweep.done:
                     made = sorted(sweep.done.values(), key=lambda row: (row["seed"], row["trial"], row["start"]))
                     write_runs(folder / "record" / self.ledger, made)
-        table = false_positives(rows, seeds=_PAIRED, choosing_seeds=_CHOOSING)
+        table = false_positives(rows, seeds=_PAIRED, finalists=[count for count in _FINALISTS if count <= self.trials])
         write_table(folder / "record" / f"{self.name}.csv", table)
         print_table(table)
         return {"table": table}

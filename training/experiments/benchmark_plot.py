@@ -93,7 +93,7 @@ def _number(row: Mapping[str, Any], key: str) -> float:
 
 OVER_OWN = (
     Panel("accuracy over the model's own start, points", "over_own", "over_own_95", "p_own"),
-    Panel("log loss below its, nats", "loss_over_own", "loss_over_own_95", "loss_p_own", sign=-1),
+    Panel("log loss below its, nats", "loss_over_own", "loss_over_own_95", sign=-1),
 )
 TO_TARGET = (
     Panel("times faster than the model's own, in steps", "steps_ratio", ratio=True),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,11 +118,16 @@ class BenchmarkTask(Stage):
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {self.precision!r}")
 
-    def setting(self, context: Context) -> str:
-        """Returns 12 hexadecimal digits of a digest of everything that all runs of the task depend on."""
+    def setting(self, context: Context, pools: Pools) -> str:
+        """Returns 12 hexadecimal digits of a digest of what all runs of the task depend on, but for the code.
+
+        Of the network these are the names and shapes of its weights too, because timm may change it.
+        """
         config = stage_config(self.name, self, {}, context)
         fields = {key: value for key, value in config["settings"].items() if key not in ("name", "priors", "trials")}
-        text = json.dumps([fields, config["data"], self.settings], sort_keys=True)
+        network = self.untrained(pools, 0).state_dict()
+        shapes = {key: tuple(value.shape) for key, value in network.items()}
+        text = json.dumps([fields, config["data"], self.settings, WARM_UP, shapes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def source(self, start: str, context: Context) -> str:
@@ -149,20 +155,19 @@ class BenchmarkTask(Stage):
 
     def begin(self, pools: Pools, start: str, seed: int) -> tuple[nn.Module, float, float]:
         """Returns a network from a start, on the CPU; CPU seconds until it is ready; and the share that was drawn."""
-
-        images, classes = pools.train[0], pools.classes
-        channels, height, width = images.shape[1:]
-
-        def untrained(seed: int) -> nn.Module:
-            torch.manual_seed(seed)
-            return build(self.network, self.filters, classes, (channels, height, width))
-
-        seen = images[self.places(pools, seed)[:SEEN]].cpu()
+        seen = pools.train[0][self.places(pools, seed)[:SEEN]].cpu()
         before = time.process_time()
-        network = untrained(seed)
-        sources: dict[str, Any] = {"priors": self.priors, "batch": seen, "again": untrained, "folder": pools.data_root}
+        network = self.untrained(pools, seed)
+        sources: dict[str, Any] = {"priors": self.priors, "batch": seen, "folder": pools.data_root}
+        sources["again"] = partial(self.untrained, pools)
         drawn = initialize_(network, start, seed, **sources)
         return network, time.process_time() - before, drawn
+
+    def untrained(self, pools: Pools, seed: int) -> nn.Module:
+        """Returns the network as its author initialises it, on the CPU."""
+        channels, height, width = pools.train[0].shape[1:]
+        torch.manual_seed(seed)
+        return build(self.network, self.filters, pools.classes, (channels, height, width))
 
     def places(self, pools: Pools, seed: int) -> Tensor:
         """Returns the images to train on, by number: all, or as many of every class, drawn by the seed."""

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from training.engine.records import Row
-from training.experiments.choice import shrunken
 from training.experiments.paired import half_widths, shown
 
 DIVERGED = 100.0  # log loss in nats above which a run counts as diverged when a trial is chosen
@@ -19,19 +17,17 @@ def false_positives(
     *,
     seeds: int = 8,
     chosen_by: Sequence[str] = ("log_loss", "accuracy"),
-    choosing_seeds: Sequence[int] = (1, 2),
-    repeats: int = 2000,
+    finalists: Sequence[int] = (1, 2),
+    repeats: int = 10_000,
     seed: int = 0,
 ) -> list[Row]:
     """Repeats the benchmark's comparison of two starts on parts of a bank of runs whose two starts are of one law.
 
-    Each repeat draws choosing seeds and paired seeds from the bank and exchanges the two runs of a seed at random, so
-    that no start is ahead of the other. Each arm takes the trial with the best mean score on held-out images, over its
-    choosing seeds; the arms are then compared at these trials. Where there are two choosing seeds or more, the scores
-    are also shrunken before the choice, as the benchmark's are, towards those of further starts, which are the runs
-    that are left in the bank. A repeat is a false positive if p < 0.05 in the paired t-test, which is if the 95 %
-    interval leaves out 0. Two arms that chose different trials do differ: such a finding is false because the starts
-    are the same.
+    Each repeat draws a seed that screens and paired seeds from the bank, and exchanges the two runs of a seed at
+    random, so that no start is ahead of the other. Each arm keeps the trials of the best scores on held-out images at
+    the seed that screens; of these it takes the one of the best mean score over all seeds. The arms are then compared
+    at these trials. A repeat is a false positive if p < 0.05 in the paired t-test, which is if the 95 % interval leaves
+    out 0. Two arms that chose different trials do differ: such a finding is false because the starts are the same.
 
     The repeats share the runs of the bank, so the shares are less certain than those of independent repeats.
 
@@ -40,16 +36,15 @@ def false_positives(
             held-out images, and ``accuracy`` and ``log_loss`` on test images.
         seeds: Paired seeds of a comparison.
         chosen_by: The held-out scores that trials are chosen by: ``log_loss``, ``accuracy``.
-        choosing_seeds: How many runs of each trial they are chosen by.
+        finalists: How many trials are run at the paired seeds.
         repeats: Number of repeats.
         seed: Seed of the repeats.
 
     Returns:
-        A row for each score and number of runs to choose by, without and with shrinking. ``other_trials`` is the share
-        of repeats in which the arms chose different trials, ``false_positives`` that of false positives in accuracy,
-        and ``half_width`` the median half width of the 95 % interval; ``loss_false_positives`` and ``loss_half_width``
-        are those of the log loss. Repeats with a run that diverged have no difference of log losses; ``diverged`` is
-        their share.
+        A row for each score and number of finalists. ``other_trials`` is the share of repeats in which the arms chose
+        different trials, ``false_positives`` that of false positives in accuracy, and ``half_width`` the median half
+        width of the 95 % interval; ``loss_false_positives`` and ``loss_half_width`` are those of the log loss. Repeats
+        with a run that diverged have no difference of log losses; ``diverged`` is their share.
 
     Raises:
         ValueError: The bank lacks runs, or a score to choose by is unknown.
@@ -58,28 +53,26 @@ def false_positives(
     if unknown:
         raise ValueError(f"chosen_by must be some of {', '.join(MEASURES)}; got {', '.join(unknown)}")
     scores = _scores(bank)
-    there, most = scores["accuracy"].shape[1], max(choosing_seeds) + seeds
-    if there < most:
+    there = scores["accuracy"].shape[1]
+    if there <= seeds:
         raise ValueError(
-            f"{max(choosing_seeds)} choosing and {seeds} paired seeds take a bank of at least {most}; got {there}: "
+            f"a seed that screens and {seeds} paired seeds take a bank of at least {seeds + 1}; got {there}: "
             "train more, or ask for less"
         )
     generator = torch.Generator().manual_seed(seed)
-    ways = [(count, shrink) for count in choosing_seeds for shrink in ((False, True) if count > 1 else (False,))]
     table = []
     for score in chosen_by:
-        for choosing, shrink in ways:
-            order = torch.rand(repeats, there, generator=generator).argsort(1)
+        held = scores["held_accuracy"] if score == "accuracy" else -scores["held_log_loss"].clamp_max(DIVERGED)
+        for count in finalists:
+            order = torch.rand(repeats, there, generator=generator).argsort(1)[:, : 1 + seeds]
             swapped = torch.randint(2, order.shape, generator=generator)
-            held = scores["held_accuracy"] if score == "accuracy" else -scores["held_log_loss"].clamp_max(DIVERGED)
-            trials = _choices(held, order, swapped, choosing, seeds, shrink)
-            paired = slice(choosing, choosing + seeds)
+            arms = [(arm, order, _choices(held[arm, order], count)) for arm in (swapped, 1 - swapped)]
             first, second = (
-                {measure: scores[measure][arms, order[:, paired], trial[:, None]] for measure in MEASURES}
-                for arms, trial in ((swapped[:, paired], trials[:, 0]), (1 - swapped[:, paired], trials[:, 1]))
+                {measure: scores[measure][arm[:, 1:], places[:, 1:], trials] for measure in MEASURES}
+                for arm, places, trials in arms
             )
-            row: Row = {"chosen_by": score, "choosing_seeds": choosing, "shrunken": shrink}
-            row |= {"seeds": seeds, "repeats": repeats, "other_trials": _share(trials[:, 0] != trials[:, 1])}
+            row: Row = {"chosen_by": score, "finalists": count, "seeds": seeds, "repeats": repeats}
+            row |= {"other_trials": _share(arms[0][2] != arms[1][2])}
             table.append(row | _found(first, second))
     return table
 
@@ -101,27 +94,13 @@ def _scores(bank: Sequence[Row]) -> dict[str, Tensor]:
     return {name: values.nan_to_num(torch.inf, torch.inf).view(shape) for name, values in found.items()}
 
 
-def _choices(held: Tensor, order: Tensor, swapped: Tensor, choosing: int, seeds: int, shrink: bool) -> Tensor:
-    """The trials ``(repeats, 2)`` that the two arms choose.
+def _choices(held: Tensor, finalists: int) -> Tensor:
+    """The trials ``(repeats, 1)`` that an arm chooses by scores ``(repeats, seeds, trials)``, the higher the better.
 
-    Args:
-        held: Scores ``(2, seeds, trials)`` on held-out images, the higher the better.
-        order: The seeds ``(repeats, seeds)`` by their places in the bank. The first choose, those after the paired ones
-            are of further starts.
-        swapped: Which of the bank's two runs of each of them the first arm takes.
-        choosing: The number of seeds to choose by.
-        seeds: The number of paired seeds.
-        shrink: Whether the scores are shrunken.
+    The first seed screens; a score that is equal to another one wins by its place.
     """
-    arms = torch.stack([swapped, 1 - swapped], 1)  # (repeats, 2, seeds)
-    found = held[arms, order[:, None]]  # (repeats, 2, seeds, trials)
-    if not shrink:
-        return found[:, :, :choosing].mean(2).argmax(2)
-    further = found[:, :, choosing + seeds :]
-    further = further[:, :, : further.shape[2] // choosing * choosing]
-    groups = torch.cat([found[:, :, :choosing], further], 2).unflatten(2, (-1, choosing)).transpose(1, 2).flatten(1, 2)
-    chosen = [shrunken(each).argmax(1)[:2] for each in groups.numpy()]  # both arms of a group follow each other
-    return torch.from_numpy(np.stack(chosen))
+    kept = held[:, 0].sort(stable=True, dim=1, descending=True).indices[:, :finalists]
+    return kept.gather(1, held.mean(1).gather(1, kept).argmax(1, keepdim=True))
 
 
 def _found(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:

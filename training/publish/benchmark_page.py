@@ -68,10 +68,7 @@ def page_values() -> dict[str, Any]:
         "hours": sum(row["init_s"] + row["train_s"] for each in on_record for row in each.runs) / 3600,
         "rates": RATES,
         "decays": DECAYS,
-        **{
-            key: sorted({getattr(each.stage, key) for each in on_record})
-            for key in ("seeds", "choosing_seeds", "trials")
-        },
+        **{key: sorted({getattr(each.stage, key) for each in on_record}) for key in ("seeds", "finalists", "trials")},
         "pictures": list(PICTURES) if any(each.task.table for each in on_record) else [],
     }
 
@@ -112,10 +109,9 @@ def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:
         each for each in on_record if each.finished and each.has(start, baseline) and each.task.kind.startswith(kind)
     ]
     found = [{"task": each.stage.name, **each.compare(start, baseline)} for each in asked]
-    for column in ("p", "loss_p"):
-        known = [row for row in found if row[column] != ""]
-        for row, adjusted in zip(known, holm([row[column] for row in known]), strict=True):
-            row[column] = adjusted
+    known = [row for row in found if row["p"] != ""]
+    for row, adjusted in zip(known, holm([row["p"] for row in known]), strict=True):
+        row["p"] = adjusted
     return found
 
 

@@ -17,7 +17,7 @@ from training.starts.base import KAIMING
 from training.starts.controls import OTHER_DRAWS, OWN
 
 SMALL: dict[str, Any] = {"name": "bench_task", "network": "resnet(blocks=1, stride=2)", "filters": (4,), "steps": 2}
-SMALL |= {"trials": 2, "hold_out": 10, "batch_size": 5, "marks": 2, "seeds": 2, "choosing_seeds": 1}
+SMALL |= {"trials": 2, "hold_out": 10, "batch_size": 5, "marks": 2, "seeds": 2, "finalists": 1}
 SMALL |= {"starts": (OWN, KAIMING, OTHER_DRAWS)}
 TIMES = ("init_s", "train_s")
 Trained = list[tuple[Any, ...]]
@@ -52,30 +52,33 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     return found
 
 
-def test_starts_are_tried_and_then_compared_on_other_seeds(tmp_path: Path, trained: Trained) -> None:
-    folder = run(stage(choosing_seeds=2), tmp_path)
-    choosing = {
-        (start, CHOOSING_SEED + seed, trial) for start in SMALL["starts"] for seed in (0, 1) for trial in (0, 1)
-    }
-    assert len(trained) == 12 + 6 and {each[:3] for each in trained[:12] if each[3]} == choosing
-    assert [each[:2] for each in trained[12:]] == [(start, seed) for seed in (0, 1) for start in SMALL["starts"]]
+def test_settings_are_screened_and_the_finalists_compared_on_other_seeds(tmp_path: Path, trained: Trained) -> None:
+    made = stage(trials=3, finalists=2)
+    folder = run(made, tmp_path)
+    screened = {(start, CHOOSING_SEED, trial) for start in SMALL["starts"] for trial in range(3)}
+    assert len(trained) == 9 + 12 and {each[:3] for each in trained[:9] if each[3]} == screened
+    order = [(start, seed) for seed in (0, 1) for start in SMALL["starts"]]
+    assert [each[:2] for each in trained[9:]] == [each for each in order for _ in range(2)]
     rows = runs_of(folder)
     assert rows == sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
-    keys = {*RUN, "accuracy", "log_loss", "init_s", "train_s", "drawn"}
-    for row in rows:
-        assert row.keys() == keys | (set() if row["choosing"] else {"curve", "curve_loss"})
+    keys = {*RUN, "held_accuracy", "held_log_loss", "init_s", "train_s", "drawn"}
+    paired = {"accuracy", "log_loss", "curve", "curve_loss"}
+    assert all(row.keys() == keys | (set() if row["choosing"] else paired) for row in rows)
+    finalists, chosen = made.finalists_of(rows), made.chosen(rows)
+    assert all((start, seed, trial, False) in trained for start, seed in order for trial in finalists[start])
     table = read_table(folder / "record" / "bench_task.csv")
     assert [row["start"] for row in table] == [OWN, OTHER_DRAWS, KAIMING] and {row["seeds"] for row in table} == {"2"}
     own, kaiming = table[0], table[2]
     assert own["over_own"] == own["p_own"] == "" == kaiming["over_kaiming"]
     assert own["over_kaiming"] and float(own["over_kaiming"]) == -float(kaiming["over_own"])
-    finals = [row for row in rows if row["start"] == KAIMING and not row["choosing"]]
+    of_it = {"start": KAIMING, "choosing": False, "trial": chosen[KAIMING]}
+    finals = [row for row in rows if of_it.items() <= row.items()]
     assert float(kaiming["accuracy"]) == pytest.approx(sum(row["accuracy"] for row in finals) / 2, abs=1e-3)
-    assert float(kaiming["lr"]) == stage().settings[finals[0]["trial"]].rate
+    assert float(kaiming["lr"]) == made.settings[chosen[KAIMING]].rate
     assert [str(row["accuracy"]) for row in read_done(folder)["table"]] == [row["accuracy"] for row in table]
 
 
-def test_settings_are_chosen_by_held_out_images_and_starts_by_test_images(
+def test_all_runs_are_judged_by_held_out_images_and_paired_ones_by_test_images_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -84,7 +87,7 @@ def test_settings_are_chosen_by_held_out_images_and_starts_by_test_images(
         BenchmarkTask, "scores", lambda task, network, part: sizes.append(len(part[1])) or scores(task, network, part)
     )
     run(stage(starts=(OWN,), seeds=1, curve_images=15), tmp_path)
-    assert sizes == [10, 10, 15, 15, 30]  # two trials; two marks, and the end
+    assert sizes == [10, 10, 15, 15, 10, 30]  # two trials; two marks, and the end
 
 
 def test_more_starts_and_seeds_add_runs_only(tmp_path: Path, trained: Trained) -> None:
@@ -103,17 +106,22 @@ def test_more_starts_and_seeds_add_runs_only(tmp_path: Path, trained: Trained) -
     assert {row["start"]: row["seeds"] for row in read_table(folder / "record" / "bench_task.csv")}[OTHER_DRAWS] == "3"
 
 
-def test_runs_at_a_setting_that_is_no_longer_chosen_stay_and_are_not_compared(
+def test_more_finalists_add_their_runs_and_all_held_out_images_choose(
     tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seeds, choice in ((1, 0), (2, 1)):
-        monkeypatch.setattr(benchmark, "chosen_trials", lambda rows, choice=choice: {OWN: choice, KAIMING: 0})
-        folder = run(stage(starts=(OWN, KAIMING), seeds=seeds), tmp_path)
-    found = [(row["start"], row["seed"], row["trial"]) for row in runs_of(folder) if not row["choosing"]]
-    assert found == [(KAIMING, 0, 0), (KAIMING, 1, 0), (OWN, 0, 0), (OWN, 0, 1), (OWN, 1, 1)]
-    own, kaiming = read_table(folder / "record" / "bench_task.csv")
-    assert own["seeds"] == kaiming["seeds"] == "2" and len(trained) == 4 + 5
-    assert [float(row["lr"]) for row in (own, kaiming)] == [stage().settings[trial].rate for trial in (1, 0)]
+    found = iter([50.0, 40.0, 30.0, 7.0, 50.0])  # two trials that screen; a mark, held-out and test images of the first
+    monkeypatch.setattr(BenchmarkTask, "scores", lambda *given: (next(found), 1.0))
+    fields: dict[str, Any] = {"starts": (OWN,), "seeds": 1, "marks": 1}
+    run(stage(**fields), tmp_path)
+    (first,) = read_table(tmp_path / "task" / "record" / "bench_task.csv")
+    assert (first["accuracy"], float(first["lr"])) == ("50.0", stage().settings[0].rate)
+    found = iter([45.0, 90.0, 8.0])  # a mark, held-out and test images of the second
+    trained.clear()
+    folder = run(stage(**fields, finalists=2), tmp_path)
+    assert trained == [(OWN, 0, 1, False)]
+    (now,) = read_table(folder / "record" / "bench_task.csv")
+    assert (now["accuracy"], float(now["lr"]), now["seeds"]) == ("8.0", stage().settings[1].rate, "1")
+    assert len(runs_of(folder)) == 4  # those of the first stay
 
 
 def test_runs_of_record_count_as_done(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,10 +191,9 @@ def test_another_rule_of_choice_trains_only_what_it_chooses_otherwise(
     tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def choose(trial: int) -> None:
+        finalists = {start: [trial if start == KAIMING else 0] for start in SMALL["starts"]}
         monkeypatch.setattr(benchmark, "rule", lambda: str(trial))
-        monkeypatch.setattr(
-            benchmark, "chosen_trials", lambda rows: dict.fromkeys(SMALL["starts"], 0) | {KAIMING: trial}
-        )
+        monkeypatch.setattr(benchmark, "finalists_of", lambda rows, **counts: finalists if rows else {})
 
     choose(0)
     run(stage(), tmp_path)
@@ -196,15 +203,16 @@ def test_another_rule_of_choice_trains_only_what_it_chooses_otherwise(
     assert trained == [(KAIMING, seed, 1, False) for seed in (0, 1)]
     rates = {row["start"]: float(row["lr"]) for row in read_table(folder / "record" / "bench_task.csv")}
     assert rates[KAIMING] == stage().settings[1].rate and rates[OWN] == stage().settings[0].rate
+    assert len([row for row in runs_of(folder) if not row["choosing"]]) == 6 + 2  # those before stay
 
 
 def test_workers_train_the_same_networks(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"starts": (OWN, KAIMING), "trials": 1}
     one, two = (runs_of(run(stage(**fields), tmp_path / str(n), workers=n)) for n in (1, 2))
-    assert [(row["start"], row["seed"], row["accuracy"]) for row in one] == [
-        (row["start"], row["seed"], row["accuracy"]) for row in two
+    assert [[row[key] for key in (*RUN, "held_accuracy")] for row in one] == [
+        [row[key] for key in (*RUN, "held_accuracy")] for row in two
     ]
-    assert [row["log_loss"] for row in one] == pytest.approx([row["log_loss"] for row in two], abs=1e-4)
+    assert [row["held_log_loss"] for row in one] == pytest.approx([row["held_log_loss"] for row in two], abs=1e-4)
 
 
 class Diverging(nn.Module):
@@ -222,10 +230,10 @@ def test_a_run_that_diverges_is_recorded_and_breaks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
 ) -> None:
     monkeypatch.setitem(NETWORKS, "diverging", Diverging)
-    made = stage(network="diverging", filters=(1,), starts=(OWN, KAIMING), choosing_seeds=2)
+    made = stage(network="diverging", filters=(1,), starts=(OWN, KAIMING))
     folder = run(made, tmp_path)
-    lost = [row for row in runs_of(folder) if math.isnan(row["log_loss"])]
-    assert {row["start"] for row in lost} == {KAIMING} and len(lost) == 4 + 2
+    lost = [row for row in runs_of(folder) if math.isnan(row["held_log_loss"])]
+    assert {row["start"] for row in lost} == {KAIMING} and len(lost) == 2 + 2
     own, kaiming = read_table(folder / "record" / "bench_task.csv")
     assert (kaiming["diverged"], kaiming["log_loss"], kaiming["loss_over_own"]) == ("2", "", "")
     assert float(kaiming["accuracy"]) == 10.0 and own["log_loss"] and kaiming["over_own"]
@@ -241,8 +249,8 @@ def test_a_run_that_diverges_is_recorded_and_breaks_nothing(
         ({"starts": (OWN, "Kaimin")}, "inits must be some of own; .*; got Kaimin$"),
         ({"starts": (OWN, "PyTorch default")}, "each once; got own; PyTorch default"),
         ({"starts": (OWN, "natural"), "priors": ()}, "name priors="),
-        ({"choosing_seeds": 0}, "choosing_seeds must be 1 or more; got 0"),
-        ({"seeds": CHOOSING_SEED + 1}, "seeds from 1000 choose settings; got 1001 paired ones"),
+        ({"finalists": 0}, "finalists must be 1 or more; got 0"),
+        ({"seeds": CHOOSING_SEED + 1}, "seed 1000 screens the settings; got 1001 paired ones"),
         ({"role": "both"}, "role must be one of choose, confirm; got 'both'"),
         ({"marks": 3}, "marks must be at most the number of steps, 2; got 3"),
     ],

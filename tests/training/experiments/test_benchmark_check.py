@@ -11,9 +11,9 @@ from training.experiments import benchmark_check
 from training.experiments.benchmark_check import BANK, BenchmarkCheck
 from training.starts.controls import OTHER_DRAWS, OWN
 
-SMALL: dict[str, Any] = {"name": "bench_check", "network": "resnet(blocks=1, stride=2)", "filters": (4,), "seeds": 11}
+SMALL: dict[str, Any] = {"name": "bench_check", "network": "resnet(blocks=1, stride=2)", "filters": (4,), "seeds": 9}
 SMALL |= {"trials": 2, "hold_out": 10, "batch_size": 5, "steps": 2, "marks": 1}
-CELLS = [(start, seed, trial) for seed in range(11) for trial in range(2) for start in (OWN, OTHER_DRAWS)]
+CELLS = [(start, seed, trial) for seed in range(9) for trial in range(2) for start in (OWN, OTHER_DRAWS)]
 
 pytestmark = pytest.mark.usefixtures("data")
 
@@ -49,15 +49,15 @@ def test_the_bank_has_two_runs_of_each_seed_and_trial_and_the_table_compares_the
     arms = [[row["log_loss"] for row in rows if row["start"] == start] for start in (OWN, OTHER_DRAWS)]
     assert not set(arms[0]) & set(arms[1])
     table = read_table(folder / "record" / "bench_check.csv")
-    assert {row["seeds"] for row in table} == {"8"} and {row["choosing_seeds"] for row in table} == {"1", "2", "3"}
+    assert {row["seeds"] for row in table} == {"8"} and {row["finalists"] for row in table} == {"1", "2"}
     assert {row["chosen_by"] for row in table} == {"accuracy", "log_loss"}
     assert all(0 <= float(row["false_positives"]) <= 0.5 for row in table)
 
     trained.clear()
     monkeypatch.setattr(benchmark_check, "RESULTS", folder / "record")
     assert recorded(run(tmp_path / "two", of_record=True)) == recorded(folder) and trained == []
-    run(tmp_path / "two", seeds=12)
-    assert {seed for _, seed, _ in trained} == {11} and len(trained) == 4
+    run(tmp_path / "two", seeds=10)
+    assert {seed for _, seed, _ in trained} == {9} and len(trained) == 4
     trained.clear()
     other = run(tmp_path / "three", of_record=True, steps=3)  # another setting
     assert len(trained) == len(CELLS) == len((other / "record" / "bench_check_runs.jsonl").read_text().splitlines())
@@ -83,8 +83,10 @@ def test_an_interrupted_check_leaves_the_runs_that_it_has(
 
 
 def test_too_few_seeds_are_refused_before_anything_is_trained(tmp_path: Path, trained: list[tuple[Any, ...]]) -> None:
-    with pytest.raises(ValueError, match="seeds must be at least 11: 8 to compare, and up to 3 to choose"):
-        run(tmp_path, seeds=10)
+    with pytest.raises(
+        ValueError, match="seeds must be at least 9: one to screen the settings, and 8 to compare; got 8"
+    ):
+        run(tmp_path, seeds=8)
     with pytest.raises(ValueError, match="steps must be 1 or more; got 0"):
         run(tmp_path, steps=0)
     assert trained == []

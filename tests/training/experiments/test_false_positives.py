@@ -26,9 +26,8 @@ def test_without_a_choice_a_test_at_5_percent_is_wrong_in_5_percent() -> None:
     first, second = torch.tensor([row["accuracy"] for row in rows]).view(2, 60)
     rms = (first - second).square().mean().sqrt().item()  # of a difference whose sign is exchanged at random
     table = false_positives(rows)
-    ways = [(1, False), (2, False), (2, True)]
-    assert [(row["chosen_by"], row["choosing_seeds"], row["shrunken"]) for row in table] == [
-        (score, *way) for score in ("log_loss", "accuracy") for way in ways
+    assert [(row["chosen_by"], row["finalists"]) for row in table] == [
+        (score, count) for score in ("log_loss", "accuracy") for count in (1, 2)
     ]
     for row in table:
         assert row["false_positives"] == pytest.approx(0.05, abs=0.015) and row["other_trials"] == 0
@@ -38,25 +37,37 @@ def test_without_a_choice_a_test_at_5_percent_is_wrong_in_5_percent() -> None:
 
 def test_trials_that_differ_and_are_chosen_at_random_are_found_to_differ() -> None:
     found = bank(60, 2, effect=50.0, choice_noise=1e6)
-    (row,) = false_positives(found, chosen_by=["log_loss"], choosing_seeds=[1])
+    (row,) = false_positives(found, chosen_by=["log_loss"], finalists=[1])
     assert row["other_trials"] == pytest.approx(0.5, abs=0.15)  # over 60 seeds
     expected = row["other_trials"] + 0.05 * (1 - row["other_trials"])  # always where they chose differently
     assert row["false_positives"] == pytest.approx(expected, abs=0.02)
-    assert false_positives(found, chosen_by=["log_loss"], choosing_seeds=[1]) == [row]  # reproducible
+    assert false_positives(found, chosen_by=["log_loss"], finalists=[1]) == [row]  # reproducible
 
 
-def test_more_runs_to_choose_by_and_shrinking_make_it_less_wrong() -> None:
-    rates = [row["false_positives"] for row in false_positives(bank(40, 3, 4.0, 4.0), chosen_by=["accuracy"])]
-    assert rates[0] > rates[1] > 0.08 > rates[2]
+def test_more_finalists_make_it_less_wrong() -> None:
+    rates = [
+        row["false_positives"]
+        for row in false_positives(bank(40, 3, 4.0, 4.0), chosen_by=["accuracy"], finalists=(1, 2, 3))
+    ]
+    assert rates[0] > 2 * rates[1] and rates[1] > rates[2] and rates[2] < 0.1
     exact = false_positives(bank(40, 3, effect=4.0, choice_noise=0.0), chosen_by=["accuracy"])
     assert all(row["other_trials"] == 0 and row["false_positives"] < 0.075 for row in exact)
+
+
+def test_the_first_seed_screens_and_all_of_them_choose() -> None:
+    rows = bank(9, 3, effect=0.0, choice_noise=0.0)
+    held = [row | {"held_accuracy": [0.0, 1.0, 2.0][row["trial"]]} for row in rows]
+    for finalists, best in ((1, 2), (2, 2), (3, 2)):
+        marked = [row | {"accuracy": row["accuracy"] if row["trial"] != best else 50.0} for row in held]
+        (row,) = false_positives(marked, chosen_by=["accuracy"], finalists=[finalists])
+        assert row["half_width"] == row["false_positives"] == 0  # only trial 2 has no noise
 
 
 def test_arms_are_compared_at_the_trial_that_is_best_on_held_out_images() -> None:
     rows = [row | ({"accuracy": 50.0} if row["trial"] else {}) for row in bank(11, 2, effect=0.0, choice_noise=0.0)]
     for best, width in ((1, 0.0), (0, 1.2)):  # without noise in trial 1
         held = [row | {"held_accuracy": float(row["trial"] == best)} for row in rows]
-        row, _ = false_positives(held, chosen_by=["accuracy"], choosing_seeds=[3])
+        (row,) = false_positives(held, chosen_by=["accuracy"], finalists=[2])
         assert row["half_width"] == pytest.approx(width, abs=0.5 * width) and row["other_trials"] == 0
         assert (row["false_positives"] == 0) == (best == 1)
 
@@ -68,7 +79,7 @@ def test_trials_that_diverge_are_not_chosen_and_leave_no_difference_of_losses(lo
     kept = false_positives(held, chosen_by=["log_loss"])[0]
     assert kept["other_trials"] == kept["diverged"] == 0 and kept["half_width"] < 2
     broken = [row | ({"log_loss": loss} if row["seed"] == 3 else {}) for row in rows]
-    row = false_positives(broken, chosen_by=["accuracy"], choosing_seeds=[2])[0]
+    row = false_positives(broken, chosen_by=["accuracy"])[0]
     assert row["diverged"] == pytest.approx(8 / 20, abs=0.05)
     assert math.isfinite(row["loss_half_width"]) and 0 < row["loss_false_positives"] < 0.12
     all_broken = false_positives([row | {"log_loss": loss} for row in rows], chosen_by=["accuracy"])[0]
@@ -77,8 +88,8 @@ def test_trials_that_diverge_are_not_chosen_and_leave_no_difference_of_losses(lo
 
 def test_a_bank_with_missing_runs_is_refused() -> None:
     rows = bank(11, 2, 1.0, 1.0)
-    with pytest.raises(ValueError, match=r"2 choosing and 10 paired seeds take a bank of at least 12; got 11"):
-        false_positives(rows, seeds=10)
+    with pytest.raises(ValueError, match=r"screens and 11 paired seeds take a bank of at least 12; got 11"):
+        false_positives(rows, seeds=11)
     with pytest.raises(ValueError, match=r"chosen_by must be some of accuracy, log_loss; got area"):
         false_positives(rows, chosen_by=["area"])
     with pytest.raises(ValueError, match=r"44 in all; it lacks 1, such as \('own', 0, 0\)"):

@@ -11,9 +11,7 @@ from training.experiments.benchmark import CHOOSING_SEED, Benchmark
 from training.experiments.benchmark_table import task_table
 
 STARTS = ("own", "Kaiming", "natural", "whitened stem")
-SMALL = Benchmark(
-    network="vgg", filters=(4, 4), each=50, starts=STARTS, seeds=3, trials=2, choosing_seeds=1, marks=2, steps=10
-)
+SMALL = Benchmark(network="vgg", filters=(4, 4), each=50, starts=STARTS, seeds=3, trials=2, marks=2, steps=10)
 
 
 def example_task(name: str = "bench_few_cifar10_vgg", **fields: Any) -> Benchmark:
@@ -27,13 +25,13 @@ def example_runs(stage: Benchmark, over_own: Mapping[str, float]) -> list[Row]:
     for place, start in enumerate(stage.starts):
         same = {"setting": "0", "source": "0", "start": start, "init_s": 0.1, "train_s": 9.0, "drawn": 1.0}
         for trial in range(stage.trials):
-            score = {"seed": CHOOSING_SEED, "trial": trial, "choosing": True, "accuracy": 30.0 + trial, "log_loss": 2.0}
-            rows.append(same | score)
-        for seed in range(stage.seeds):
-            accuracy = 50.0 + over_own.get(start, 0.0) + 0.1 * ((seed + place) % 3)
-            curves = {"curve": [accuracy / 2, accuracy], "curve_loss": [2.0, 1.0]}
-            score = {"seed": seed, "trial": 1, "accuracy": accuracy, "log_loss": 1.5 - accuracy / 100}
-            rows.append(same | score | curves | {"choosing": False})
+            score = {"held_accuracy": 30.0 + trial, "held_log_loss": 2.0}
+            rows.append(same | {"seed": CHOOSING_SEED, "trial": trial, "choosing": True} | score)
+            for seed in range(stage.seeds):
+                accuracy = 50.0 + over_own.get(start, 0.0) + 0.1 * ((seed + place) % 3) - 5 * (trial == 0)
+                curves = {"curve": [accuracy / 2, accuracy], "curve_loss": [2.0, 1.0]}
+                test = {"accuracy": accuracy, "log_loss": 1.5 - accuracy / 100}
+                rows.append(same | {"seed": seed, "trial": trial, "choosing": False} | score | test | curves)
     return rows
 
 
@@ -41,4 +39,6 @@ def record(folder: Path, stage: Benchmark, rows: list[Row]) -> None:
     """Writes the runs and the table of a task."""
     marks = {"marks": stage.steps_of_marks, "steps": stage.steps}
     write_runs(folder / f"{stage.name}_runs.jsonl", rows)
-    write_table(folder / f"{stage.name}.csv", task_table(rows, **marks, own="own", trials=stage.settings))
+    chosen = stage.chosen(rows)
+    paired = [row for row in rows if not row["choosing"] and row["trial"] == chosen.get(row["start"])]
+    write_table(folder / f"{stage.name}.csv", task_table(paired, **marks, own="own", trials=stage.settings))

@@ -17,15 +17,20 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_missing_is_counted_by_run(results: Path) -> None:
     stage = example_task(seeds=3, trials=2)
     nothing = OnRecord.read(stage)
-    assert (nothing.planned, nothing.missing, nothing.finished, nothing.begun) == (4 * (3 + 2), 20, False, False)
+    assert (nothing.stage.planned, nothing.missing, nothing.finished, nothing.begun) == (
+        4 * (2 * 3 + 2),
+        32,
+        False,
+        False,
+    )
     rows = example_runs(stage, {})
     record(results, stage, rows[1:-2])
     some = OnRecord.read(stage)
-    assert (some.missing, some.finished, some.begun) == (3, False, True)
+    assert (some.missing, some.finished, some.begun) == (1 + 6 + 2, False, True)  # without finalists their runs are
     record(results, stage, [*rows, rows[0] | {"trial": 7}, rows[-1] | {"start": "dirac"}])
     every = OnRecord.read(stage)
     assert (every.missing, every.finished, every.begun) == (0, True, False)
-    assert OnRecord.read(example_task(seeds=4)).missing == 4
+    assert OnRecord.read(example_task(seeds=4)).missing == 8
 
 
 def test_runs_without_their_table_are_not_finished(results: Path) -> None:
@@ -35,25 +40,33 @@ def test_runs_without_their_table_are_not_finished(results: Path) -> None:
     assert not OnRecord.read(stage).finished and OnRecord.read(stage).begun
 
 
-def test_paired_runs_at_settings_that_are_no_longer_chosen_do_not_count(results: Path) -> None:
-    stage = example_task()
+def test_paired_runs_of_trials_that_are_no_finalists_do_not_count(results: Path) -> None:
+    stage = example_task(trials=3, finalists=1)
     rows = example_runs(stage, {"natural": 2.0})
-    record(results, stage, rows)
-    runs = results / f"{stage.name}_runs.jsonl"
-    write_runs(runs, [*rows, *(row | {"trial": 0, "accuracy": 0.0} for row in rows if not row["choosing"])])
-    assert OnRecord.read(stage).missing == 0
+    record(results, stage, rows)  # the last trial screens best
+    assert (OnRecord.read(stage).missing, OnRecord.read(stage).finished) == (0, True)
     assert OnRecord.read(stage).compare("natural", "Kaiming")["over"] == pytest.approx(2.0, abs=1e-3)
-    write_runs(runs, [row if row["choosing"] else row | {"trial": 0} for row in rows])
+    write_runs(results / f"{stage.name}_runs.jsonl", [row if row["choosing"] else row | {"trial": 0} for row in rows])
     assert OnRecord.read(stage).missing == 12 and not OnRecord.read(stage).finished
 
 
-def test_runs_at_settings_that_another_rule_chose_are_missing_although_the_table_names_them(results: Path) -> None:
+def test_a_table_at_settings_that_are_no_longer_chosen_is_not_finished(results: Path) -> None:
     stage = example_task()
     rows = example_runs(stage, {"natural": 2.0})
-    best = {"start": "natural", "choosing": True, "trial": 0}
-    moved = [row | {"accuracy": 90.0} if best.items() <= row.items() else row for row in rows]
-    record(results, stage, moved)
-    assert OnRecord.read(stage).missing == 3 and not OnRecord.read(stage).finished
+    record(results, stage, rows)
+    best = {"start": "natural", "seed": 2, "trial": 0}
+    moved = [row | {"held_accuracy": 90.0} if best.items() <= row.items() else row for row in rows]
+    write_runs(results / f"{stage.name}_runs.jsonl", moved)
+    found = OnRecord.read(stage)
+    assert (found.missing, found.finished, found.begun) == (0, False, True)
+    assert found.compare("natural", "Kaiming")["over"] == pytest.approx(2.0 - 5, abs=1e-3)
+
+
+def test_runs_of_two_settings_are_no_finished_task(results: Path) -> None:
+    stage = example_task()
+    rows = example_runs(stage, {})
+    record(results, stage, [*rows[:-1], rows[-1] | {"setting": "1"}])
+    assert OnRecord.read(stage).missing == 0 and not OnRecord.read(stage).finished
 
 
 def test_two_starts_are_compared_by_accuracy_and_log_loss(results: Path) -> None:
