@@ -42,14 +42,15 @@ def task_table(
     accuracy, ``over_own_95`` the half width of its 95 % interval by Student's t, and ``wins_own`` and ``losses_own``
     are the seeds ahead and behind; ties are neither. ``p_own`` is the p-value of the paired t-test, adjusted by Holm's
     method over the starts of the task. ``seeds_needed_own`` is how many seeds it would take until the interval leaves
-    out 0; it is empty if the interval does so already. ``loss_over_own`` and ``loss_over_own_95`` are those
-    of the log loss, in nats. It is not tested, because settings of the same accuracy differ in it.
+    out 0; it is empty if the interval does so already. ``loss_over_own`` and ``loss_over_own_95`` are those of the log
+    loss, in nats. It is not tested, because settings of the same accuracy differ in it.
 
     ``area`` is the mean accuracy over the steps from the first mark to the last, by the trapezoidal rule. ``target`` is
     the mean over seeds of the accuracy at which the curves of ``own`` end. The mean curve of a start first gets there
     at ``steps_to_target``, between marks by linear interpolation, or at the first mark already; ``seconds_to_target``
-    are the CPU seconds until then, initialising included. ``steps_ratio`` and ``seconds_ratio`` divide by those of
-    ``own``. ``reached`` counts the seeds whose own curve gets there. Cells without a value are empty.
+    are the CPU seconds until then, initialising included, with medians over the runs, because the first use of a
+    package takes longer. ``steps_ratio`` and ``seconds_ratio`` divide by those of ``own``. ``reached`` counts the seeds
+    whose own curve gets there. Cells without a value are empty.
 
     Args:
         rows: Runs of record, of a finished or an unfinished task.
@@ -216,4 +217,4 @@ def _steps_and_seconds(found: pd.DataFrame, marks: Sequence[int], steps: int, ta
     if not len(found):
         return math.nan, math.nan
     at = first_crossing(marks, _mean_curve(found), target)
-    return at, float(found["init_s"].mean() + found["train_s"].mean() * at / steps)
+    return at, float(found["init_s"].median() + found["train_s"].median() * at / steps)

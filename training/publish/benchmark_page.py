@@ -61,7 +61,7 @@ def page_values() -> dict[str, Any]:
     return summary_values(on_record) | {
         "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
-        "plateaus": {each.of: table_of(each) for each in stages if isinstance(each, BenchmarkPlateau)},
+        "plateaus": {each.of: _longer(each, on_record) for each in stages if isinstance(each, BenchmarkPlateau)},
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
         "runs": sum(len(each.runs) for each in on_record),
@@ -71,6 +71,14 @@ def page_values() -> dict[str, Any]:
         **{key: sorted({getattr(each.stage, key) for each in on_record}) for key in ("seeds", "finalists", "trials")},
         "pictures": list(PICTURES) if any(each.task.table for each in on_record) else [],
     }
+
+
+def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]:
+    """The longer run of a task's own start, if it is of the setting that the task's table has."""
+    settings = ("lr", "weight_decay")
+    tables = [each.task.table for each in on_record if each.stage.name == stage.of]
+    own = [[row[key] for key in settings] for table in tables for row in table if row["start"] == OWN]
+    return [row for row in table_of(stage) if [row[key] for key in settings] in own]
 
 
 def read_tasks() -> list[OnRecord]:

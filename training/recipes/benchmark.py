@@ -63,6 +63,7 @@ FULL_PLAIN: Fields = {**FULL, "starts": (OWN, KAIMING, LSUV, NATURAL, NATURAL_KE
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
 FROZEN: Fields = {"steps": 500, "frozen": True}
+FROZEN_NOTMNIST: Fields = {**FROZEN, "data": "notmnist", "hold_out": 2000}
 TARGET: Fields = {
     **FULL,
     "marks": 20,
@@ -116,6 +117,8 @@ CONFIRMING: dict[str, Fields] = {  # other networks and other data than those ab
     "confirm_few_notmnist_efficientnet": {**FEW_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_few_notmnist_densenet": {**FEW_NOTMNIST, **DENSENET},
     "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET, "starts": DEPTHWISE},
+    "confirm_few_notmnist_plain": {**FEW_NOTMNIST, "network": "mnist", "filters": (32, 64), "starts": CHAINS},
+    "confirm_frozen_notmnist_efficientnet": {**FROZEN_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_full_cifar100_regnet": {**FULL_CIFAR100, **REGNET},
     "confirm_full_cifar100_edgenext": {**FULL_CIFAR100, **EDGENEXT},
 }

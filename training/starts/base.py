@@ -102,6 +102,8 @@ class Start:
         keeps_rest: Whether layers that ``fill`` leaves stay as the network's class made them, instead of taking
             Kaiming's draw.
         files: The files that it draws from.
+        edition: A number that grows where a change of code changes the law of the draws, so that runs of record with
+            the earlier law do not pass for those of the present one.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Start:
     trained_on: str = UNTRAINED
     keeps_rest: bool = False
     files: tuple[SourceFile, ...] = ()
+    edition: int = 1
 
 
 STARTS: dict[str, Start] = {}
@@ -174,7 +177,7 @@ def check_starts(
     starts = [start for start in map(find_start, chosen) if start]
     if not chosen or len({start.name for start in starts}) < len(chosen):
         raise ValueError(
-            f"inits must be some of {'; '.join(start_names())}, each once; got {'; '.join(chosen) or 'none'}"
+            f"starts must be some of {'; '.join(start_names())}, each once; got {'; '.join(chosen) or 'none'}"
         )
     there: dict[Need, bool] = {"priors": priors, "learned": learned, "batch": batch, "again": again, "files": files}
     for need, way_out in WAYS_OUT.items():

@@ -1,4 +1,4 @@
-"""What a start draws from, in twelve digits, so that a finished run says what it stands for."""
+"""What a start draws from and by which edition of its law, in twelve digits: what a finished run stands for."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from training.starts.priors import bundled_digests
 
 
 def source_of(start: str, priors: Sequence[str], folder: Path | None) -> str:
-    """Returns a digest of the bundled priors and of the files that a start draws from; empty if it needs neither.
+    """Returns a digest of the bundled priors, the files and the edition of a start; empty if all this is plain.
 
     Args:
         start: Name of the start.
@@ -28,4 +28,6 @@ def source_of(start: str, priors: Sequence[str], folder: Path | None) -> str:
     for file in record.files:
         file.find(folder or Path())
         parts[file.name] = file.sha256
+    if record.edition > 1:
+        parts["edition"] = record.edition
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12] if parts else ""

@@ -246,7 +246,7 @@ def test_a_run_that_diverges_is_recorded_and_breaks_nothing(
     ("fields", "message"),
     [
         ({"starts": (KAIMING,)}, r"starts must contain 'own', which the others are compared with; got \('Kaiming',\)"),
-        ({"starts": (OWN, "Kaimin")}, "inits must be some of own; .*; got Kaimin$"),
+        ({"starts": (OWN, "Kaimin")}, "starts must be some of own; .*; got Kaimin$"),
         ({"starts": (OWN, "PyTorch default")}, "each once; got own; PyTorch default"),
         ({"starts": (OWN, "natural"), "priors": ()}, "name priors="),
         ({"finalists": 0}, "finalists must be 1 or more; got 0"),

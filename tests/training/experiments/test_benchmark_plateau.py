@@ -38,6 +38,28 @@ def test_the_model_is_trained_longer_at_the_setting_of_the_task(
     assert found["a"]["log_loss"] != found["b"]["log_loss"]
 
 
+def test_it_is_trained_again_only_where_the_task_chooses_another_setting(
+    data: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    train_one = BenchmarkPlateau.train_one
+    monkeypatch.setattr(
+        BenchmarkPlateau, "train_one", lambda *given, **more: trained.append(given[4]) or train_one(*given, **more)
+    )
+    results, records = tmp_path / "results", {}
+    monkeypatch.setattr("training.experiments.benchmark_plateau.RESULTS", results)
+    for trial in (1, 3):
+        of_task(results, trial)
+        for out in ("a", "b"):  # once more in the same folder, and in another one from the record
+            context = Context(tmp_path / out, from_record=True)
+            for _ in range(2):
+                run_stages({"long": PLATEAU}, context, results)
+            records[trial, out] = (results / "long.csv").read_bytes()
+    assert trained == [1, 3] and records[1, "a"] == records[1, "b"] != records[3, "a"] == records[3, "b"]
+    run_stages({"long": replace(PLATEAU, steps=5)}, Context(tmp_path / "c", from_record=True))
+    assert trained == [1, 3, 3]
+
+
 def test_a_task_without_runs_of_the_models_own_start_is_named(tmp_path: Path) -> None:
     of_task(tmp_path / "short" / "record", 0)
     stage = replace(PLATEAU, of="short")

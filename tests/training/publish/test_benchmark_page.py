@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.training.publish.example_runs import example_runs, example_task, record
+from training.engine.records import write_table
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_check import BenchmarkCheck
 from training.publish import benchmark_page, benchmark_record
@@ -100,6 +101,17 @@ def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(res
     assert [cells(text, "own |")[column] for column in (4, 6, 7, 8, 9)] == [""] * 5
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     assert "| **natural** | Tiny ImageNet (100 classes) |" in written()
+
+
+def test_a_longer_run_stands_on_the_page_if_it_is_of_the_setting_of_the_task(results: Path) -> None:
+    stages = benchmark.stages()
+    stages["long"] = benchmark_page.BenchmarkPlateau(name="long", of=AHEAD.name, steps=50)
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    for trial, there in ((1, True), (0, False)):
+        lr, decay = AHEAD.settings[trial]
+        row = {"lr": lr, "weight_decay": decay, "steps": 5000, "accuracy": 61.25}
+        write_table(results / "long.csv", [row])
+        assert ("In one run of 5,000 steps the model's own start reaches 61.2 %." in written()) == there
 
 
 def test_the_instrument_is_on_the_page(results: Path) -> None:

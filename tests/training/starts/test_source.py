@@ -1,9 +1,66 @@
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from training.starts.base import STARTS
+from training.recipes.benchmark import CHOOSING
+from training.starts.base import STARTS, spatial_convolutions
 from training.starts.source import source_of
+
+DRAWN: dict[str, tuple[int, float, float]] = {
+    "own": (1, -4.2048, -2.4626),
+    "own, other draws": (1, 0.34388, 0.6329),
+    "Kaiming": (1, -1.4997, -0.31708),
+    "Kaiming fan-out": (1, -0.76878, -0.39463),
+    "Xavier": (1, 2.2144, 0.24541),
+    "orthogonal": (1, -5.2623, -3.3694),
+    "delta-orthogonal": (1, -3.0319, -2.2743),
+    "dirac": (1, -0.9569, 2.5902),
+    "LSUV": (1, -40.23, -1.3576),
+    "natural": (1, 4.4766, -1.3781),
+    "natural, keep": (1, 4.4766, -0.61456),
+    "natural, fan_in": (1, 11.617, -1.3781),
+    "natural, means kept": (1, 2.1243, 1.4272),
+    "white noise, response": (1, 2.304, -0.51735),
+    "Gaussian by depth": (1, -4.7351, 0.84019),
+    "whitened stem": (1, -6.907, -1.3319),
+    "whitened stem, dirac": (1, -2.9854, 2.162),
+    "whitened stem, natural": (1, 2.2397, -1.005),
+    "anyinit, normal": (1, -3.8913, 4.5073),
+    "anyinit, sinusoidal": (1, -5.5092, -0.045746),
+}
+
+
+def signature(network: nn.Module) -> float:
+    """A sum over all spatial weights, each with a factor of its own."""
+    weights = torch.cat([layer.weight.detach().flatten() for layer in spatial_convolutions(network).values()]).double()
+    return float(weights @ torch.arange(len(weights)).double().cos())
+
+
+@pytest.mark.parametrize("start", DRAWN)
+def test_what_a_start_draws_is_that_of_its_edition(start: str, make: Callable[..., nn.Module]) -> None:
+    pytest.importorskip({"LSUV": "lsuv", "anyinit": "anyinit"}.get(start.split(",")[0], "torch"))
+    edition, *expected = DRAWN[start]
+    networks = ["mobilenet", "cifar" if start != "natural, means kept" else "convmixer"]
+    found = [signature(make(network, start, 3, priors=("natural",))) for network in networks]
+    assert STARTS[start].edition == edition
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), "let the edition of this start grow, and enter these"
+
+
+def test_all_starts_of_the_benchmark_that_need_no_file_are_here() -> None:
+    used = {start for fields in CHOOSING.values() for start in fields["starts"]}
+    assert {start for start in used if not STARTS[start].files} - {"natural, resized"} == DRAWN.keys()
+
+
+def test_another_edition_is_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, natural = source_of("Kaiming", (), None), source_of("natural", ("natural",), None)
+    for start in ("Kaiming", "natural"):
+        monkeypatch.setitem(STARTS, start, replace(STARTS[start], edition=2))
+    assert plain == "" != source_of("Kaiming", (), None)
+    assert natural != source_of("natural", ("natural",), None) != source_of("Kaiming", (), None)
 
 
 @pytest.mark.parametrize("start", [start for start in STARTS if not STARTS[start].files])
@@ -27,7 +84,7 @@ def test_starts_from_files_have_the_digest_of_these(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ("He", "inits must be some of own; .*; got He"),
+        ("He", "starts must be some of own; .*; got He"),
         ("natural", "natural cannot be drawn from nothing: name priors="),
         ("master filters", "master filters cannot be drawn from nothing: name the folder of its files in folder="),
     ],
