@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -13,17 +14,29 @@ from torch import Tensor
 SUFFIX, INDEX = ".safetensors", ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CONVERT = "convert it to safetensors: safetensors.torch.save_file, or https://huggingface.co/spaces/safetensors/convert"
+Operator = Literal["plain", "transposed", ""]
 _REPO = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor as the header of its file describes it; ``dtype`` as safetensors writes it, such as ``BF16``."""
+    """A tensor as the header of its file describes it.
+
+    Args:
+        dtype: As safetensors writes it, such as ``BF16``.
+        shape: Its shape.
+        file: The file that holds it.
+        layout: The operator of which it is the weight, ``"plain"`` or ``"transposed"`` convolution; empty where the
+            format does not say.
+        groups: Groups of that convolution; None where the format does not say.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     file: Path
+    layout: Operator = ""
+    groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +47,23 @@ class Checkpoint:
         name: Its name in records, which must not have paths of this machine.
         files: Its file, or its shards.
         index: The index of the shards.
+        ordered: Whether its entries are in the order of execution or of declaration.
+        family: Checkpoints of one family, such as those fine-tuned from another, are of the same part of a split; by
+            default each is a family of its own, of its name.
     """
 
     name: str
     files: tuple[Path, ...]
     index: Path | None = None
+    ordered: bool = False
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", self.family or self.name)
+
+    def renamed(self, name: str) -> "Checkpoint":
+        """Returns it under another name; its family is renamed with it where it has none but itself."""
+        return replace(self, name=name, family=name if self.family == self.name else self.family)
 
     def entries(self) -> dict[str, Entry]:
         """Reads the headers of all its tensors, by name.
@@ -84,7 +109,7 @@ def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
             while name in found:
                 number += 1
                 name = f"{checkpoint.name}#{number}"
-            found[name] = replace(checkpoint, name=name)
+            found[name] = checkpoint.renamed(name)
     return list(found.values())
 
 
@@ -178,4 +203,4 @@ def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
     if not folder.is_dir() or not any(folder.rglob(f"*{SUFFIX}")):
         raise FileNotFoundError(f"{name} holds no {SUFFIX} file; if it holds .bin, .pt or .pth files, {CONVERT}")
     found = _in_folder(folder, name)
-    return [replace(found[0], name=name)] if len(found) == 1 else found
+    return [found[0].renamed(name)] if len(found) == 1 else found

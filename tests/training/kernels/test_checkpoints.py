@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.kernels.checkpoints import find_checkpoints, natural
+from training.kernels.checkpoints import Checkpoint, Entry, find_checkpoints, natural
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -51,6 +51,13 @@ def test_checkpoints_of_one_name_are_told_apart(tmp_path: Path) -> None:
         save(tmp_path / folder / "model.safetensors", "w")
     sources = [tmp_path / folder / "model.safetensors" for folder in "abc"]
     assert names(*sources) == ["model.safetensors", "model.safetensors#2", "model.safetensors#3"]
+
+
+def test_a_checkpoint_is_a_family_of_its_own() -> None:
+    one, sibling = Checkpoint("one", ()), Checkpoint("two", (), family="one")
+    assert (one.family, one.renamed("other").family) == ("one", "other")
+    assert (sibling.family, sibling.renamed("other").family) == ("one", "one")
+    assert not one.ordered and Entry("F32", (2, 3), Path()) == Entry("F32", (2, 3), Path(), layout="", groups=None)
 
 
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
