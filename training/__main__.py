@@ -26,7 +26,8 @@ from training.fits.evaluate import check_unseen, evaluate_priors, transposed
 from training.fits.score import FITTED, SAMPLES, SMOKE
 from training.images.own import short_name
 from training.kernels.convolutions import LeftOut
-from training.kernels.harvest import BY_CHECKPOINT, Settings, harvest
+from training.kernels.groups import BY_FAMILY, Settings
+from training.kernels.harvest import harvest
 from training.kernels.kernelset import KERNELS
 from training.kernels.read import KernelFile, read_reference
 from training.publish import cards, guard, hub, pages
@@ -122,8 +123,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _kernels(options: argparse.Namespace) -> None:
-    names = [field.name for field in dataclasses.fields(Settings)]
-    found = harvest(options.sources, options.out, Settings(**{name: getattr(options, name) for name in names}))
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
+    given |= {name: tuple(given[name]) for name in ("transposed", "test")}
+    found = harvest(options.sources, options.out, Settings(**given))
     print_table(
         [
             {
@@ -136,7 +138,7 @@ def _kernels(options: argparse.Namespace) -> None:
         ]
     )
     for name, done in found.folders.items():
-        if done["source"]["split"] != BY_CHECKPOINT:
+        if done["source"]["split"] != BY_FAMILY:
             print(f"{name} is split {done['source']['split']}")
     _print_left_out(found.left_out)
     file = options.out / next(iter(found.folders)) / KERNELS

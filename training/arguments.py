@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import torch
 
-from dwp_init.layers import KINDS
 from training.fits.authors import UNSTATED
 from training.fits.base import FITS
-from training.kernels.harvest import Settings
+from training.kernels.groups import MIN_NORM, MIN_NORM_FILTER, Settings
+from training.kernels.kinds import LAYER_KINDS
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 WITH_SETTINGS = ("run", "fit")  # commands that also take stage.field=value
@@ -86,15 +86,25 @@ def _kernels(commands: Commands) -> None:
     place = "a folder, a .safetensors file, or user/name or user/name@revision on the Hub; may be repeated"
     parser.add_argument("--from", dest="sources", action="append", required=True, metavar="PLACE", help=place)
     parser.add_argument("--out", type=Path, required=True, help="gets one folder per kind and size, such as dense-3x3")
-    parser.add_argument("--kind", choices=KINDS, help="kind of layer (default: all)")
-    parser.add_argument("--size", type=int, metavar="K", help="kernel size, 3 for 3×3 (default: all)")
+    parser.add_argument("--kind", choices=LAYER_KINDS, help="kind of layer (default: all)")
+    size = "kernel size, such as 1x7; 3 for 3×3, and for 3 and 3×3×3 too (default: all)"
+    parser.add_argument("--size", type=_size, metavar="K", help=size)
+    transposed = "names of transposed convolutions, where shapes do not tell, such as '*.up.weight'; may be repeated"
+    parser.add_argument("--transposed", action="append", default=[], metavar="PATTERN", help=transposed)
     per_layer = "maximum number of kernels per tensor, drawn at random (default: %(default)s)"
     parser.add_argument("--per-layer", type=int, default=Settings.per_layer, metavar="N", help=per_layer)
-    min_norm = "drop kernels below this share of the 95 %% quantile of the norms in their tensor (default: %(default)s)"
-    parser.add_argument("--min-norm", type=float, default=Settings.min_norm, metavar="SHARE", help=min_norm)
+    min_norm = "drop kernels below this share of the 95 %% quantile of the norms in their tensor (default: "
+    min_norm += f"{MIN_NORM}, and {MIN_NORM_FILTER} in stems and depthwise layers)"
+    parser.add_argument("--min-norm", type=float, metavar="SHARE", help=min_norm)
     raw_scale = "keep the scale of kernels; by default each tensor is scaled to a root mean square of 1"
     parser.add_argument("--raw-scale", action="store_true", help=raw_scale)
+    test = "families of checkpoints to hold out for the test, such as 'folder/*'; may be repeated (default: at random)"
+    parser.add_argument("--test", action="append", default=[], metavar="PATTERN", help=test)
     parser.add_argument("--seed", type=int, default=Settings.seed, help="seed of the choice and of the split")
+
+
+def _size(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split("x")))
 
 
 def _import_authors(commands: Commands) -> None:

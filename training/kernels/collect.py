@@ -118,7 +118,7 @@ class Kernels(Stage):
         }
 
     def _kind(self, path: Path) -> str:
-        """Returns which of ``dwp_init.convolutions.KINDS`` the layer is; empty where its weight does not tell."""
+        """Returns which of ``LAYER_KINDS`` the layer is; empty where its weight does not tell."""
         checkpoint = Checkpoint(path.name, (path,))
         found, _ = read_convolutions(checkpoint, checkpoint.entries())
         return next((layer.kind for layer, _ in found if layer.name == f"{self.layer}.weight"), "")

@@ -2,21 +2,22 @@
 
 import hashlib
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dwp_init.storage import tensor_bytes
 from training.kernels.checkpoints import Checkpoint, Entry, natural
+from training.kernels.kinds import find_kinds, is_weight
 
-LARGEST = 64  # a larger square is a table or a mask
+LARGEST = 64  # what is larger is a table or a mask
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _QUANTIZED = re.compile(r"[IU][48]|F[468](?:_\w+)?")
-_STEM = re.compile(r"(?:^|[._])(?:stem|patch_embed|embeddings?|conv_in)\b|^(?:\w+\.)?(?:conv1|features\.0)\b")
 _OPTIMIZER = re.compile(r"(?:^|[._])(?:exp_avg(?:_sq)?|momentum_buffer)(?:[._]|$)")
 _AVERAGE = re.compile(r"_ema\b|\bema[._]")
-_TABLE = re.compile(r"pos_?emb|position", re.IGNORECASE)
+_TIED = "tied to another tensor"
+_TABLE = re.compile(r"pos_?emb|position|pos$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class ConvolutionTensor:
     Args:
         checkpoint: Name of its checkpoint.
         name: Name of its tensor.
-        kind: One of :data:`dwp_init.convolutions.KINDS`.
+        kind: One of :data:`training.kernels.kinds.LAYER_KINDS`.
         depth: Its place among the spatial convolutions, from 0 for the first to 1 for the last.
-        entry: Type and shape of its tensor, ``(out, in/groups, k, k)``.
+        entry: Type and shape of its tensor, ``(out, in/groups, *size)``, or transposed ``(in, out/groups, *size)``.
     """
 
     checkpoint: str
@@ -38,14 +39,19 @@ class ConvolutionTensor:
     entry: Entry
 
     @property
+    def size(self) -> tuple[int, ...]:
+        """Size of its kernels, such as ``(k, k)``."""
+        return self.entry.shape[2:]
+
+    @property
     def group(self) -> str:
-        """Name of the kernels of its kind and size, such as ``dense-3x3``; stems of 1 or 4 channels have their own."""
-        _, channels, _, size = self.entry.shape
+        """Name of its kind and size: ``dense-3x3``, ``dense-5`` in 1-D, or ``stem-3x3-c4`` if not of 3 channels."""
+        channels = self.entry.shape[1]
         apart = f"-c{channels}" if self.kind == "stem" and channels != 3 else ""
-        return f"{self.kind}-{size}x{size}{apart}"
+        return f"{self.kind}-{'x'.join(map(str, self.size))}{apart}"
 
     def cut(self, weight: Tensor) -> Tensor:
-        """Cuts a weight into kernels ``(n, c, k, k)``: a stem's keep their channels, others have one (Eq. 5)."""
+        """Cuts a weight into kernels ``(n, c, *size)``: a stem's keep their channels, others have one (Eq. 5)."""
         return weight if self.kind == "stem" else weight.flatten(0, 1)[:, None]
 
 
@@ -60,9 +66,9 @@ class LeftOut:
 
 
 def read_convolutions(
-    checkpoint: Checkpoint, entries: dict[str, Entry]
+    checkpoint: Checkpoint, entries: dict[str, Entry], transposed: Sequence[str] = ()
 ) -> tuple[list[tuple[ConvolutionTensor, Tensor]], list[LeftOut]]:
-    """Reads a checkpoint's spatial convolutions, from the first to the last, as float32.
+    """Reads a checkpoint's spatial convolutions in one, two and three dimensions, from the first to the last.
 
     A tensor with the values of an earlier one is tied to it and not a layer of its own. One that cannot be used,
     because it is quantized, not finite or zero, still counts as a layer, so that the others keep their depth.
@@ -70,92 +76,91 @@ def read_convolutions(
     Args:
         checkpoint: The checkpoint.
         entries: Its tensors.
+        transposed: Patterns of the names of transposed convolutions, see :func:`training.kernels.kinds.find_kinds`.
 
     Returns:
-        The layers with their weights, and the tensors of four dimensions that were left out.
+        The layers with their weights as float32, and the tensors that were left out: those of four dimensions, and of
+        three and five if they have the name of a weight.
     """
-    square: dict[str, Entry] = {}
-    left_out: list[LeftOut] = []
+    if not checkpoint.ordered:
+        entries = {name: entries[name] for name in sorted(entries, key=natural)}
+    reasons = {name: _why_no_layer(name, entries) for name in entries if _may_convolve(name, entries[name])}
+    left_out = [
+        LeftOut(checkpoint.name, name, reason, _described(entries[name])) for name, reason in reasons.items() if reason
+    ]
+    kinds = find_kinds([name for name, reason in reasons.items() if not reason], entries, transposed)
+    places = sorted(kinds, key=lambda name: kinds[name] != "stem")
+    weights, unusable = _load(checkpoint, {name: entries[name] for name in places})
+    left_out += unusable
+    tied = {item.tensor for item in unusable if item.reason == _TIED}
+    places = [name for name in places if name not in tied]
+    layers = [
+        ConvolutionTensor(checkpoint.name, name, kinds[name], place / max(len(places) - 1, 1), entries[name])
+        for place, name in enumerate(places)
+    ]
+    return [(layer, weights[layer.name]) for layer in layers if layer.name in weights], left_out
 
-    def leave(name: str, reason: str, detail: str = "") -> None:
-        described = f"{entries[name].dtype} {entries[name].shape}"
-        left_out.append(LeftOut(checkpoint.name, name, reason, detail or described))
 
-    for name in sorted(entries, key=natural):
-        if len(entries[name].shape) == 4:
-            if reason := _why_no_layer(name, entries[name]) or _why_no_weight(name, entries.keys()):
-                leave(name, reason)
-            else:
-                square[name] = entries[name]
-    stem = find_stem(square)
-    places = sorted(square, key=lambda name: name != stem)
-    whole = {name: square[name] for name in places if square[name].dtype in _FLOATS}
-    for name in places:
-        if name not in whole:
-            leave(name, "quantized")
+def _load(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[dict[str, Tensor], list[LeftOut]]:
+    """Loads weights as float32; returns those that can be used, and the others with the reason."""
+    floats = {name: entry for name, entry in entries.items() if entry.dtype in _FLOATS}
+    left_out = [
+        LeftOut(checkpoint.name, name, "quantized", _described(entry))
+        for name, entry in entries.items()
+        if name not in floats
+    ]
     weights: dict[str, Tensor] = {}
     first: dict[str, str] = {}
-    for name, raw in checkpoint.load(whole):
+    for name, raw in checkpoint.load(floats):
         weight = raw.float()
         if reason := _why_unusable(weight):
-            leave(name, reason)
+            left_out.append(LeftOut(checkpoint.name, name, reason, _described(entries[name])))
         elif (twin := first.setdefault(_digest(raw), name)) != name:
-            leave(name, "tied to another tensor", twin)
-            places.remove(name)
+            left_out.append(LeftOut(checkpoint.name, name, _TIED, twin))
         else:
             weights[name] = weight
-    layers = []
-    for place, name in enumerate(places):
-        if name in weights:
-            out, channels, *_ = square[name].shape
-            kind = "stem" if name == stem else "depthwise" if channels == 1 < out else "dense"
-            depth = place / max(len(places) - 1, 1)
-            layers.append((ConvolutionTensor(checkpoint.name, name, kind, depth, square[name]), weights[name]))
-    return layers, left_out
+    return weights, left_out
 
 
-def find_stem(entries: dict[str, Entry]) -> str | None:
-    """Finds the layer that reads the image, of 3, 1 or 4 channels, among spatial convolutions in their order.
-
-    Depthwise convolutions also have one input channel, and groups may have 4. So the first layer with 3 channels is
-    the stem, and one with the name of a stem comes before others. If there is none, the candidate is the first with
-    such a name, or else the first of all: it is the stem if it has 4 channels, or 1 and such a name, or 1 and no other
-    layer has 1.
-    """
-    named = [name for name in entries if _STEM.search(name)]
-    channels = {name: entry.shape[1] for name, entry in entries.items()}
-    for name in [*named, *entries]:
-        if channels[name] == 3:
-            return name
-    for name in [*named, *entries][:1]:
-        if channels[name] == 4 or (channels[name] == 1 and (named or list(channels.values()).count(1) == 1)):
-            return name
-    return None
+def _described(entry: Entry) -> str:
+    return f"{entry.dtype} {entry.shape}"
 
 
-def _why_no_layer(name: str, entry: Entry) -> str:
-    out, channels, height, width = entry.shape
+def _may_convolve(name: str, entry: Entry) -> bool:
+    dimensions = len(entry.shape)
+    return dimensions == 4 or (dimensions in (3, 5) and (bool(entry.layout) or is_weight(name)))
+
+
+def _why_no_layer(name: str, entries: Mapping[str, Entry]) -> str:
+    entry = entries[name]
+    return _why_no_size(entry) or ("" if entry.layout else _why_no_weight(name, entries))
+
+
+def _why_no_size(entry: Entry) -> str:
+    size = entry.shape[2:]
     if entry.dtype not in _FLOATS and not _QUANTIZED.fullmatch(entry.dtype):
         return "no floating-point numbers"
     if 0 in entry.shape:
         return "empty"
-    if height != width:
-        return "not square"
-    if height == 1:
-        return "1×1"
-    if height > LARGEST:
-        return f"larger than {LARGEST}×{LARGEST}"
-    if out == 1 and _TABLE.search(name):
+    if max(size) == 1:
+        return "×".join("1" * len(size))
+    return f"larger than {LARGEST}" if max(size) > LARGEST else ""
+
+
+def _why_no_weight(name: str, entries: Mapping[str, Entry]) -> str:
+    shape = entries[name].shape
+    size = shape[2:]
+    if any(entry.layout for entry in entries.values()):
+        return "no convolution's, by its format"
+    if shape[0] == 1 and _TABLE.search(name) and not name.endswith("weight"):
         return "positions, by its name"
-    if out == channels < 16 <= height:
-        return "channels last, by its shape (k, k, in, out)"
-    return ""
-
-
-def _why_no_weight(name: str, entries: Set[str]) -> str:
+    if max(shape[: len(size)]) < 16 <= max(shape[-min(len(size), 2) :]):
+        return "channels last, by its shape (*size, in, out)"
+    if len(set(size)) > 1 and not is_weight(name):
+        return "a table, by its name"
     if _OPTIMIZER.search(name):
         return "an optimizer's state, by its name"
-    return "an average of another tensor, by its name" if _AVERAGE.sub("", name) in entries - {name} else ""
+    return "an average of another tensor, by its name" if _AVERAGE.sub("", name) in entries.keys() - {name} else ""
 
 
 def _why_unusable(weight: Tensor) -> str:

@@ -1,6 +1,7 @@
-"""Harvesting: hand-made state dicts whose kinds, depths, labels and parts are known."""
+"""Harvesting: hand-made state dicts whose labels and parts are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dwp_init import load_prior
+from tests.training.kernels.states import network, normal
 from training.__main__ import main
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
-from training.kernels.checkpoints import Entry, find_checkpoints
-from training.kernels.convolutions import find_stem, read_convolutions
-from training.kernels.harvest import Settings, harvest
+from training.kernels.checkpoints import Checkpoint, find_checkpoints
+from training.kernels.groups import Settings
+from training.kernels.harvest import harvest
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile, read_reference
 from training.publish.cards import render_card
-
-State = dict[str, Tensor]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def network(seed: int = 0) -> State:
-    """Four layers in another order than their names', with what is no layer between them."""
-    return {
-        "block.10.conv.weight": normal(5, 4, 3, 3, seed=seed + 1),
-        "block.2.conv.weight": 3 * normal(4, 6, 3, 3, seed=seed + 2),
-        "block.3.depthwise.weight": normal(12, 1, 5, 5, seed=seed + 3),
-        "stem.conv.weight": normal(16, 3, 7, 7, seed=seed + 4),
-        "block.2.conv.bias": normal(4),
-        "block.2.pointwise.weight": normal(4, 4, 1, 1),
-        "head.weight": normal(10, 5),
-    }
-
-
-def layers(path: Path, state: State) -> tuple[dict[str, tuple[str, float]], dict[str, str]]:
-    """Returns kind and depth of each layer of a state dict, in order, and why tensors were left out."""
-    save_file(state, path / "one.safetensors")
-    (checkpoint,) = find_checkpoints([str(path / "one.safetensors")])
-    found, left_out = read_convolutions(checkpoint, checkpoint.entries())
-    assert all(weight.dtype == torch.float32 for _, weight in found)
-    kinds = {layer.name: (layer.kind, round(layer.depth, 3)) for layer, _ in found}
-    return kinds, {item.tensor: f"{item.reason}: {item.detail}" for item in left_out}
-
-
-def test_kind_and_depth(tmp_path: Path) -> None:
-    kinds, left_out = layers(tmp_path, network())
-    assert list(kinds.items()) == [
-        ("stem.conv.weight", ("stem", 0)),
-        ("block.2.conv.weight", ("dense", 0.333)),
-        ("block.3.depthwise.weight", ("depthwise", 0.667)),
-        ("block.10.conv.weight", ("dense", 1)),
-    ]
-    assert left_out == {"block.2.pointwise.weight": "1×1: F32 (4, 4, 1, 1)"}
-
-
-@pytest.mark.parametrize(
-    ("shapes", "stem"),
-    [
-        ({"conv1": 3, "layer1.0.conv1": 8}, "conv1"),
-        ({"a": 8, "b": 3, "c": 3}, "b"),  # an image's channels count wherever the name is sorted
-        ({"a.up": 3, "z.stem.0": 3}, "z.stem.0"),
-        ({"decoder.conv_in": 4, "encoder.conv_in": 3}, "encoder.conv_in"),
-        ({"blocks.0.conv_dw": 1, "conv_stem": 3}, "conv_stem"),
-        ({"features.conv1": 1, "features.conv2": 8}, "features.conv1"),  # a grey image
-        ({"blocks.0.conv_dw": 1, "stem.conv": 1}, "stem.conv"),
-        ({"conv_in": 4, "down.0": 4}, "conv_in"),
-        ({"a": 8, "b": 1, "c": 4}, None),
-        ({"blocks.0.dw": 1, "blocks.1.dw": 1}, None),  # behind a 1×1 stem
-        ({"0": 1, "2": 8}, "0"),
-        ({"a": 8, "stem": 16, "b": 1}, None),
-        ({}, None),
-    ],
-)
-def test_stem(shapes: dict[str, int], stem: str | None) -> None:
-    assert find_stem({name: Entry("F32", (8, n, 3, 3), Path()) for name, n in shapes.items()}) == stem
-
-
-def test_averages_and_optimizers_states_are_no_layers(tmp_path: Path) -> None:
-    names = ("model.conv1", "model_ema.conv1", "model.conv2", "ema.conv9", "state.exp_avg.conv1", "schema.conv3")
-    found, left_out = layers(tmp_path, {name: normal(2, 8, 3, 3, seed=i) for i, name in enumerate(names)})
-    assert list(found) == ["ema.conv9", "model.conv1", "model.conv2", "schema.conv3"]  # an average alone is a layer
-    assert left_out == {
-        "model_ema.conv1": "an average of another tensor, by its name: F32 (2, 8, 3, 3)",
-        "state.exp_avg.conv1": "an optimizer's state, by its name: F32 (2, 8, 3, 3)",
-    }
 
 
 def test_a_second_harvest_keeps_what_the_first_reported(zoo: Path, tmp_path: Path) -> None:
@@ -103,71 +33,6 @@ def test_a_second_harvest_keeps_what_the_first_reported(zoo: Path, tmp_path: Pat
     first, both = reports
     assert both["checkpoints"] == [*first["checkpoints"], "other.safetensors"]
     assert both["left_out"][: len(first["left_out"])] == first["left_out"] != both["left_out"]
-
-
-def test_one_to_one_channel_is_dense_and_the_only_layer_has_depth_0(tmp_path: Path) -> None:
-    assert layers(tmp_path, {"a": normal(2, 8, 3, 3)})[0] == {"a": ("dense", 0)}
-    found, _ = layers(tmp_path, {"a": normal(8, 16, 3, 3), "gate": normal(1, 1, 7, 7), "mixer": normal(2, 1, 7, 7)})
-    assert [kind for kind, _ in found.values()] == ["dense", "dense", "depthwise"]
-
-
-def test_half_and_double_precision_become_single(tmp_path: Path) -> None:
-    dtypes = {"a": torch.float16, "b": torch.bfloat16, "c": torch.float64, "d": torch.float32}
-    kinds, left_out = layers(tmp_path, {name: normal(2, 8, 3, 3).to(dtype) for name, dtype in dtypes.items()})
-    assert list(kinds) == ["a", "b", "c", "d"] and not left_out
-
-
-def test_what_is_left_out_is_named_and_why(tmp_path: Path) -> None:
-    wrong = normal(2, 8, 3, 3, seed=5)
-    wrong[1, 1, 1, 1] = float("nan")
-    state = {
-        "a": normal(2, 8, 3, 3),
-        "b.int8": torch.ones(2, 8, 3, 3, dtype=torch.int8),
-        "c.float8": normal(2, 8, 3, 3).to(torch.float8_e4m3fn),
-        "d.nan": wrong,
-        "e.large": torch.full((2, 8, 3, 3), 1e300, dtype=torch.float64),
-        "f.zero": torch.zeros(2, 8, 3, 3),
-        "g.zero": torch.zeros(2, 8, 3, 3),
-        "h.tied": normal(2, 8, 3, 3),
-        "i.wide": normal(2, 8, 1, 7),
-        "j.mask": torch.ones(1, 1, 8, 8, dtype=torch.bool),
-        "k.map": normal(1, 1, 65, 65),
-        "l.pos_embed": normal(1, 8, 14, 14),
-        "m.kernel": normal(3, 3, 16, 16),
-        "n.index": torch.zeros(2, 2, 3, 3, dtype=torch.int64),
-        "o.none": torch.zeros(0, 2, 3, 3),
-        "z": normal(2, 8, 3, 3, seed=7),
-    }
-    kinds, left_out = layers(tmp_path, state)
-    assert kinds == {"a": ("dense", 0), "z": ("dense", 1)}
-    assert left_out == {
-        "b.int8": "quantized: I8 (2, 8, 3, 3)",
-        "c.float8": "quantized: F8_E4M3 (2, 8, 3, 3)",
-        "d.nan": "NaN or, in float32, infinity: F32 (2, 8, 3, 3)",
-        "e.large": "NaN or, in float32, infinity: F64 (2, 8, 3, 3)",
-        "f.zero": "all zeros: F32 (2, 8, 3, 3)",
-        "g.zero": "all zeros: F32 (2, 8, 3, 3)",
-        "h.tied": "tied to another tensor: a",
-        "i.wide": "not square: F32 (2, 8, 1, 7)",
-        "j.mask": "no floating-point numbers: BOOL (1, 1, 8, 8)",
-        "k.map": "larger than 64×64: F32 (1, 1, 65, 65)",
-        "l.pos_embed": "positions, by its name: F32 (1, 8, 14, 14)",
-        "m.kernel": "channels last, by its shape (k, k, in, out): F32 (3, 3, 16, 16)",
-        "n.index": "no floating-point numbers: I64 (2, 2, 3, 3)",
-        "o.none": "empty: F32 (0, 2, 3, 3)",
-    }
-
-
-def test_layers_that_cannot_be_used_keep_their_place(tmp_path: Path) -> None:
-    """A quantized layer stands where it stood, and is still the stem; a tied one is no layer of its own."""
-    state = {
-        "a": torch.ones(4, 3, 3, 3, dtype=torch.int8),
-        "b": torch.zeros(2, 3, 3, 3),
-        "c": normal(2, 3, 3, 3),
-        "d": normal(2, 3, 3, 3),
-        "e": normal(2, 3, 3, 3, seed=1),
-    }
-    assert layers(tmp_path, state)[0] == {"c": ("dense", 0.667), "e": ("dense", 1)}
 
 
 @pytest.fixture
@@ -220,14 +85,55 @@ def test_parts_are_whole_checkpoints(zoo: Path, tmp_path: Path) -> None:
         _, arrays, labels, _ = read(tmp_path / "out" / name)
         parts = [set(arrays[f"{part}.checkpoint"].tolist()) for part in ("train", "validation", "test")]
         assert sorted(map(len, parts)) == [1, 1, 2] and set.union(*parts) == {0, 1, 2, 3}
-        assert done["source"]["split"] == "by checkpoint"
-        held_out = done["source"]["held_out_checkpoints"]
+        assert done["source"]["split"] == "by family of checkpoints"
+        held_out = done["source"]["held_out_families"]
         for part, checkpoints in zip(("validation", "test"), parts[1:], strict=True):
             assert held_out[part] == [labels["checkpoints"][i] for i in checkpoints]
-    sources = [done["source"]["held_out_checkpoints"] for done in found.folders.values()]
+    sources = [done["source"]["held_out_families"] for done in found.folders.values()]
     assert sources[0] == sources[1] == sources[2]  # what is held out is held out of all kinds and sizes
     other = harvest([str(zoo)], tmp_path / "other", Settings(seed=1)).folders["dense-3x3"]["source"]
-    assert other["held_out_checkpoints"] != sources[0]
+    assert other["held_out_families"] != sources[0]
+
+
+def siblings(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Says that the networks are three families, of which one has two siblings."""
+    return [replace(one, family=f"family {min(i, 2)}") for i, one in enumerate(checkpoints)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_siblings_stay_together(seed: int, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every order of the three families, the third and fourth network, of one family, are of the same part."""
+    monkeypatch.setattr(
+        "training.kernels.harvest.find_checkpoints", lambda sources: siblings(find_checkpoints(sources))
+    )
+    source = harvest([str(zoo)], tmp_path / "out", Settings(seed=seed)).folders["dense-3x3"]["source"]
+    _, arrays, labels, _ = read(tmp_path / "out" / "dense-3x3")
+    parts = [set(arrays[f"{part}.checkpoint"].tolist()) for part in ("train", "validation", "test")]
+    assert {2, 3} in parts and sorted(map(len, parts)) == [1, 1, 2]
+    families = [sorted({f"family {min(i, 2)}" for i in part}) for part in parts]
+    assert source["held_out_families"] == {"validation": families[1], "test": families[2]}
+    assert [tensor["family"] for tensor in labels["tensors"][::2]] == ["family 0", "family 1", "family 2", "family 2"]
+
+
+def test_families_that_the_user_holds_out(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["kernels", "--from", str(zoo), "--kind", "dense", "--out", str(tmp_path / "out")]
+    assert main([*words, "--test", "zoo/net1*", "--test", "*net3.safetensors"]) == 0
+    held_out = json.loads((tmp_path / "out/dense-3x3/done.json").read_text())["source"]["held_out_families"]
+    assert (
+        set(held_out["test"]) == {"zoo/net1.safetensors", "zoo/net3.safetensors"} and len(held_out["validation"]) == 1
+    )
+    assert main([*words[:-1], str(tmp_path / "two"), "--test", "zoo/net[12]*", "--test", "zoo/net3*"]) == 0
+    _, arrays, _, done = read(tmp_path / "two" / "dense-3x3")
+    assert done["source"]["held_out_families"] == {"test": [f"zoo/net{i}.safetensors" for i in (1, 2, 3)]}
+    assert done["source"]["split"].startswith("the test by family of checkpoints, validation by kernel, at random: ")
+    parts = [set(arrays[f"{part}.checkpoint"].tolist()) for part in ("train", "validation", "test")]
+    assert parts == [{0}, {0}, {1, 2, 3}] and done["kernels"]["validation"] == int(
+        0.1 * len(arrays["train.depth"]) / 0.9
+    )
+    assert main([*words, "--test", "*"]) == 1
+    assert "what was left out: 1×1, of families held out for the test alone" in capsys.readouterr().err
+    assert main([*words, "--test", "net7"]) == 1
+    assert "--test 'net7' matches no family; there are zoo/net0.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -240,8 +146,8 @@ def test_too_few_checkpoints_are_split_by_kernel(
     held_out = int(0.1 * 44 * count)
     assert kernels.counts() == {"train": 44 * count - 2 * held_out, "validation": held_out, "test": held_out}
     assert set(arrays["train.checkpoint"].tolist()) == set(range(count))
-    why = f"by kernel, at random: {count} checkpoint{'s' if count > 1 else ''} cannot be split in three"
-    assert done["source"]["split"] == why and "held_out_checkpoints" not in done["source"]
+    why = f"by kernel, at random: {count} famil{'ies' if count > 1 else 'y'} of checkpoints cannot be split in three"
+    assert done["source"]["split"] == why and "held_out_families" not in done["source"]
     assert f"dense-3x3 is split {why}" in capsys.readouterr().out
 
 
@@ -250,10 +156,10 @@ def test_a_part_of_one_kernel_is_none(tmp_path: Path) -> None:
     zoo.mkdir()
     for i, n in enumerate((1, 6, 6)):
         save_file({"a": normal(3, 8, 2, 2, seed=i), "b": normal(1, n, 3, 3, seed=i)}, zoo / f"{i}.safetensors")
-    why = "by kernel, at random: split by checkpoint, a part would have fewer than 2"
+    why = "by kernel, at random: split by family, a part would have fewer than 2"
     found = harvest([str(zoo)], tmp_path / "out", EVERYTHING).folders
     assert {name: done["source"]["split"] for name, done in found.items()} == {
-        "dense-2x2": "by checkpoint",
+        "dense-2x2": "by family of checkpoints",
         "dense-3x3": why,
     }
 
@@ -271,12 +177,12 @@ def test_kernels_harvested_earlier_are_no_checkpoint(zoo: Path) -> None:
 
 def test_scale_and_threshold_are_those_of_each_tensor(tmp_path: Path) -> None:
     """Of flat kernels 1, …, 20 those from 4.7625, a quarter of the 95 % quantile, are kept, at any scale."""
-    flat = torch.arange(1.0, 21).view(20, 1, 1, 1).expand(20, 1, 3, 3)
+    flat = torch.arange(1.0, 21).view(4, 5, 1, 1).expand(4, 5, 3, 3)
     for i in range(3):
         state = {"a": normal(1, 8, 2, 2, seed=i), "b": flat * 1000**i, "c": flat.flip(0) / 100}
         save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / f"{i}.safetensors")
     harvest([str(tmp_path)], tmp_path / "out", Settings())
-    kernels, arrays, labels, done = read(tmp_path / "out" / "depthwise-3x3")
+    kernels, arrays, labels, done = read(tmp_path / "out" / "dense-3x3")
     everything = torch.cat([kernels.train, kernels.validation, kernels.test])
     tensor = torch.cat([arrays[f"{part}.tensor"] for part in ("train", "validation", "test")])
     kept = torch.arange(5.0, 21)
@@ -288,13 +194,26 @@ def test_scale_and_threshold_are_those_of_each_tensor(tmp_path: Path) -> None:
     assert labels["tensors"][2]["rms"] == pytest.approx(1000 * kept.square().mean().sqrt().item(), rel=1e-5)
     assert done["kept"] == 0.8 and done["source"]["scale"] == "a tensor's kernels have a root mean square of 1"
     harvest([str(tmp_path)], tmp_path / "raw", Settings(raw_scale=True))
-    raw, arrays, _, done = read(tmp_path / "raw" / "depthwise-3x3")
+    raw, arrays, _, done = read(tmp_path / "raw" / "dense-3x3")
     assert {round(value, 2) for value in raw.train.unique().tolist()} >= {0.05, 0.2}
     assert done["source"]["scale"] == "as in the checkpoints"
 
 
+def test_kernels_of_a_depthwise_layer_differ_in_scale(tmp_path: Path) -> None:
+    """Only dead channels are dropped, of less than a hundredth of the others' norm, unless a threshold is given."""
+    weight = normal(40, 1, 3, 3)
+    weight[:20] *= 0.05
+    weight[20:22] *= 1e-9
+    for i in range(3):
+        save_file({"conv1": normal(16, 3, 2, 2, seed=i), "dw": weight * (i + 1)}, tmp_path / f"{i}.safetensors")
+    for folder, settings in (("default", Settings()), ("given", Settings(min_norm=0.25))):
+        done = harvest([str(tmp_path)], tmp_path / folder, settings).folders["depthwise-3x3"]
+        share = 0.95 if folder == "default" else 0.45
+        assert done["kept"] == share and done["source"]["min_norm"] == settings.threshold("depthwise")
+
+
 def test_zero_kernels_are_dropped_however_many(tmp_path: Path) -> None:
-    weight = torch.zeros(100, 8, 3, 3)
+    weight = torch.zeros(50, 16, 3, 3)
     weight[0, :3] = 1
     for i in range(4):
         save_file({"a": weight * (i + 1)}, tmp_path / f"{i}.safetensors")
@@ -353,7 +272,8 @@ def test_stems_of_other_channels_stand_apart(tmp_path: Path) -> None:
         ([], {"dense-3x3", "depthwise-5x5", "stem-7x7"}),
         (["--kind", "depthwise"], {"depthwise-5x5"}),
         (["--size", "3"], {"dense-3x3"}),
-        (["--size", "7", "--kind", "stem"], {"stem-7x7"}),
+        (["--size", "7x7", "--kind", "stem"], {"stem-7x7"}),
+        (["--kind", "transposed", "--transposed", "*.10.*"], {"transposed-3x3"}),
     ],
 )
 def test_command_line(
@@ -375,11 +295,12 @@ def test_command_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--size", "9"], "no 10 9×9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); "),
-        (["--size", "3", "--kind", "stem"], "no 10 3×3 stem kernels to take; there are dense-3x3"),
+        (["--size", "9"], "no 10 9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); "),
+        (["--size", "3", "--kind", "stem"], "no 10 3 stem kernels to take; there are dense-3x3"),
         (["--per-layer", "0"], "per_layer must be 1 or more; got 0"),
-        (["--per-layer", "1", "--size", "5"], "no 10 5×5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
+        (["--per-layer", "1", "--size", "5"], "no 10 5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
         (["--min-norm", "1"], "min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got 1.0"),
+        (["--transposed", "up*"], "--transposed 'up*' matches no tensor; there are stem.conv.weight, block.2.conv"),
         (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is not a complete safetensors file"),
     ],
 )
@@ -430,10 +351,15 @@ def test_from_checkpoints_to_a_prior(zoo: Path, tmp_path: Path, capsys: pytest.C
     assert f"\nThe dense kernels of 4 trained networks: {files}. " in render_card(prior, "user/prior")
     source = prior.details["source"]
     assert source["checkpoints"] == [f"zoo/net{i}.safetensors" for i in range(4)]
-    assert (source["kind"], source["size"], source["tensors"], source["split"]) == ("dense", 3, 8, "by checkpoint")
+    assert (source["kind"], source["size"], source["tensors"], source["split"]) == (
+        "dense",
+        [3, 3],
+        8,
+        "by family of checkpoints",
+    )
     assert source["kernels"] == given.counts() and 0 < source["kept"] <= 1
     assert source["file"] == "dense-3x3/kernels.safetensors" and str(tmp_path) not in json.dumps(prior.details)
-    assert [len(source["held_out_checkpoints"][part]) for part in ("validation", "test")] == [1, 1]
+    assert [len(source["held_out_families"][part]) for part in ("validation", "test")] == [1, 1]
     mine = str(tmp_path / "out" / "fit" / "prior")
     assert main(["evaluate", "--prior", mine, "--kernels", str(file), "--smoke"]) == 0
     assert str(len(given.test)) in capsys.readouterr().out
