@@ -1,10 +1,13 @@
 """Everything in this folder is marked ``training`` and skipped where the extra is not installed."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.training.loopback import Server
 
 pytest.importorskip("torchvision", reason="needs the training extra: pip install -e '.[training]'")
 
@@ -53,3 +56,14 @@ def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     registry.registry.cache_clear()
     yield path
     registry.registry.cache_clear()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dwp_init.storage import tensor_bytes
-from training.kernels.checkpoints import Checkpoint, Entry, natural
+from training.kernels.checkpoints import Checkpoint, natural
+from training.kernels.formats.base import Entry
 from training.kernels.kinds import find_kinds, is_weight
 
 LARGEST = 64  # what is larger is a table or a mask

@@ -16,10 +16,10 @@ from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
 from training.engine.records import DONE
-from training.kernels.checkpoints import find_checkpoints
 from training.kernels.convolutions import LeftOut, read_convolutions
 from training.kernels.groups import Group, Settings
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet, shuffled
+from training.kernels.places import find_checkpoints
 
 _LABELS, REPORT = "labels", "harvest.json"
 FEWEST = 10  # kernels of a kind and size, as a fit needs
@@ -43,7 +43,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
     ``harvest.json``, next to the folders, lists the checkpoints and what was left out, of every harvest into ``out``.
 
     Args:
-        sources: As for :func:`training.kernels.checkpoints.find_checkpoints`.
+        sources: As for :func:`training.kernels.places.find_checkpoints`.
         out: Folder in which to write.
         settings: What to harvest.
 

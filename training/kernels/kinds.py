@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from training.kernels.checkpoints import Entry
+from training.kernels.formats.base import Entry
 
 LAYER_KINDS = ("stem", "dense", "depthwise", "transposed", "transposed-depthwise")
 BANDS = 13

@@ -1,11 +1,8 @@
 import gzip
 import hashlib
-import http.server
 import io
 import pickle
 import struct
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
+from tests.training.loopback import Server
 from training.images import fashion
 from training.images.sets import NotMNIST, fetch_checked, load_images
 
@@ -254,44 +252,6 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     images.write_bytes(idx(pictures(4, 28, 28)))
     with pytest.raises(FileNotFoundError, match=r"incomplete \(4 images, 5 labels\)"):
         load_images("mnist", "train", root=tmp_path)
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``files`` by path on the loopback interface; those in ``cut`` end halfway."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.cut: set[str] = set()
-        self.asked: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        if self.path not in self.server.files:
-            self.send_error(404)
-            return
-        content = self.server.files[self.path]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.path in self.server.cut else content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def blob(content: bytes) -> str:

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.training.kernels.states import State, network, normal
-from training.kernels.checkpoints import find_checkpoints
 from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
+from training.kernels.formats.safetensors_files import SafetensorsFormat
+from training.kernels.places import find_checkpoints
 
 
 def read(path: Path, state: State) -> tuple[list[tuple[ConvolutionTensor, Tensor]], list[LeftOut]]:
@@ -134,7 +136,7 @@ def test_kernels_of_every_dimension_have_groups_of_their_own(tmp_path: Path) -> 
     assert kernels == [(8, 3, 3), (128, 1, 3, 3), (128, 1, 1, 7), (128, 1, 7, 1), (8, 1, 3, 3, 3)]
 
 
-def test_a_format_that_says_more_is_believed(tmp_path: Path) -> None:
+def test_a_format_that_says_more_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Order, operators and groups; what it gives no operator is no convolution."""
     save_file(
         {"z": normal(8, 2, 3, 3), "y": normal(8, 1, 3, 3), "x": normal(16, 8, 2, 2), "w": normal(4, 4, 3, 3)},
@@ -146,7 +148,8 @@ def test_a_format_that_says_more_is_believed(tmp_path: Path) -> None:
         name: replace(checkpoint.entries()[name], layout=layout, groups=groups)
         for name, (layout, groups) in known.items()
     }
-    found, left_out = read_convolutions(replace(checkpoint, ordered=True), entries)
+    monkeypatch.setattr(SafetensorsFormat, "ordered", True)
+    found, left_out = read_convolutions(checkpoint, entries)
     assert [(layer.name, layer.kind, layer.depth) for layer, _ in found] == [
         ("z", "stem", 0),
         ("y", "depthwise", 0.5),

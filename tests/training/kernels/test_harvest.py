@@ -15,10 +15,11 @@ from tests.training.kernels.states import network, normal
 from training.__main__ import main
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
-from training.kernels.checkpoints import Checkpoint, find_checkpoints
+from training.kernels.checkpoints import Checkpoint
 from training.kernels.groups import Settings
 from training.kernels.harvest import harvest
 from training.kernels.kernelset import KernelSet
+from training.kernels.places import find_checkpoints
 from training.kernels.read import KernelFile, read_reference
 from training.publish.cards import render_card
 

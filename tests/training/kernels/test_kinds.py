@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.kernels.checkpoints import Entry
+from training.kernels.formats.base import Entry
 from training.kernels.kinds import find_kinds, find_stem
 
 Shapes = dict[str, tuple[int, ...]]

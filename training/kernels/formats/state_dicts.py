@@ -1,0 +1,76 @@
+"""State dicts as ``torch.save`` writes them: pickles, read by the restricted reader of torch, which runs no code."""
+
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.kernels.formats.base import Entry, Format, dtype_name
+
+OLDEST_TORCH = "2.6"  # before it, weights_only could be made to run code (CVE-2025-32434)
+_AVERAGES = ("params_ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema")
+WRAPPERS = (*_AVERAGES, "state_dict", "model_state_dict", "model", "params", "net", "network", "weights")
+
+
+class StateDictFormat(Format):
+    """Dicts of tensors, also within other dicts.
+
+    A tensor's name is the path of keys to it, such as ``state_dict.stem.weight``. Where the outermost dict holds no
+    tensor itself, its first key of :data:`WRAPPERS` that leads to tensors is read alone, averages before what they
+    average, so that one network counts once and an optimizer's state does not. Without such a key all is read.
+    """
+
+    suffixes = (".pth", ".pt", ".bin", ".ckpt")
+    ordered = True
+
+    def entries(self, path: Path) -> dict[str, Entry]:
+        return {name: Entry(_dtype(value), tuple(value.shape), path) for name, value in _read(path).items()}
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[Callable[[str], Tensor]]:
+        yield _read(path).__getitem__
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if torch.__version__ < OLDEST_TORCH:
+        raise ValueError(
+            f"{path} is a pickle, which torch {torch.__version__} cannot read safely; install torch {OLDEST_TORCH} or "
+            "newer, or convert the file to safetensors"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old storages and TorchScript, on which nobody can act
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # the reader meets arbitrary bytes, and raises what they lead to
+        why = next(iter(str(error).splitlines()), repr(error))
+        raise ValueError(
+            f"{path} cannot be read without running code, or is broken ({why}); save its state dict alone, with "
+            "safetensors.torch.save_file or torch.save, where you trust it"
+        ) from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict() instead")
+    if not any(isinstance(value, Tensor) for value in found.values()):
+        for key in WRAPPERS:
+            if tensors := dict(_tensors({key: found.get(key)})):
+                return tensors
+    return dict(_tensors(found))
+
+
+def _tensors(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Tensor]]:
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            yield f"{path}{key}", value.detach()
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, f"{path}{key}.")
+
+
+def _dtype(tensor: Tensor) -> str:
+    """Returns the name of a dtype; of a tensor without values of its own, what it is instead."""
+    if tensor.is_meta:
+        return "META"
+    return dtype_name(str(tensor.dtype if tensor.layout is torch.strided else tensor.layout))

