@@ -99,7 +99,7 @@ class Fit(Stage):
         source = self._source(context)
         prior.details = {
             "name": self.name,
-            "license": UNSTATED if "checkpoints" in source else "MIT",  # other people's have terms of their own
+            "license": _license(source),
             "source": source,
             "fit": {key: value for key, value in vars(self).items() if key not in _NOT_RECORDED},
             "metrics": metrics,
@@ -113,6 +113,16 @@ class Fit(Stage):
         made = read_done(context.out / self.needs[0])
         source: dict[str, Any] = made["source"]
         return source | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made}
+
+
+def _license(source: Mapping[str, Any]) -> str:
+    """Returns the licence of a prior: ours, or together those of the checkpoints if a manifest says all of them."""
+    if "checkpoints" not in source:
+        return "MIT"
+    origins = source.get("origins", {})
+    licenses = {origins.get(name, {}).get("license", "") for name in source["checkpoints"]}
+    together = sorted(f"({each})" if " OR " in each and len(licenses) > 1 else each for each in licenses)
+    return UNSTATED if "" in licenses else " AND ".join(together)
 
 
 def fitted_prior(folder: Path) -> Prior:

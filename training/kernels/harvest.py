@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import save
@@ -16,12 +16,14 @@ from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
 from training.engine.records import DONE
-from training.kernels.convolutions import LeftOut, read_convolutions
+from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
 from training.kernels.groups import Group, Settings
 from training.kernels.kernelset import KERNELS, PARTS, KernelSet, shuffled
+from training.kernels.manifest import Origin
 from training.kernels.places import find_checkpoints
 
 _LABELS, REPORT = "labels", "harvest.json"
+Origins: TypeAlias = dict[str, dict[str, str]]  # what manifests say, by name of the checkpoint
 FEWEST = 10  # kernels of a kind and size, as a fit needs
 
 
@@ -41,6 +43,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
     ``kernels.safetensors`` holds the kernels in their parts. ``labels.safetensors`` has ``<part>.checkpoint`` and
     ``<part>.tensor``, which are positions in the lists of ``labels.json``, and ``<part>.depth``, all ``(n,)``.
     ``harvest.json``, next to the folders, lists the checkpoints and what was left out, of every harvest into ``out``.
+    What a manifest says of checkpoints stands in all three JSON files, under ``origins``. Stems of BGR become RGB.
 
     Args:
         sources: As for :func:`training.kernels.places.find_checkpoints`.
@@ -73,13 +76,16 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
         else:
             families[checkpoint.name] = checkpoint.family
             for layer, weight in layers:
-                groups.setdefault(layer.group, Group(settings)).add(layer, weight, checkpoint.family)
+                rgb = _as_rgb(layer, weight, checkpoint.origin)
+                groups.setdefault(layer.group, Group(settings)).add(layer, rgb, checkpoint.family)
     _check_patterns(settings, groups)
     chosen = _choose(groups, settings, left_out)
     each = list(dict.fromkeys(families.values()))
     rank = {each[i]: place for place, i in enumerate(shuffled(len(each), settings.seed).tolist())}
-    folders = _write(out, {name: _pack(group, rank, settings) for name, group in sorted(chosen.items())})
-    _write_report(out / REPORT, list(families), [asdict(item) for item in left_out])
+    origins = {each.name: each.origin.recorded() for each in checkpoints if each.origin and each.name in families}
+    packed = {name: _pack(group, rank, settings, origins) for name, group in sorted(chosen.items())}
+    folders = _write(out, packed)
+    _write_report(out / REPORT, list(families), origins, [asdict(item) for item in left_out])
     return Harvest(folders, left_out)
 
 
@@ -95,12 +101,21 @@ def _check_patterns(settings: Settings, groups: dict[str, Group]) -> None:
                 )
 
 
-def _write_report(path: Path, names: list[str], left_out: list[dict[str, str]]) -> None:
+def _as_rgb(layer: ConvolutionTensor, weight: Tensor, origin: Origin | None) -> Tensor:
+    """Returns a weight whose input channels, if they are the colours of an image, are red, green and blue."""
+    reversed_ = origin is not None and origin.channels == "BGR"
+    return weight.flip(1) if reversed_ and layer.kind == "stem" and weight.shape[1] == 3 else weight
+
+
+def _write_report(path: Path, names: list[str], origins: Origins, left_out: list[dict[str, str]]) -> None:
     """Writes the report, added to that of earlier harvests into the same folder."""
-    before = json.loads(path.read_bytes()) if path.exists() else {"checkpoints": [], "left_out": []}
+    before: dict[str, Any] = {"checkpoints": [], "origins": {}, "left_out": []}
+    if path.exists():
+        before |= json.loads(path.read_bytes())
     checkpoints = list(dict.fromkeys(before["checkpoints"] + names))
     more = [item for item in left_out if item not in before["left_out"]]
-    write_json(path, {"checkpoints": checkpoints, "left_out": before["left_out"] + more})
+    report = {"checkpoints": checkpoints, "origins": before["origins"] | origins, "left_out": before["left_out"] + more}
+    write_json(path, report)
 
 
 def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | None:
@@ -141,8 +156,9 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
     return chosen
 
 
-def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, Any]:
+def _pack(group: Group, rank: dict[str, int], settings: Settings, origins: Origins) -> dict[str, Any]:
     """Returns the contents of the files of a folder, by name."""
+    origins = {name: origins[name] for name in group.families if name in origins}
     picked, split = group.split(rank)
     labels, kernels = group.labels(), torch.cat(group.kernels)
     parts = {
@@ -156,6 +172,7 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, A
     kept, of = (sum(tensor[key] for tensor in group.tensors) for key in ("kept", "of"))
     source = {
         "checkpoints": list(group.families),
+        **({"origins": origins} if origins else {}),
         "kind": group.kind,
         "size": list(group.size),
         "tensors": len(group.tensors),
@@ -170,7 +187,7 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings) -> dict[str, A
         f"{_LABELS}.safetensors": save(
             {f"{part}.{name}": values for part in PARTS for name, values in parts[part].items()}
         ),
-        f"{_LABELS}.json": {"checkpoints": list(group.families), "tensors": group.tensors},
+        f"{_LABELS}.json": {"checkpoints": list(group.families), "origins": origins, "tensors": group.tensors},
         DONE: {
             "kernels": kernel_set.counts(),
             "kept": round(kept / of, 4),

@@ -45,6 +45,10 @@ class Origin:
     family: str = ""
     domain: str = ""
 
+    def recorded(self) -> dict[str, str]:
+        """Returns the fields that say something, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
     def check(self, sha256: str) -> None:
         """Raises ValueError if the file has another digest."""
         if sha256 != self.sha256:

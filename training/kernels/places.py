@@ -84,7 +84,8 @@ def _of_manifest(origin: Origin, folder: Path) -> Checkpoint:
         files = sum(len(checkpoint.files) for checkpoint in found)
         raise ValueError(f"an entry of a manifest is one file; {origin.place} has {files}: write an entry for each")
     origin.check(hashlib.sha256(found[0].files[0].read_bytes()).hexdigest())
-    return replace(found[0], origin=origin, family=origin.family)
+    recorded = replace(origin, place=found[0].name)  # without paths of this machine
+    return replace(found[0], origin=recorded, family=origin.family)
 
 
 def _in_package(source: str) -> Checkpoint:

@@ -18,6 +18,7 @@ from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_dept
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
 from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane
+from training.publish.check import check_sources
 from training.publish.release import digests, registry_entry, write_entry
 from training.publish.templates import CARDS
 
@@ -35,7 +36,8 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         The names of the priors.
 
     Raises:
-        ValueError: A prior was made from synthetic data, or with other settings than the recipe's.
+        ValueError: A prior was made from synthetic data, with other settings than the recipe's, or from networks
+            without a licence entry.
         FileNotFoundError: A stage is not finished.
     """
     stages = recipe.stages()
@@ -76,6 +78,7 @@ def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> 
     prior = fitted_prior(out / stage)
     if prior.details["source"]["synthetic"]:
         raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; such a prior is never bundled")
+    check_sources(prior)
     _check_settings(stage, stages, out)
     return prior
 

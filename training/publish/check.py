@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from dwp_init import Prior
-from training.publish.details import Details, single_line
+from training.publish.details import Details, section, single_line
 
 ON_THE_HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 # The SPDX ids of https://huggingface.co/docs/hub/repositories-licenses
@@ -75,6 +75,29 @@ def check_card(text: str, prior: Prior, files: Collection[str]) -> None:
             f"README.md cannot be published: {'; '.join(found)}. Edit it, or remove it and write a new one with "
             "python -m training cards FOLDER"
         )
+
+
+def check_sources(prior: Prior) -> str:
+    """Checks that the licence of each network from which a prior was harvested is recorded.
+
+    Returns:
+        What was checked; empty for a prior that was not harvested.
+
+    Raises:
+        ValueError: A network has no licence entry.
+    """
+    source = section(prior.details, "source")
+    names = source.get("checkpoints")
+    if not names:
+        return ""
+    names = [str(name) for name in names] if isinstance(names, list) else [str(names)]
+    licenses = {name: section(source, "origins", name).get("license") for name in names}
+    if unknown := [name for name, license in licenses.items() if not license]:
+        raise ValueError(
+            f"{len(unknown)} of {len(names)} networks from which this prior was harvested have no licence entry, such "
+            f"as {unknown[0]}: enter each in a manifest with its license, and harvest and fit from the manifest"
+        )
+    return f"licences of the networks that it was harvested from: {', '.join(sorted(set(map(str, licenses.values()))))}"
 
 
 def _size(prior: Prior, times: str = "x") -> str:

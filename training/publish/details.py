@@ -23,12 +23,23 @@ _LINK = re.compile(r"([\w./:@+%=~?-]*(?:://|www\.|@)[\w./:@+%=~?-]*)", re.IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedOrigin:
+    """What a manifest said of a checkpoint, see :class:`training.kernels.manifest.Origin`."""
+
+    license: str = ""
+    attribution: str = ""
+    trained_on: str = ""
+    accuracy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class KernelSource:
     """What kernels a prior was fitted to.
 
     Args:
         checkpoint: A checkpoint of others that was turned into a prior.
         checkpoints: Trained networks that existed already.
+        origins: What is known of them by name; a name is any text.
         file: A file of the prior's maker.
         kind: The kind of their layers, such as ``"depthwise"``.
         kernels: Their numbers by part.
@@ -38,6 +49,7 @@ class KernelSource:
 
     checkpoint: str = ""
     checkpoints: tuple[Any, ...] = ()
+    origins: Mapping[str, RecordedOrigin] = field(default_factory=dict)
     file: str = ""
     kind: str = ""
     kernels: Mapping[str, int] = field(default_factory=dict)
@@ -162,7 +174,7 @@ class Details:
         name, license, data = prior.details.get("name"), prior.details.get("license"), source.get("dataset")
         found = read_form(TrainedNetworks, source) or read_form(KernelSource, source) or KernelSource()
         shown = source if not isinstance(found, TrainedNetworks) else {}
-        own_row = "kernels" if found.total is not None else None
+        own_rows = {"origins", *(["kernels"] if found.total is not None else [])}
         metrics = read_form(Metrics, section(prior.details, "metrics")) or Metrics()
         return cls(
             name=single_line(name) if isinstance(name, str) else "",
@@ -170,7 +182,7 @@ class Details:
             data=data if isinstance(data, str) else "",
             synthetic=bool(source.get("synthetic", False)),
             source=found,
-            recorded={plain(key): plain(value) for key, value in shown.items() if key != own_row},
+            recorded={plain(key): plain(value) for key, value in shown.items() if key not in own_rows},
             fit=section(prior.details, "fit"),
             metrics=metrics,
             bound=not prior.exact or metrics.kind == "bound",

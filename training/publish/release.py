@@ -17,7 +17,7 @@ from dwp_init.registry import BUNDLED, REGISTRY, registry
 from dwp_init.storage import write_files, write_json
 from training.fits.statistics import describe
 from training.publish.cards import CARD, write_card
-from training.publish.check import check_card
+from training.publish.check import check_card, check_sources
 from training.publish.details import Details, number, section
 from training.publish.templates import CARDS
 
@@ -94,7 +94,7 @@ def prepare(folder: Path, repo: str, tag: str = "v1", allow_synthetic: bool = Fa
             "add --allow-synthetic to publish it anyway"
         )
     checks = [f"the folder loads: {prior.family}, kernels {'×'.join(map(str, prior.kernel_shape))}"]
-    checks.append(_compare_statistics(prior))
+    checks += [check for check in (check_sources(prior), _compare_statistics(prior)) if check]
     card, origin = _card(folder, files, prior, repo)
     files |= card
     check_card(files[CARD].decode(), prior, sorted(files))

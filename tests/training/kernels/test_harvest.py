@@ -1,5 +1,6 @@
 """Harvesting: hand-made state dicts whose labels and parts are known."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from training.kernels.kernelset import KernelSet
 from training.kernels.places import find_checkpoints
 from training.kernels.read import KernelFile, read_reference
 from training.publish.cards import render_card
+from training.publish.check import check_sources
 
 
 def test_a_second_harvest_keeps_what_the_first_reported(zoo: Path, tmp_path: Path) -> None:
@@ -365,6 +367,53 @@ def test_from_checkpoints_to_a_prior(zoo: Path, tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", "--prior", mine, "--kernels", str(file), "--smoke"]) == 0
     assert str(len(given.test)) in capsys.readouterr().out
     assert all(torch.equal(*pair) for pair in zip(read_reference(file), (given.train, given.test), strict=True))
+
+
+def write_manifest(zoo: Path, *entries: dict[str, str]) -> Path:
+    """A manifest next to a zoo, of its networks in order."""
+    lines = []
+    for i, entry in enumerate(entries):
+        digest = hashlib.sha256((zoo / f"net{i}.safetensors").read_bytes()).hexdigest()
+        fields = {"place": f"zoo/net{i}.safetensors", "sha256": digest} | entry
+        lines += ["[[source]]", *(f'{key} = "{value}"' for key, value in fields.items())]
+    (zoo.parent / "sources.toml").write_text("\n".join(lines))
+    return zoo.parent / "sources.toml"
+
+
+def test_what_a_manifest_says_goes_with_the_kernels(zoo: Path, tmp_path: Path) -> None:
+    entries = [
+        {"license": each, "family": "ab" if i < 2 else ""} for i, each in enumerate(("MIT", "MIT", "CC0-1.0", "ISC"))
+    ]
+    words = ["--from", str(write_manifest(zoo, *entries)), "--out", str(tmp_path / "out"), "--kind", "dense"]
+    assert main(["kernels", *words]) == 0
+    folder = tmp_path / "out" / "dense-3x3"
+    _, _, labels, done = read(folder)
+    report = json.loads((tmp_path / "out" / "harvest.json").read_text())
+    assert labels["origins"] == done["source"]["origins"] == report["origins"]
+    assert [each["license"] for each in report["origins"].values()] == ["MIT", "MIT", "CC0-1.0", "ISC"]
+    assert report["origins"]["net0.safetensors"]["family"] == "ab" == labels["tensors"][0]["family"]
+    assert fit(folder / "kernels.safetensors", tmp_path / "fit") == 0
+    prior = load_prior(tmp_path / "fit" / "fit" / "prior")
+    assert prior.details["license"] == "CC0-1.0 AND ISC AND MIT"
+    assert "| net2.safetensors | CC0-1.0 |" in render_card(prior, "user/prior")
+    assert check_sources(prior).endswith("CC0-1.0, ISC, MIT") and str(tmp_path) not in json.dumps(prior.details)
+
+
+def test_stems_of_bgr_become_rgb(zoo: Path, tmp_path: Path) -> None:
+    """Stems alone: the other layers of a network have no colours."""
+    manifest = write_manifest(zoo, *({"channels": channels} for channels in ("RGB", "BGR", "")))
+    harvest([str(manifest)], tmp_path / "out", EVERYTHING)
+    for name, tensor, flipped in (("stem-7x7", "stem.conv", True), ("dense-3x3", "block.10.conv", False)):
+        kernels, arrays, labels, _ = read(tmp_path / "out" / name)
+        found = torch.cat([kernels.train, kernels.validation, kernels.test])
+        places = torch.cat([arrays[f"{part}.tensor"] for part in ("train", "validation", "test")])
+        for i, label in enumerate(labels["tensors"]):
+            if label["tensor"] == f"{tensor}.weight":
+                weight = load_file(zoo / label["checkpoint"])[label["tensor"]]
+                expected = weight.flip(1) if flipped and label["checkpoint"] == "net1.safetensors" else weight
+                mine = {tuple(kernel.flatten().tolist()) for kernel in found[places == i]}
+                cut = expected if flipped else expected.flatten(0, 1)
+                assert mine == {tuple(kernel.flatten().tolist()) for kernel in cut}
 
 
 def test_a_split_file_keeps_its_parts(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

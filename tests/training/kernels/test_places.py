@@ -275,7 +275,12 @@ def test_a_manifest(tmp_path: Path) -> None:
     more = 'license = "MIT"\nfamily = "nets"'
     (checkpoint,) = find_checkpoints([write_manifest(tmp_path, "zoo/net.safetensors", digest, more)])
     assert (checkpoint.name, checkpoint.family) == ("net.safetensors", "nets")
-    assert checkpoint.origin and checkpoint.origin.license == "MIT"
+    assert checkpoint.origin and checkpoint.origin.recorded() == {
+        "place": "net.safetensors",
+        "sha256": digest,
+        "license": "MIT",
+        "family": "nets",
+    }
     (alone,) = find_checkpoints([write_manifest(tmp_path, "zoo/net.safetensors", digest)])
     assert alone.family == alone.name
     with pytest.raises(

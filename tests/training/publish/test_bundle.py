@@ -67,6 +67,11 @@ def test_priors_from_synthetic_data_or_with_other_settings_are_never_bundled(
     assert main(["run", "prior_notmnist_7x7", "--smoke", "--out", str(tmp_path / "runs")]) == 0
     with pytest.raises(ValueError, match="synthetic data"):
         bundle.bundle(recipe, tmp_path / "runs")
+    harvested = _prior_of_real_data()
+    harvested.details["source"]["checkpoints"] = ["net.pth"]
+    monkeypatch.setattr(bundle, "fitted_prior", lambda folder: harvested)
+    with pytest.raises(ValueError, match=r"1 of 1 networks .* have no licence entry, such as net\.pth"):
+        bundle.bundle(recipe, tmp_path / "runs")
     monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _prior_of_real_data())
     with pytest.raises(ValueError, match=r"other settings than the recipe's: components is \[2\], not \[6, 8, 10\]"):
         bundle.bundle(recipe, tmp_path / "runs")

@@ -162,6 +162,15 @@ def test_other_sources_are_said(source: dict[str, Any], said: str) -> None:
     assert said in rendered(licensed(source=source))
 
 
+def test_licences_of_the_sources() -> None:
+    origins = {"a|b": {"license": "MIT", "attribution": "A. Author", "trained_on": "ImageNet", "accuracy": "75 %"}}
+    source = {"checkpoints": ["a|b", "c"], "origins": origins | {"c": {}}}
+    said = parts(rendered(licensed(source=source)))["Licence"]
+    rows = [r"| a\|b | MIT | A. Author | ImageNet | 75 % |", "| c | not stated |  |  |  |"]
+    assert said.startswith("MIT.\n\nThe networks whose kernels were fitted have licences of their own:\n\n|")
+    assert said.splitlines()[-2:] == rows
+
+
 def by_depth() -> Prior:
     """A prior by depth whose layers and kept shares are lists."""
     source = NETWORKS | {"dataset": "tinyimagenet32-a", "network": "convmixer", "filters": [8], "layer": ["a", "b"]}

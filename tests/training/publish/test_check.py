@@ -11,7 +11,7 @@ from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
 from tests.training.publish.example_priors import FILES, licensed
 from training.__main__ import main
 from training.publish.cards import render_card
-from training.publish.check import card_metadata, check_card
+from training.publish.check import card_metadata, check_card, check_sources
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,14 @@ def test_yaml_survives_a_round_trip() -> None:
     again = ModelCard(text)
     assert again.data.to_dict() == card_metadata(prior).to_dict()
     check_card(str(again), prior, [*FILES, "latent.png"])
+
+
+@pytest.mark.parametrize("names", ["a", {"a": 1}, ["a"], [{"a": 1}], [1]])
+@pytest.mark.parametrize("origins", [None, "a", ["a"], {}, {"a": "MIT"}, {"a": {"license": ""}}])
+def test_any_record_without_licences_is_refused(names: Any, origins: Any) -> None:
+    with pytest.raises(ValueError, match=r"1 of 1 networks .* have no licence entry"):
+        check_sources(licensed(source={"checkpoints": names, "origins": origins}))
+
+
+def test_priors_that_were_not_harvested_need_no_entries() -> None:
+    assert [check_sources(licensed(source=source)) for source in ({}, {"checkpoints": []}, {"file": "a"})] == [""] * 3

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dwp_init import Gaussian, load_prior
-from training.publish.details import Details, KernelSource, TrainedNetworks, plain
+from training.publish.details import Details, KernelSource, RecordedOrigin, TrainedNetworks, plain
 
 
 def details(**values: Any) -> Details:
@@ -75,6 +75,10 @@ def test_the_kinds_of_sources() -> None:
         and found.source.form == "checkpoints"
     )
     assert found.recorded == {"checkpoints": r'\["a", "b"\]', "kind": "stem", "file": "c"}
+    origins = {"a|": {"license": "MIT", "attribution": "A|"}, "b": {"license": 1}, "c": None}
+    found = details(source={"checkpoints": ["a|", "b"], "origins": origins})
+    assert found.source.origins == {"a|": RecordedOrigin(license="MIT", attribution=r"A\|"), "b": RecordedOrigin()}
+    assert "origins" not in found.recorded
     assert details(source={"kernels": {"train": 1}}).recorded == {"kernels": r'\{"train": 1\}'}
     assert details(source={"kernels": {"train": 1, "validation": 2, "test": 3}}).recorded == {}
 

@@ -61,6 +61,17 @@ def test_what_is_not_fit_to_be_published(folder: Path, tmp_path: Path) -> None:
         release.prepare(folder, REPO)
 
 
+def test_a_harvested_prior_needs_the_licence_of_each_network(folder: Path) -> None:
+    known = {"a": {"license": "MIT"}, "c": {"license": "Apache-2.0"}}
+    change(folder, source={"checkpoints": ["a", "b", "c"], "origins": known})
+    message = "1 of 3 networks .* have no licence entry, such as b: enter each in a manifest with its license, and harv"
+    with pytest.raises(ValueError, match=message):
+        release.prepare(folder, REPO)
+    change(folder, source={"checkpoints": ["a", "c"], "origins": known})
+    said = "licences of the networks that it was harvested from: Apache-2.0, MIT"
+    assert said in release.prepare(folder, REPO).checks
+
+
 @pytest.mark.parametrize("key", ["rms", "roughness"])
 def test_statistics_that_are_not_those_of_the_draws(folder: Path, key: str) -> None:
     drawn = load_prior(folder).details["metrics"]["samples"]["drawn"]
