@@ -83,7 +83,8 @@ def _evaluate(commands: Commands) -> None:
 
 def _kernels(commands: Commands) -> None:
     parser = commands.add_parser("kernels", help="collect kernels from existing checkpoints, to fit a prior to them")
-    place = "a folder, a .safetensors file, or user/name or user/name@revision on the Hub; may be repeated"
+    place = "a folder; a .safetensors, .onnx, .pth or .pt file; user/name or user/name@revision on the Hub; "
+    place += "pypi:NAME==VERSION/FILE; https://…#sha256=…; or a manifest of these, .toml; may be repeated"
     parser.add_argument("--from", dest="sources", action="append", required=True, metavar="PLACE", help=place)
     parser.add_argument("--out", type=Path, required=True, help="gets one folder per kind and size, such as dense-3x3")
     parser.add_argument("--kind", choices=LAYER_KINDS, help="kind of layer (default: all)")

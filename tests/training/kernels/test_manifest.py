@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from training import recipes
 from training.kernels.manifest import Origin, read_manifest
 
 DIGEST = "0123456789abcdef" * 4
@@ -63,3 +64,12 @@ def test_every_field(tmp_path: Path) -> None:
 def test_errors_can_be_mended(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_manifest(write(tmp_path, text))
+
+
+MANIFESTS = sorted(Path(recipes.__path__[0]).glob("*_sources.toml"))
+
+
+def test_manifests_of_the_recipes_have_licences() -> None:
+    assert [path.name.removesuffix("_sources.toml") for path in MANIFESTS] == ["audio", "faces", "natural"]
+    for origin in [origin for path in MANIFESTS for origin in read_manifest(path)]:
+        assert origin.license and origin.attribution and origin.trained_on and origin.domain
