@@ -2,17 +2,12 @@
 
 import dataclasses
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import tomli
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ChannelOrder = Literal["RGB", "BGR", ""]
 _TABLES = "source"
@@ -65,7 +60,7 @@ def read_manifest(path: Path) -> list[Origin]:
         ValueError: It is not TOML, or an entry lacks a field, or has an unknown one or one of another form.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomli.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # that of TOML, or of UTF-8
         raise ValueError(f"{path} is not TOML ({error}); correct it") from error
     tables = content.pop(_TABLES, None)

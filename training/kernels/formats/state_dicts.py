@@ -13,16 +13,16 @@ from torch import Tensor
 from training.kernels.formats.base import Entry, Format, dtype_name
 
 OLDEST_TORCH = "2.6"  # before it, weights_only could be made to run code (CVE-2025-32434)
-_AVERAGES = ("params_ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema")
-WRAPPERS = (*_AVERAGES, "state_dict", "model_state_dict", "model", "params", "net", "network", "weights")
+AVERAGES = ("params_ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema")
+AVERAGED = ("state_dict", "model_state_dict", "model", "params", "net", "network", "weights")
 
 
 class StateDictFormat(Format):
     """Dicts of tensors, also within other dicts.
 
-    A tensor's name is the path of keys to it, such as ``state_dict.stem.weight``. Where the outermost dict holds no
-    tensor itself, its first key of :data:`WRAPPERS` that leads to tensors is read alone, averages before what they
-    average, so that one network counts once and an optimizer's state does not. Without such a key all is read.
+    A tensor's name is the path of keys to it, such as ``state_dict.stem.weight``. Of the outermost dict all keys are
+    read but those that begin with ``optim``, and those that hold a network twice: next to the first key of
+    :data:`AVERAGES` that leads to tensors, the other averages and the keys of :data:`AVERAGED` are left out.
     """
 
     suffixes = (".pth", ".pt", ".bin", ".ckpt")
@@ -54,11 +54,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict() instead")
-    if not any(isinstance(value, Tensor) for value in found.values()):
-        for key in WRAPPERS:
-            if tensors := dict(_tensors({key: found.get(key)})):
-                return tensors
-    return dict(_tensors(found))
+    averages = [key for key in AVERAGES if dict(_tensors({key: found.get(key)}))]
+    twins = {*AVERAGES, *AVERAGED} - {averages[0]} if averages else set()
+    twins |= {key for key in found if str(key).startswith("optim")}
+    return dict(_tensors({key: value for key, value in found.items() if isinstance(value, Tensor) or key not in twins}))
 
 
 def _tensors(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -44,9 +44,10 @@ OPTIMIZER = {"state": {0: {"exp_avg": B}}, "param_groups": [{"lr": 0.1}]}
         ({"state_dict": {"module.a": A}, "optimizer": OPTIMIZER, "epoch": 3}, ["state_dict.module.a"]),
         ({"params": {"a": A}, "params_ema": {"a": B}}, ["params_ema.a"]),
         ({"model": {"a": A}, "ema": {"decay": 0.9}}, ["model.a"]),  # an average without tensors is none
-        ({"ema": {"module": {"a": A}}, "state_dict": {"a": B}}, ["ema.module.a"]),
+        ({"ema": {"module": {"a": A}}, "state_dict": {"a": B}, "critic": {"b": B}}, ["ema.module.a", "critic.b"]),
         ({"generator": {"a": A}, "critic": {"a": B}}, ["generator.a", "critic.a"]),
-        ({"a": A, "state_dict": {"b": B}, "model": 1}, ["a", "state_dict.b"]),
+        ({"model": {"a": A}, "critic": {"b": B}, "optim_g": OPTIMIZER}, ["model.a", "critic.b"]),
+        ({"a": A, "state_dict": {"b": B}, "model": 1, "optim.weight": B}, ["a", "state_dict.b", "optim.weight"]),
         ({"a": nn.Parameter(A), "n": 3, "none": None}, ["a"]),
         ({}, []),
     ],
