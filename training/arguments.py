@@ -59,8 +59,8 @@ def _fit(commands: Commands) -> None:
     parser = commands.add_parser("fit", usage=usage, help="fit a prior to your own kernels")
     kernels = ".npy or .safetensors file of kernels (n, k, k) or (n, c, k, k), or a kernels.safetensors with its split"
     parser.add_argument("--kernels", type=Path, required=True, help=kernels)
-    families = sorted(family for family, kind in FITS.items() if kind.one_layer)
-    parser.add_argument("--family", choices=families, default="mixture", help="default: %(default)s")
+    family = "default: %(default)s; mixture-by-depth takes the depths of a harvest"
+    parser.add_argument("--family", choices=sorted(FITS), default="mixture", help=family)
     parser.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     parser.add_argument("--name", help="name of the prior (default: the name of the folder)")
     parser.add_argument("--smoke", action="store_true", help="two epochs and one restart")

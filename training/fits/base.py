@@ -50,14 +50,12 @@ class Fit(Stage):
 
     Attributes:
         family: Name of the family, as in a prior's ``config.json``.
-        one_layer: Whether the kernels of one layer are enough, so that ``python -m training fit`` offers the family.
     """
 
     needs: tuple[str, ...] = ("kernels",)
     name: str = "my-prior"
     seed: int = 0
     family: ClassVar[str]
-    one_layer: ClassVar[bool] = True
 
     @classmethod
     def describe(cls, settings: Mapping[str, Any]) -> str:

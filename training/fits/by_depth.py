@@ -7,15 +7,18 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from dwp_init import Gaussian, GaussianMixture, MixtureByDepth, Prior
+from training.engine.options import check_counts
 from training.engine.records import read_done
 from training.engine.stage import Context
 from training.fits.base import either, has_form, register_fit
 from training.fits.mixture import FitMixture
 from training.fits.score import score
 from training.fits.warn import warn_if_few
-from training.kernels.kernelset import PARTS, KernelSet
+from training.kernels.kernelset import LABELS, PARTS, KernelSet
 
 OF_A_LAYER = {"layer", "kind"}  # keys in which kernels stages of the same networks may differ
 AnyPrior = TypeVar("AnyPrior", bound=Prior)
@@ -24,7 +27,12 @@ AnyPrior = TypeVar("AnyPrior", bound=Prior)
 @register_fit
 @dataclass(frozen=True)
 class FitByDepth(FitMixture):
-    """Fits a mixture to the kernels of each of several layers and combines them by relative depth.
+    """Fits a mixture to the kernels of each of several depths and combines them.
+
+    The depths are those of several layers, each with a kernels stage; or there is one stage with the kernels of a
+    harvest, whose labels say at which depth each was. Those go to the nearest of ``depths``, as layers do that the
+    prior initialises. By default these are ``bins`` depths between which there are equally many layers, or as many
+    fewer as leave no part without two kernels at each.
 
     The metric ``log_prob`` is for kernels of unknown depth, as for any prior. ``log_prob_at_depth`` is for kernels of
     known depth, each kernel counting the same, and ``gaussian_log_prob_at_depth`` that of one Gaussian per depth, with
@@ -34,14 +42,15 @@ class FitByDepth(FitMixture):
         needs: The stages with the kernels of each layer, the first layer first.
         depths: Relative depths of these layers: 0 for the network's first convolution with kernels larger than 1×1, 1
             for its last.
+        bins: Number of depths of a harvest, where none are given.
         reaches: Numbers of neighbouring layers on each side to try, whose kernels are added to those of a layer. Above
             0 where a layer has few kernels for their size; all layers must then be of the same networks.
     """
 
     depths: tuple[float, ...] = ()
+    bins: int = 5
     reaches: tuple[int, ...] = (0,)
     family: ClassVar[str] = "mixture-by-depth"
-    one_layer: ClassVar[bool] = False
 
     @classmethod
     def describe(cls, settings: Mapping[str, Any]) -> str:
@@ -57,8 +66,8 @@ class FitByDepth(FitMixture):
         return text
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        layers = [KernelSet.load(context.out / need) for need in self.needs]
-        self._check(layers, context)
+        depths, layers = self._layers(context)
+        self._check(depths, layers, context)
         warn_if_few(self.name, min((layer.train for layer in layers), key=len))
         torch.manual_seed(self.seed)
 
@@ -71,15 +80,42 @@ class FitByDepth(FitMixture):
         found = [self._reaching(mixture, place, layers) for place in range(len(layers))]
         controls = [self._reaching(gaussian, place, layers)[1] for place in range(len(layers))]
         mixtures = [prior for _, prior in found]
-        prior = MixtureByDepth.stack(self.depths, mixtures).eval()
+        prior = MixtureByDepth.stack(depths, mixtures).eval()
         more = _at_depth(mixtures, controls, layers) | {"reaches": [reach for reach, _ in found]}
         return self.keep(prior, KernelSet.together(layers), folder, context, more)
 
-    def _check(self, layers: Sequence[KernelSet], context: Context) -> None:
+    def _layers(self, context: Context) -> tuple[Sequence[float], list[KernelSet]]:
+        """Returns the depths and the kernels of each."""
+        folders = [context.out / need for need in self.needs]
+        if len(folders) == 1 and (folders[0] / LABELS).exists():
+            return self._by_label(KernelSet.load(folders[0]), load_file(folders[0] / LABELS))
+        if len(folders) == 1 and not self.depths:
+            raise ValueError(
+                f"{self.family} needs the depth of each kernel, in the {LABELS} that a harvest leaves next to its "
+                "kernels; give kernels of `python -m training kernels`, or take another --family, such as mixture"
+            )
+        return self.depths, [KernelSet.load(folder) for folder in folders]
+
+    def _by_label(self, kernels: KernelSet, labels: Mapping[str, Tensor]) -> tuple[Sequence[float], list[KernelSet]]:
+        """Divides kernels by the depth that is nearest to theirs."""
+        check_counts(bins=self.bins)
+        at = {part: labels[f"{part}.depth"] for part in PARTS}
+        counts = {part: len(depth) for part, depth in at.items()}
+        if counts != kernels.counts():
+            raise ValueError(f"{LABELS} has {counts} depths for {kernels.counts()} kernels; harvest them again")
+        layers = list(dict(zip(labels["train.tensor"].tolist(), at["train"].tolist(), strict=True)).values())
+        for depths in [self.depths] if self.depths else [_middles(layers, bins) for bins in range(self.bins, 0, -1)]:
+            each = [_near(kernels, at, depths, place) for place in range(len(depths))]
+            if min(min(layer.counts().values()) for layer in each) >= 2:
+                return depths, each
+        numbers = [layer.counts() for layer in each]
+        raise ValueError(f"each part needs 2 or more kernels at each depth; at {depths} there are {numbers}")
+
+    def _check(self, depths: Sequence[float], layers: Sequence[KernelSet], context: Context) -> None:
         """Raises ``ValueError`` where settings and layers do not go together."""
-        if len(layers) != len(self.depths):
-            raise ValueError(f"each kernels stage needs its depth; needs={self.needs}, depths={self.depths}")
-        MixtureByDepth(layers[0].kernel_shape, self.depths, (1,) * len(layers))  # raises for depths out of order
+        if len(layers) != len(depths):
+            raise ValueError(f"each kernels stage needs its depth; needs={self.needs}, depths={depths}")
+        MixtureByDepth(layers[0].kernel_shape, depths, (1,) * len(layers))  # raises for depths out of order
         if not self.reaches or min(self.reaches) < 0:
             raise ValueError(f"reaches must be one or more numbers of layers, 0 or more; got {self.reaches}")
         if max(self.reaches) > 0:
@@ -118,6 +154,19 @@ class FitByDepth(FitMixture):
         }
         counts = {part: sum(done["kernels"][part] for done in each) for part in PARTS}
         return source | {"kernels": counts, "kept": [done["kept"] for done in each]}
+
+
+def _middles(layers: Sequence[float], bins: int) -> tuple[float, ...]:
+    """Returns the middle of each of several bins of equally many layers, by the depths of all layers."""
+    middles = torch.tensor(layers).quantile((torch.arange(bins) + 0.5) / bins, interpolation="nearest")
+    return tuple(round(depth, 6) for depth in middles.unique().tolist())
+
+
+def _near(kernels: KernelSet, at: Mapping[str, Tensor], depths: Sequence[float], place: int) -> KernelSet:
+    """Returns the kernels whose depths ``at`` are nearest to one of ``depths``; of two, to the smaller."""
+    mine = {part: (depth[:, None] - torch.tensor(depths)).abs().argmin(1) == place for part, depth in at.items()}
+    parts = {part: getattr(kernels, part)[mask] for part, mask in mine.items()}
+    return KernelSet(**parts, test_network=kernels.test_network[mine["test"]])
 
 
 def _at_depth(mixtures: Sequence[Prior], controls: Sequence[Prior], layers: Sequence[KernelSet]) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from training.engine.options import check_counts
 from training.engine.records import DONE
 from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
 from training.kernels.groups import Group, Settings
-from training.kernels.kernelset import KERNELS, PARTS, KernelSet, shuffled
+from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 from training.kernels.manifest import Origin
 from training.kernels.places import find_checkpoints
 
-_LABELS, REPORT = "labels", "harvest.json"
+REPORT = "harvest.json"
 Origins: TypeAlias = dict[str, dict[str, str]]  # what manifests say, by name of the checkpoint
 FEWEST = 10  # kernels of a kind and size, as a fit needs
 
@@ -184,10 +184,8 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings, origins: Origi
     }
     return {
         KERNELS: kernel_set.packed(),
-        f"{_LABELS}.safetensors": save(
-            {f"{part}.{name}": values for part in PARTS for name, values in parts[part].items()}
-        ),
-        f"{_LABELS}.json": {"checkpoints": list(group.families), "origins": origins, "tensors": group.tensors},
+        LABELS: save({f"{part}.{name}": values for part in PARTS for name, values in parts[part].items()}),
+        "labels.json": {"checkpoints": list(group.families), "origins": origins, "tensors": group.tensors},
         DONE: {
             "kernels": kernel_set.counts(),
             "kept": round(kept / of, 4),

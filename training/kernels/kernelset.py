@@ -13,6 +13,7 @@ from dwp_init.priors.base import KernelShape
 from dwp_init.storage import write_bytes
 
 KERNELS = "kernels.safetensors"
+LABELS = "labels.safetensors"  # of a harvest: checkpoint, tensor and depth of each kernel
 PARTS = ("train", "validation", "test")
 
 

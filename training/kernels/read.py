@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dwp_init.storage import write_bytes
 from training.engine.records import DONE, read_done
 from training.engine.stage import FIXED, Context, Stage
-from training.kernels.kernelset import KERNELS, PARTS, KernelSet, shuffled
+from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class KernelFile(Stage):
 
     def other_inputs(self) -> dict[str, Any]:
         path = Path(self.path)
-        return {DONE: hashlib.sha256((path.parent / DONE).read_bytes()).hexdigest()} if is_split(path) else {}
+        beside = [path.parent / name for name in (DONE, LABELS)] if is_split(Path(self.path)) else []
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in beside if file.exists()}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         if is_split(Path(self.path)):
@@ -69,6 +71,8 @@ class KernelFile(Stage):
                 )
         kernels, done = read_split(path), read_done(path.parent)
         kernels.save(folder)
+        if (path.parent / LABELS).exists():
+            write_bytes(folder / LABELS, (path.parent / LABELS).read_bytes())
         source = {"file": f"{path.resolve().parent.name}/{path.name}", "file_sha256": self.sha256}
         kept: dict[str, Any] = {key: done[key] for key in ("kept", "norm_threshold") if key in done}
         return {"kernels": kernels.counts(), **kept, "source": done.get("source", {}) | source}

@@ -47,8 +47,7 @@ def log_prob(prior: Prior, kernels: Tensor) -> Tensor:
 
 def test_every_family_is_asked() -> None:
     assert FITS.keys() == FAMILIES.keys()
-    one_layer = {family for family, fit in FITS.items() if fit.one_layer}
-    assert one_layer == QUICKS.keys() == BARS.keys() | {"gaussian"} == FITS.keys() - {"mixture-by-depth"}
+    assert QUICKS.keys() == BARS.keys() | {"gaussian"} == FITS.keys() - {"mixture-by-depth"}
     assert all(type(stage) is FITS[family] for family, stage in QUICKS.items())
 
 

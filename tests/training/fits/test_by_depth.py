@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dwp_init import Gaussian
-from tests.training.fits.common import mixture, write_kernels
+from tests.training.fits.common import SCALE, mixture, write_kernels
 from training.engine.stage import Context
 from training.fits.base import fitted_prior
 from training.fits.by_depth import FitByDepth
@@ -105,6 +106,67 @@ def test_the_gaussian_it_is_compared_with_may_reach_as_far(tmp_path: Path) -> No
     metrics = fitted(tmp_path, layers, reaches=(0, 1), **ONE_GAUSSIAN)
     assert metrics["reaches"] == [1, 1]
     assert metrics["log_prob_at_depth"] == pytest.approx(metrics["gaussian_log_prob_at_depth"], abs=0.01)
+
+
+def harvested(folder: Path, depths: Sequence[float], counts: Sequence[int], validation: Sequence[int]) -> None:
+    """Kernels as a harvest leaves them: each layer's are a factor of two larger than those of the layer before."""
+    layers = [
+        kernel_set((n, held, held), 2.0**i, seed=10 * i)
+        for i, (n, held) in enumerate(zip(counts, validation, strict=True))
+    ]
+    write_kernels(folder, KernelSet.together(layers))
+    labels = {}
+    for part in ("train", "validation", "test"):
+        each = torch.tensor([len(getattr(layer, part)) for layer in layers])
+        labels[f"{part}.depth"] = torch.tensor(depths).repeat_interleave(each)
+        labels[f"{part}.tensor"] = torch.arange(len(layers)).repeat_interleave(each)
+    save_file(labels, folder / "kernels" / "labels.safetensors")
+
+
+def test_kernels_of_a_harvest_are_fitted_by_their_depth(tmp_path: Path) -> None:
+    """Layers at 0.1 and 0.2 go together, and where the last layer is 8 times larger its mixture says so."""
+    harvested(tmp_path, (0.1, 0.2, 0.8, 1.0), (60, 60, 300, 300), (20, 20, 30, 30))
+    metrics = fitted(tmp_path, {"kernels": kernel_set((2, 2, 2))}, depths=(0.15, 0.8, 1.0))
+    prior = fitted_prior(tmp_path / "fit")
+    assert prior.depths == pytest.approx((0.15, 0.8, 1.0))
+    for depth, square in ((0.15, (1 + 4) / 2), (0.8, 16), (1.0, 64)):
+        drawn = prior.at(depth).sample(5000, torch.Generator().manual_seed(0)).square().sum((1, 2, 3)).mean().item()
+        assert drawn == pytest.approx(square * (1 + 9 * SCALE**2), rel=0.1)
+    assert len(metrics["log_prob_by_depth"]) == 3 and metrics["kernels"] == 100
+    assert prior.details["source"]["kernels"] == {"train": 720, "validation": 100, "test": 100}
+
+
+@pytest.mark.parametrize(
+    ("bins", "validation", "expected"),
+    [
+        (2, (20, 20, 20, 20), (0.2, 0.8)),
+        (4, (20, 20, 20, 20), (0.0, 0.2, 0.8, 1.0)),
+        (9, (20, 20, 20, 20), (0.0, 0.2, 0.8, 1.0)),
+        (4, (0, 20, 20, 20), (0.2, 0.8)),  # as many as leave each of them kernels to choose by
+        (4, (0, 0, 0, 20), (0.8,)),
+    ],
+)
+def test_bins_have_equally_many_layers(
+    bins: int, validation: tuple[int, ...], expected: tuple[float, ...], tmp_path: Path
+) -> None:
+    harvested(tmp_path, (0.0, 0.2, 0.8, 1.0), (20, 30, 300, 300), validation)
+    fitted(tmp_path, {"kernels": kernel_set((2, 2, 2))}, bins=bins)
+    assert fitted_prior(tmp_path / "fit").depths == expected
+
+
+def test_kernels_without_depths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs the depth of each kernel, in the labels\.safetensors that a harvest"):
+        fitted(tmp_path, {"kernels": kernel_set((20, 20, 20))})
+    harvested(tmp_path / "few", (0.0, 1.0), (20, 20), (0, 20))
+    with pytest.raises(ValueError, match=r"each part needs 2 or more kernels at each depth; at \(0, 1\) there are"):
+        fitted(tmp_path / "few", {"kernels": kernel_set((2, 2, 2))}, depths=(0, 1))
+    kernel_set((21, 20, 20)).save(tmp_path / "few" / "kernels")
+    with pytest.raises(
+        ValueError, match=r"labels\.safetensors has .*'train': 40.* depths for .*'train': 21.* kernels; harvest"
+    ):
+        fitted(tmp_path / "few", {"kernels": kernel_set((2, 2, 2))})
+    with pytest.raises(ValueError, match="bins must be 1 or more; got 0"):
+        fitted(tmp_path / "few", {"kernels": kernel_set((2, 2, 2))}, bins=0)
 
 
 def test_layers_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
