@@ -113,9 +113,8 @@ def _fit(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     priors = {name: load_prior(name) for name in options.prior}
     check_unseen(options.kernels, priors)
-    rows = evaluate_priors(
-        priors, *read_reference(options.kernels), samples=SMOKE["samples"] if options.smoke else SAMPLES
-    )
+    samples = SMOKE["samples"] if options.smoke else SAMPLES
+    rows = evaluate_priors(priors, *read_reference(options.kernels), samples=samples, scale=options.scale)
     print_table(transposed(rows))
     if options.out:
         write_table(options.out, rows)

@@ -8,6 +8,7 @@ import torch
 
 from training.fits.authors import UNSTATED
 from training.fits.base import FITS
+from training.fits.evaluate import SCALES
 from training.kernels.groups import MIN_NORM, MIN_NORM_FILTER, Settings
 from training.kernels.kinds import LAYER_KINDS
 
@@ -77,6 +78,10 @@ def _evaluate(commands: Commands) -> None:
     parser.add_argument("--prior", nargs="+", required=True, metavar="NAME|FOLDER")
     kernels = "kernels.safetensors of a kernels stage, whose test kernels are used; or a file of kernels (n, k, k)"
     parser.add_argument("--kernels", type=Path, required=True, help=kernels)
+    scale = (
+        "given: kernels and priors as they are; best: each prior at the scale best for the kernels held out of log p"
+    )
+    parser.add_argument("--scale", choices=SCALES, default="given", help=f"{scale} (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table, one row per prior")
     parser.add_argument("--smoke", action="store_true", help="30 latents per kernel instead of 1,000")
 

@@ -31,8 +31,8 @@ class FitByDepth(FitMixture):
 
     The depths are those of several layers, each with a kernels stage; or there is one stage with the kernels of a
     harvest, whose labels say at which depth each was. Those go to the nearest of ``depths``, as layers do that the
-    prior initialises. By default these are ``bins`` depths between which there are equally many layers, or as many
-    fewer as leave no part without two kernels at each.
+    prior initialises. By default these are the middles of ``bins`` of equal width, without those that a part has not
+    two kernels for.
 
     The metric ``log_prob`` is for kernels of unknown depth, as for any prior. ``log_prob_at_depth`` is for kernels of
     known depth, each kernel counting the same, and ``gaussian_log_prob_at_depth`` that of one Gaussian per depth, with
@@ -42,7 +42,7 @@ class FitByDepth(FitMixture):
         needs: The stages with the kernels of each layer, the first layer first.
         depths: Relative depths of these layers: 0 for the network's first convolution with kernels larger than 1×1, 1
             for its last.
-        bins: Number of depths of a harvest, where none are given.
+        bins: Number of bins of a harvest's depths, where ``depths`` are not given.
         reaches: Numbers of neighbouring layers on each side to try, whose kernels are added to those of a layer. Above
             0 where a layer has few kernels for their size; all layers must then be of the same networks.
     """
@@ -100,16 +100,22 @@ class FitByDepth(FitMixture):
         """Divides kernels by the depth that is nearest to theirs."""
         check_counts(bins=self.bins)
         at = {part: labels[f"{part}.depth"] for part in PARTS}
-        counts = {part: len(depth) for part, depth in at.items()}
-        if counts != kernels.counts():
-            raise ValueError(f"{LABELS} has {counts} depths for {kernels.counts()} kernels; harvest them again")
-        layers = list(dict(zip(labels["train.tensor"].tolist(), at["train"].tolist(), strict=True)).values())
-        for depths in [self.depths] if self.depths else [_middles(layers, bins) for bins in range(self.bins, 0, -1)]:
+        found = {part: len(depth) for part, depth in at.items()}
+        if found != kernels.counts():
+            raise ValueError(f"{LABELS} has {found} depths for {kernels.counts()} kernels; harvest them again")
+        depths = self.depths or tuple(round((i + 0.5) / self.bins, 6) for i in range(self.bins))
+        while True:
             each = [_near(kernels, at, depths, place) for place in range(len(depths))]
-            if min(min(layer.counts().values()) for layer in each) >= 2:
+            counts = [min(layer.counts().values()) for layer in each]
+            fewest = counts.index(min(counts))
+            if counts[fewest] >= 2:
                 return depths, each
-        numbers = [layer.counts() for layer in each]
-        raise ValueError(f"each part needs 2 or more kernels at each depth; at {depths} there are {numbers}")
+            if self.depths:
+                numbers = each[fewest].counts()
+                raise ValueError(
+                    f"depth {depths[fewest]} has {numbers} kernels; each part needs 2 or more: leave it out"
+                )
+            depths = depths[:fewest] + depths[fewest + 1 :]
 
     def _check(self, depths: Sequence[float], layers: Sequence[KernelSet], context: Context) -> None:
         """Raises ``ValueError`` where settings and layers do not go together."""
@@ -154,12 +160,6 @@ class FitByDepth(FitMixture):
         }
         counts = {part: sum(done["kernels"][part] for done in each) for part in PARTS}
         return source | {"kernels": counts, "kept": [done["kept"] for done in each]}
-
-
-def _middles(layers: Sequence[float], bins: int) -> tuple[float, ...]:
-    """Returns the middle of each of several bins of equally many layers, by the depths of all layers."""
-    middles = torch.tensor(layers).quantile((torch.arange(bins) + 0.5) / bins, interpolation="nearest")
-    return tuple(round(depth, 6) for depth in middles.unique().tolist())
 
 
 def _near(kernels: KernelSet, at: Mapping[str, Tensor], depths: Sequence[float], place: int) -> KernelSet:

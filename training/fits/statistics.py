@@ -18,7 +18,9 @@ EXACT = "donot_use_mm_for_euclid_dist"  # by matrix products, the distance of eq
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 
 
-def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000) -> dict[str, dict[str, Any]]:
+def sample_statistics(
+    prior: Prior, train: Tensor, test: Tensor, n: int = 10_000, scale: float = 1.0
+) -> dict[str, dict[str, Any]]:
     """Describes held-out kernels, draws from the prior, and draws without its noise.
 
     Args:
@@ -26,6 +28,7 @@ def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000
         train: The kernels ``(n, c, *size)`` that it was fitted to.
         test: The kernels held out for the test, of the same shape.
         n: Number of draws.
+        scale: Factor of the draws.
 
     Returns:
         Rows ``real``, ``drawn`` and, for a prior with noise, ``mean``, all with the keys of :func:`describe` and
@@ -36,7 +39,7 @@ def sample_statistics(prior: Prior, train: Tensor, test: Tensor, n: int = 10_000
     rows = {"real": describe(test) | real | {"fidelity": real["fidelity_real"]}}
     for label, noise in (("drawn", True), ("mean", False)):
         if noise or prior.has_noise:
-            samples = prior.sample(n, torch.Generator(prior.device).manual_seed(0), noise=noise)
+            samples = scale * prior.sample(n, torch.Generator(prior.device).manual_seed(0), noise=noise)
             rows[label] = describe(samples) | compare(samples, train, test)
     rounded: dict[str, dict[str, Any]] = json.loads(
         json.dumps(rows), parse_float=lambda text: float(f"{float(text):.4g}")

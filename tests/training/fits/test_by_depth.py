@@ -119,7 +119,6 @@ def harvested(folder: Path, depths: Sequence[float], counts: Sequence[int], vali
     for part in ("train", "validation", "test"):
         each = torch.tensor([len(getattr(layer, part)) for layer in layers])
         labels[f"{part}.depth"] = torch.tensor(depths).repeat_interleave(each)
-        labels[f"{part}.tensor"] = torch.arange(len(layers)).repeat_interleave(each)
     save_file(labels, folder / "kernels" / "labels.safetensors")
 
 
@@ -139,26 +138,29 @@ def test_kernels_of_a_harvest_are_fitted_by_their_depth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bins", "validation", "expected"),
     [
-        (2, (20, 20, 20, 20), (0.2, 0.8)),
-        (4, (20, 20, 20, 20), (0.0, 0.2, 0.8, 1.0)),
-        (9, (20, 20, 20, 20), (0.0, 0.2, 0.8, 1.0)),
-        (4, (0, 20, 20, 20), (0.2, 0.8)),  # as many as leave each of them kernels to choose by
-        (4, (0, 0, 0, 20), (0.8,)),
+        (2, (20, 20, 20, 20), (0.25, 0.75)),
+        (4, (20, 20, 20, 20), (0.125, 0.875)),
+        (5, (20, 20, 20, 20), (0.1, 0.3, 0.9)),
+        (5, (0, 20, 20, 20), (0.3, 0.9)),  # the first layer's kernels go to the second's, to be chosen by those
+        (5, (0, 0, 0, 20), (0.9,)),
     ],
 )
-def test_bins_have_equally_many_layers(
+def test_bins_have_equal_width_and_kernels_in_every_part(
     bins: int, validation: tuple[int, ...], expected: tuple[float, ...], tmp_path: Path
 ) -> None:
-    harvested(tmp_path, (0.0, 0.2, 0.8, 1.0), (20, 30, 300, 300), validation)
+    harvested(tmp_path, (0.0, 0.25, 0.8, 1.0), (20, 30, 300, 300), validation)
     fitted(tmp_path, {"kernels": kernel_set((2, 2, 2))}, bins=bins)
-    assert fitted_prior(tmp_path / "fit").depths == expected
+    prior = fitted_prior(tmp_path / "fit")
+    assert prior.depths == expected and prior.details["source"]["kernels"]["train"] == 650
 
 
 def test_kernels_without_depths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs the depth of each kernel, in the labels\.safetensors that a harvest"):
         fitted(tmp_path, {"kernels": kernel_set((20, 20, 20))})
     harvested(tmp_path / "few", (0.0, 1.0), (20, 20), (0, 20))
-    with pytest.raises(ValueError, match=r"each part needs 2 or more kernels at each depth; at \(0, 1\) there are"):
+    with pytest.raises(
+        ValueError, match=r"depth 0 has {'train': 20, .* kernels; each part needs 2 or more: leave it out"
+    ):
         fitted(tmp_path / "few", {"kernels": kernel_set((2, 2, 2))}, depths=(0, 1))
     kernel_set((21, 20, 20)).save(tmp_path / "few" / "kernels")
     with pytest.raises(
