@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.engine.records import Row
@@ -30,6 +31,7 @@ from training.starts.base import KAIMING, find_start, start_names
 Runs = Mapping[str, pd.DataFrame]
 """By start the paired runs, a line per seed in rising order."""
 
+RESAMPLES = 1000  # of the bootstrap
 NUMBERS = ("trial", "accuracy", "log_loss", "init_s", "train_s", "drawn")
 
 
@@ -49,8 +51,9 @@ def task_table(
     the mean over seeds of the accuracy at which the curves of ``own`` end. The mean curve of a start first gets there
     at ``steps_to_target``, between marks by linear interpolation, or at the first mark already; ``seconds_to_target``
     are the CPU seconds until then, initialising included, with medians over the runs, because the first use of a
-    package takes longer. ``steps_ratio`` and ``seconds_ratio`` divide by those of ``own``. ``reached`` counts the seeds
-    whose own curve gets there. Cells without a value are empty.
+    package takes longer. ``steps_ratio`` and ``seconds_ratio`` divide by those of ``own``; ``steps_ratio_low`` and
+    ``steps_ratio_high`` are the 95 % interval by the percentile bootstrap over the seeds that both have, ``inf`` where
+    the target is not reached. ``reached`` counts the seeds whose own curve gets there. Cells without a value are empty.
 
     Args:
         rows: Runs of record, of a finished or an unfinished task.
@@ -194,6 +197,9 @@ def _diverged(found: pd.DataFrame) -> int:
 def _to_target(runs: Runs, marks: Sequence[int], steps: int, own: str) -> dict[str, Row]:
     """Finds where the curves reach the mean accuracy at which those of ``own`` end."""
     target = _mean_curve(runs[own])[-1] if own in runs and len(runs[own]) else math.nan
+    between = {
+        start: _ratio_interval(frame, runs[own], marks) if own in runs else ("", "") for start, frame in runs.items()
+    }
     found = {start: _steps_and_seconds(frame, marks, steps, target) for start, frame in runs.items()}
     own_steps, own_seconds = found.get(own, (math.nan, math.nan))
     return {
@@ -202,11 +208,31 @@ def _to_target(runs: Runs, marks: Sequence[int], steps: int, own: str) -> dict[s
             "steps_to_target": shown(at, 1),
             "seconds_to_target": shown(seconds, 3),
             "steps_ratio": shown(at / own_steps, 3),
+            "steps_ratio_low": between[start][0],
+            "steps_ratio_high": between[start][1],
             "seconds_ratio": shown(seconds / own_seconds, 3),
             "reached": sum(max(curve) >= target for curve in runs[start]["curve"]) if math.isfinite(target) else "",
         }
         for start, (at, seconds) in found.items()
     }
+
+
+def _ratio_interval(found: pd.DataFrame, own: pd.DataFrame, marks: Sequence[int]) -> tuple[float | str, float | str]:
+    """The interval of the ratio of steps to the target, over paired seeds; empty for own and for fewer than two."""
+    seeds = found.index.intersection(own.index)
+    if found is own or len(seeds) < 2:
+        return "", ""
+    ours, theirs = (np.array(frame["curve"][seeds].tolist()) for frame in (found, own))
+    picked = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    ratios = [_steps_ratio(ours[each].mean(0), theirs[each].mean(0), marks) for each in picked]
+    low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
+    return round(float(low), 3), round(float(high), 3)
+
+
+def _steps_ratio(ours: NDArray[np.float64], own: NDArray[np.float64], marks: Sequence[int]) -> float:
+    """How many times the steps of own it takes to get where own ends; infinite if that is not reached."""
+    at, own_at = (first_crossing(marks, curve.tolist(), own[-1]) for curve in (ours, own))
+    return at / own_at if math.isfinite(at) else math.inf
 
 
 def _mean_curve(found: pd.DataFrame) -> list[float]:

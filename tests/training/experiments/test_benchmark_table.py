@@ -73,6 +73,9 @@ def test_areas_and_crossings_are_those_of_the_curves() -> None:
     assert (own["seconds_to_target"], a["seconds_to_target"]) == (20.5, 4.5 + 20 * 18 / 40)
     assert (a["steps_ratio"], a["seconds_ratio"]) == (0.45, pytest.approx(13.5 / 20.5, abs=1e-3))
     assert (own["steps_ratio"], b["steps_ratio"], b["seconds_ratio"]) == (1.0, "", "")
+    # of 27 draws of seeds, one has the lowest target, 40, and one the highest, 60: after 16 and 20 steps
+    assert (a["steps_ratio_low"], a["steps_ratio_high"]) == (0.4, 0.5)
+    assert (own["steps_ratio_low"], b["steps_ratio_high"]) == ("", math.inf)
     assert (own["reached"], a["reached"], b["reached"]) == (2, 3, 1)
 
 
