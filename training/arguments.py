@@ -1,6 +1,7 @@
 """The arguments of ``python -m training``: one function a command."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TypeAlias
 
@@ -110,6 +111,8 @@ def _kernels(commands: Commands) -> None:
 
 
 def _size(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)*", text):
+        raise argparse.ArgumentTypeError(f"a kernel size is a number, or one a side such as 1x7; got {text!r}")
     return tuple(map(int, text.split("x")))
 
 

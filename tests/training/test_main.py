@@ -15,6 +15,7 @@ from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
 from training.__main__ import ACTIONS, main
 from training.engine.records import read_done
 from training.fits.base import FITS
+from training.fits.evaluate import best_scale
 from training.fits.score import SMOKE, score
 from training.fits.statistics import compare, describe
 from training.kernels.kernelset import KernelSet
@@ -212,6 +213,12 @@ def test_priors_are_compared_on_a_plain_file(
     assert list(table) == ["(the kernels)", priors["gaussian"]]
     assert table[priors["gaussian"]]["kernels"] == table[priors["gaussian"]]["tested"] == "40"
     assert not list(tmp_path.glob("*.csv"))
+
+
+def test_shapes_alone_are_compared(priors: dict[str, str], stage: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", "--prior", priors["gaussian"], "--kernels", str(stage), "--scale", "best"]) == 0
+    found = float(read_table(capsys.readouterr().out)[priors["gaussian"]]["scale"])
+    assert found == pytest.approx(best_scale(load_prior(priors["gaussian"]), kernels(200, 1)), rel=1e-3)
 
 
 def test_a_prior_is_not_judged_by_the_kernels_that_it_was_fitted_to(

@@ -319,6 +319,12 @@ def test_errors_can_be_mended(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_size_that_is_none(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["kernels", "--from", "a", "--out", "b", "--size", "1x"])
+    assert "a kernel size is a number, or one a side such as 1x7; got '1x'" in capsys.readouterr().err
+
+
 def test_nothing_to_harvest_names_the_reasons(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2, 8, 3, 3, dtype=torch.int8), "b": normal(2, 8, 1, 1)}, tmp_path / "a.safetensors")
     message = "no 10 kernels to take; there are none at all; what was left out: 1×1, quantized, a checkpoint without"
