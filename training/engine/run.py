@@ -35,6 +35,7 @@ def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | No
         configs[name] = stage_config(name, stage, configs, context)
         _check_unchanged(folders[name], configs[name])
     for name, stage in stages.items():
+        configs[name] = stage_config(name, stage, configs, context)  # an earlier stage may have replaced an input
         try:
             _run_stage(name, stage, folders[name], configs[name], context)
         finally:

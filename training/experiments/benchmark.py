@@ -26,18 +26,18 @@ _Run = tuple[str, str, str, int, int, bool]  # the values of RUN
 
 @dataclass(frozen=True)
 class Benchmark(BenchmarkTask):
-    """Trains a network from each start on paired seeds, at the setting of AdamW that held-out images choose.
+    """Trains a network from each start on paired seeds, and compares them at settings that held-out images choose.
 
     Runs of one seed have the same images in the same order, and differ in the spatial convolutions alone, unless a
     start says otherwise. Records ``<name>_runs.jsonl``, from which ``--from-record`` resumes, and ``<name>.csv``. More
-    starts or seeds add runs to a finished task; a start whose source changed is trained again, and so is one for which
-    another rule of choice takes another setting.
+    starts, seeds or finalists add runs to a finished task; a start whose source changed is trained again, and so is one
+    for which another rule of choice takes another finalist.
 
     Args:
         role: Whether the task may choose a default, or is kept to confirm what others chose.
         starts: Names of starts, among them the model's own.
-        finalists: Settings that all paired seeds are run at: by one run each, the best on held-out images. All these
-            runs choose between them, see :func:`training.experiments.choice.chosen_trials`.
+        finalists: Number of settings that are run at all paired seeds. One run of each setting screens them, and all
+            runs of the finalists choose between these, see :func:`training.experiments.choice.chosen_trials`.
     """
 
     role: Role = field(default="choose", metadata=GROWS)
@@ -59,7 +59,7 @@ class Benchmark(BenchmarkTask):
         return {"sources": {start: self.source(start, context) for start in self.starts}, "choice": rule()}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Trains what is missing, on ``context.workers`` processes: first to choose the settings, then at these."""
+        """Trains what is missing, on ``context.workers`` processes: all settings with one seed, then the finalists."""
         self.check()
         pools = self.pools(context)
         setting = self.setting(context, pools)
@@ -73,7 +73,7 @@ class Benchmark(BenchmarkTask):
         if context.from_record:
             taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, RUN)))
             print(f"{self.name}: {taken} runs are taken from the results of record")
-        screening = [(setting, sources[start], start, CHOOSING_SEED, trial, True) for start, trial in self.screened]
+        screening = [(setting, sources[start], start, CHOOSING_SEED, trial, True) for start, trial in self.to_screen]
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
         job = partial(self.run_one, pools)
         with Sweep(folder, RUN, total=self.planned, **settings) as sweep:
@@ -87,22 +87,23 @@ class Benchmark(BenchmarkTask):
         return {"table": table}
 
     @property
-    def screened(self) -> list[tuple[str, int]]:
+    def to_screen(self) -> list[tuple[str, int]]:
         """Start and trial of the runs that screen the settings."""
         return [(start, trial) for start in self.starts for trial in range(self.trials)]
 
     @property
     def planned(self) -> int:
         """Number of runs of the finished task."""
-        return len(self.screened) + len(self.starts) * self.seeds * min(self.finalists, self.trials)
+        return len(self.to_screen) + len(self.starts) * self.seeds * min(self.finalists, self.trials)
 
     def finalists_of(self, rows: Sequence[Row]) -> dict[str, list[int]]:
         """Returns by start the settings that all paired seeds are run at, from the runs that screen."""
         return finalists_of([row for row in rows if row["choosing"]], trials=self.trials, finalists=self.finalists)
 
-    def chosen(self, rows: Sequence[Row]) -> dict[str, int]:
-        """Returns by start the setting that the runs so far choose."""
-        return chosen_trials(rows, self.finalists_of(rows))
+    def compared(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns the paired runs at the settings that the runs so far choose."""
+        chosen = chosen_trials(rows, self.finalists_of(rows))
+        return [row for row in rows if not row["choosing"] and row["trial"] == chosen.get(row["start"])]
 
     def run_one(self, pools: Pools, run: _Run, progress: Progress) -> list[Row]:
         """Trains one network; returns its row, with test images only if it is one of the paired runs."""
@@ -120,12 +121,12 @@ class Benchmark(BenchmarkTask):
             return []
         runs = sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
         write_runs(folder / "record" / self.ledger, runs)
-        chosen = self.chosen(runs)
-        paired = [row for row in runs if not row["choosing"] and row["trial"] == chosen.get(row["start"])]
-        if not any(row["start"] == OWN for row in paired):
+        compared, path = self.compared(runs), folder / "record" / f"{self.name}.csv"
+        if not any(row["start"] == OWN for row in compared):
+            path.unlink(missing_ok=True)  # one of runs that no longer count
             return []
-        table = task_table(paired, marks=self.steps_of_marks, steps=self.steps, own=OWN, trials=self.settings)
-        write_table(folder / "record" / f"{self.name}.csv", table)
+        table = task_table(compared, marks=self.steps_of_marks, steps=self.steps, own=OWN, trials=self.settings)
+        write_table(path, table)
         shown = ("start", "accuracy", "over_own", "over_own_95", "p_own")
         print_table([{key: row[key] for key in shown} for row in table])
         return table

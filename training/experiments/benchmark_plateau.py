@@ -34,13 +34,14 @@ class BenchmarkPlateau(BenchmarkTask):
             task = self.own_of_task(context)
         except (FileNotFoundError, ValueError):
             return {}  # not run yet
-        return {"of": [task["lr"], task["weight_decay"]]}
+        return {"of": task, "source": self.source(OWN, context)}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains the network, in this process, unless that was done at the setting that the task chooses by now."""
         self.check()
         task, pools = self.own_of_task(context), self.pools(context)
-        run = {"setting": self.setting(context, pools), "lr": task["lr"], "weight_decay": task["weight_decay"]}
+        run = {"setting": self.setting(context, pools), "source": self.source(OWN, context)}
+        run |= {key: task[key] for key in ("lr", "weight_decay")}
         path = folder / "record" / f"{self.name}.csv"
         made = [path, RESULTS / path.name] if context.from_record else [path]
         rows = [row for each in made if each.exists() for row in read_table(each) if run.items() <= row.items()]
@@ -66,8 +67,8 @@ class BenchmarkPlateau(BenchmarkTask):
             FileNotFoundError: The task was not run.
             ValueError: Its table has no row of that start.
         """
-        here = context.out / self.of / "record"
-        path = (here if here.exists() else RESULTS) / f"{self.of}.csv"
+        here = context.out / self.of / "record" / f"{self.of}.csv"
+        path = here if here.exists() else RESULTS / here.name
         rows = [row for row in read_table(path) if row["start"] == OWN]
         if not rows or not rows[0]["lr"]:
             raise ValueError(f"{path} has no finished run of {OWN!r}; run {self.of} first")

@@ -21,6 +21,7 @@ WIDTH = 9.0  # inches
 LEGEND_COLUMNS = 5  # of the legend
 INK, FAINT = "#333333", "#d9d9d9"
 EMPHASISED, POSSIBLE_DEFAULT, YARDSTICK = "D", "o", "s"  # markers
+NOT_TESTED = "#d5d8dc"  # face of a marker
 RATIOS = (0.2, 0.25, 0.33, 0.5, 0.67, 1, 1.5, 2, 3, 4, 6, 10)  # ticks
 
 
@@ -30,13 +31,13 @@ class Point(NamedTuple):
     Args:
         value: By how much it is better than the model's own start; NaN if that is unknown.
         half_width: Half width of the 95 % interval; NaN where there is none.
-        filled: Whether it differs by its adjusted p-value, or has none.
+        differs: Whether it differs by its adjusted p-value; ``None`` where that was not tested.
         marker: The marker, which says whether the start may be a default.
     """
 
     value: float
     half_width: float
-    filled: bool
+    differs: bool | None
     marker: str
 
     @property
@@ -84,7 +85,7 @@ class Panel:
             value = 1 / value
         use = possible_use(row["start"], row["trained_on"], task.data)
         marker = EMPHASISED if row["start"] == NATURAL else POSSIBLE_DEFAULT if use == "default" else YARDSTICK
-        return Point(self.sign * value, half_width, not self.p_value or p_value < LEVEL, marker)
+        return Point(self.sign * value, half_width, p_value < LEVEL if self.p_value else None, marker)
 
 
 def _number(row: Mapping[str, Any], key: str) -> float:
@@ -197,7 +198,8 @@ def _mark(axes: Axes, name: str, y: float, point: Point, ends: tuple[float, floa
         return
     width, alpha = (2.2, 1.0) if first else (0.8, 0.55)
     axes.plot(point.ends, [y, y], color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt", zorder=2)
-    style |= {"markerfacecolor": colour if point.filled else "white", "markersize": 7 if first else 3.2}
+    faces = {True: colour, False: "white", None: NOT_TESTED}
+    style |= {"markerfacecolor": faces[point.differs], "markersize": 7 if first else 3.2}
     axes.plot([point.value], [y], marker=point.marker, **style)
 
 
@@ -235,6 +237,7 @@ def _add_marks(figure: Figure, markers: Mapping[str, str]) -> None:
         _handle("may be a default", marker=POSSIBLE_DEFAULT),
         _handle("yardstick only", marker=YARDSTICK),
         _handle("level (Holm)", marker=POSSIBLE_DEFAULT, markerfacecolor="white"),
+        _handle("not tested", marker=POSSIBLE_DEFAULT, markerfacecolor=NOT_TESTED),
         _handle("off the axis, or diverged", marker="<"),
     ]
     style: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK, "columnspacing": 1.2}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from training.engine.records import Row
 from training.experiments.paired import (
+    bootstrap_levels,
     first_crossing,
     half_width,
     holm,
@@ -31,7 +32,7 @@ from training.starts.base import KAIMING, find_start, start_names
 Runs = Mapping[str, pd.DataFrame]
 """By start the paired runs, a line per seed in rising order."""
 
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES, FEWEST_SEEDS = 2000, 5  # of the bootstrap
 NUMBERS = ("trial", "accuracy", "log_loss", "init_s", "train_s", "drawn")
 
 
@@ -52,8 +53,9 @@ def task_table(
     at ``steps_to_target``, between marks by linear interpolation, or at the first mark already; ``seconds_to_target``
     are the CPU seconds until then, initialising included, with medians over the runs, because the first use of a
     package takes longer. ``steps_ratio`` and ``seconds_ratio`` divide by those of ``own``; ``steps_ratio_low`` and
-    ``steps_ratio_high`` are the 95 % interval by the percentile bootstrap over the seeds that both have, ``inf`` where
-    the target is not reached. ``reached`` counts the seeds whose own curve gets there. Cells without a value are empty.
+    ``steps_ratio_high`` are the 95 % interval by the expanded percentile bootstrap over 5 or more seeds that both have,
+    ``inf`` where the target is not reached. ``reached`` counts the seeds whose own curve gets there. Cells without a
+    value are empty.
 
     Args:
         rows: Runs of record, of a finished or an unfinished task.
@@ -218,14 +220,14 @@ def _to_target(runs: Runs, marks: Sequence[int], steps: int, own: str) -> dict[s
 
 
 def _ratio_interval(found: pd.DataFrame, own: pd.DataFrame, marks: Sequence[int]) -> tuple[float | str, float | str]:
-    """The interval of the ratio of steps to the target, over paired seeds; empty for own and for fewer than two."""
+    """The interval of the ratio of steps to the target, over paired seeds; empty for own and for fewer than 5."""
     seeds = found.index.intersection(own.index)
-    if found is own or len(seeds) < 2:
+    if found is own or len(seeds) < FEWEST_SEEDS:
         return "", ""
     ours, theirs = (np.array(frame["curve"][seeds].tolist()) for frame in (found, own))
     picked = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
     ratios = [_steps_ratio(ours[each].mean(0), theirs[each].mean(0), marks) for each in picked]
-    low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
+    low, high = np.quantile(ratios, bootstrap_levels(len(seeds)), method="nearest")
     return round(float(low), 3), round(float(high), 3)
 
 

@@ -1,6 +1,7 @@
 """The setting of the optimizer for each start: noise in this choice would pass for a difference between starts."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,9 @@ def finalists_of(screening: Sequence[Row], *, trials: int, finalists: int) -> di
         screening: Rows with ``start``, ``seed``, ``trial`` and ``held_accuracy``.
         trials: Number of trials to screen, the first ones; a start that lacks a run of one is left out.
         finalists: How many of them to keep; all if there are fewer.
+
+    Raises:
+        ValueError: A run is there twice, or its accuracy is not there or not finite.
     """
     screened = [row for row in screening if row["trial"] < trials]
     means = {start: _means(runs) for start, runs in _by_start(screened).items()}
@@ -37,12 +41,22 @@ def chosen_trials(rows: Sequence[Row], finalists: Mapping[str, Sequence[int]]) -
     Args:
         rows: Rows with ``start``, ``seed``, ``trial`` and ``held_accuracy``; those of other trials do not count.
         finalists: See :func:`finalists_of`.
+
+    Raises:
+        ValueError: As for :func:`finalists_of`.
     """
     kept = [row for row in rows if row["trial"] in finalists.get(row["start"], ())]
     return {start: int(_means(runs).index[0]) for start, runs in _by_start(kept).items()}
 
 
 def _by_start(rows: Sequence[Row]) -> dict[str, "pd.DataFrame"]:
+    seen: set[tuple[str, int, int]] = set()
+    for row in rows:
+        run = (row["start"], row["seed"], row["trial"])
+        if run in seen or not math.isfinite(row.get("held_accuracy", math.nan)):
+            found = "there twice" if run in seen else f"without held_accuracy, {row.get('held_accuracy')}"
+            raise ValueError(f"the run of {run[0]!r}, seed {run[1]}, trial {run[2]} is {found}: make it again")
+        seen.add(run)
     return {str(start): runs for start, runs in pd.DataFrame(rows).groupby("start")} if rows else {}
 
 

@@ -66,7 +66,7 @@ def false_positives(
         for count in finalists:
             order = torch.rand(repeats, there, generator=generator).argsort(1)[:, : 1 + seeds]
             swapped = torch.randint(2, order.shape, generator=generator)
-            arms = [(arm, order, _choices(held[arm, order], count)) for arm in (swapped, 1 - swapped)]
+            arms = [(arm, order, choices(held[arm, order], count)) for arm in (swapped, 1 - swapped)]
             first, second = (
                 {measure: scores[measure][arm[:, 1:], places[:, 1:], trials] for measure in MEASURES}
                 for arm, places, trials in arms
@@ -94,13 +94,14 @@ def _scores(bank: Sequence[Row]) -> dict[str, Tensor]:
     return {name: values.nan_to_num(torch.inf, torch.inf).view(shape) for name, values in found.items()}
 
 
-def _choices(held: Tensor, finalists: int) -> Tensor:
+def choices(held: Tensor, finalists: int) -> Tensor:
     """The trials ``(repeats, 1)`` that an arm chooses by scores ``(repeats, seeds, trials)``, the higher the better.
 
-    The first seed screens; a score that is equal to another one wins by its place.
+    The first seed screens. Of equal scores the first trial wins, as in :mod:`training.experiments.choice`.
     """
-    kept = held[:, 0].sort(stable=True, dim=1, descending=True).indices[:, :finalists]
-    return kept.gather(1, held.mean(1).gather(1, kept).argmax(1, keepdim=True))
+    kept = held[:, 0].sort(stable=True, dim=1, descending=True).indices[:, :finalists].sort(1).values
+    means = held.mean(1).gather(1, kept)
+    return kept.gather(1, means.sort(stable=True, dim=1, descending=True).indices[:, :1])
 
 
 def _found(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:

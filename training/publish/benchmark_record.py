@@ -1,5 +1,6 @@
 """A task of the benchmark as it is on record: its table, what is missing, and comparisons of two of its starts."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_table import compare_starts, paired_runs
 from training.experiments.benchmark_task import BenchmarkTask
 from training.experiments.verdict import Task, task_of
+from training.starts.base import STARTS
+from training.starts.source import source_of
 
 
 @dataclass(frozen=True)
@@ -43,25 +46,35 @@ class OnRecord:
             for seed in range(self.stage.seeds)
             for trial in finalists.get(start, ())
         }
-        return self.stage.planned - len(screened.intersection(self.stage.screened)) - len(paired & wanted)
+        return self.stage.planned - len(screened.intersection(self.stage.to_screen)) - len(paired & wanted)
 
     @cached_property
     def compared(self) -> list[Row]:
         """The paired runs at the chosen settings."""
-        chosen = self.stage.chosen(self.runs)
-        return [row for row in self.runs if not row["choosing"] and row["trial"] == chosen.get(row["start"])]
+        return self.stage.compared(self.runs)
 
     @property
-    def of_now(self) -> bool:
-        """Whether the table is of the settings that the runs choose, all made alike."""
-        chosen = {row["start"]: self.stage.settings[row["trial"]] for row in self.compared}
-        shown = {row["start"]: (float(row["lr"]), float(row["weight_decay"])) for row in self.task.table if row["lr"]}
-        return shown == chosen and len({row["setting"] for row in self.runs}) == 1
+    def is_current(self) -> bool:
+        """Whether the table is of the runs at the settings that they choose, made alike and from starts as they are.
+
+        Starts that draw from files must be from one source; which one it is now is not known without the files.
+        """
+        counts = Counter((row["start"], *self.stage.settings[row["trial"]]) for row in self.compared)
+        shown = {
+            (row["start"], float(row["lr"]), float(row["weight_decay"])): int(row["seeds"])
+            for row in self.task.table
+            if row["lr"]
+        }
+        sources = {(row["start"], row["source"]) for row in self.runs if row["start"] in self.stage.starts}
+        known = {start for start in self.stage.starts if not STARTS[start].files}
+        now = {(start, source_of(start, self.stage.priors, None)) for start in known}
+        alike = now <= sources and len(sources) == len(self.stage.starts)
+        return shown == counts and alike and len({row["setting"] for row in self.runs}) == 1
 
     @property
     def finished(self) -> bool:
         """Whether all runs are on record, and their table."""
-        return bool(self.task.table) and not self.missing and self.of_now
+        return bool(self.task.table) and not self.missing and self.is_current
 
     @property
     def begun(self) -> bool:
@@ -82,7 +95,7 @@ class OnRecord:
         """Compares two starts by accuracy; the columns that begin with ``loss_`` are those of the log loss."""
         runs = paired_runs(self.compared, self.stage.steps_of_marks)
         accuracy, loss = (compare_starts(runs, each, baseline, [start])[start] for each in ("accuracy", "log_loss"))
-        return accuracy | {f"loss_{key}": value for key, value in loss.items()}
+        return accuracy | {f"loss_{key}": loss[key] for key in ("over", "over_95")}
 
 
 def table_of(stage: BenchmarkTask) -> list[Row]:

@@ -92,7 +92,7 @@ def check_sources(prior: Prior) -> str:
         return ""
     names = [str(name) for name in names] if isinstance(names, list) else [str(names)]
     licenses = {name: section(source, "origins", name).get("license") for name in names}
-    if unknown := [name for name, license in licenses.items() if not license]:
+    if unknown := [name for name, given in licenses.items() if not (isinstance(given, str) and given.strip())]:
         raise ValueError(
             f"{len(unknown)} of {len(names)} networks from which this prior was harvested have no licence entry, such "
             f"as {unknown[0]}: enter each in a manifest with its license, and harvest and fit from the manifest"

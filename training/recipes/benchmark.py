@@ -51,7 +51,9 @@ FIVE = (*DENSE[:5], NATURAL_RESIZED, MASTER_FILTERS, *DENSE[5:])  # 5×5 depthwi
 ODD = (*FIRST, NATURAL_RESIZED, MASTER_FILTERS, *CONTROLS)  # depthwise layers of a size that no prior of natural has
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH)
 
-BFLOAT16: Fields = {"precision": "bfloat16"}  # faster on CPUs for dense convolutions, slower for depthwise ones
+BFLOAT16: Fields = {
+    "precision": "bfloat16"
+}  # faster on CPUs for most dense convolutions, slower for most depthwise ones
 FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENSE}
 FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3000, "more_test": 4000}
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
@@ -117,7 +119,6 @@ CONFIRMING: dict[str, Fields] = {  # other networks and other data than those ab
     "confirm_few_notmnist_efficientnet": {**FEW_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_few_notmnist_densenet": {**FEW_NOTMNIST, **DENSENET},
     "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET, "starts": DEPTHWISE},
-    "confirm_few_notmnist_plain": {**FEW_NOTMNIST, "network": "mnist", "filters": (32, 64), "starts": CHAINS},
     "confirm_frozen_notmnist_efficientnet": {**FROZEN_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_full_cifar100_regnet": {**FULL_CIFAR100, **REGNET},
     "confirm_full_cifar100_edgenext": {**FULL_CIFAR100, **EDGENEXT},

@@ -103,7 +103,7 @@ class Start:
             Kaiming's draw.
         files: The files that it draws from.
         edition: A number that grows where a change of code changes the law of the draws, so that runs of record with
-            the earlier law do not pass for those of the present one.
+            the earlier law are made again.
     """
 
     name: str
@@ -177,7 +177,8 @@ def check_starts(
     starts = [start for start in map(find_start, chosen) if start]
     if not chosen or len({start.name for start in starts}) < len(chosen):
         raise ValueError(
-            f"starts must be some of {'; '.join(start_names())}, each once; got {'; '.join(chosen) or 'none'}"
+            f"each name must be one of a start, given once; got {'; '.join(chosen) or 'none'}; there are "
+            f"{'; '.join(start_names())}"
         )
     there: dict[Need, bool] = {"priors": priors, "learned": learned, "batch": batch, "again": again, "files": files}
     for need, way_out in WAYS_OUT.items():

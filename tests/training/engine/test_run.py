@@ -134,6 +134,21 @@ def test_a_finished_stage_is_run_again_where_an_input_that_may_be_replaced_chang
     assert len(ran) == 2
 
 
+def test_an_input_that_an_earlier_stage_replaces_counts_in_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr(Growing, "run", lambda stage, *given: {"runs": ran.append(stage.runs)})
+    monkeypatch.setattr(
+        Growing, "replaceable_inputs", lambda stage, context: {"runs before": ran.count(1)} if stage.runs == 2 else {}
+    )
+    stages = {"a": Growing(runs=1), "b": Growing(runs=2)}
+    run_stages({"b": stages["b"]}, Context(tmp_path))
+    run_stages(stages, Context(tmp_path))
+    run_stages(stages, Context(tmp_path))
+    assert ran == [2, 1, 2]
+
+
 def test_an_interrupted_stage_is_recorded_as_far_as_it_is(tmp_path: Path) -> None:
     stages = {"a": Growing(runs=2), "b": Growing(runs=-1), "c": Growing()}
     with pytest.raises(KeyboardInterrupt):

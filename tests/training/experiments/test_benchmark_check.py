@@ -9,6 +9,7 @@ from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.experiments import benchmark_check
 from training.experiments.benchmark_check import BANK, BenchmarkCheck
+from training.experiments.false_positives import false_positives
 from training.starts.controls import OTHER_DRAWS, OWN
 
 SMALL: dict[str, Any] = {"name": "bench_check", "network": "resnet(blocks=1, stride=2)", "filters": (4,), "seeds": 9}
@@ -51,7 +52,8 @@ def test_the_bank_has_two_runs_of_each_seed_and_trial_and_the_table_compares_the
     table = read_table(folder / "record" / "bench_check.csv")
     assert {row["seeds"] for row in table} == {"8"} and {row["finalists"] for row in table} == {"1", "2"}
     assert {row["chosen_by"] for row in table} == {"accuracy", "log_loss"}
-    assert all(0 <= float(row["false_positives"]) <= 0.5 for row in table)
+    expected = false_positives(rows, seeds=8, finalists=(1, 2))
+    assert [row["half_width"] for row in table] == [str(row["half_width"]) for row in expected]
 
     trained.clear()
     monkeypatch.setattr(benchmark_check, "RESULTS", folder / "record")

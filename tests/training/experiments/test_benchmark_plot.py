@@ -34,7 +34,12 @@ def test_better_is_on_the_right_of_every_panel() -> None:
     assert accuracy.value == pytest.approx(6.3) and loss.value == pytest.approx(0.297)
     assert accuracy.half_width == pytest.approx(4.3027 * 0.3 / math.sqrt(3), abs=1e-3)
     assert accuracy.ends == pytest.approx((6.3 - 0.745, 6.3 + 0.745), abs=1e-3)
-    assert accuracy.filled and loss.filled and TO_TARGET[0].level == 1.0 and OVER_OWN[0].level == 0.0
+    assert (
+        accuracy.differs
+        and loss.differs is TO_TARGET[0].read(made, natural).differs is None
+        and TO_TARGET[0].level == 1.0
+        and OVER_OWN[0].level == 0.0
+    )
     own, lsuv = (next(row for row in made.table if row["start"] == start) for start in ("own", "LSUV"))
     assert [panel.read(made, row).value for panel in TO_TARGET for row in (own, lsuv)] == [1, -math.inf, 1, -math.inf]
     diverged = OVER_OWN[1].read(made, {**lsuv, "loss_over_own": "", "diverged": "2"})
@@ -47,7 +52,7 @@ def test_markers_tell_defaults_yardsticks_and_differences() -> None:
     def point(start: str, made: Task, p: float = 0.01) -> tuple[str, bool]:
         row = next(row for row in made.table if row["start"] == start)
         read = OVER_OWN[0].read(made, {**row, "p_own": p})
-        return read.marker, read.filled
+        return read.marker, bool(read.differs)
 
     made = task()
     assert [point(start, made)[0] for start in ("Kaiming", "LSUV", "natural")] == ["o", "s", "D"]

@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from training.engine.records import Row
 from training.experiments.choice import chosen_trials, finalists_of
@@ -64,3 +65,13 @@ def test_of_equal_trials_the_first_is_taken_whatever_the_order_of_rows() -> None
     rows = rows_of(np.full((1, 9, 5), 50.0))
     finalists = finalists_of(screening_of(rows[::-1]), trials=5, finalists=3)
     assert finalists == {"start 0": [0, 1, 2]} and chosen_trials(rows[::-1], finalists) == {"start 0": 0}
+
+
+def test_runs_that_cannot_choose_are_named() -> None:
+    rows = screening_of(rows_of(np.ones((1, 1, 3)), (SCREENING,)))
+    with pytest.raises(ValueError, match="the run of 'start 0', seed 1000, trial 2 is there twice: make it again"):
+        finalists_of([*rows, rows[2]], trials=3, finalists=2)
+    for accuracy in ({"held_accuracy": float("nan")}, {}):
+        broken = {key: value for key, value in rows[1].items() if key != "held_accuracy"} | accuracy
+        with pytest.raises(ValueError, match=r"seed 1000, trial 1 is without held_accuracy, (nan|None): make it again"):
+            chosen_trials([rows[0], broken], {"start 0": [0, 1]})

@@ -184,7 +184,7 @@ def test_a_set_may_be_drawn_from_with_orthogonal_channels(data: dict[str, Images
     )
     gram = weight @ weight.T
     torch.testing.assert_close(gram, torch.eye(len(gram), dtype=torch.float64) * gram[0, 0], atol=1e-6, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"starts must be some of .*; got dwp; He"):
+    with pytest.raises(ValueError, match=r"each name must be one of a start, given once; got dwp; He; there are"):
         replace(ALONE, draws=(DWP, "He")).parts(Context(out=tmp_path))
 
 

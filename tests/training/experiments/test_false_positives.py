@@ -1,10 +1,12 @@
+import itertools
 import math
 
 import pytest
 import torch
 
 from training.engine.records import Row
-from training.experiments.false_positives import false_positives
+from training.experiments.choice import chosen_trials, finalists_of
+from training.experiments.false_positives import choices, false_positives
 
 
 def bank(seeds: int, trials: int, effect: float, choice_noise: float, noise: float = 1.0) -> list[Row]:
@@ -54,13 +56,16 @@ def test_more_finalists_make_it_less_wrong() -> None:
     assert all(row["other_trials"] == 0 and row["false_positives"] < 0.075 for row in exact)
 
 
-def test_the_first_seed_screens_and_all_of_them_choose() -> None:
-    rows = bank(9, 3, effect=0.0, choice_noise=0.0)
-    held = [row | {"held_accuracy": [0.0, 1.0, 2.0][row["trial"]]} for row in rows]
-    for finalists, best in ((1, 2), (2, 2), (3, 2)):
-        marked = [row | {"accuracy": row["accuracy"] if row["trial"] != best else 50.0} for row in held]
-        (row,) = false_positives(marked, chosen_by=["accuracy"], finalists=[finalists])
-        assert row["half_width"] == row["false_positives"] == 0  # only trial 2 has no noise
+@pytest.mark.parametrize("finalists", [1, 2, 4])
+def test_it_chooses_as_the_benchmark_does(finalists: int) -> None:
+    held = torch.randint(5, (200, 6, 4), generator=torch.Generator().manual_seed(2)).double()  # many ties
+    rows = [
+        {"start": str(repeat), "seed": seed, "trial": trial, "held_accuracy": held[repeat, seed, trial].item()}
+        for repeat, seed, trial in itertools.product(*map(range, held.shape))
+    ]
+    kept = finalists_of([row for row in rows if row["seed"] == 0], trials=4, finalists=finalists)
+    chosen = chosen_trials(rows, kept)
+    assert choices(held, finalists)[:, 0].tolist() == [chosen[str(repeat)] for repeat in range(200)]
 
 
 def test_arms_are_compared_at_the_trial_that_is_best_on_held_out_images() -> None:

@@ -176,7 +176,7 @@ def test_learned_kernels_come_with_their_stages(data: Any, save_kernels: Any, tm
         ({"marks": ()}, r"marks must be steps from 1 up, each once and in order; got \(\)"),
         ({"sample_marks": (0, 2)}, r"sample_marks must be steps from 1 up, each once and in order; got \(0, 2\)"),
         ({"sample_marks": (2, 4)}, "samples cannot be drawn at step 4, because training ends at 3: lower sample_marks"),
-        ({"inits": ("He",)}, "starts must be some of own; .*; got He"),
+        ({"inits": ("He",)}, "each name must be one of a start, given once; got He; there are own; "),
         ({"inits": ("Xavier", "LSUV")}, "LSUV cannot be drawn from nothing: .* or leave them out"),
         ({"priors": ()}, "dwp cannot be drawn from nothing: name priors="),
         ({"layers": ("conv*",)}, r"1×1 matches \('conv\*',\); it has encoder.conv1, encoder.conv2"),

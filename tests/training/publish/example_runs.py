@@ -9,6 +9,7 @@ from training.engine.ledger import write_runs
 from training.engine.records import Row, write_table
 from training.experiments.benchmark import CHOOSING_SEED, Benchmark
 from training.experiments.benchmark_table import task_table
+from training.starts.source import source_of
 
 STARTS = ("own", "Kaiming", "natural", "whitened stem")
 SMALL = Benchmark(network="vgg", filters=(4, 4), each=50, starts=STARTS, seeds=3, trials=2, marks=2, steps=10)
@@ -23,7 +24,14 @@ def example_runs(stage: Benchmark, over_own: Mapping[str, float]) -> list[Row]:
     """All runs of a task whose starts are so many points ahead of the model's own, give or take 0.1 by seed."""
     rows: list[Row] = []
     for place, start in enumerate(stage.starts):
-        same = {"setting": "0", "source": "0", "start": start, "init_s": 0.1, "train_s": 9.0, "drawn": 1.0}
+        same = {
+            "setting": "0",
+            "source": source_of(start, stage.priors, None),
+            "start": start,
+            "init_s": 0.1,
+            "train_s": 9.0,
+            "drawn": 1.0,
+        }
         for trial in range(stage.trials):
             score = {"held_accuracy": 30.0 + trial, "held_log_loss": 2.0}
             rows.append(same | {"seed": CHOOSING_SEED, "trial": trial, "choosing": True} | score)
@@ -39,6 +47,6 @@ def record(folder: Path, stage: Benchmark, rows: list[Row]) -> None:
     """Writes the runs and the table of a task."""
     marks = {"marks": stage.steps_of_marks, "steps": stage.steps}
     write_runs(folder / f"{stage.name}_runs.jsonl", rows)
-    chosen = stage.chosen(rows)
-    paired = [row for row in rows if not row["choosing"] and row["trial"] == chosen.get(row["start"])]
-    write_table(folder / f"{stage.name}.csv", task_table(paired, **marks, own="own", trials=stage.settings))
+    write_table(
+        folder / f"{stage.name}.csv", task_table(stage.compared(rows), **marks, own="own", trials=stage.settings)
+    )

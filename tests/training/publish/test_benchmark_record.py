@@ -62,6 +62,21 @@ def test_a_table_at_settings_that_are_no_longer_chosen_is_not_finished(results: 
     assert found.compare("natural", "Kaiming")["over"] == pytest.approx(2.0 - 5, abs=1e-3)
 
 
+@pytest.mark.parametrize("starts", [("natural",), ("Kaiming",), ("natural", "Kaiming")])
+def test_runs_of_an_earlier_source_of_their_start_do_not_count(results: Path, starts: tuple[str, ...]) -> None:
+    stage = example_task()
+    rows = [row | {"source": "old"} if row["start"] in starts else row for row in example_runs(stage, {})]
+    record(results, stage, rows)
+    assert OnRecord.read(stage).missing == 0 and not OnRecord.read(stage).finished
+
+
+def test_a_table_of_fewer_seeds_than_there_are_runs_is_not_finished(results: Path) -> None:
+    stage = example_task()
+    record(results, stage, example_runs(example_task(seeds=2), {}))
+    write_runs(results / f"{stage.name}_runs.jsonl", example_runs(stage, {}))
+    assert OnRecord.read(stage).missing == 0 and not OnRecord.read(stage).finished
+
+
 def test_runs_of_two_settings_are_no_finished_task(results: Path) -> None:
     stage = example_task()
     rows = example_runs(stage, {})

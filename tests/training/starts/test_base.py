@@ -164,7 +164,11 @@ def test_kinds() -> None:
 @pytest.mark.parametrize(
     ("start", "options", "message"),
     [
-        ("He", {}, "starts must be some of own; PyTorch default; own, other draws; Kaiming; .*, each once; got He"),
+        (
+            "He",
+            {},
+            "each name must be one of a start, given once; got He; there are own; PyTorch default; own, other draws; ",
+        ),
         ("dwp", {"priors": ()}, "dwp cannot be drawn from nothing: name priors=, or leave them out"),
         ("white noise, prior's scale", {"priors": ()}, "white noise, prior's scale cannot be drawn .*: name priors="),
         ("empirical Gaussian", {"learned": None}, "Gaussian cannot be drawn .*: name kernels stages in needs="),

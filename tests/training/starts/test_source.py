@@ -84,7 +84,7 @@ def test_starts_from_files_have_the_digest_of_these(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ("He", "starts must be some of own; .*; got He"),
+        ("He", "each name must be one of a start, given once; got He; there are own; "),
         ("natural", "natural cannot be drawn from nothing: name priors="),
         ("master filters", "master filters cannot be drawn from nothing: name the folder of its files in folder="),
     ],
