@@ -67,7 +67,7 @@ class OnRecord:
         }
         sources = {(row["start"], row["source"]) for row in self.runs if row["start"] in self.stage.starts}
         known = {start for start in self.stage.starts if not STARTS[start].files}
-        now = {(start, source_of(start, self.stage.priors, None)) for start in known}
+        now = {(start, _source_of(start, self.stage.priors)) for start in known}
         alike = now <= sources and len(sources) == len(self.stage.starts)
         return shown == counts and alike and len({row["setting"] for row in self.runs}) == 1
 
@@ -96,6 +96,14 @@ class OnRecord:
         runs = paired_runs(self.compared, self.stage.steps_of_marks)
         accuracy, loss = (compare_starts(runs, each, baseline, [start])[start] for each in ("accuracy", "log_loss"))
         return accuracy | {f"loss_{key}": loss[key] for key in ("over", "over_95")}
+
+
+def _source_of(start: str, priors: Sequence[str]) -> str | None:
+    """What a start draws from by now; ``None`` if its priors are no longer there."""
+    try:
+        return source_of(start, priors, None)
+    except ValueError:
+        return None
 
 
 def table_of(stage: BenchmarkTask) -> list[Row]:

@@ -64,7 +64,7 @@ def test_settings_are_screened_and_the_finalists_compared_on_other_seeds(tmp_pat
     keys = {*RUN, "held_accuracy", "held_log_loss", "init_s", "train_s", "drawn"}
     paired = {"accuracy", "log_loss", "curve", "curve_loss"}
     assert all(row.keys() == keys | (set() if row["choosing"] else paired) for row in rows)
-    finalists, chosen = made.finalists_of(rows), made.chosen(rows)
+    finalists, chosen = made.finalists_of(rows), {row["start"]: row["trial"] for row in made.compared(rows)}
     assert all((start, seed, trial, False) in trained for start, seed in order for trial in finalists[start])
     table = read_table(folder / "record" / "bench_task.csv")
     assert [row["start"] for row in table] == [OWN, OTHER_DRAWS, KAIMING] and {row["seeds"] for row in table} == {"2"}
@@ -246,7 +246,7 @@ def test_a_run_that_diverges_is_recorded_and_breaks_nothing(
     ("fields", "message"),
     [
         ({"starts": (KAIMING,)}, r"starts must contain 'own', which the others are compared with; got \('Kaiming',\)"),
-        ({"starts": (OWN, "Kaimin")}, "each name must be one of a start, given once; got own; Kaimin; there are own; "),
+        ({"starts": (OWN, "Kaimin")}, "each name must be one of a start, given once; got Kaimin; there are own; "),
         ({"starts": (OWN, "PyTorch default")}, "given once; got own; PyTorch default; there are"),
         ({"starts": (OWN, "natural"), "priors": ()}, "name priors="),
         ({"finalists": 0}, "finalists must be 1 or more; got 0"),

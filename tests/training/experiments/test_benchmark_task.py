@@ -244,13 +244,15 @@ def test_the_setting_says_what_runs_depend_on_and_not_how_many_there_are(
     alike: dict[str, Any] = {"name": "other", "seeds": 9, "priors": ("natural@v1",)}  # the last is in source
     fields = {field.name for field in dataclasses.fields(BenchmarkTask)} - {"needs"}
     assert fields == changes.keys() | alike.keys()
-    found = {name: task(**{name: value}).setting(Context(tmp_path)) for name, value in (changes | alike).items()}
-    now = task().setting(Context(tmp_path))
+    context = Context(tmp_path)
+    pools = task().pools(context)
+    found = {name: task(**{name: value}).setting(context, pools) for name, value in (changes | alike).items()}
+    now = task().setting(context, pools)
     assert len(now) == 12 and {found[name] for name in alike} == {now}
     assert len({now, *(found[name] for name in changes)}) == len(changes) + 1
     data["test"] = dataclasses.replace(data["test"], description={"seed": 99})
-    assert task().setting(Context(tmp_path)) != now
-    assert task().source(OWN, Context(tmp_path)) == "" != task().source("natural", Context(tmp_path))
+    assert task().setting(context, pools) != now
+    assert task().source(OWN, context) == "" != task().source("natural", context)
 
 
 @pytest.mark.parametrize(

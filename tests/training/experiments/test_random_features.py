@@ -163,7 +163,7 @@ def test_the_cifar_network_by_settings_alone(data: Any, make_images: Any, tmp_pa
         ({"scales": (0.0, 0.5)}, "scales must be above 0"),
         ({"scales": ()}, r"scales must be above 0 and rise, each once; got \(\)"),
         ({"inits": ("dwp", "He")}, "each name must be one of a start, given once; got dwp; He; there are own; "),
-        ({"inits": (DWP, DWP)}, "each once; got dwp; dwp"),
+        ({"inits": (DWP, DWP)}, "given once; got dwp; dwp"),
         ({"priors": ()}, "dwp cannot be drawn from nothing: name priors=, or leave them out"),
         ({"priors": ("notmnist",)}, "no prior and no folder is called 'notmnist'"),
         (

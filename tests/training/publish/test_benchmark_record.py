@@ -70,6 +70,12 @@ def test_runs_of_an_earlier_source_of_their_start_do_not_count(results: Path, st
     assert OnRecord.read(stage).missing == 0 and not OnRecord.read(stage).finished
 
 
+def test_runs_from_priors_that_are_no_longer_bundled_do_not_count(results: Path) -> None:
+    stage = example_task()
+    record(results, stage, example_runs(stage, {}))
+    assert OnRecord.read(stage).finished and not OnRecord.read(example_task(priors=("natural@v0",))).finished
+
+
 def test_a_table_of_fewer_seeds_than_there_are_runs_is_not_finished(results: Path) -> None:
     stage = example_task()
     record(results, stage, example_runs(example_task(seeds=2), {}))

@@ -125,7 +125,9 @@ def test_yaml_survives_a_round_trip() -> None:
 
 
 @pytest.mark.parametrize("names", ["a", {"a": 1}, ["a"], [{"a": 1}], [1]])
-@pytest.mark.parametrize("origins", [None, "a", ["a"], {}, {"a": "MIT"}, {"a": {"license": " "}}, {"a": {"license": ["MIT"]}}])
+@pytest.mark.parametrize(
+    "origins", [None, "a", ["a"], {}, {"a": "MIT"}, {"a": {"license": " "}}, {"a": {"license": ["MIT"]}}]
+)
 def test_any_record_without_licences_is_refused(names: Any, origins: Any) -> None:
     with pytest.raises(ValueError, match=r"1 of 1 networks .* have no licence entry"):
         check_sources(licensed(source={"checkpoints": names, "origins": origins}))

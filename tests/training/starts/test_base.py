@@ -193,5 +193,5 @@ def test_a_network_without_spatial_convolutions_is_refused(start: str, priors: l
 
 @pytest.mark.parametrize("chosen", [(), ("Xavier", "Xavier"), ("white noise", "white noise, dwp's RMS")])
 def test_a_choice_names_each_law_once(chosen: tuple[str, ...], images: Tensor) -> None:
-    with pytest.raises(ValueError, match=f"each once; got {'; '.join(chosen) or 'none'}"):
+    with pytest.raises(ValueError, match=f"given once; got {'; '.join(chosen) or 'none'}"):
         check_starts(chosen, priors=True, learned=True)
