@@ -49,7 +49,7 @@ def chosen_trials(rows: Sequence[Row], finalists: Mapping[str, Sequence[int]]) -
     return {start: int(_means(runs).index[0]) for start, runs in _by_start(kept).items()}
 
 
-def _by_start(rows: Sequence[Row]) -> dict[str, "pd.DataFrame"]:
+def _by_start(rows: Sequence[Row]) -> dict[str, pd.DataFrame]:
     seen: set[tuple[str, int, int]] = set()
     for row in rows:
         run = (row["start"], row["seed"], row["trial"])
@@ -60,7 +60,7 @@ def _by_start(rows: Sequence[Row]) -> dict[str, "pd.DataFrame"]:
     return {str(start): runs for start, runs in pd.DataFrame(rows).groupby("start")} if rows else {}
 
 
-def _means(runs: "pd.DataFrame") -> "pd.Series":
+def _means(runs: pd.DataFrame) -> pd.Series:
     """Mean accuracies by trial, best first, over the seeds that all trials have; of equal ones the first trial wins."""
     wide = runs.pivot(index="seed", columns="trial", values="held_accuracy").dropna()
     means: pd.Series = wide.mean().sort_values(ascending=False, kind="stable")

@@ -51,9 +51,7 @@ FIVE = (*DENSE[:5], NATURAL_RESIZED, MASTER_FILTERS, *DENSE[5:])  # 5×5 depthwi
 ODD = (*FIRST, NATURAL_RESIZED, MASTER_FILTERS, *CONTROLS)  # depthwise layers of a size that no prior of natural has
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH)
 
-BFLOAT16: Fields = {
-    "precision": "bfloat16"
-}  # faster on CPUs for most dense convolutions, slower for most depthwise ones
+BFLOAT16: Fields = {"precision": "bfloat16"}  # for the networks that a CPU trains faster with it
 FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENSE}
 FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3000, "more_test": 4000}
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
