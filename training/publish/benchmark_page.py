@@ -1,5 +1,6 @@
 """What the page of the benchmark and the README's table are made from: the verdict, the tasks, answers to questions."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from training.starts.natural import NATURAL, NATURAL_FAN_IN, NATURAL_KEEP, NATUR
 from training.starts.trained import MASTER_FILTERS
 from training.starts.whitening import WHITENED_DIRAC, WHITENED_NATURAL
 
+STANDINGS = ("ahead", "level", "behind")
 ROLES: tuple[Role, ...] = ("choose", "confirm")
 PICTURES = {"benchmark.png": OVER_OWN, "benchmark_target.png": TO_TARGET}
 
@@ -151,16 +153,26 @@ def _of_role(on_record: Iterable[OnRecord], role: Role) -> list[Task]:
     ]
 
 
+def _over_all(statements: Sequence[Statement]) -> dict[str, Any]:
+    """Adds up statements on a start, such as those where it may be a default and those where it has seen the data."""
+    points = [points for each in statements for _, points in each.over_own]
+    tasks = {name: [task for each in statements for task in getattr(each, name)] for name in STANDINGS}
+    seeds = {name: sum(getattr(each, name) for each in statements) for name in ("wins", "losses")}
+    return {"points": math.fsum(points) / len(points), **tasks, **seeds}
+
+
 def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict[str, Any]:
     """What is said of one kind of network in one part: the start to use, ``natural``, and the best yardstick."""
     here = [each for each in verdict.statements if (each.kind, each.part) == (kind, part)]
     ahead = [
         each for each in here if each.use == "yardstick" and each.standing == "ahead" and each.start != OTHER_DRAWS
     ]
+    natural = [each for each in here if each.start == NATURAL]
     return {
         "kind": kind,
         "part": part,
         "best": best,
-        "natural": next((each for each in here if each.start == NATURAL), None),
+        "to_confirm": best or next(iter(natural), None),
+        "natural": _over_all(natural) if natural else None,
         "yardstick": max(ahead, key=lambda each: each.points, default=None),
     }

@@ -86,6 +86,15 @@ def test_confirmation_is_by_tasks_that_did_not_choose(results: Path, over_own: f
     assert cells(text, "dense, without normalisation | few labels")[4] == holds
 
 
+def test_natural_is_summed_over_all_tasks_those_too_whose_data_it_has_seen(results: Path) -> None:
+    seen = example_task("bench_few_tiny", data="tinyimagenet32-a[0:20]")
+    benchmark.stages()["bench_few_tiny"] = seen
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    record(results, seen, example_runs(seen, {"natural": -3.0}))
+    summary = cells(written(), "dense, without normalisation | few labels")
+    assert summary[2:6] == ["**`natural`**", "+2.0 (1 / 0 / 0; 3 : 0)", "not run", "-0.5 (1 / 0 / 1; 3 : 3)"]
+
+
 def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(results: Path) -> None:
     seen = example_task("bench_few_tiny", data="tinyimagenet32-a[0:20]")
     benchmark.stages()["bench_few_tiny"] = seen
