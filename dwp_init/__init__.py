@@ -15,6 +15,7 @@ from dwp_init.priors import KernelChain as KernelChain
 from dwp_init.priors import KernelDensity as KernelDensity
 from dwp_init.priors import KernelVAE as KernelVAE
 from dwp_init.priors import MixtureByDepth as MixtureByDepth
+from dwp_init.priors import PatchWhitening as PatchWhitening
 from dwp_init.priors import Prior as Prior
 from dwp_init.priors import register as register
 from dwp_init.registry import list_priors as list_priors

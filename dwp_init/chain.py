@@ -1,21 +1,16 @@
 """Plain chains: models whose data flow is known without running them, and in which nothing normalises."""
 
 import re
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from dwp_init.convolutions import named_convolutions
 
+_LINEAR_ABOVE_0 = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.RReLU,
-    nn.ELU,
-    nn.CELU,
+    *_LINEAR_ABOVE_0,
     nn.GELU,
     nn.SiLU,
     nn.Mish,
@@ -24,7 +19,19 @@ _RECTIFIERS = (
 _BETWEEN = ("pooling", "dropout", "padding")  # modules of torch.nn that may be between a layer and its rectifier
 
 
-def rectified(model: nn.Module) -> set[str]:
+class Rectified(NamedTuple):
+    """Names of convolutions that a rectifier follows.
+
+    Attributes:
+        all: All of them.
+        linear: Those whose rectifier returns what is above 0 as it is, as a ReLU does, and a GELU does not.
+    """
+
+    all: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+
+
+def rectified(model: nn.Module) -> Rectified:
     """Returns the names of the convolutions for which He's scale is right, as far as classes show that.
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
@@ -35,10 +42,11 @@ def rectified(model: nn.Module) -> set[str]:
     found = named_convolutions(model)
     chain = _chain(model.get_submodule(_common([named.path for named in found]))) if len(found) > 1 else []
     if {id(named.module) for named in found} - {id(module) for module in chain}:
-        return set()
+        return Rectified()
     names = {id(named.module): named.name for named in found}
-    followed = (each for place, each in enumerate(chain) if id(each) in names and _is_rectified(chain[place + 1 :]))
-    return {names[id(each)] for each in followed}
+    behind = {names[id(each)]: _rectifier(chain[place + 1 :]) for place, each in enumerate(chain) if id(each) in names}
+    linear = frozenset(name for name, each in behind.items() if isinstance(each, _LINEAR_ABOVE_0))
+    return Rectified(frozenset(name for name, each in behind.items() if each), linear)
 
 
 def normalises(module: nn.Module) -> bool:
@@ -73,12 +81,12 @@ def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks)  # pyright: ignore[reportPrivateUsage]
 
 
-def _is_rectified(behind: list[nn.Module]) -> bool:
-    """Whether a rectifier is the first of the modules behind a layer, apart from pooling and the like."""
+def _rectifier(behind: list[nn.Module]) -> nn.Module | None:
+    """Returns the rectifier that is the first of the modules behind a layer, apart from pooling and the like."""
     for module in behind:
         if isinstance(module, _RECTIFIERS):
-            return True
+            return module
         kind = parametrize.type_before_parametrizations(module)
         if not isinstance(module, nn.Identity) and kind.__module__.rpartition(".")[2] not in _BETWEEN:
-            return False
-    return False
+            return None
+    return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwp_init.choice import Choice
 from dwp_init.layers import Layer
@@ -30,7 +30,8 @@ class Options:
     """How kernels are drawn; see ``apply_``.
 
     He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``. With ``"auto"`` the layers that are
-    named in ``raised`` take it, and all others keep theirs.
+    named in ``raised`` take it, and all others keep theirs. In those that are named in ``passing`` the first output
+    channels pass their inputs on, if their set of priors says so.
     """
 
     scale: Scale
@@ -40,6 +41,7 @@ class Options:
     generator: torch.Generator | None
     gain: float = HE_GAIN
     raised: frozenset[str] = frozenset()
+    passing: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_one_of("scale", self.scale, get_args(Scale))
@@ -56,6 +58,10 @@ class Options:
         if self.scale == "auto":
             return "fan_in" if layer.name in self.raised else "keep"
         return self.scale
+
+    def makes_dirac(self, choice: Choice) -> bool:
+        """Whether the first output channels of a layer pass their inputs on."""
+        return choice.layer.name in self.passing and choice.rule.dirac
 
     def source(self, layer: Layer) -> torch.Generator | None:
         """Returns the source of randomness for a layer; ``None`` for the global one."""
@@ -107,8 +113,9 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
+    orthogonal = orthogonal and not prior.joint
     with full_precision():
-        kernels = choice.fitting(prior.sample(count, options.source(layer), noise=options.noise))
+        kernels = choice.fitting(prior.sample_layer(count, options.source(layer), noise=options.noise))
         own = root_mean_square(kernels.to(dtype)) if scale == "prior" else 1.0
         _check(Strength(own, 1.0), choice)
         if orthogonal:
@@ -126,7 +133,24 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
-    return _rounded(weight.mul_(by), dtype), Strength(found.rms * by, found.gain)
+    weight.mul_(by)
+    if options.makes_dirac(choice):
+        pass_on_(layer.filters(weight), layer.groups)
+        return _rounded(weight, dtype), layer.measure(weight)
+    return _rounded(weight, dtype), Strength(found.rms * by, found.gain)
+
+
+def pass_on_(filters: Tensor, groups: int) -> None:
+    """Makes the first output channels of each group copies of its input channels, by a 1 in the middle of one kernel.
+
+    With n inputs these are the first n, or all of them if there are fewer. Behind a ReLU they are the inputs exactly.
+
+    Args:
+        filters: ``(outputs, inputs, *size)``, with the outputs of a group adjacent; changed in place.
+        groups: Number of groups.
+    """
+    for group in filters.chunk(groups):
+        nn.init.dirac_(group[: filters.shape[1]])
 
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -108,10 +108,10 @@ def kernels_(
 @full_precision()
 def _write(choice: Choice, options: Options, depth: float | None) -> None:
     """Draws the weight of a layer and writes it."""
-    layer, prior = choice.layer, choice.rule.prior
+    layer = choice.layer
     with explained(layer, "drawn", keep=ValueError):
         before = layer.measure(layer.weight.read()) if options.scale == "keep" else _UNKNOWN
-        here = at_hand(prior if depth is None else prior.at(depth), layer.weight.device)
+        here = at_hand(choice.rule.prior_for(layer, depth), layer.weight.device)
         drawn, _ = draw_weight(choice, here, options, before)
         values = layer.weight.values_for(drawn)
     with explained(layer, "written"):

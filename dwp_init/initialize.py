@@ -151,10 +151,11 @@ def apply_(
             check_plan(plan, rules, strict)
             check_effect(plan.choices, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
-    raised, notes = decide(model, plan.layers, scale)
+    decision = decide(model, plan.layers, scale)
+    options = replace(options, raised=decision.raised, passing=decision.passing)
     with full_precision(), Undo() as undo:
-        drawn = _drawn(plan.choices, replace(options, raised=raised), ranks, None if dry_run else undo)
-        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
+        drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
+        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, decision.notes)
 
 
 def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | None) -> list[Drawn]:
@@ -165,7 +166,7 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
         layer = choice.layer
         before, after = layer.measure(layer.weight.read()), None
         if undo is not None:
-            prior = choice.rule.prior.at(layer.depth)
+            prior = choice.rule.prior_for(layer, layer.depth)
             here = (prior, layer.weight.device)
             with ranks.together():
                 with explained(layer, "drawn", keep=ValueError):
@@ -183,7 +184,7 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
             Drawn(
                 layer=layer.name,
                 kind=layer.description,
-                prior=choice.prior_text,
+                prior=choice.prior_text + (", dirac" if options.makes_dirac(choice) else ""),
                 depth=layer.depth,
                 weights=layer.shape.numel(),
                 rms_before=before.rms,

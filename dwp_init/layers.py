@@ -130,9 +130,14 @@ class Layer:
         return math.sqrt(2 / self.fan_in)
 
     @property
+    def dilation(self) -> tuple[int, ...]:
+        """Distance of neighbouring taps along each axis of the kernels."""
+        return per_axis(self.module, "dilation", len(self.size))
+
+    @property
     def correlations(self) -> tuple[Tensor, ...]:
         """The correlations between the inputs of a kernel's taps, see :func:`dwp_init.response.correlation`."""
-        return correlation(self.size, per_axis(self.module, "dilation", len(self.size)), rho=self.rho)
+        return correlation(self.size, self.dilation, rho=self.rho)
 
     @property
     def rho(self) -> float:
@@ -178,8 +183,7 @@ class TransposedLayer(Layer):
 
     @property
     def correlations(self) -> tuple[Tensor, ...]:
-        dilation, stride = (per_axis(self.module, name, len(self.size)) for name in ("dilation", "stride"))
-        return correlation(self.size, dilation, stride, self.rho)
+        return correlation(self.size, self.dilation, per_axis(self.module, "stride", len(self.size)), self.rho)
 
     def filters(self, weight: Tensor) -> Tensor:
         by_group = weight.reshape(self.groups, self.inputs, -1, *self.size)

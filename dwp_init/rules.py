@@ -48,7 +48,12 @@ class Rule:
     @property
     def orthogonal(self) -> bool:
         """Whether output channels are made orthogonal by default."""
-        return self.member_of is not None and self.member_of.orthogonal
+        return self.member_of is not None and self.member_of.makes_orthogonal(self.kind)
+
+    @property
+    def dirac(self) -> bool:
+        """Whether the first channels of layers in plain chains pass their inputs on."""
+        return self.member_of is not None and self.member_of.dirac
 
     @property
     def given_as(self) -> str:
@@ -59,10 +64,29 @@ class Rule:
         """Returns how the prior's kernels become those of a layer; ``None`` if the layer may not take the prior."""
         if not layer.matches(self.pattern) or self.kind not in (None, *layer.kinds):
             return None
-        channels, *size = self.prior.kernel_shape
+        prior = self.prior
+        if prior.joint:
+            shaped = _shaped(prior, layer) if "stem" in layer.kinds else None
+            return fitting(shaped.kernel_shape[1:], layer.size) if shaped else None
+        channels, *size = prior.kernel_shape
         # the channels of a stem are those of an image, such as red, green and blue
         fits = layer.inputs == channels if self.kind == "stem" else layer.inputs % channels == 0
         return fitting(size, layer.size) if fits else None
+
+    def prior_for(self, layer: Layer, depth: float | None) -> Prior:
+        """Returns the prior of a layer's kernels: that at its depth, unless it is ``None``, and of its shape."""
+        if self.prior.joint:
+            return _shaped(self.prior, layer) or self.prior
+        return self.prior if depth is None else self.prior.at(depth)
+
+
+def _shaped(prior: Prior, layer: Layer) -> Prior | None:
+    """Returns a prior for the filters of a layer; of 1×k×k ones in three dimensions, for k×k filters of one image."""
+    size, dilation = list(layer.size), list(layer.dilation)
+    if len(size) == 3 and 1 in size:
+        axis = size.index(1)
+        del size[axis], dilation[axis]
+    return prior.shaped((layer.inputs, *size), dilation)
 
 
 def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:

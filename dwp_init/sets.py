@@ -1,8 +1,9 @@
 """Sets of priors: one for each kind of convolution that a network may have."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from dwp_init.layers import KINDS, Kind
 from dwp_init.options import check_flag
@@ -25,7 +26,12 @@ class PriorSet:
             ``(3, k, k)`` for colour images; a stem with another number of channels takes none of them.
         dense: Names, folders or priors for dense layers, grouped ones included.
         depthwise: Names, folders or priors for depthwise layers.
-        orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set.
+        orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
+            all of them, or for those of some kinds.
+        dirac: Whether layers in a chain of convolutions and ReLUs in which nothing normalises pass their inputs on, if
+            their weights are PyTorch's default: as many of the first output channels as there are inputs become copies
+            of these, as ``torch.nn.init.dirac_`` makes them, and only the others are draws. Not the stem, depthwise and
+            transposed layers, or kernels of even size.
         name: Name of the set in reports and messages.
 
     Raises:
@@ -36,7 +42,8 @@ class PriorSet:
     stem: tuple[SetMember, ...] = ()
     dense: tuple[SetMember, ...] = ()
     depthwise: tuple[SetMember, ...] = ()
-    orthogonal: bool = False
+    orthogonal: bool | tuple[Kind, ...] = False
+    dirac: bool = False
     name: str = "PriorSet"
 
     def __post_init__(self) -> None:
@@ -44,14 +51,26 @@ class PriorSet:
             given = getattr(self, kind)
             if not isinstance(given, (tuple, list)):
                 raise TypeError(f"{kind} must be a tuple of names, folders or priors; got {given!r}")
-        check_flag("orthogonal", self.orthogonal)
+        if not isinstance(self.orthogonal, bool):
+            _check_kinds(self.orthogonal)
+        check_flag("dirac", self.dirac)
         _check_name(self.name)
         if not any(self):
             raise ValueError(f"a PriorSet needs at least one prior, for one of the kinds {', '.join(KINDS)}")
 
+    def makes_orthogonal(self, kind: Kind | None) -> bool:
+        """Whether output channels of layers of a kind are made orthogonal by default."""
+        return self.orthogonal if isinstance(self.orthogonal, bool) else kind in self.orthogonal
+
     def __iter__(self) -> Iterator[tuple[Kind, SetMember]]:
         """Yields each prior with the kind of layer that it is for, those for stems first."""
         return ((kind, prior) for kind in KINDS for prior in getattr(self, kind))
+
+
+def _check_kinds(given: object) -> None:
+    kinds = cast(Sequence[object], given) if isinstance(given, (tuple, list)) else (None,)
+    if not all(kind in KINDS for kind in kinds):
+        raise TypeError(f"orthogonal must be True, False or a tuple of the kinds {', '.join(KINDS)}; got {given!r}")
 
 
 def _check_name(name: object) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from dwp_init import apply_
+from dwp_init import PriorSet, apply_
 from dwp_init.chain import normalises, rectified
 from tests.models import Fit, responses
 
@@ -75,7 +75,42 @@ def hooked() -> nn.Sequential:
     ],
 )
 def test_rectified(make: Callable[[], nn.Module], expected: set[str]) -> None:
-    assert rectified(make()) == expected
+    assert rectified(make()).all == expected
+
+
+def test_rectifiers_that_return_what_is_above_0() -> None:
+    kinds = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU)
+    model = nn.Sequential(*(module for kind in kinds for module in (conv(), kind())))
+    found = rectified(model)
+    assert found.all == {"0", "2", "4", "6", "8", "10"} and found.linear == {"0", "2", "4", "6"}
+
+
+def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: Fit) -> None:
+    def draw(dirac: bool = True, model: nn.Module | None = None, **options: str) -> nn.Sequential:
+        torch.manual_seed(0)
+        made = model or nn.Sequential(
+            *(conv(3), nn.ReLU(), conv(), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(12, 24, 3, padding=1, groups=4), nn.ReLU(), nn.Conv2d(24, 8, 3), nn.GELU()),
+            *(nn.ConvTranspose2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 4), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)),
+        )
+        report = apply_(
+            made, PriorSet(dense=(gaussian(3), gaussian(4)), depthwise=(gaussian(3),), dirac=dirac), **options
+        )
+        passing.append([row.layer for row in report.drawn if row.prior.endswith(", dirac")])
+        return made
+
+    passing: list[list[str]] = []
+    model, plain = draw(), draw(dirac=False)
+    assert passing == [["2", "5", "7"], []]
+    x = torch.rand(2, 8, 9, 9)
+    torch.testing.assert_close(model[2](x) - model[2].bias[:, None, None], x)
+    torch.testing.assert_close((model[5](x) - model[5].bias[:, None, None])[:, :8], x)
+    torch.testing.assert_close(model[5].weight[8:], plain[5].weight[8:])
+    x = torch.rand(2, 12, 9, 9)
+    by_group = (model[7](x) - model[7].bias[:, None, None]).unflatten(1, (4, 6))
+    torch.testing.assert_close(by_group[:, :, :3].flatten(1, 2), x)
+    draw(scale="keep"), draw(scale="fan_in"), draw(model=draw(dirac=False))  # the last is no longer PyTorch's default
+    assert passing[2:] == [[], [], [], []]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from dwp_init import (
     KernelDensity,
     KernelVAE,
     MixtureByDepth,
+    PatchWhitening,
     load_prior,
     save_prior,
 )
@@ -36,6 +37,7 @@ PRIORS = {
     "flow": lambda: Flow((1, 3, 3), transforms=2, hidden=8),
     "flow-coupling": lambda: Flow((1, 3, 3), network="nsf", transforms=2, hidden=8, coupling=True),
     "autoregressive": lambda: Autoregressive((1, 3, 3), hidden=8, mixtures=2, dropout=0.1),
+    "patch-whitening": lambda: PatchWhitening((2, 3, 3)),
     "chain": lambda: KernelChain((1, 3, 3), transitions=2, latent_dim=2, hidden=8),
 }
 DETAILS = {"name": "tést-3x3", "source": {"networks": 8}, "metrics": {"log_prob": 1.5, "none": None}, "list": [1, "a"]}

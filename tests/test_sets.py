@@ -81,6 +81,19 @@ def test_a_set_says_whether_channels_are_orthogonal_and_the_caller_has_the_last_
     assert not is_orthogonal(False) and not is_orthogonal(True, orthogonal=False)
 
 
+def test_a_set_may_make_the_channels_of_some_kinds_orthogonal(gaussian: Fit) -> None:
+    members = {kind: (gaussian(3),) for kind in ("dense", "depthwise")}
+    means = {}
+    for orthogonal in (("dense",), ("depthwise",), True):
+        model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4))
+        apply_(model, PriorSet(**members, orthogonal=orthogonal), seed=0)
+        means[orthogonal] = [layer.weight.flatten(1).mean(1).abs().max() < 1e-6 for layer in model]
+    assert means == {("dense",): [True, False], ("depthwise",): [False, True], True: [True, True]}
+    for wrong in ("dense", ("stems",), 1):
+        with pytest.raises(TypeError, match=r"orthogonal must be True, False or a tuple of the kinds .*; got"):
+            PriorSet(dense=(gaussian(3),), orthogonal=wrong)
+
+
 def test_sets_without_names_of_their_own_are_told_apart(gaussian: Fit) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3))
     sets = [PriorSet(dense=(gaussian(3),)), PriorSet(dense=(gaussian(7),))]
@@ -120,7 +133,7 @@ def test_helpful_errors(prior_set: PriorSet, gaussian: Fit) -> None:
         PriorSet(stem="notmnist-7x7")
     with pytest.raises(ValueError, match="at least one prior, for one of the kinds stem, dense, depthwise"):
         PriorSet()
-    with pytest.raises(TypeError, match="orthogonal must be True or False; got 1"):
+    with pytest.raises(TypeError, match=r"orthogonal must be True, False or a tuple of the kinds stem, .*; got 1"):
         PriorSet(dense=(gaussian(3),), orthogonal=1)
     for name in ("", 5):
         with pytest.raises(TypeError, match=f"name must be a str that is not empty; got {name!r}"):

@@ -11,4 +11,5 @@ from dwp_init.priors.flow import Flow as Flow
 from dwp_init.priors.gaussian import Gaussian as Gaussian
 from dwp_init.priors.kde import KernelDensity as KernelDensity
 from dwp_init.priors.mixture import GaussianMixture as GaussianMixture
+from dwp_init.priors.patches import PatchWhitening as PatchWhitening
 from dwp_init.priors.vae import KernelVAE as KernelVAE

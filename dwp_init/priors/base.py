@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from dwp_init.priors.checks import checked_shape, whole_number
 from dwp_init.priors.precision import full_precision
 
 KernelShape = tuple[int, ...]
-_IN_FULL_PRECISION = ("sample", "log_prob", "estimate", "check", "fit_")
+_IN_FULL_PRECISION = ("sample", "sample_layer", "log_prob", "estimate", "check", "fit_")
 
 
 class Estimate(NamedTuple):
@@ -30,7 +31,8 @@ class Prior(nn.Module, ABC):
     A family of priors is a subclass with a :attr:`family` of its own, entered with :func:`register`. It implements
     :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its tensors in parameters and
     persistent buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact. ``torch.autocast`` has no
-    effect in :meth:`sample`, :meth:`log_prob`, :meth:`estimate`, :meth:`check` and ``fit_``, however it defines them.
+    effect in :meth:`sample`, :meth:`sample_layer`, :meth:`log_prob`, :meth:`estimate`, :meth:`check` and ``fit_``,
+    however it defines them.
 
     Args:
         kernel_shape: ``(c, *size)`` of one kernel, such as ``(1, 7, 7)``. ``c = 1`` in the paper, where each kernel
@@ -41,6 +43,8 @@ class Prior(nn.Module, ABC):
         exact: Whether :meth:`log_prob` is exact. If it is ``False``, log_prob is a lower bound.
         has_noise: Whether :meth:`sample` has a last, white step that ``noise=False`` leaves out.
         chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and of a VAE's :meth:`log_prob`.
+        joint: Whether :meth:`sample_layer` draws the kernels of a layer together, for stems alone. ``apply_`` then
+            leaves them as they are drawn, also with ``orthogonal``.
         depths: The relative depths that the prior tells apart, see :meth:`at`; none in most families.
         details: What is known about this prior besides its parameters: name, source, metrics. JSON, saved with it.
     """
@@ -48,6 +52,7 @@ class Prior(nn.Module, ABC):
     family: ClassVar[str]
     exact: ClassVar[bool]
     has_noise: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
     chunk: int = 4096
     depths: tuple[float, ...] = ()
 
@@ -112,6 +117,16 @@ class Prior(nn.Module, ABC):
             self._fill(kernels, generator, noise)
         return kernels.view(n, *self.kernel_shape)
 
+    def sample_layer(self, n: int, generator: torch.Generator | None = None, *, noise: bool = True) -> Tensor:
+        """Draws the kernels of one layer: those of :meth:`sample`, which are independent (Eq. 5), in most families.
+
+        Args:
+            n: How many.
+            generator: As in :meth:`sample`.
+            noise: As in :meth:`sample`.
+        """
+        return self.sample(n, generator, noise=noise)
+
     def _fill(self, kernels: Tensor, generator: torch.Generator | None, noise: bool) -> None:
         """Fills ``(n, d)`` with draws, ``chunk`` kernels at a time."""
         for part in kernels.split(self.chunk):
@@ -137,6 +152,15 @@ class Prior(nn.Module, ABC):
         Most families return themselves.
         """
         return self
+
+    def shaped(self, kernel_shape: KernelShape, dilation: Sequence[int]) -> "Prior | None":
+        """Returns the prior of kernels of another shape; ``None`` in most families, which have no other.
+
+        Args:
+            kernel_shape: ``(c, *size)``.
+            dilation: Distance of neighbouring taps along each axis.
+        """
+        return None
 
     def describe_size(self) -> str:
         """Returns a sentence on the size, such as ``"9 numbers; its tensors take 3.6e-05 MB."``."""

@@ -11,6 +11,7 @@ from dwp_init.priors import (
     KernelDensity,
     KernelVAE,
     MixtureByDepth,
+    PatchWhitening,
 )
 
 
@@ -76,6 +77,7 @@ PRIORS = {
     "autoregressive-channels": lambda: Autoregressive((2, 3, 2), hidden=8, mixtures=2),
     "chain": lambda: KernelChain((1, 3, 3), transitions=2, latent_dim=2, hidden=8),
     "chain-0": lambda: KernelChain((1, 3, 3), transitions=0, latent_dim=2, hidden=8),
+    "patch-whitening": lambda: PatchWhitening((2, 3, 3)),
     "paper-7x7": lambda: KernelVAE((1, 7, 7), network="paper", latent_dim=2),
     "paper-5x5": lambda: KernelVAE((1, 5, 5), network="paper", latent_dim=4),
 }
@@ -98,6 +100,7 @@ SMALL = {
     "mixture": lambda k: GaussianMixture((1, 1, 2), 3, (0.5, 1.5)).double().fit_(k, generator=seeded()),
     "mixture-by-depth": lambda k: by_depth(k[: len(k) // 2], 3 * k[len(k) // 2 :]),
     "kde": lambda k: KernelDensity((1, 1, 2), count=len(k)).double().fit_(k),
+    "patch-whitening": lambda k: PatchWhitening((1, 1, 2)).double().fit_(k),
     "flow": lambda k: perturbed(Flow((1, 1, 2), transforms=2, hidden=8).double(), k, 0.3),
     "flow-nsf": lambda k: perturbed(Flow((1, 1, 2), "nsf", 2, 8, coupling=True).double(), k, 0.3),
     "autoregressive": lambda k: perturbed(Autoregressive((1, 1, 2), hidden=8, mixtures=2).double(), k, 0.5),

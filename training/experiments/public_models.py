@@ -113,7 +113,7 @@ def _measured(public: PublicModel, images: Tensor, prior: str, seed: int) -> Row
     """Writes one start over the other; each layer of a later one is a draw of ``apply_`` at another scale."""
     network = public.network
     found = {"own": scale_of(public, images)}
-    own = {name: value.clone() for name, value in network.state_dict().items()} if rectified(network) else {}
+    own = {name: value.clone() for name, value in network.state_dict().items()} if rectified(network).all else {}
     report = _apply(network, prior, seed, scale="keep")
     found["keep"] = found["auto"] = scale_of(public, images)
     if own:  # elsewhere both scales are the same

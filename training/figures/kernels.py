@@ -12,6 +12,7 @@ from dwp_init import KernelVAE, Prior
 from dwp_init.picture import kernel_sheet
 from training.figures.style import save_figure
 
+STEM_SIZES = (3, 4, 7)
 REAL, DRAWN = "kernels of held-out networks", "draws from the prior"
 
 
@@ -59,6 +60,23 @@ def plot_depths(real: Sequence[Tensor], prior: Prior, path: Path, count: int = 1
         axis.set_title(title)
     figure.supylabel("relative depth")
     save_figure(figure, path)
+
+
+def plot_stems(prior: Prior, path: Path, count: int = 64) -> None:
+    """Draws the filters of colour stems of several sizes, a panel each, those of smallest norm first; grey is 0.
+
+    Args:
+        prior: A prior that draws the filters of a layer together, for images of three channels.
+        path: Path of the PNG file.
+        count: Filters in each panel; fewer for kernels with fewer numbers.
+    """
+    sheets = {}
+    for k in STEM_SIZES:
+        shaped = prior.shaped((3, k, k), (1, 1))
+        if shaped is not None:
+            filters = shaped.sample_layer(min(2 * shaped.dim, count), torch.Generator().manual_seed(0))
+            sheets[f"{k}×{k}"] = colour_sheet(filters[filters.flatten(1).norm(dim=1).argsort()])
+    _plot_panels(sheets, len(sheets), 3.4, 3.9, path)
 
 
 def plot_colour_kernels(draws: Mapping[str, Tensor], path: Path, count: int = 64) -> None:

@@ -14,7 +14,15 @@ from dwp_init.files import read_files
 from dwp_init.registry import BUNDLED, registry
 from training.engine.records import DONE, read_config
 from training.engine.stage import Stage
-from training.figures.kernels import DRAWN, REAL, plot_colour_kernels, plot_depths, plot_families, plot_latent_space
+from training.figures.kernels import (
+    DRAWN,
+    REAL,
+    plot_colour_kernels,
+    plot_depths,
+    plot_families,
+    plot_latent_space,
+    plot_stems,
+)
 from training.fits.base import fitted_prior
 from training.kernels.kernelset import KernelSet
 from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane
@@ -44,7 +52,7 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
     priors = {name: _finished(name, stage, stages, out) for name, stage in recipe.PRIORS.items()}
     for name, prior in priors.items():
         needs = stages[recipe.PRIORS[name]].needs
-        prior.details["source"] |= provenance([out / need for need in needs])
+        prior.details["source"] |= provenance([out / need for need in needs] or [out / recipe.PRIORS[name]])
         sha256 = digests(read_files(save_prior(prior, BUNDLED / name)))
         write_entry(name, registry_entry(prior, sha256, **_pin(name, sha256)))
         _draw(prior, [KernelSet.load(out / need) for need in needs], CARDS / name)
@@ -54,6 +62,9 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
 def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
     """Plots held-out kernels and draws: by depth, in colour or in grey; and a VAE's latent plane."""
     folder.mkdir(parents=True, exist_ok=True)
+    if prior.joint:
+        plot_stems(prior, folder / KERNELS_PICTURE)
+        return
     kernels = KernelSet.together(layers)
     if prior.depths:
         plot_depths([layer.test for layer in layers], prior, folder / KERNELS_PICTURE)
@@ -100,11 +111,14 @@ def provenance(kernels: Sequence[Path]) -> dict[str, Any]:
     """Returns what a prior's configuration lacks on its kernels: how they were chosen, and digests of the data.
 
     Args:
-        kernels: The folders of the kernels stages, one for each layer; a rule that differs between them is a list.
+        kernels: The folders of the kernels stages, one for each layer; a rule that differs between them is a list. Or
+            that of a fit to images.
     """
     settings = [read_config(folder)["settings"] for folder in kernels]
-    rules = [each["min_norm"] for each in settings]
-    sources = {folder.parent / each["needs"][0] for folder, each in zip(kernels, settings, strict=True)}
+    rules = [each.get("min_norm") for each in settings]
+    sources = {folder.parent / need for folder, each in zip(kernels, settings, strict=True) for need in each["needs"]}
+    sources = sources or set(kernels)
     data = {name: splits for source in sorted(sources) for name, splits in read_config(source)["data"].items()}
     digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
-    return {"min_norm": rules[0] if len(set(rules)) == 1 else rules, "data_sha256": digests}
+    chosen = {} if rules == [None] else {"min_norm": rules[0] if len(set(rules)) == 1 else rules}
+    return chosen | {"data_sha256": digests}

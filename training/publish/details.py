@@ -41,6 +41,7 @@ class KernelSource:
         checkpoints: Trained networks that existed already.
         origins: What is known of them by name; a name is any text.
         file: A file of the prior's maker.
+        fitted_images: Number of images that a prior was fitted to instead of kernels.
         kind: The kind of their layers, such as ``"depthwise"``.
         kernels: Their numbers by part.
         kept: The share of its kernels that a layer kept, or that each of several layers kept.
@@ -51,6 +52,7 @@ class KernelSource:
     checkpoints: tuple[Any, ...] = ()
     origins: Mapping[str, RecordedOrigin] = field(default_factory=dict)
     file: str = ""
+    fitted_images: int = 0
     kind: str = ""
     kernels: Mapping[str, int] = field(default_factory=dict)
     kept: float | tuple[float, ...] = ()
@@ -58,7 +60,9 @@ class KernelSource:
 
     @property
     def form(self) -> str:
-        """The first of ``checkpoint``, ``checkpoints`` and ``file`` that is recorded, or ``unknown``."""
+        """The first of these fields that is recorded, ``images`` for ``fitted_images``; or ``unknown``."""
+        if self.fitted_images:
+            return "images"
         return next((name for name in ("checkpoint", "checkpoints", "file") if getattr(self, name)), "unknown")
 
     @property

@@ -1,0 +1,231 @@
+"""Filters that whiten the patches of images: what a stem needs, without any training."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from dwp_init.priors.base import KernelShape, Prior, register
+from dwp_init.priors.checks import check_count
+from dwp_init.priors.whitening import identity, standard_normal_log_prob
+
+RIDGE = 5e-4
+"""What is added to the eigenvalues of a covariance of patches, as a part of their mean."""
+MOST_CHANNELS = 16
+"""Largest number of input channels of a stem whose filters are made."""
+LARGEST_PATCH = 4096
+"""Largest number of values in a patch, because their covariance is decomposed."""
+_IMAGES = 256  # images that are transformed at a time
+
+
+@register
+class PatchWhitening(Prior):
+    """Describes the filters of a stem by N(0, Σ⁻¹ / d), where Σ is the covariance of the patches of images.
+
+    Σ is stationary: it is made of the covariances C(Δ) between the channels of two pixels that are Δ apart, and
+    :data:`RIDGE` times its mean eigenvalue is added on the diagonal; d = c·h·w in 2-D. Thus one fit gives filters of
+    any size and dilation whose taps are less than ``span`` pixels apart, see :meth:`shaped`. For another number of
+    channels than that of the images, every channel has their mean covariance with itself, and two different ones have
+    their mean covariance with each other; a single channel is the mean of the images' channels.
+
+    :meth:`sample` draws independent filters. :meth:`sample_layer` draws those of a layer together, so that their
+    outputs are uncorrelated on such images: ± vᵢ / √λᵢ, where λᵢ and vᵢ are the eigenvalues and eigenvectors of Σ,
+    from the largest on; filters beyond 2 d are random rotations of all of these, also in pairs. Their order is random.
+
+    Args:
+        kernel_shape: ``(c, *size)``.
+        channels: Number of channels of the images; ``c`` by default.
+        span: Number of different distances along each axis, 0 included, between which covariances are kept; ``size`` by
+            default.
+        dilation: Distance of neighbouring taps along each axis; 1 by default.
+
+    Reference: Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, 2024, takes these filters for the stem, from
+    the patches of the training images. The images here may be any.
+    """
+
+    family: ClassVar[str] = "patch-whitening"
+    exact: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+    covariance: Tensor
+
+    def __init__(
+        self,
+        kernel_shape: KernelShape,
+        channels: int | None = None,
+        span: Sequence[int] | None = None,
+        dilation: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(kernel_shape)
+        own, *size = self.kernel_shape
+        self.channels = own if channels is None else channels
+        check_count(channels=self.channels)
+        self.span = _per_axis("span", size if span is None else span, len(size))
+        self.dilation = _per_axis("dilation", [1] * len(size) if dilation is None else dilation, len(size))
+        if not self._fits(self.kernel_shape, self.dilation):
+            raise ValueError(
+                f"kernel_shape must have at most {MOST_CHANNELS} channels and {LARGEST_PATCH} numbers, with taps less "
+                f"than {self.span} apart; got {self.kernel_shape} with dilation {self.dilation}"
+            )
+        covariance = torch.zeros(self.channels, self.channels, *(2 * each - 1 for each in self.span))
+        self._at_centre(covariance).copy_(identity(self.channels))
+        self.register_buffer("covariance", covariance)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"channels": self.channels, "span": list(self.span), "dilation": list(self.dilation)}
+
+    def describe(self) -> str:
+        span = "×".join(map(str, self.span))
+        return (
+            f"Filters that whiten the patches of images, from the covariances of pixels less than {span} apart; for "
+            f"stems of any kernel size and dilation within that, and up to {MOST_CHANNELS} channels. "
+            f"{self.describe_size()}"
+        )
+
+    def shaped(self, kernel_shape: KernelShape, dilation: Sequence[int]) -> "PatchWhitening | None":
+        """Returns the filters of another shape.
+
+        ``None`` if they have another number of axes, taps that are too far apart, or too many channels or numbers.
+        """
+        if len(kernel_shape) != len(self.kernel_shape) or not self._fits(kernel_shape, dilation):
+            return None
+        other = PatchWhitening(tuple(kernel_shape), self.channels, self.span, tuple(dilation))
+        other.covariance, other.details = self.covariance, self.details
+        return other.train(self.training)
+
+    def check(self) -> None:
+        """Raises ``ValueError`` if the covariances are not those of images."""
+        variances = self._at_centre(self.covariance).diagonal()
+        if not (variances > 0).all():
+            raise ValueError(f"the variances of channels must be above 0; got {variances.tolist()}")
+        mirrored = self.covariance.transpose(0, 1).flip(*range(2, self.covariance.dim()))
+        error = (self.covariance - mirrored).abs().max().item()
+        if error > 1e-3 * variances.max().item():
+            raise ValueError(f"covariances must be the same in both directions; they differ by up to {error:.3g}")
+
+    @torch.no_grad()
+    def fit_(self, images: Tensor) -> "PatchWhitening":
+        """Fits the covariances to images ``(n, channels, *size)``, whose channels are brought to mean 0 and variance 1.
+
+        Raises:
+            ValueError: There are no images, they have other channels or are smaller than ``span``, or a channel is
+                constant.
+        """
+        shape = tuple(images.shape)
+        is_short = any(have < need for have, need in zip(shape[2:], self.span, strict=False))
+        if len(shape) != 2 + len(self.span) or shape[1] != self.channels or is_short or not shape[0]:
+            expected = "×".join(map(str, self.span))
+            raise ValueError(f"images must be (n, {self.channels}, *size), {expected} or larger; got {shape}")
+        axes = (0, *range(2, images.dim()))
+        values = images.double()
+        values = values - values.mean(axes, keepdim=True)
+        variances = values.square().mean(axes, keepdim=True)
+        if not (variances > 0).all():
+            raise ValueError(
+                f"each channel of the images must vary; their variances are {variances.flatten().tolist()}"
+            )
+        self.covariance.copy_(_autocovariance(values / variances.sqrt(), self.span))
+        return self
+
+    def log_prob(self, kernels: Tensor) -> Tensor:
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        flat = self._flatten(kernels)
+        basis, scale = (part.to(flat.device) for part in self._eigen())
+        white = flat.double() @ (basis / scale)
+        return (standard_normal_log_prob(white) - scale.log().sum()).to(self.dtype)
+
+    def sample_layer(self, n: int, generator: torch.Generator | None = None, *, noise: bool = True) -> Tensor:
+        """Draws the n filters ``(n, c, *size)`` of a layer, as the class describes."""
+        basis, scale = self._eigen()
+        filters = (basis * scale * self.dim**0.5).mT.to(self.device, self.dtype)
+        pairs = [_with_opposites(filters)]
+        while 2 * self.dim * len(pairs) < n:
+            rotation = torch.randn(self.dim, self.dim, generator=generator, device=self.device, dtype=self.dtype)
+            pairs.append(_with_opposites(_orthogonal(rotation) @ filters))
+        order = torch.randperm(n, generator=generator, device=self.device)
+        return torch.cat(pairs)[:n][order].reshape(n, *self.kernel_shape)
+
+    def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
+        basis, scale = self._eigen()
+        white = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
+        return white @ (basis * scale).mT.to(white)
+
+    def _at_centre(self, covariance: Tensor) -> Tensor:
+        """Returns the covariances of channels of the same pixel, ``(channels, channels)``."""
+        for limit in self.span:
+            covariance = covariance.select(2, limit - 1)
+        return covariance
+
+    def _fits(self, kernel_shape: Sequence[int], dilation: Sequence[int]) -> bool:
+        channels, *size = kernel_shape
+        reaches = [(k - 1) * by for k, by in zip(size, dilation, strict=True)]
+        far = any(reach >= limit for reach, limit in zip(reaches, self.span, strict=True))
+        return not far and channels <= MOST_CHANNELS and torch.Size(kernel_shape).numel() <= LARGEST_PATCH
+
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Returns the eigenvectors of Σ as columns, those of the largest eigenvalues first, and 1 / √(d λᵢ)."""
+        values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(self._patches()))
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+        ridge = RIDGE * values.mean()
+        return vectors * largest.sign(), (self.dim * (values + ridge)).rsqrt()  # libraries differ in these signs
+
+    def _patches(self) -> Tensor:
+        """Returns the covariance of patches, ``(d, d)``, in float64 on the CPU, without the ridge."""
+        channels, *size = self.kernel_shape
+        found = _of_channels(self.covariance.detach().to("cpu", torch.float64), channels)
+        for k, by, limit in zip(size, self.dilation, self.span, strict=True):  # an axis of lags becomes two of taps
+            places = torch.arange(k, device="cpu") * by
+            found = found.movedim(2, -1)[..., places - places[:, None] + limit - 1]
+        rank = len(size)
+        order = [0, *range(2, 2 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)]
+        return found.permute(order).reshape(self.dim, self.dim)
+
+
+def _per_axis(name: str, given: object, rank: int) -> tuple[int, ...]:
+    """Returns a number for each axis; raises ``ValueError`` unless they are whole and above 0."""
+    values = cast(Sequence[object], given) if isinstance(given, (tuple, list)) else ()
+    if len(values) != rank:
+        raise ValueError(f"{name} must have a number for each of the {rank} axes of a kernel; got {given!r}")
+    for value in values:
+        check_count(**{name: value})
+    return tuple(cast(Sequence[int], values))
+
+
+def _of_channels(covariance: Tensor, channels: int) -> Tensor:
+    """Returns covariances between so many channels, ``(channels, channels, *lags)``, from those of images."""
+    own = len(covariance)
+    if channels == own:
+        return covariance
+    if channels == 1:
+        return covariance.mean((0, 1), keepdim=True)
+    same = covariance.diagonal().mean(-1)
+    different = (covariance.sum((0, 1)) - own * same) / (own * (own - 1)) if own > 1 else same
+    is_same = identity(channels).to(same.device).view(channels, channels, *[1] * same.dim())
+    return is_same * same + (1 - is_same) * different
+
+
+def _autocovariance(values: Tensor, span: Sequence[int]) -> Tensor:
+    """Returns the mean of a(x) b(x + Δ) over images ``(n, c, *size)``, ``(c, c, *lags)``, at a, b and span − 1 + Δ."""
+    axes, size = tuple(range(2, values.dim())), values.shape[2:]
+    padded = [length + limit for length, limit in zip(size, span, strict=True)]
+    total = values.new_zeros(())
+    for part in cast(tuple[Tensor, ...], values.split(_IMAGES)):
+        spectrum = torch.fft.rfftn(part, padded, axes)
+        total = total + torch.einsum("na...,nb...->ab...", spectrum.conj(), spectrum)
+    found: Tensor = torch.fft.irfftn(total, padded, axes) / len(values)
+    for axis, length, limit in zip(axes, size, span, strict=True):
+        lags = torch.arange(1 - limit, limit, device=values.device)
+        shape = [1] * found.dim()
+        shape[axis] = -1
+        found = found.index_select(axis, lags % found.shape[axis]) / (length - lags.abs()).view(shape)
+    return found
+
+
+def _with_opposites(filters: Tensor) -> Tensor:
+    return torch.stack([filters, -filters], 1).flatten(0, 1)
+
+
+def _orthogonal(square: Tensor) -> Tensor:
+    q, r = cast(tuple[Tensor, Tensor], torch.linalg.qr(square.to("cpu", torch.float64)))
+    return (q * r.diagonal().sign()).to(square)
