@@ -1,6 +1,5 @@
 """``apply_``: choose the layers, draw their kernels, write all of them or none."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -151,11 +150,10 @@ def apply_(
             check_plan(plan, rules, strict)
             check_effect(plan.choices, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
-    decision = decide(model, plan.layers, scale)
-    options = replace(options, raised=decision.raised, passing=decision.passing)
+    options, notes = decide(model, plan.layers, options)
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
-        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, decision.notes)
+        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
 
 
 def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | None) -> list[Drawn]:

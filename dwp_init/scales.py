@@ -1,33 +1,19 @@
 """Which layers keep their scale by default, and which take He's because no author chose theirs."""
 
-from typing import NamedTuple
+from dataclasses import replace
 
 from torch import nn
 
 from dwp_init.authored import is_untouched
 from dwp_init.chain import Rectified, normalises, rectified
-from dwp_init.draw import Scale
+from dwp_init.draw import Options
 from dwp_init.layers import Layer
 
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
-class Decision(NamedTuple):
-    """Names of layers that an author did not set up, and notes for the report.
-
-    Attributes:
-        raised: Those that take He's response.
-        passing: Those of them whose first channels may pass their inputs on.
-        notes: Sentences.
-    """
-
-    raised: frozenset[str]
-    passing: frozenset[str]
-    notes: list[str]
-
-
-def decide(model: nn.Module, layers: list[Layer], scale: Scale) -> Decision:
-    """Decides which layers take He's response with ``scale="auto"``.
+def decide(model: nn.Module, layers: list[Layer], options: Options) -> tuple[Options, list[str]]:
+    """Returns the options with the layers that take He's response with ``scale="auto"``, and notes for the report.
 
     The weights of these layers are from PyTorch's default distribution, which no author chose: in a chain of
     convolutions and ReLUs activations then shrink by about √6 a layer. Of these, the dense ones of odd size behind
@@ -36,13 +22,15 @@ def decide(model: nn.Module, layers: list[Layer], scale: Scale) -> Decision:
     Args:
         model: The model.
         layers: The layers that are to be drawn.
-        scale: As in ``apply_``.
+        options: The options without these layers.
     """
+    scale = options.scale
     names = rectified(model) if scale == "auto" else Rectified()
-    raised = [layer for layer in layers if layer.name in names.all and is_untouched(layer)]
-    passing = frozenset(layer.name for layer in raised if layer.name in names.linear and _may_pass(layer))
+    untouched = [layer for layer in layers if layer.name in names.all and is_untouched(layer)]
+    raised = frozenset(layer.name for layer in untouched)
+    passing = frozenset(layer.name for layer in untouched if layer.name in names.linear and _may_pass(layer))
     notes = _notes(model, layers, len(raised)) if scale in ("auto", "keep") else []
-    return Decision(frozenset(layer.name for layer in raised), passing, notes)
+    return replace(options, raised=raised, passing=passing), notes
 
 
 def _may_pass(layer: Layer) -> bool:

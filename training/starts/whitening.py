@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwp_init.priors.patches import RIDGE
 from training.starts.base import BOTH, TASK, ConvLayer, Draw, Fill, Start, add_start
 from training.starts.controls import partial_identity
 from training.starts.natural import as_applied
 
 WHITENED, WHITENED_DIRAC, WHITENED_NATURAL = "whitened stem", "whitened stem, dirac", "whitened stem, natural"
-RIDGE = 5e-4  # that is added to the eigenvalues, as a part of their mean
 IMAGES_AT_A_TIME = 64
 
 
