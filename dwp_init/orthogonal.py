@@ -6,6 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from dwp_init.split import split
+
 AT_ONCE = 64
 """Output channels that are made orthogonal at once."""
 SPAN = 1024
@@ -50,7 +52,7 @@ def orthogonal_channels(kernels: Tensor, groups: int, inputs: int) -> Tensor:
         norms = cast(Tensor, torch.linalg.vector_norm(rows, dim=2, keepdim=True))
         rows /= norms.clamp_min_(1e-12)
     elif outputs < taps:
-        for part in _split(rows, 1 if outputs > AT_ONCE else max(_PART // (outputs * taps), 1)):
+        for part in split(rows, 1 if outputs > AT_ONCE else max(_PART // (outputs * taps), 1)):
             if outputs > AT_ONCE:
                 _orthogonalize_blocks_(part[0], size)
             else:
@@ -67,7 +69,7 @@ def _orthogonalize_blocks_(rows: Tensor, size: int) -> None:
     several = math.gcd(inputs, max(_WIDE // size, 1))
     basis = cast(Tensor, torch.block_diag(*[leading] * several))
     done, filled = rows.new_empty(max(min(len(rows), SPAN, dims // 2), 1), dims), 0
-    for block in _split(rows, min(AT_ONCE, len(done))):
+    for block in split(rows, min(AT_ONCE, len(done))):
         filled = filled if filled + len(block) <= len(done) else 0
         before, after = done[:filled], done[filled : filled + len(block)]
         own = (block.view(-1, len(basis)) @ basis).view(len(block), dims)
@@ -101,10 +103,6 @@ def _nearest_orthonormal(rows: Tensor) -> Tensor:
     noise = (rows.shape[2] * torch.finfo(torch.float32).eps) ** 2 * values[:, -1:]  # rounding errors of float32 draws
     inverse_root = (vectors * values.rsqrt().where(values > noise, 0.0)[:, None, :]) @ vectors.mT
     return (inverse_root @ exact).to(rows)
-
-
-def _split(rows: Tensor, count: int) -> tuple[Tensor, ...]:
-    return cast(tuple[Tensor, ...], rows.split(count))  # torch does not annotate it
 
 
 def _eigen(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dwp_init.priors.precision import full_precision
+from dwp_init.split import split
 
 RHO = 0.9
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
@@ -50,7 +51,7 @@ def root_mean_square(values: Tensor) -> float:
 
 
 def _norm(values: Tensor, dtype: torch.dtype) -> float:
-    parts = cast(tuple[Tensor, ...], values.detach().reshape(-1).split(_PART))
+    parts = split(values.detach().reshape(-1), _PART)
     norms: list[Tensor] = [torch.linalg.vector_norm(part, dtype=dtype) for part in parts]
     return math.hypot(*cast(list[float], torch.stack(norms).tolist()))
 
@@ -131,7 +132,7 @@ def _moments(filters: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Ten
 
 
 def _parts(filters: Tensor) -> tuple[Tensor, ...]:
-    return cast(tuple[Tensor, ...], filters.detach().split(max(_PART // max(filters[0].numel(), 1), 1)))
+    return split(filters.detach(), max(_PART // max(filters[0].numel(), 1), 1))
 
 
 def _products(kernels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from dwp_init.split import split
 from dwp_init.storage import tensor_bytes
 from dwp_init.weights import Weight
 
@@ -125,4 +126,4 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.dim() == 0 or not len(tensor):  # the latter where a process holds no part of a weight
         return (tensor.detach(),)
     rows = max(_PART // max(tensor[0].numel(), 1), 1)
-    return cast(tuple[Tensor, ...], tensor.detach().split(rows))
+    return split(tensor.detach(), rows)

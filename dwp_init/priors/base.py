@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dwp_init.priors.checks import checked_shape, whole_number
 from dwp_init.priors.precision import full_precision
+from dwp_init.split import split
 
 KernelShape = tuple[int, ...]
 _IN_FULL_PRECISION = ("sample", "sample_layer", "log_prob", "estimate", "check", "fit_")
@@ -129,7 +130,7 @@ class Prior(nn.Module, ABC):
 
     def _fill(self, kernels: Tensor, generator: torch.Generator | None, noise: bool) -> None:
         """Fills ``(n, d)`` with draws, ``chunk`` kernels at a time."""
-        for part in kernels.split(self.chunk):
+        for part in split(kernels, self.chunk):
             part[:] = self._draw(len(part), generator, noise)
 
     def estimate(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Estimate:

@@ -12,6 +12,7 @@ from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count, check_positive, is_int
 from dwp_init.priors.components import FEW, Components
 from dwp_init.priors.whitening import LOG_2PI, Whitening, check_tril, identity
+from dwp_init.split import split
 
 MIN_SCALE = 1e-4
 
@@ -177,7 +178,7 @@ class GaussianMixture(Prior):
         white = self.whitening(self._flatten(kernels))
         parts = [
             _joint(part, self.weight, self.loc, self.scale_tril, self.scales).flatten(1).logsumexp(1)
-            for part in torch.split(white, max(2**23 // self.weight.numel(), 1))
+            for part in split(white, max(2**23 // self.weight.numel(), 1))
         ]
         return torch.cat(parts) - self.whitening.log_det()
 
@@ -191,7 +192,7 @@ class GaussianMixture(Prior):
         factor = self.whitening.basis * self.whitening.scale @ self.scale_tril
         components = Components(self.weight, self.scales, self.whitening.inverse(self.loc), factor, len(kernels) > FEW)
         white, ordered = kernels.new_empty(2, min(len(kernels), self.chunk), self.dim)
-        for part in cast(tuple[Tensor, ...], kernels.split(self.chunk)):
+        for part in split(kernels, self.chunk):
             n = len(part)
             components.draw(white[:n].normal_(generator=generator), generator, out=ordered[:n])
             order = torch.randperm(n, generator=generator, device=kernels.device)

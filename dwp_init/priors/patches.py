@@ -9,6 +9,7 @@ from torch import Tensor
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.whitening import identity, standard_normal_log_prob
+from dwp_init.split import split
 
 RIDGE = 5e-4
 """What is added to the eigenvalues of a covariance of patches, as a part of their mean."""
@@ -97,7 +98,7 @@ class PatchWhitening(Prior):
         """Raises ``ValueError`` if the covariances are not those of images."""
         variances = self._at_centre(self.covariance).diagonal()
         if not (variances > 0).all():
-            raise ValueError(f"the variances of channels must be above 0; got {variances.tolist()}")
+            raise ValueError(f"the variances of channels must be above 0; the smallest is {variances.min():.4g}")
         mirrored = self.covariance.transpose(0, 1).flip(*range(2, self.covariance.dim()))
         error = (self.covariance - mirrored).abs().max().item()
         if error > 1e-3 * variances.max().item():
@@ -121,9 +122,7 @@ class PatchWhitening(Prior):
         values = values - values.mean(axes, keepdim=True)
         variances = values.square().mean(axes, keepdim=True)
         if not (variances > 0).all():
-            raise ValueError(
-                f"each channel of the images must vary; their variances are {variances.flatten().tolist()}"
-            )
+            raise ValueError(f"each channel of the images must vary; the smallest variance is {variances.min():.4g}")
         self.covariance.copy_(_autocovariance(values / variances.sqrt(), self.span))
         return self
 
@@ -210,10 +209,10 @@ def _autocovariance(values: Tensor, span: Sequence[int]) -> Tensor:
     axes, size = tuple(range(2, values.dim())), values.shape[2:]
     padded = [length + limit for length, limit in zip(size, span, strict=True)]
     total = values.new_zeros(())
-    for part in cast(tuple[Tensor, ...], values.split(_IMAGES)):
-        spectrum = torch.fft.rfftn(part, padded, axes)
+    for part in split(values, _IMAGES):
+        spectrum = cast(Tensor, torch.fft.rfftn(part, padded, axes))
         total = total + torch.einsum("na...,nb...->ab...", spectrum.conj(), spectrum)
-    found: Tensor = torch.fft.irfftn(total, padded, axes) / len(values)
+    found = cast(Tensor, torch.fft.irfftn(total, padded, axes)) / len(values)
     for axis, length, limit in zip(axes, size, span, strict=True):
         lags = torch.arange(1 - limit, limit, device=values.device)
         shape = [1] * found.dim()

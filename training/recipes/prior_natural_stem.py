@@ -24,8 +24,8 @@ def stages(smoke: bool = False, data: str = DATA) -> dict[str, Stage]:
     """Returns the one fit.
 
     Args:
-        smoke: Has no effect, because the fit takes seconds; its images are synthetic then.
+        smoke: Whether to shrink the fit; its images are synthetic then.
         data: The images; the prior is named after them.
     """
     label = "natural" if data == DATA else short_name(data)
-    return {"patches": FitPatches(name=f"{label}-stem", data=data)}
+    return {"patches": FitPatches(name=f"{label}-stem", data=data, span=8 if smoke else 16)}
