@@ -12,7 +12,7 @@ from dwp_init.registry import BUNDLED, registry
 CARDS = Path(__file__).parents[1] / "model_cards"
 
 NAMES = (
-    "natural-stem",
+    *(f"natural-{kind}" for kind in ("dw3x3", "dw5x5", "stem")),
     *(f"notmnist-{size}{suffix}" for size in ("5x5", "7x7") for suffix in ("", "-h1", "-vae")),
     *(f"tinyimagenet-{kind}" for kind in ("3x3", "5x5", "7x7", "dw3x3", "dw7x7", "stem-7x7")),
 )

@@ -66,7 +66,7 @@ class FitByDepth(FitMixture):
         return text
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        depths, layers = self._layers(context)
+        depths, layers = self.layers(context)
         self._check(depths, layers, context)
         warn_if_few(self.name, min((layer.train for layer in layers), key=len))
         torch.manual_seed(self.seed)
@@ -84,8 +84,12 @@ class FitByDepth(FitMixture):
         more = _at_depth(mixtures, controls, layers) | {"reaches": [reach for reach, _ in found]}
         return self.keep(prior, KernelSet.together(layers), folder, context, more)
 
-    def _layers(self, context: Context) -> tuple[Sequence[float], list[KernelSet]]:
-        """Returns the depths and the kernels of each."""
+    def layers(self, context: Context) -> tuple[Sequence[float], list[KernelSet]]:
+        """Returns the depths and the kernels of each.
+
+        Raises:
+            ValueError: There is one stage, whose kernels have no depths, or fewer than two for one of them in a part.
+        """
         folders = [context.out / need for need in self.needs]
         if len(folders) == 1 and (folders[0] / LABELS).exists():
             return self._by_label(KernelSet.load(folders[0]), load_file(folders[0] / LABELS))
@@ -151,13 +155,21 @@ class FitByDepth(FitMixture):
         return best, found[best]
 
     def _source(self, context: Context) -> dict[str, Any]:
-        """Describes the kernels of all layers: what differs from layer to layer is a list, their numbers a sum."""
+        """Describes the kernels of all layers: what differs from layer to layer is a list, their numbers a sum.
+
+        The checkpoints of harvests are together, each once, and so are their origins.
+        """
         each = [read_done(context.out / need) for need in self.needs]
         layers = [done["source"] for done in each]
         source = {
-            key: value if all(layer[key] == value for layer in layers) else [layer[key] for layer in layers]
+            key: value if all(layer.get(key) == value for layer in layers) else [layer.get(key) for layer in layers]
             for key, value in layers[0].items()
         }
+        if "checkpoints" in source:
+            source["checkpoints"] = list(
+                dict.fromkeys(name for layer in layers for name in layer.get("checkpoints", ()))
+            )
+            source["origins"] = {name: said for layer in layers for name, said in layer.get("origins", {}).items()}
         counts = {part: sum(done["kernels"][part] for done in each) for part in PARTS}
         return source | {"kernels": counts, "kept": [done["kept"] for done in each]}
 

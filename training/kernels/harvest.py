@@ -159,6 +159,7 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
 def _pack(group: Group, rank: dict[str, int], settings: Settings, origins: Origins) -> dict[str, Any]:
     """Returns the contents of the files of a folder, by name."""
     origins = {name: origins[name] for name in group.families if name in origins}
+    trained_on = [origins.get(name, {}).get("trained_on") for name in group.families]
     picked, split = group.split(rank)
     labels, kernels = group.labels(), torch.cat(group.kernels)
     parts = {
@@ -173,6 +174,7 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings, origins: Origi
     source = {
         "checkpoints": list(group.families),
         **({"origins": origins} if origins else {}),
+        **({"dataset": "; ".join(sorted(set(filter(None, trained_on))))} if all(trained_on) else {}),
         "kind": group.kind,
         "size": list(group.size),
         "tensors": len(group.tensors),

@@ -13,7 +13,7 @@ from dwp_init import Prior, save_prior
 from dwp_init.files import read_files
 from dwp_init.registry import BUNDLED, registry
 from training.engine.records import DONE, read_config
-from training.engine.stage import Stage
+from training.engine.stage import Context, Stage
 from training.figures.kernels import (
     DRAWN,
     REAL,
@@ -24,6 +24,7 @@ from training.figures.kernels import (
     plot_stems,
 )
 from training.fits.base import fitted_prior
+from training.fits.by_depth import FitByDepth
 from training.kernels.kernelset import KernelSet
 from training.publish.cards import KERNELS_PICTURE, LATENT_PICTURE, has_a_plane
 from training.publish.check import check_sources
@@ -55,8 +56,15 @@ def bundle(recipe: ModuleType, out: Path) -> list[str]:
         prior.details["source"] |= provenance([out / need for need in needs] or [out / recipe.PRIORS[name]])
         sha256 = digests(read_files(save_prior(prior, BUNDLED / name)))
         write_entry(name, registry_entry(prior, sha256, **_pin(name, sha256)))
-        _draw(prior, [KernelSet.load(out / need) for need in needs], CARDS / name)
+        _draw(prior, _layers(stages[recipe.PRIORS[name]], out), CARDS / name)
     return list(priors)
+
+
+def _layers(fit: Stage, out: Path) -> Sequence[KernelSet]:
+    """Returns the kernels of each depth of a fit by depth, or else those of its kernels stages."""
+    if isinstance(fit, FitByDepth):
+        return fit.layers(Context(out=out))[1]
+    return [KernelSet.load(out / need) for need in fit.needs]
 
 
 def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
@@ -121,4 +129,4 @@ def provenance(kernels: Sequence[Path]) -> dict[str, Any]:
     data = {name: splits for source in sorted(sources) for name, splits in read_config(source)["data"].items()}
     digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
     chosen = {} if rules == [None] else {"min_norm": rules[0] if len(set(rules)) == 1 else rules}
-    return chosen | {"data_sha256": digests}
+    return chosen | ({"data_sha256": digests} if digests else {})

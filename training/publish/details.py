@@ -46,6 +46,7 @@ class KernelSource:
         kernels: Their numbers by part.
         kept: The share of its kernels that a layer kept, or that each of several layers kept.
         held_out_networks: Numbers of networks held out by part, such as ``test``, if they were held out whole.
+        held_out_families: Of a harvest, names of families of checkpoints held out by part, if they were held out whole.
     """
 
     checkpoint: str = ""
@@ -57,6 +58,7 @@ class KernelSource:
     kernels: Mapping[str, int] = field(default_factory=dict)
     kept: float | tuple[float, ...] = ()
     held_out_networks: Mapping[str, int] | None = None
+    held_out_families: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def form(self) -> str:
@@ -178,7 +180,7 @@ class Details:
         name, license, data = prior.details.get("name"), prior.details.get("license"), source.get("dataset")
         found = read_form(TrainedNetworks, source) or read_form(KernelSource, source) or KernelSource()
         shown = source if not isinstance(found, TrainedNetworks) else {}
-        own_rows = {"origins", *(["kernels"] if found.total is not None else [])}
+        own_rows = {"origins", "held_out_families", *(["kernels"] if found.total is not None else [])}
         metrics = read_form(Metrics, section(prior.details, "metrics")) or Metrics()
         return cls(
             name=single_line(name) if isinstance(name, str) else "",

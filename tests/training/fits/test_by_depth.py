@@ -61,6 +61,22 @@ def test_layers_are_fitted_one_by_one(tmp_path: Path) -> None:
     assert source["kernels"] == {"train": 800, "validation": 120, "test": 120} and source["kept"] == [1.0, 1.0]
 
 
+def test_checkpoints_of_several_harvests_keep_their_licences(tmp_path: Path) -> None:
+    """The prior's licence is that of all of them together, each named once."""
+    layers = {name: kernel_set((60, 20, 20), seed=seed) for name, seed in (("near", 0), ("far", 9))}
+    said = {"a": {"license": "MIT"}, "b": {"license": "Apache-2.0"}, "c": {"license": "MIT"}}
+    for name, checkpoints in (("near", "ab"), ("far", "bc")):
+        write_kernels(tmp_path, layers[name])
+        (tmp_path / "kernels").rename(tmp_path / name)
+        source = {"checkpoints": list(checkpoints), "origins": {each: said[each] for each in checkpoints}}
+        done = json.loads((tmp_path / name / "done.json").read_text())
+        (tmp_path / name / "done.json").write_text(json.dumps(done | {"source": source}))
+    fitted(tmp_path, layers, depths=(0.5, 1))
+    details = fitted_prior(tmp_path / "fit").details
+    assert details["source"]["checkpoints"] == ["a", "b", "c"] and details["source"]["origins"] == said
+    assert details["license"] == "Apache-2.0 AND MIT"
+
+
 def test_what_is_known_at_depth_counts_each_kernel_the_same(tmp_path: Path) -> None:
     """As does log p of kernels of unknown depth; the second layer has three times as many."""
     layers = {"near": kernel_set((200, 60, 40)), "far": kernel_set((200, 60, 120), 5)}

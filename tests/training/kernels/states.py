@@ -1,6 +1,10 @@
 """Hand-made state dicts whose kinds and depths are known."""
 
+import hashlib
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -21,3 +25,15 @@ def network(seed: int = 0) -> State:
         "block.2.pointwise.weight": normal(4, 4, 1, 1),
         "head.weight": normal(10, 5),
     }
+
+
+def networks_in_a_manifest(folder: Path, count: int = 3, **said: str) -> Path:
+    """Writes networks, and a manifest that names them and says something of each; returns the manifest's path."""
+    lines = []
+    for i in range(count):
+        file = folder / f"net{i}.safetensors"
+        save_file(network(10 * i), file)
+        fields = {"place": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} | said
+        lines += ["[[source]]", *(f'{key} = "{value}"' for key, value in fields.items())]
+    (folder / "sources.toml").write_text("\n".join(lines))
+    return folder / "sources.toml"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -398,11 +399,25 @@ def test_what_a_manifest_says_goes_with_the_kernels(zoo: Path, tmp_path: Path) -
     assert labels["origins"] == done["source"]["origins"] == report["origins"]
     assert [each["license"] for each in report["origins"].values()] == ["MIT", "MIT", "CC0-1.0", "ISC"]
     assert report["origins"]["net0.safetensors"]["family"] == "ab" == labels["tensors"][0]["family"]
+    assert "dataset" not in done["source"]
     assert fit(folder / "kernels.safetensors", tmp_path / "fit") == 0
     prior = load_prior(tmp_path / "fit" / "fit" / "prior")
     assert prior.details["license"] == "CC0-1.0 AND ISC AND MIT"
     assert "| net2.safetensors | CC0-1.0 |" in render_card(prior, "user/prior")
     assert check_sources(prior).endswith("CC0-1.0, ISC, MIT") and str(tmp_path) not in json.dumps(prior.details)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "expected"), [("2111", "1; 2"), ("1111", "1"), (("1", "1", "1", ""), None), ("111", None)]
+)
+def test_the_data_set_is_what_all_networks_were_trained_on(
+    trained_on: Sequence[str], expected: str | None, zoo: Path, tmp_path: Path
+) -> None:
+    """It is not known if a manifest does not say it of one of them."""
+    manifest = write_manifest(zoo, *({"trained_on": each} for each in trained_on))
+    others = [str(zoo / f"net{i}.safetensors") for i in range(len(trained_on), 4)]
+    found = harvest([str(manifest), *others], tmp_path / "out", Settings())
+    assert {done["source"].get("dataset") for done in found.folders.values()} == {expected}
 
 
 def test_stems_of_bgr_become_rgb(zoo: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import dwp_init
 from dwp_init import registry
+from tests.training.kernels.states import networks_in_a_manifest
 from training import recipes
 from training.__main__ import main
 from training.engine.run import run_stages
@@ -18,6 +19,7 @@ from training.fits.base import fitted_prior
 from training.fits.by_depth import FitByDepth
 from training.fits.mixture import FitMixture
 from training.kernels.collect import JointKernels, Kernels
+from training.kernels.harvested import HarvestedKernels
 from training.kernels.sources import Sources
 from training.publish import bundle, cards, pages, release
 from training.publish.check import check_card
@@ -141,6 +143,27 @@ def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypa
         found, gaussian = metrics["log_prob"], metrics["gaussian_log_prob"]
         assert row[:2] == [kernels, f"{found:.7g}"]
         assert row[2:4] == [f"{gaussian:.7g}", f"{found - gaussian:+.3f}"] and row[4].endswith(" MB")
+
+
+def test_priors_of_a_harvest_are_bundled(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their source is what the networks were trained on, and the card has the licences and what was held out."""
+    manifest = networks_in_a_manifest(package, license="Apache-2.0", trained_on="ImageNet", attribution="A. Author")
+    stages = {
+        "kernels": HarvestedKernels(manifest=str(manifest), kind="depthwise", size=(5, 5), test=("net2*",)),
+        "by_depth": FitByDepth(name="natural-dw5x5", **GRID),
+    }
+    run_stages(stages, Context(out=package / "runs"))
+    recipe = ModuleType("recipe")
+    vars(recipe).update(stages=lambda: stages, PRIORS={"natural-dw5x5": "by_depth"})
+    assert bundle.bundle(recipe, package / "runs") == ["natural-dw5x5"]
+    prior, entry = dwp_init.load_prior("natural-dw5x5"), registry.registry()["natural-dw5x5"]
+    assert (entry["source"], entry["license"], prior.depths) == ("ImageNet", "Apache-2.0", (0.7,))
+    assert (package / "cards" / "natural-dw5x5" / "kernels.png").read_bytes().startswith(b"\x89PNG")
+    text = cards.render_card(prior, "natural-dw5x5")
+    check_card(text, prior, ("README.md", "kernels.png"))
+    assert "Mean log p of 12 kernels of net2.safetensors, held out completely, in nats per kernel" in text
+    assert "| net0.safetensors | Apache-2.0 | A. Author | ImageNet |  |" in text and "license: apache-2.0" in text
+    assert "| 5×5 depthwise, by depth |" in pages.blocks()["priors"]
 
 
 def test_provenance_is_of_all_kernels_stages(tmp_path: Path) -> None:

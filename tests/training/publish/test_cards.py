@@ -167,8 +167,18 @@ def test_licences_of_the_sources() -> None:
     source = {"checkpoints": ["a|b", "c"], "origins": origins | {"c": {}}}
     said = parts(rendered(licensed(source=source)))["Licence"]
     rows = [r"| a\|b | MIT | A. Author | ImageNet | 75 % |", "| c | not stated |  |  |  |"]
-    assert said.startswith("MIT.\n\nThe networks whose kernels were fitted have licences of their own:\n\n|")
+    assert said.startswith(
+        "MIT.\n\nThe networks whose kernels were fitted or held out have licences of their own:\n\n|"
+    )
     assert said.splitlines()[-2:] == rows
+
+
+def test_families_that_were_held_out_are_named() -> None:
+    source = {"checkpoints": ["a", "b"], "held_out_families": {"test": ["b|", "c"], "x|y": ["d"]}}
+    found = parts(rendered(licensed(source=source, metrics={"log_prob": 2.5, "kernels": 2})))
+    assert found[DENSITY].startswith(r"Mean log p of 2 kernels of b\|, c, held out completely, in nats per kernel;")
+    rows = [r"| held out for the test, completely | b\|, c |", r"| held out for the x\|y, completely | d |"]
+    assert found["Source of the kernels"].splitlines()[-2:] == rows
 
 
 def by_depth() -> Prior:
