@@ -116,7 +116,7 @@ def _check_settings(name: str, stages: Mapping[str, Stage], out: Path) -> None:
 
 
 def provenance(kernels: Sequence[Path]) -> dict[str, Any]:
-    """Returns what a prior's configuration lacks on its kernels: how they were chosen, and digests of the data.
+    """Returns what a prior's configuration lacks on its kernels: how they were chosen, and digests of data or manifest.
 
     Args:
         kernels: The folders of the kernels stages, one for each layer; a rule that differs between them is a list. Or
@@ -127,6 +127,6 @@ def provenance(kernels: Sequence[Path]) -> dict[str, Any]:
     sources = {folder.parent / need for folder, each in zip(kernels, settings, strict=True) for need in each["needs"]}
     sources = sources or set(kernels)
     data = {name: splits for source in sorted(sources) for name, splits in read_config(source)["data"].items()}
-    digests = {name: splits["train"]["sha256"] for name, splits in data.items()}
+    digests = {name: found if isinstance(found, str) else found["train"]["sha256"] for name, found in data.items()}
     chosen = {} if rules == [None] else {"min_norm": rules[0] if len(set(rules)) == 1 else rules}
     return chosen | ({"data_sha256": digests} if digests else {})
