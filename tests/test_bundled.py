@@ -12,11 +12,11 @@ from dwp_init.registry import BUNDLED, registry
 CARDS = Path(__file__).parents[1] / "model_cards"
 
 NAMES = (
-    *(f"natural-{kind}" for kind in ("dw3x3", "dw5x5", "stem")),
+    *(f"natural-{kind}" for kind in ("dw3x3", "dw5x5", "dw7x7", "stem")),
     *(f"notmnist-{size}{suffix}" for size in ("5x5", "7x7") for suffix in ("", "-h1", "-vae")),
     *(f"tinyimagenet-{kind}" for kind in ("3x3", "5x5", "7x7", "dw3x3", "dw7x7", "stem-7x7")),
 )
-OF_KERNELS = tuple(name for name in NAMES if name != "natural-stem")
+OF_KERNELS = tuple(name for name in NAMES if name not in ("natural-dw7x7", "natural-stem"))
 
 
 def test_the_registry_lists_exactly_what_is_bundled() -> None:
@@ -79,3 +79,19 @@ def test_stems_whiten_images_that_are_alike_at_all_scales(shape: tuple[int, ...]
         return (values.sum() ** 2 / values.square().sum()).item()  # the number of directions that share the power
 
     assert spread(prior.sample_layer(64, torch.Generator().manual_seed(0))) > 2 * spread(white)
+
+
+def test_7x7_depthwise_draws_come_close_to_each_of_the_eight_filters() -> None:
+    """Half of the draws pass their input on; the others are the filters with both signs."""
+    prior = dwp_init.load_prior("natural-dw7x7")
+    draws = prior.sample(20_000, torch.Generator().manual_seed(1)).flatten(1)
+    draws = draws / draws.norm(dim=1, keepdim=True)
+    passing = draws[:, 24] > 0.97
+    assert abs(passing.float().mean() - 1 / 2 - 1 / 32) < 0.01  # one of the filters is nearly that one
+    rest = draws[~passing]
+    leaders, left = [], rest
+    while len(left):  # each leader takes the draws that are like it, up to the sign
+        leaders.append(left[0])
+        left = left[(left @ left[0]).abs() < 0.9]
+    assert len(leaders) == 8
+    assert (rest @ torch.stack(leaders).mT).abs().amax(1).min() > 0.9

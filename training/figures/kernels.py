@@ -16,23 +16,25 @@ STEM_SIZES = (3, 4, 7)
 REAL, DRAWN = "kernels of held-out networks", "draws from the prior"
 
 
-def plot_families(real: Tensor, priors: Mapping[str, Prior], path: Path, count: int = 64, columns: int = 2) -> None:
+def plot_families(
+    real: Tensor | None, priors: Mapping[str, Prior], path: Path, count: int = 64, columns: int = 2
+) -> None:
     """Draws held-out kernels and draws from priors, a panel each, in the manner of Fig. 1.
 
     Each kernel has a scale of its own, with blue below 0 and red above.
 
     Args:
-        real: The held-out kernels, ``(n, c, *size)``.
+        real: The held-out kernels, ``(n, c, *size)``, if there are any.
         priors: The priors by title.
         path: Path of the PNG file.
         count: Kernels in each panel.
         columns: Panels in a row.
     """
     generator = torch.Generator().manual_seed(0)
-    picked = real[torch.randperm(len(real), generator=generator)[:count]]
-    panels = {REAL: picked}
+    panels = {} if real is None else {REAL: real[torch.randperm(len(real), generator=generator)[:count]]}
     panels |= {title: prior.sample(count, generator) for title, prior in priors.items()}
-    _plot_panels({title: kernel_sheet(kernels) for title, kernels in panels.items()}, columns, 4.5, 4.8, path)
+    sheets = {title: kernel_sheet(kernels) for title, kernels in panels.items()}
+    _plot_panels(sheets, min(columns, len(sheets)), 4.5, 4.8, path)
 
 
 def plot_depths(real: Sequence[Tensor], prior: Prior, path: Path, count: int = 12) -> None:

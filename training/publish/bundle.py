@@ -73,6 +73,9 @@ def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
     if prior.joint:
         plot_stems(prior, folder / KERNELS_PICTURE)
         return
+    if not layers:
+        plot_families(None, {DRAWN: prior}, folder / KERNELS_PICTURE)
+        return
     kernels = KernelSet.together(layers)
     if prior.depths:
         plot_depths([layer.test for layer in layers], prior, folder / KERNELS_PICTURE)

@@ -41,6 +41,7 @@ class KernelSource:
         checkpoints: Trained networks that existed already.
         origins: What is known of them by name; a name is any text.
         file: A file of the prior's maker.
+        given_filters: Number of filters that others found in trained networks, around which a prior was made.
         fitted_images: Number of images that a prior was fitted to instead of kernels.
         kind: The kind of their layers, such as ``"depthwise"``.
         kernels: Their numbers by part.
@@ -53,6 +54,7 @@ class KernelSource:
     checkpoints: tuple[Any, ...] = ()
     origins: Mapping[str, RecordedOrigin] = field(default_factory=dict)
     file: str = ""
+    given_filters: int = 0
     fitted_images: int = 0
     kind: str = ""
     kernels: Mapping[str, int] = field(default_factory=dict)
@@ -65,7 +67,8 @@ class KernelSource:
         """The first of these fields that is recorded, ``images`` for ``fitted_images``; or ``unknown``."""
         if self.fitted_images:
             return "images"
-        return next((name for name in ("checkpoint", "checkpoints", "file") if getattr(self, name)), "unknown")
+        names = ("checkpoint", "checkpoints", "file", "given_filters")
+        return next((name for name in names if getattr(self, name)), "unknown")
 
     @property
     def total(self) -> int | None:

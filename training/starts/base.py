@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dwp_init.convolutions import find_layers, he_rms, is_depthwise
 from dwp_init.layers import Layer
 from dwp_init.rules import PriorLike
-from training.starts.files import SourceFile
+from training.kernels.source_file import SourceFile
 
 KAIMING = "Kaiming"
 LEARNED_KINDS = ("dense", "depthwise")

@@ -1,42 +1,27 @@
 """Starts from the weights of others: eight depthwise filters, and a trained network of the same architecture."""
 
-import re
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 import dwp_init
 from dwp_init.priors import KernelDensity
 from training.kernels.checkpoints import natural
+from training.kernels.master_filters import FILTERS_FILE, master_filters
+from training.kernels.source_file import SourceFile
 from training.starts.base import CIFAR10, IMAGENET, ConvLayer, Draw, Start, add_start, kind_of
-from training.starts.files import SourceFile
 from training.starts.natural import as_applied
 
 MASTER_FILTERS, TRAINED_NETWORK = "master filters", "trained network"
-FILTERS_FILE = SourceFile(
-    "master_filters.txt",
-    "b48e20624d5089caa7a5bfcacf12d7a43f32aab5571f3a02e6583514c3506fcc",
-    "https://github.com/tonylindeberg/masterfiltmodel (CC-BY-4.0)",
-)
 NETWORK_FILE = SourceFile(
     "cifar10_resnet20.safetensors",
     "4bd0748a6b90ae7d445e63554a9fe705efdafdebfb77db9186df99173a0699be",
     "https://github.com/akamaster/pytorch_resnet_cifar10 (BSD-2), pretrained_models at d5489e8: the spatial "
     "convolutions of ResNet-20, as safetensors",
 )
-
-
-def master_filters(path: Path) -> Tensor:
-    """Reads the eight filters ``(8, 1, 7, 7)``: blocks of seven lines of seven numbers, each under a heading.
-
-    Reference: Kiasari et al., NeurIPS 2025.
-    """
-    numbers = [line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"\s*-?\d", line)]
-    return torch.tensor([[float(number) for number in line.split()] for line in numbers]).reshape(-1, 1, 7, 7)
 
 
 def with_random_signs(draw: Draw) -> Mapping[str, float]:

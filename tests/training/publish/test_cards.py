@@ -167,9 +167,7 @@ def test_licences_of_the_sources() -> None:
     source = {"checkpoints": ["a|b", "c"], "origins": origins | {"c": {}}}
     said = parts(rendered(licensed(source=source)))["Licence"]
     rows = [r"| a\|b | MIT | A. Author | ImageNet | 75 % |", "| c | not stated |  |  |  |"]
-    assert said.startswith(
-        "MIT.\n\nThe networks whose kernels were fitted or held out have licences of their own:\n\n|"
-    )
+    assert said.startswith("MIT.\n\nWhat was fitted or held out has licences of its own:\n\n|")
     assert said.splitlines()[-2:] == rows
 
 

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dwp_init import GaussianMixture
+from training.kernels.source_file import SourceFile
 from training.networks.image_vae import ImageVAE
 from training.networks.modern import ConvMixer, ConvNeXt, MobileNet, ResNet
 from training.networks.paper import CIFARNet, MNISTNet
 from training.starts.base import LEARNED_KINDS, STARTS, Learned, initialize_
-from training.starts.files import SourceFile
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mnist": lambda: MNISTNet((6, 8)),

@@ -1,4 +1,4 @@
-"""Files that starts draw from: they are not part of the repository, and are checked whenever they are read."""
+"""Files of others that are read whole: they are not part of the repository, and are checked whenever they are read."""
 
 import hashlib
 from dataclasses import dataclass

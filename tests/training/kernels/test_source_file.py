@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.starts.files import SourceFile
+from training.kernels.source_file import SourceFile
 
 FILE = SourceFile("kernels.txt", hashlib.sha256(b"1 2 3").hexdigest(), "https://example.org")
 
