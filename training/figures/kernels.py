@@ -34,7 +34,7 @@ def plot_families(
     panels = {} if real is None else {REAL: real[torch.randperm(len(real), generator=generator)[:count]]}
     panels |= {title: prior.sample(count, generator) for title, prior in priors.items()}
     sheets = {title: kernel_sheet(kernels) for title, kernels in panels.items()}
-    _plot_panels(sheets, min(columns, len(sheets)), 4.5, 4.8, path)
+    _plot_panels(sheets, columns, 4.5, 4.8, path)
 
 
 def plot_depths(real: Sequence[Tensor], prior: Prior, path: Path, count: int = 12) -> None:

@@ -74,7 +74,7 @@ def _draw(prior: Prior, layers: Sequence[KernelSet], folder: Path) -> None:
         plot_stems(prior, folder / KERNELS_PICTURE)
         return
     if not layers:
-        plot_families(None, {DRAWN: prior}, folder / KERNELS_PICTURE)
+        plot_families(None, {DRAWN: prior}, folder / KERNELS_PICTURE, columns=1)
         return
     kernels = KernelSet.together(layers)
     if prior.depths:
