@@ -102,7 +102,8 @@ def apply_(
             channel has at most as many weights as there are output channels, only the means are subtracted. More than
             64 output channels are made orthogonal 64 at a time, each of up to 1,024 also to those before, and only in
             the strongest components of the kernels, so that the cost grows with the number of weights. ``None`` takes
-            the default of the set of priors, which is ``True`` for ``"natural"``, and ``False`` without a set.
+            the default of the set of priors, which is ``True`` for the dense layers of ``"natural"``, and ``False``
+            without a set.
         resize: Whether a layer whose kernel size no prior has takes the prior of the nearest size. The draws are
             resampled linearly along each axis.
         seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.

@@ -100,6 +100,8 @@ def _purposes(rules: list[Rule]) -> str:
         channels, *size = rule.prior.kernel_shape
         in_colour = rule.kind == "stem" and channels == 3
         kind, text = ("RGB stem", size_text(size)) if in_colour else (rule.kind, kernel_text(rule.prior.kernel_shape))
+        if rule.prior.joint:
+            kind, text = "stem", "any"
         sizes.setdefault(given, {}).setdefault(kind, []).append(text)
     kinds = {given: [_of_kind(*item) for item in by_kind.items()] for given, by_kind in sizes.items()}
     return few([f"{given} is for {', '.join(each)} kernels" for given, each in kinds.items()])

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from dwp_init.access import Access
-from dwp_init.layers import Kind, Layer
+from dwp_init.layers import STEM_CHANNELS, Kind, Layer, TransposedLayer
 from dwp_init.priors import Prior
 from dwp_init.registry import BUNDLED, load_with, registry
 from dwp_init.report import kernel_text
@@ -66,7 +66,9 @@ class Rule:
             return None
         prior = self.prior
         if prior.joint:
-            shaped = _shaped(prior, layer) if "stem" in layer.kinds else None
+            reads_images = "stem" in layer.kinds and (self.kind is None or layer.inputs <= STEM_CHANNELS)
+            reads_images = reads_images and not isinstance(layer, TransposedLayer)
+            shaped = _shaped(prior, layer) if reads_images else None
             return fitting(shaped.kernel_shape[1:], layer.size) if shaped else None
         channels, *size = prior.kernel_shape
         # the channels of a stem are those of an image, such as red, green and blue

@@ -78,11 +78,20 @@ def _check_name(name: object) -> None:
         raise TypeError(f"name must be a str that is not empty; got {name!r}")
 
 
+_DENSE = ("tinyimagenet-3x3", "tinyimagenet-5x5", "tinyimagenet-7x7")
 _NATURAL = PriorSet(
-    stem=("tinyimagenet-stem-7x7",),
-    dense=("tinyimagenet-3x3", "tinyimagenet-5x5", "tinyimagenet-7x7"),
-    depthwise=("tinyimagenet-dw3x3", "tinyimagenet-dw7x7"),
-    orthogonal=True,
+    stem=("natural-stem",),
+    dense=_DENSE,
+    depthwise=("natural-dw7x7",),
+    orthogonal=("dense",),
+    dirac=True,
     name="natural",
 )
-SETS: dict[str, PriorSet] = {prior_set.name: prior_set for prior_set in (_NATURAL,)}
+_NATURAL_V1 = PriorSet(
+    stem=("tinyimagenet-stem-7x7",),
+    dense=_DENSE,
+    depthwise=("tinyimagenet-dw3x3", "tinyimagenet-dw7x7"),
+    orthogonal=True,
+    name="natural-v1",
+)
+SETS: dict[str, PriorSet] = {prior_set.name: prior_set for prior_set in (_NATURAL, _NATURAL_V1)}

@@ -106,7 +106,7 @@ def test_list(run):
         ["notmnist-7x7", "7×7", "vae", "notMNIST", "107.6"],
     ]
     assert lines[3] == "log p: nats per kernel, on kernels of held-out networks"
-    assert lines[4] == "a set of 6 priors, which apply takes too: natural (dwp-init show natural)"
+    assert lines[4] == "a set of 5 priors, which apply takes too: natural (dwp-init show natural)"
     assert len(lines) == 4 + len(SETS)
     assert lines[1].index("notMNIST") == lines[2].index("notMNIST", 10)
 
@@ -116,7 +116,7 @@ def test_list_as_json(run):
     gauss, vae = found["priors"]
     about = {"kernel_shape": [1, 3, 3], "family": "gaussian", "source": "notMNIST", "license": "MIT"}
     assert gauss == {"name": "gauss-3x3", **about} and vae["log_prob"] == 107.61
-    assert found["sets"]["natural"]["stem"] == ["tinyimagenet-stem-7x7"]
+    assert found["sets"]["natural"]["stem"] == ["natural-stem"]
 
 
 def test_list_of_nothing(run, tmp_path):

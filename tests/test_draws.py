@@ -16,7 +16,7 @@ CASES = {
     "dense 5x5": (lambda: nn.Conv2d(8, 8, 5), NATURAL, {}),
     "dense 7x7": (lambda: nn.Conv2d(4, 6, 7), NATURAL, {}),
     "colour stem": (lambda: nn.Conv2d(3, 16, 7), NATURAL, {}),
-    "depthwise 3x3": (lambda: nn.Conv2d(16, 16, 3, groups=16), NATURAL, {}),
+    "depthwise 3x3": (lambda: nn.Conv2d(16, 16, 3, groups=16), "natural-dw3x3", {}),
     "depthwise 7x7": (lambda: nn.Conv2d(16, 16, 7, groups=16), NATURAL, {}),
     "grouped": (lambda: nn.Conv2d(16, 8, 3, groups=4), NATURAL, {}),
     "transposed": (lambda: nn.ConvTranspose2d(8, 6, 3, stride=2), NATURAL, {}),

@@ -19,7 +19,6 @@ COUNT, COLUMNS = 25, 5
 LAYERS = {  # title of a panel: input channels, output channels, kernel size, groups
     "RGB stem, 7×7": (3, 64, 7, 1),
     "dense, 3×3": (64, 64, 3, 1),
-    "depthwise, 3×3": (64, 64, 3, 64),
     "dense, 5×5": (64, 64, 5, 1),
     "dense, 7×7": (64, 64, 7, 1),
     "depthwise, 7×7": (64, 64, 7, 64),
@@ -40,7 +39,7 @@ def plot_natural(path: Path, seed: int = 0) -> None:
     rows = [[layer.weight.detach().clone() for layer in layers]]
     dwp_init.apply_(nn.Sequential(*layers), prior="natural", seed=seed)
     rows.append([layer.weight.detach() for layer in layers])
-    figure = Figure(figsize=(13, 4.7))
+    figure = Figure(figsize=(11, 4.7))
     axes = figure.subplots(len(rows), len(LAYERS))
     for line, weights in zip(axes, rows, strict=True):
         for axis, weight in zip(line, weights, strict=True):

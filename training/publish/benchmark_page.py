@@ -18,7 +18,7 @@ from training.publish.benchmark_record import OnRecord, table_of
 from training.recipes import benchmark
 from training.starts.controls import OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
-from training.starts.natural import NATURAL, NATURAL_FAN_IN, NATURAL_KEEP, NATURAL_MEANS, NOISE_RESPONSE
+from training.starts.natural import NATURAL, NATURAL_V1, NOISE_RESPONSE, V1_FAN_IN, V1_KEEP, V1_MEANS
 from training.starts.trained import MASTER_FILTERS
 from training.starts.whitening import WHITENED_DIRAC, WHITENED_NATURAL
 
@@ -46,11 +46,12 @@ class Question(NamedTuple):
 QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
-    Question("The means of depthwise kernels, kept or subtracted", NATURAL_MEANS, NATURAL, kind="depthwise"),
-    Question("The scale of the weights, kept as by default or set to He's response", NATURAL, NATURAL_FAN_IN),
-    Question("The same in chains without normalisation, where He's response is the default", NATURAL_KEEP, NATURAL),
-    Question("The structure of the kernels, or their response alone", NATURAL, NOISE_RESPONSE),
-    Question("Mixtures, or the Gaussians of the same kernels", NATURAL, GAUSSIAN_BY_DEPTH),
+    Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
+    Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),
+    Question("The scale of the weights, kept as by default or set to He's response", NATURAL_V1, V1_FAN_IN),
+    Question("The same in chains without normalisation, where He's response is the default", V1_KEEP, NATURAL_V1),
+    Question("The structure of the kernels, or their response alone", NATURAL_V1, NOISE_RESPONSE),
+    Question("Mixtures, or the Gaussians of the same kernels", NATURAL_V1, GAUSSIAN_BY_DEPTH),
     Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),
 )
 

@@ -4,7 +4,7 @@
 
 One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts as you like, without ``--record``:
 ``bench_frozen_3x3.starts=own,Kaiming,natural bench_frozen_3x3.seeds=3``; semicolons separate names with commas, as in
-``"bench_frozen_3x3.starts=own;natural, means kept"``. On an accelerator use ``--device cuda``.
+``"bench_frozen_3x3.starts=own;natural-v1, means kept"``. On an accelerator use ``--device cuda``.
 
 A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
 ``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept
@@ -28,11 +28,13 @@ from training.starts.controls import DELTA, DIRAC, FAN_OUT, LSUV, ORTHOGONAL, OT
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
     NATURAL,
-    NATURAL_FAN_IN,
-    NATURAL_KEEP,
-    NATURAL_MEANS,
     NATURAL_RESIZED,
+    NATURAL_V1,
     NOISE_RESPONSE,
+    V1_FAN_IN,
+    V1_KEEP,
+    V1_MEANS,
+    V1_RESIZED,
 )
 from training.starts.trained import MASTER_FILTERS, TRAINED_NETWORK
 from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
@@ -44,12 +46,14 @@ UNSEEN_TINY = "tinyimagenet32-a[50:70]"
 
 FIRST = (OWN, OTHER_DRAWS, KAIMING)
 CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, WHITENED)
-DENSE: tuple[str, ...] = (*FIRST, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
-CHAINS = (*FIRST, NATURAL, NATURAL_KEEP, *DENSE[5:])  # where the default of apply_ is fan_in
-DEPTHWISE = (*DENSE[:5], NATURAL_MEANS, MASTER_FILTERS, *DENSE[5:])  # there are master filters for depthwise layers
-FIVE = (*DENSE[:5], NATURAL_RESIZED, MASTER_FILTERS, *DENSE[5:])  # 5×5 depthwise layers behind a stem that one fits
-ODD = (*FIRST, NATURAL_RESIZED, MASTER_FILTERS, *CONTROLS)  # depthwise layers of a size that no prior of natural has
-SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, NATURAL, NATURAL_FAN_IN, GAUSSIAN_BY_DEPTH)
+EDITIONS = (NATURAL, NATURAL_V1)
+DENSE: tuple[str, ...] = (*FIRST, *EDITIONS, V1_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
+CHAINS = (*FIRST, *EDITIONS, V1_KEEP, *DENSE[6:])  # where the default of apply_ is fan_in
+DEPTHWISE = (*DENSE[:6], V1_MEANS, MASTER_FILTERS, *DENSE[6:])  # there are master filters for depthwise layers
+FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise layers behind a stem that one fits
+FIVE_ONLY = (*FIRST, NATURAL, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # behind a stem that no prior of natural-v1 fits
+NINE = (*FIRST, NATURAL, NATURAL_RESIZED, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # a size that no depthwise prior has
+SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
 BFLOAT16: Fields = {"precision": "bfloat16"}  # for the networks that a CPU trains faster with it
 FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENSE}
@@ -57,9 +61,8 @@ FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
 FEW_NOTMNIST: Fields = {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000}
 FULL: Fields = {"steps": 1000, "batch_size": 64, "starts": SIX}
-FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_MEANS, GAUSSIAN_BY_DEPTH)}
-FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, NATURAL_RESIZED, GAUSSIAN_BY_DEPTH)}
-FULL_PLAIN: Fields = {**FULL, "starts": (OWN, KAIMING, LSUV, NATURAL, NATURAL_KEEP, GAUSSIAN_BY_DEPTH)}
+FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)}
+FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, V1_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
 FROZEN: Fields = {"steps": 500, "frozen": True}
@@ -98,19 +101,19 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": DEPTHWISE},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
-    "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": ODD},
-    "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": ODD},
+    "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},
+    "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": NINE},
     "full_mobilenet": {**FULL_DEPTHWISE, **LONGER_MOBILENET, "filters": (32, 48, 64)},
-    "full_vgg": {**FULL_PLAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
+    "full_vgg": {**FULL, **PLAIN_VGG, "filters": (64, 64, 128)},
     "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (96,)},
     "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, TRAINED_NETWORK)},
     "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (32, 64)},
-    "full_paper": {**FULL_PLAIN, **PAPER_NET, "filters": (32, 64, 64)},
+    "full_paper": {**FULL, **PAPER_NET, "filters": (32, 64, 64)},
     "full_mobilenet5": {**FULL_FIVE, **MOBILENET_5, "filters": (48, 48, 64)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
     "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
     "full_convnext_wide": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (48, 96)},
-    "full_paper_wide": {**FULL_PLAIN, **PAPER_NET, "filters": (64, 64, 128)},
+    "full_paper_wide": {**FULL, **PAPER_NET, "filters": (64, 64, 128)},
 }
 
 CONFIRMING: dict[str, Fields] = {  # other networks and other data than those above
@@ -161,5 +164,5 @@ def _small(fields: Fields) -> Fields:
 
 
 def _few_starts(fields: Fields) -> Fields:
-    chosen = (OWN, KAIMING, NATURAL, NATURAL_RESIZED)
+    chosen = (OWN, KAIMING, NATURAL)
     return {"starts": tuple(start for start in fields["starts"] if start in chosen)}

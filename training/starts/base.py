@@ -98,10 +98,12 @@ class Start:
         fill: Fills the layers.
         finish: What is done once all layers are filled, those too that ``fill`` left to Kaiming's law.
         aliases: Other names of the same law in recorded tables.
-        trained_on: The images that its sources have seen; for starts from priors, those of the set ``natural``.
+        trained_on: The images that its sources have seen; for starts from priors that are given, those of the set
+            ``natural``.
         keeps_rest: Whether layers that ``fill`` leaves stay as the network's class made them, instead of taking
             Kaiming's draw.
         files: The files that it draws from.
+        priors: Names of the bundled priors or sets that it draws from instead of those given.
         edition: A number that grows where a change of code changes the law of the draws, so that runs of record with
             the earlier law are made again.
     """
@@ -116,6 +118,7 @@ class Start:
     trained_on: str = UNTRAINED
     keeps_rest: bool = False
     files: tuple[SourceFile, ...] = ()
+    priors: tuple[str, ...] = ()
     edition: int = 1
 
 
@@ -230,16 +233,19 @@ def initialize_(
         FileNotFoundError: A file that the start draws from is missing.
         ImportError: The package of the start is not installed.
     """
-    given = {"batch": batch is not None, "again": again is not None, "files": folder is not None}
-    (record,) = check_starts((start,), priors=bool(priors), learned=bool(learned), **given)
+    there = {"batch": batch is not None, "again": again is not None, "files": folder is not None}
+    (record,) = check_starts((start,), priors=bool(priors), learned=bool(learned), **there)
     spatial = spatial_convolutions(network)
     chosen = {name: layer for name, layer in spatial.items() if any(fnmatchcase(name, each) for each in layers)}
     if not chosen:
-        there = f"it has {', '.join(spatial)}" if spatial else "it has none"
-        raise ValueError(f"no convolution of the network with kernels larger than 1×1 matches {tuple(layers)}; {there}")
+        has = ", ".join(spatial) or "none"
+        raise ValueError(
+            f"no convolution of the network with kernels larger than 1×1 matches {tuple(layers)}; it has {has}"
+        )
     images = torch.empty(0) if batch is None else batch
     files = [file.find(folder or Path()) for file in record.files]
-    draw = Draw(network, chosen, record.name, seed, priors, learned or {}, images, again or Draw.again, files)
+    given = record.priors or priors
+    draw = Draw(network, chosen, record.name, seed, given, learned or {}, images, again or Draw.again, files)
     filled = record.fill(draw)
     rest = {name: layer for name, layer in chosen.items() if name not in filled and not record.keeps_rest}
     if rest and strict:

@@ -10,7 +10,7 @@ from dwp_init.priors import GaussianMixture, MixtureByDepth
 from dwp_init.rules import PriorLike
 from dwp_init.sets import SETS, PriorSet, SetMember
 from training.starts.base import TINY_IMAGENET, Draw, Start, add_start
-from training.starts.natural import as_applied
+from training.starts.natural import NATURAL_V1, as_applied
 
 GAUSSIAN_BY_DEPTH = "Gaussian by depth"
 
@@ -63,7 +63,7 @@ def _as_gaussian(given: SetMember) -> dwp_init.Prior:
 
 
 def from_moments(draw: Draw) -> Mapping[str, float]:
-    """Draws and scales from the Gaussians as ``natural`` does from its mixtures."""
+    """Draws and scales from the Gaussians as ``natural-v1`` does from its mixtures."""
     return as_applied(draw, prior=list(map(as_gaussians, draw.priors)), seed=draw.other_seed)
 
 
@@ -76,5 +76,6 @@ add_start(
         from_moments,
         trained_on=TINY_IMAGENET,
         keeps_rest=True,
+        priors=(NATURAL_V1,),
     )
 )

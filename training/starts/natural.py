@@ -15,7 +15,9 @@ from dwp_init.report import Report
 from training.starts.base import TINY_IMAGENET, Draw, Start, add_start, kind_of
 
 NATURAL, NATURAL_KEEP, NATURAL_FAN_IN = "natural", "natural, keep", "natural, fan_in"
-NATURAL_MEANS, NATURAL_RESIZED = "natural, means kept", "natural, resized"
+NATURAL_RESIZED = "natural, resized"
+NATURAL_V1, V1_KEEP, V1_FAN_IN = "natural-v1", "natural-v1, keep", "natural-v1, fan_in"
+V1_MEANS, V1_RESIZED = "natural-v1, means kept", "natural-v1, resized"
 NOISE_RESPONSE = "white noise, response"
 
 
@@ -28,7 +30,7 @@ def as_applied(draw: Draw, **options: Any) -> dict[str, float]:
 
 
 def means_kept(draw: Draw) -> Mapping[str, float]:
-    """Draws dense layers as ``natural`` does, and depthwise ones independently, without subtracting means.
+    """Draws dense layers as the set does, and depthwise ones independently, without subtracting means.
 
     Raises:
         ValueError: No prior is for the network's depthwise layers, or it has none.
@@ -44,7 +46,7 @@ def means_kept(draw: Draw) -> Mapping[str, float]:
 
 
 def resized(draw: Draw) -> Mapping[str, float]:
-    """Draws as ``natural`` does, and layers of other sizes from the prior of the nearest size.
+    """Draws as the set does, and layers of other sizes from the prior of the nearest size.
 
     Raises:
         ValueError: There is a prior of the size of every layer.
@@ -61,15 +63,16 @@ def _applied(draw: Draw, **options: Any) -> Report:
 
 
 def _without_effect(draw: Draw, where: str, drawn: int) -> str:
+    plain = draw.start.partition(",")[0]
     return (
-        f"{draw.start!r} differs from {NATURAL!r} in {where}, but the network has none besides the {drawn} that "
-        f"{NATURAL!r} draws alike; leave it out"
+        f"{draw.start!r} differs from {plain!r} in {where}, but the network has none besides the {drawn} that "
+        f"{plain!r} draws alike; leave it out"
     )
 
 
 @torch.no_grad()
 def noise_of_response(draw: Draw) -> Mapping[str, float]:
-    """Fills with white noise of the response that the draws of ``natural`` have, layer by layer."""
+    """Fills with white noise of the response that the draws of the set have, layer by layer."""
     filled = as_applied(draw)
     for name, layer in draw.described().items():
         if name in filled:
@@ -79,10 +82,17 @@ def noise_of_response(draw: Draw) -> Mapping[str, float]:
     return filled
 
 
-natural_start = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET, keeps_rest=True)
+keep, fan_in = (partial(as_applied, scale=scale) for scale in ("keep", "fan_in"))
+natural_start = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET, keeps_rest=True, edition=2)
 add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
-add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=partial(as_applied, scale="keep")))
-add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=partial(as_applied, scale="fan_in")))
-add_start(natural_start(NATURAL_MEANS, "natural, means kept", "#f06292", fill=means_kept))
+add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep))
+add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in))
 add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized))
-add_start(Start(NOISE_RESPONSE, "white noise, response", "#95a5a6", ("priors",), noise_of_response, keeps_rest=True))
+first_edition = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET, keeps_rest=True, priors=(NATURAL_V1,))
+add_start(first_edition(NATURAL_V1, "natural-v1", "#f48fb1", fill=as_applied))
+add_start(first_edition(V1_KEEP, "natural-v1, keep", "#ce93d8", fill=keep))
+add_start(first_edition(V1_FAN_IN, "natural-v1, fan_in", "#7b1fa2", fill=fan_in))
+add_start(first_edition(V1_MEANS, "natural-v1, means kept", "#f06292", fill=means_kept))
+add_start(first_edition(V1_RESIZED, "natural-v1, resized", "#880e4f", fill=resized))
+response = partial(Start, needs=("priors",), keeps_rest=True, priors=(NATURAL_V1,))
+add_start(response(NOISE_RESPONSE, "white noise, response", "#95a5a6", fill=noise_of_response))

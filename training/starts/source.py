@@ -15,7 +15,7 @@ def source_of(start: str, priors: Sequence[str], folder: Path | None) -> str:
 
     Args:
         start: Name of the start.
-        priors: Names of bundled priors or sets.
+        priors: Names of bundled priors or sets, for starts that have none of their own.
         folder: Where the files are looked for.
 
     Raises:
@@ -24,7 +24,7 @@ def source_of(start: str, priors: Sequence[str], folder: Path | None) -> str:
     """
     given = {"learned": True, "batch": True, "again": True, "files": folder is not None}
     (record,) = check_starts((start,), priors=bool(priors), **given)
-    parts: dict[str, Any] = bundled_digests(*priors) if "priors" in record.needs else {}
+    parts: dict[str, Any] = bundled_digests(*(record.priors or priors)) if "priors" in record.needs else {}
     for file in record.files:
         file.find(folder or Path())
         parts[file.name] = file.sha256

@@ -43,8 +43,7 @@ def test_the_default_raises_an_untouched_chain(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(networks, "_network", network)
     row = PublicModels(models=("any",), size=16).measure("any", lambda *_: None)[0]
-    assert row["auto_output"] == pytest.approx(row["fan_in_output"], rel=1e-3) and row["auto_output"] > 3
-    assert row["keep_output"] < 2
+    assert min(row["auto_output"], row["fan_in_output"]) > 3 > 2 > row["keep_output"]
 
 
 def test_zeros_are_kept_but_by_hes_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypa
         assert (package / "cards" / name / "kernels.png").read_bytes().startswith(b"\x89PNG")
         text = cards.render_card(prior, name)
         check_card(text, prior, ("README.md", "kernels.png"))
-        assert 'Measured as a part of `prior="natural"`, a set' in text
+        assert '`prior="natural-v1"`, a set' in text
         assert "MIT. Made by `python -m training run prior_tinyimagenet` in a clone" in text
     text = cards.render_card(by_depth, "tinyimagenet-3x3")
     assert "and draws from tinyimagenet-3x3, by depth](kernels.png)" in text

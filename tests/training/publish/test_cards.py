@@ -70,7 +70,7 @@ def test_tables_of_record_are_only_for_the_bundled_prior_under_its_own_name() ->
 def test_a_card_says_where_the_effect_of_its_set_is_measured() -> None:
     prior = load_prior("tinyimagenet-dw7x7")
     effect = parts(render_card(prior, "tinyimagenet-dw7x7"))["Effect on training"]
-    assert '`prior="natural"`' in effect and "`model_cards/benchmark.md`" in effect
+    assert '`prior="natural-v1"`' in effect and "`model_cards/benchmark.md`" in effect
     assert parts(rendered(prior))["Effect on training"].startswith("Not measured")
 
 

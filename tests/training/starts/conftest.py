@@ -29,7 +29,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 WITHOUT_DEPTHWISE = ("mnist", "cifar", "vae", "resnet")
 UNSUITED = {  # networks that a start refuses
     "master filters": WITHOUT_DEPTHWISE,
-    "natural, means kept": WITHOUT_DEPTHWISE,
+    "natural-v1, means kept": WITHOUT_DEPTHWISE,
+    "natural-v1, resized": ("mnist", "cifar", "vae", "resnet", "mobilenet"),
     "natural, resized": ("mnist", "cifar", "vae", "resnet", "mobilenet"),
     "trained network": tuple(name for name in NETWORKS if name != "resnet"),
 }

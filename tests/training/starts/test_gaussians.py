@@ -48,16 +48,16 @@ def test_its_draws_have_the_moments_of_the_priors_at_each_depth(name: str) -> No
 
 
 def test_a_set_keeps_its_kinds_and_other_families_are_refused(gaussian: Callable[..., Gaussian]) -> None:
-    found = as_gaussians("natural")
+    found = as_gaussians("natural-v1")
     assert isinstance(found, PriorSet) and found.orthogonal
     shapes = [(kind, prior.kernel_shape) for kind, prior in found]
-    assert shapes == [(kind, load_prior(name).kernel_shape) for kind, name in SETS["natural"]]
+    assert shapes == [(kind, load_prior(name).kernel_shape) for kind, name in SETS["natural-v1"]]
     with pytest.raises(ValueError, match="has the moments of mixtures; got a prior of the family 'gaussian': fit a"):
         as_gaussians(gaussian(3))
 
 
 def test_layers_have_the_response_of_natural_and_other_draws(make: Make) -> None:
-    drawn, gaussian = (make("mobilenet", start, priors=["natural"]) for start in ("natural", "Gaussian by depth"))
+    drawn, gaussian = (make("mobilenet", start, priors=["natural"]) for start in ("natural-v1", "Gaussian by depth"))
     assert gaussian.drawn == drawn.drawn == 1
     for ours, theirs in zip(*(find_layers(made, lambda named: True) for made in (gaussian, drawn)), strict=True):
         if ours.is_spatial:

@@ -13,9 +13,13 @@ from training.starts.natural import (
     NATURAL,
     NATURAL_FAN_IN,
     NATURAL_KEEP,
-    NATURAL_MEANS,
     NATURAL_RESIZED,
+    NATURAL_V1,
     NOISE_RESPONSE,
+    V1_FAN_IN,
+    V1_KEEP,
+    V1_MEANS,
+    V1_RESIZED,
 )
 
 Make = Callable[..., nn.Module]
@@ -25,6 +29,12 @@ APPLIED: dict[str, dict[str, Any]] = {
     NATURAL_FAN_IN: {"scale": "fan_in"},
     NATURAL_RESIZED: {"resize": True},
 }
+FIRST_EDITION: dict[str, dict[str, Any]] = {
+    NATURAL_V1: {},
+    V1_KEEP: {"scale": "keep"},
+    V1_FAN_IN: {"scale": "fan_in"},
+    V1_RESIZED: {"resize": True},
+}
 
 
 @pytest.fixture
@@ -33,12 +43,13 @@ def prior_set(priors: list) -> PriorSet:
 
 
 @pytest.mark.parametrize("network", ["convmixer", "cifar"])
-@pytest.mark.parametrize("start", APPLIED)
+@pytest.mark.parametrize("start", APPLIED | FIRST_EDITION)
 def test_starts_are_what_apply_draws(start: str, network: str, make: Make, prior_set: PriorSet) -> None:
-    if network == "cifar" and start == NATURAL_RESIZED:
+    if network == "cifar" and "resized" in start:
         pytest.skip("it has a prior of each size")
     expected = make(network, "own", seed=3)
-    report = apply_(expected, prior_set, seed=3, **APPLIED[start])
+    prior = "natural-v1" if start in FIRST_EDITION else prior_set
+    report = apply_(expected, prior, seed=3, **(APPLIED | FIRST_EDITION)[start])
     found = make(network, start, seed=3, priors=[prior_set])
     assert found.drawn == pytest.approx(report.coverage.weight_share)
     for a, b in zip(found.parameters(), expected.parameters(), strict=True):
@@ -52,10 +63,10 @@ def test_by_default_a_plain_chain_takes_hes_response_and_another_network_its_own
 
 
 @pytest.mark.parametrize("network", ["convmixer", "mobilenet"])  # without and with dense layers that a prior fits
-def test_means_of_depthwise_kernels_are_removed_or_kept(network: str, make: Make, prior_set: PriorSet) -> None:
-    removed, kept = (make(network, start, priors=[prior_set]) for start in (NATURAL, NATURAL_MEANS))
+def test_means_of_depthwise_kernels_are_removed_or_kept(network: str, make: Make) -> None:
+    removed, kept = (make(network, start) for start in (NATURAL_V1, V1_MEANS))
     independent = make(network, "own")
-    apply_(independent, prior_set, seed=0, orthogonal=False)
+    apply_(independent, "natural-v1", seed=0, orthogonal=False)
     assert kept.drawn == removed.drawn > 0
     for name, layer in spatial_convolutions(removed).items():
         weight = kept.get_submodule(name).weight
@@ -68,7 +79,7 @@ def test_means_of_depthwise_kernels_are_removed_or_kept(network: str, make: Make
 
 def test_noise_has_the_response_of_natural_layer_by_layer_and_no_neighbours_alike(make: Make) -> None:
     for network in ("cifar", "mobilenet"):
-        drawn, noise = (make(network, start) for start in (NATURAL, NOISE_RESPONSE))
+        drawn, noise = (make(network, start) for start in (NATURAL_V1, NOISE_RESPONSE))
         assert noise.drawn == drawn.drawn == 1
         for ours, theirs in zip(*(find_layers(made, lambda named: True) for made in (noise, drawn)), strict=True):
             if ours.is_spatial:
@@ -79,13 +90,13 @@ def test_noise_has_the_response_of_natural_layer_by_layer_and_no_neighbours_alik
                 assert abs(neighbours.item()) < 4 / weight[..., 1:].numel() ** 0.5
 
 
-@pytest.mark.parametrize("start", [*APPLIED, NOISE_RESPONSE])
+@pytest.mark.parametrize("start", [*APPLIED, *FIRST_EDITION, NOISE_RESPONSE])
 def test_what_an_author_set_up_stays(start: str, priors: list) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 2))
     nn.init.zeros_(network[1].weight)
     before = [layer.weight.detach().clone() for layer in network]
     drawn = initialize_(network, start, 0, priors=priors)
     numbers = [108, 144, 64]
-    expected = (numbers[0] + (numbers[2] if start == NATURAL_RESIZED else 0)) / sum(numbers)
+    expected = (numbers[0] + (numbers[2] if "resized" in start else 0)) / sum(numbers)
     assert drawn == pytest.approx(expected) and torch.equal(network[1].weight, before[1])
-    assert torch.equal(network[2].weight, before[2]) == (start != NATURAL_RESIZED)
+    assert torch.equal(network[2].weight, before[2]) == ("resized" not in start)
