@@ -12,7 +12,7 @@ import torch
 
 import dwp_init
 from dwp_init.report import Report
-from training.starts.base import TINY_IMAGENET, Draw, Start, add_start, kind_of
+from training.starts.base import IMAGENET, TINY_IMAGENET, Draw, Start, add_start, kind_of
 
 NATURAL, NATURAL_KEEP, NATURAL_FAN_IN = "natural", "natural, keep", "natural, fan_in"
 NATURAL_RESIZED = "natural, resized"
@@ -83,7 +83,8 @@ def noise_of_response(draw: Draw) -> Mapping[str, float]:
 
 
 keep, fan_in = (partial(as_applied, scale=scale) for scale in ("keep", "fan_in"))
-natural_start = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET, keeps_rest=True, edition=2)
+seen = f"{TINY_IMAGENET}, {IMAGENET}"
+natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, edition=2)
 add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
 add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep))
 add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in))
