@@ -56,6 +56,10 @@ def apply_(
     which most kernels are copies of others or filters made by hand, or that the layer standardises with a gain of its
     own, as in networks without normalisation. Such a layer is drawn only if ``layers`` contains its exact name.
 
+    Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
+    the first output channels of dense layers in plain chains pass their inputs on. A whitened stem assumes images of
+    mean 0 whose neighbouring pixels are alike: on noise or latents its outputs may be much larger than before.
+
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
     model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first.
 

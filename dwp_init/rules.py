@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from dwp_init.access import Access
-from dwp_init.layers import STEM_CHANNELS, Kind, Layer, TransposedLayer
+from dwp_init.layers import Kind, Layer, TransposedLayer
 from dwp_init.priors import Prior
 from dwp_init.registry import BUNDLED, load_with, registry
 from dwp_init.report import kernel_text
@@ -20,6 +20,8 @@ _BUNDLED_IN_MEMORY = 16  # priors
 PriorLike = SetMember | PriorSet
 Priors = PriorLike | Iterable[PriorLike]
 PriorsByPattern = Priors | Mapping[str, Priors]
+
+_COLOURS = 3  # most input channels of a stem of images, for a set: four are often those of latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class Rule:
             return None
         prior = self.prior
         if prior.joint:
-            reads_images = "stem" in layer.kinds and (self.kind is None or layer.inputs <= STEM_CHANNELS)
+            reads_images = "stem" in layer.kinds and (self.kind is None or layer.inputs <= _COLOURS)
             reads_images = reads_images and not isinstance(layer, TransposedLayer)
             shaped = _shaped(prior, layer) if reads_images else None
             return fitting(shaped.kernel_shape[1:], layer.size) if shaped else None

@@ -34,9 +34,9 @@ def decide(model: nn.Module, layers: list[Layer], options: Options) -> tuple[Opt
 
 
 def _may_pass(layer: Layer) -> bool:
-    """Whether a layer can return its inputs: its kernels have a middle, and it is neither stem nor depthwise."""
-    odd = all(k % 2 for k in layer.size)
-    return odd and not layer.first and not layer.is_depthwise and type(layer) is Layer
+    """Whether a layer can return its inputs: its kernels have a middle, no input is lost, and it is no stem."""
+    odd, wide = all(k % 2 for k in layer.size), layer.shape[0] >= layer.inputs * layer.groups
+    return odd and wide and not layer.first and not layer.is_depthwise and type(layer) is Layer
 
 
 def _notes(model: nn.Module, layers: list[Layer], raised: int) -> list[str]:
