@@ -103,13 +103,13 @@ def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(res
     record(results, seen, rows)
     text = written()
     row = cells(text, "**natural** †")
-    assert row[1:4] == ["Tiny ImageNet (100 classes)", "100", "52.1"]
+    assert row[1:4] == ["Tiny ImageNet (100 classes), ImageNet", "100", "52.1"]
     assert row[4].startswith("+2.0 ± 0.4 (3 : 0, p = 0.00") and row[9] == "enough"
     assert row[8] == "0.96 / 0.96"
     assert cells(text, "whitened stem")[6] == "1 diverged"
     assert [cells(text, "own |")[column] for column in (4, 6, 7, 8, 9)] == [""] * 5
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
-    assert "| **natural** | Tiny ImageNet (100 classes) |" in written()
+    assert "| **natural** | Tiny ImageNet (100 classes), ImageNet |" in written()
 
 
 def test_a_longer_run_stands_on_the_page_if_it_is_of_the_setting_of_the_task(results: Path) -> None:
