@@ -23,15 +23,17 @@ class PriorSet:
 
     Args:
         stem: Names, folders or priors for the stem. They model the kernels of all input channels jointly, such as
-            ``(3, k, k)`` for colour images; a stem with another number of channels takes none of them.
+            ``(3, k, k)`` for colour images; a stem with another number of channels takes none of them. Those that
+            draw the filters of a layer together take any 2-D stem of up to 3 channels whose size they can make.
         dense: Names, folders or priors for dense layers, grouped ones included.
         depthwise: Names, folders or priors for depthwise layers.
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
         dirac: Whether layers in a chain of convolutions and ReLUs in which nothing normalises pass their inputs on, if
             their weights are PyTorch's default: as many of the first output channels as there are inputs become copies
-            of these, as ``torch.nn.init.dirac_`` makes them, and only the others are draws. Not the stem, depthwise and
-            transposed layers, or kernels of even size.
+            of these, as ``torch.nn.init.dirac_`` makes them, and only the others are draws; with as many outputs as
+            inputs none is. Only with ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of
+            even size, or layers with fewer outputs than inputs.
         name: Name of the set in reports and messages.
 
     Raises:

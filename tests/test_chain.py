@@ -173,3 +173,13 @@ def test_a_scale_that_somebody_chose_is_kept(fill: Callable[[Tensor], Tensor], g
 )
 def test_no_note_without_need(model: nn.Module, options: dict[str, str], gaussian: Fit) -> None:
     assert apply_(model, gaussian(3), **options).notes == []
+
+
+def test_a_layer_with_fewer_outputs_than_inputs_loses_none_of_them(gaussian: Fit) -> None:
+    """The first layer is the stem, the second has outputs enough, and the third has not."""
+    pairs = [(3, 16), (16, 16), (16, 4)]
+    model = nn.Sequential(*(part for pair in pairs for part in (nn.Conv2d(*pair, 3), nn.ReLU())))
+    apply_(model, PriorSet(dense=(gaussian(3),), dirac=True), seed=0)
+    reached = [int((layer.weight.flatten(2).abs().sum((0, 2)) > 0).sum()) for layer in model[::2]]
+    assert reached == [3, 16, 16]
+    assert [int((layer.weight != 0).sum()) for layer in model[2::2]] == [16, 16 * 4 * 9]

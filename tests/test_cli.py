@@ -212,7 +212,7 @@ def family(workplace, monkeypatch):
 
 def test_show_a_set(run, family):
     lines = run("show", "family").splitlines()
-    assert lines[0] == "family: a set of 2 priors; the output channels of a layer are left as they are drawn by default"
+    assert lines[0] == "family: a set of 2 priors; output channels are left as they are drawn by default"
     assert [re.split(" {2,}", line) for line in lines[2:5]] == [
         ["for layers", "kernel", "prior", "family", "parameters", "log p", "depths"],
         ["stem", "3×5×5", "stem", "mixture-by-depth", f"{load_prior(family).parameter_count:,}", "1.3", "0, 1"],

@@ -167,3 +167,12 @@ def test_a_named_sets_priors_are_for_what_they_are_called(name: str) -> None:
     for kind, like in SETS[name]:
         assert (load_prior(like).kernel_shape[0] > 1) == (kind == "stem")
         assert ("dw" in like) == (kind == "depthwise") and ("stem" in like) == (kind == "stem")
+
+
+@pytest.mark.parametrize(("channels", "prior"), [(1, "natural-stem"), (3, "natural-stem"), (4, "tinyimagenet-3x3")])
+def test_a_set_whitens_stems_of_images_and_not_those_of_latents(channels: int, prior: str) -> None:
+    stem = nn.Conv2d(channels, 64, 3)
+    (drawn,) = apply_(stem, "natural", dry_run=True).drawn
+    assert drawn.prior == prior
+    (drawn,) = apply_(stem, "natural-stem", dry_run=True).drawn  # whoever names it may have any
+    assert drawn.prior == "natural-stem"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dwp_init.access import Access
 from dwp_init.commands.base import PRIOR
+from dwp_init.layers import KINDS
 from dwp_init.priors import Prior
 from dwp_init.registry import load_prior
 from dwp_init.report import kernel_text
@@ -46,8 +47,9 @@ def _show_prior(prior: Prior) -> None:
 
 def _show_set(prior_set: PriorSet) -> None:
     rules = load_rules(prior_set, Access())
-    made = "made orthogonal" if prior_set.orthogonal else "left as they are drawn"
-    print(f"{prior_set.name}: a set of {len(rules)} priors; the output channels of a layer are {made} by default\n")
+    kinds = [kind for kind in KINDS if prior_set.makes_orthogonal(kind)]
+    made = f"made orthogonal in {', '.join(kinds)} layers" if kinds else "left as they are drawn"
+    print(f"{prior_set.name}: a set of {len(rules)} priors; output channels are {made} by default\n")
     head = ("for layers", "kernel", "prior", "family", "parameters", "log p", "depths")
     print(aligned([head, *map(_member, rules)]))
     print("\nlog p: nats per kernel, on kernels of held-out networks; depths: 0 is the first layer, 1 the last")
