@@ -20,6 +20,7 @@ from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
+from training.engine.workers import Processes
 from training.fits.authors import import_authors
 from training.fits.base import FITS
 from training.fits.evaluate import check_unseen, evaluate_priors, transposed
@@ -75,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
         data_root=options.data_root,
         download=options.download,
         device=_device(options.device),
-        workers=options.workers,
+        engine=Processes(options.workers),
         smoke=options.smoke,
         from_record=options.from_record,
     )

@@ -40,6 +40,21 @@ def read_metrics(folder: Path) -> list[Row]:
     return rows
 
 
+def order_metrics(folder: Path, rows: Sequence[Row]) -> None:
+    """Puts these lines of ``metrics.jsonl`` into the order of ``rows``, in the places that they take together.
+
+    Jobs on several processes end in any order; what they leave behind should not tell.
+    """
+    found = [json.dumps(row) for row in read_metrics(folder)]
+    place = {line: number for number, line in enumerate(found)}
+    lines = [json.dumps(row) for row in rows]
+    for number, line in zip(sorted(place[line] for line in lines), lines, strict=True):
+        found[number] = line
+    text = "".join(line + "\n" for line in found).encode()
+    if rows and text != (folder / _METRICS).read_bytes():
+        write_bytes(folder / _METRICS, text)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Reads what a stage was made from: its settings, and the digests of its data."""
     return _read_json(folder / STAGE_CONFIG)

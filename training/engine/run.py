@@ -104,7 +104,7 @@ def _fill(stage: Stage, folder: Path, context: Context) -> None:
         "torch": torch.__version__,
         "device": str(context.device),
         "processor": _processor(context.device),
-        "workers": context.workers,
+        **context.engine.describe(),
         "smoke": context.smoke,
         "seconds_of_last_run": round(time.perf_counter() - start, 1),
     }

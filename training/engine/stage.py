@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from training.engine.workers import ONE_PROCESS, Engine
 from training.images.sets import Images, load_images
 
 FIXED = {"fixed": True}  # metadata of a field that the command line cannot override
@@ -25,7 +26,7 @@ class Context:
         data_root: The folder with the data sets.
         download: Whether a missing data set may be fetched.
         device: The device to compute on.
-        workers: Number of processes that train networks in parallel.
+        engine: Where independent trainings run.
         smoke: Whether data sets are replaced by synthetic ones of the same shape.
         from_record: Whether runs of the results of record count as done, where a stage keeps them there.
     """
@@ -34,7 +35,7 @@ class Context:
     data_root: Path = Path("data")
     download: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    workers: int = 1
+    engine: Engine = ONE_PROCESS
     smoke: bool = False
     from_record: bool = False
     _images: dict[tuple[str, str], Images] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from training.engine.records import Row, read_metrics, record_metrics
-from training.engine.workers import Progress, run_jobs
+from training.engine.records import Row, order_metrics, read_metrics, record_metrics
+from training.engine.workers import ONE_PROCESS, Engine, Progress
 
 _Run = TypeVar("_Run")
 RowKey = tuple[Any, ...]
@@ -23,7 +23,7 @@ class Sweep:
         key: Names of the columns that identify a row.
         total: Number of rows in all.
         each: Units of progress per row.
-        workers: Number of processes.
+        engine: Where the runs are made.
         unit: Name of one unit.
         desc: Text in front of the bar.
         members: Maps a run to the keys of the rows that it makes; by default the run is the key of its only row.
@@ -42,14 +42,14 @@ class Sweep:
         *,
         total: int,
         each: int = 1,
-        workers: int = 1,
+        engine: Engine = ONE_PROCESS,
         unit: str = "step",
         desc: str = "",
         members: Callable[[Any], Sequence[RowKey]] = lambda run: (run,),
         checkpoint: Callable[[Any], Path] | None = None,
         made: Callable[[Row], bool] = lambda row: True,
     ) -> None:
-        self.folder, self.key, self.each, self.workers = folder, key, each, workers
+        self.folder, self.key, self.each, self.engine = folder, key, each, engine
         self.members, self.checkpoint = members, checkpoint
         self.done = {self._key(row): row for row in read_metrics(folder) if made(row)}
         units, done = total * each, len(self.done) * each
@@ -65,7 +65,7 @@ class Sweep:
         """Runs the job for each run that has a missing row.
 
         Args:
-            job: Returns a row for each key of a run, and reports progress in units; picklable with several workers.
+            job: Returns a row for each key of a run, and reports progress in units; see :class:`Engine`.
             runs: All runs, whether they are recorded or not.
 
         Returns:
@@ -74,14 +74,16 @@ class Sweep:
         missing = [run for run in runs if any(key not in self.done for key in self.members(run))]
         run_of = {key: run for run in missing for key in self.members(run)}
         self.bar.update(-self.each * sum(key in self.done for key in run_of))  # they will be reported again
-        for rows in run_jobs(job, missing, self.workers, self._report):
+        for rows in self.engine.run_jobs(job, missing, self._report):
             for row in rows:
                 record_metrics(self.folder, **row)
                 self.done[self._key(row)] = row
             self._clean(run_of[self._key(rows[0])])
         for run in runs:
             self._clean(run)  # a kill may have left the checkpoint of a recorded run
-        return [self.done[key] for run in runs for key in self.members(run)]
+        rows = [self.done[key] for run in runs for key in self.members(run)]
+        order_metrics(self.folder, rows)
+        return rows
 
     def _key(self, row: Row) -> RowKey:
         return tuple(row[name] for name in self.key)

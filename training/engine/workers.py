@@ -1,4 +1,4 @@
-"""Independent jobs on several processes, whose progress is reported while they run."""
+"""Engines, on which independent jobs run and report their progress; the default ones are processes of this machine."""
 
 import concurrent.futures
 import ctypes
@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -17,42 +18,71 @@ Progress = Callable[..., Any]  # called with an amount and, by some jobs, a note
 Job = Callable[[_Item, Progress], _Result]
 
 
-def run_jobs(job: Job[_Item, _Result], items: Sequence[_Item], workers: int, progress: Progress) -> Iterator[_Result]:
-    """Runs ``job(item, progress)`` for every item and yields the results as they are completed.
+class Engine(Protocol):
+    """Runs independent jobs somewhere. Stages ask for nothing else, so that none depends on where it runs."""
 
-    If a job fails, its error is raised and the others stop at their next report.
+    def run_jobs(self, job: Job[_Item, _Result], items: Sequence[_Item], progress: Progress) -> Iterator[_Result]:
+        """Runs ``job(item, progress)`` for every item and yields the results as they are completed.
+
+        If a job fails, its error is raised and the others are stopped.
+
+        Args:
+            job: Picklable, as are the items; what it holds, such as images, is shared and must not be changed.
+            items: The items.
+            progress: Called in this process with what the jobs report.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what ``done.json`` says of the engine."""
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The engine that runs jobs in processes of this machine, or in this process alone.
 
     Args:
-        job: Picklable if there is more than one worker; the tensors that it holds are shared, not copied.
-        items: The items.
-        workers: Number of processes, each with an equal share of the cores; 1 runs everything in this process.
-        progress: Called in this process with what the jobs report.
+        workers: Number of processes, each with an equal share of the cores; 1 runs everything in this process, where
+            nothing has to be picklable.
 
     Raises:
         ValueError: ``workers`` is below 1.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be 1 or more; got {workers}")
-    if workers == 1 or len(items) <= 1:
-        for item in items:
-            yield job(item, progress)
-        return
-    processes = torch.multiprocessing.get_context("spawn")
-    reports, stop = processes.SimpleQueue(), processes.Event()  # a report is in the pipe before its job returns
-    workers = min(workers, len(items))
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
-    try:
-        pending = {pool.submit(_run, item) for item in items}
-        while pending:
-            done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
-            _drain(reports, progress)
-            for future in done:
-                yield future.result()
-    finally:
-        stop.set()
-        _drain(reports, lambda *_: None)
-        pool.shutdown(cancel_futures=True)
+
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers must be 1 or more; got {self.workers}")
+
+    def describe(self) -> dict[str, Any]:
+        return {"workers": self.workers}
+
+    def run_jobs(self, job: Job[_Item, _Result], items: Sequence[_Item], progress: Progress) -> Iterator[_Result]:
+        if self.workers == 1 or len(items) <= 1:
+            for item in items:
+                yield job(item, progress)
+            return
+        processes = torch.multiprocessing.get_context("spawn")
+        reports, stop = processes.SimpleQueue(), processes.Event()  # a report is in the pipe before its job returns
+        workers = min(self.workers, len(items))
+        threads = max((os.cpu_count() or 1) // workers, 1)
+        pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
+        try:
+            pending = {pool.submit(_run, item) for item in items}
+            while pending:
+                done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
+                _drain(reports, progress)
+                for future in done:
+                    yield future.result()
+        finally:
+            stop.set()
+            _drain(reports, lambda *_: None)
+            pool.shutdown(cancel_futures=True)
+
+
+ONE_PROCESS = Processes()
 
 
 class _StoppedError(Exception):

@@ -74,7 +74,7 @@ class PairedRuns(Stage):
             each: Steps of one run.
         """
         runs = [(init, seed) for seed in self.all_seeds() for init in self.arms]
-        settings: dict[str, Any] = {"total": len(runs), "each": each, "workers": context.workers, "desc": self.name}
+        settings: dict[str, Any] = {"total": len(runs), "each": each, "engine": context.engine, "desc": self.name}
         with Sweep(folder, ("init", "seed"), **settings) as sweep:
             sweep(train, runs)
         return [sweep.done[init, seed] for init in self.arms for seed in self.all_seeds()]

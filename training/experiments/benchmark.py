@@ -59,7 +59,7 @@ class Benchmark(BenchmarkTask):
         return {"sources": {start: self.source(start, context) for start in self.starts}, "choice": rule()}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Trains what is missing, on ``context.workers`` processes: all settings with one seed, then the finalists."""
+        """Trains what is missing, on ``context.engine``: all settings with one seed, then the finalists."""
         self.check()
         pools = self.pools(context)
         setting = self.setting(context, pools)
@@ -74,7 +74,7 @@ class Benchmark(BenchmarkTask):
             taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, RUN)))
             print(f"{self.name}: {taken} runs are taken from the results of record")
         screening = [(setting, sources[start], start, CHOOSING_SEED, trial, True) for start, trial in self.to_screen]
-        settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
+        settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "engine": context.engine, "made": of_now}
         job = partial(self.run_one, pools)
         with Sweep(folder, RUN, total=self.planned, **settings) as sweep:
             try:

@@ -39,7 +39,7 @@ class BenchmarkCheck(BenchmarkTask):
             )
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Trains what is missing, on ``context.workers`` processes."""
+        """Trains what is missing, on ``context.engine``."""
         self.check()
         pools = self.pools(context)
         setting = self.setting(context, pools)
@@ -51,7 +51,7 @@ class BenchmarkCheck(BenchmarkTask):
             take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, BANK)))
         arms, trials = (OWN, OTHER_DRAWS), range(self.trials)
         runs = [(setting, arm, seed, trial) for seed in range(self.seeds) for trial in trials for arm in arms]
-        settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "workers": context.workers, "made": of_now}
+        settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "engine": context.engine, "made": of_now}
         with Sweep(folder, BANK, total=len(runs), **settings) as sweep:
             try:
                 rows = sweep(partial(self.run_one, pools), runs)

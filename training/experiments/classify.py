@@ -106,11 +106,11 @@ class Classify(Stage):
         return bundled_digests(*self.vaes, *self.mixtures)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Trains what is missing, on ``context.workers`` processes; a run in progress resumes from its checkpoint."""
+        """Trains what is missing, on ``context.engine``; a run in progress resumes from its checkpoint."""
         self._check()
         keys = self.keys()
         job = partial(self.train_pass, self.experiment(context), folder)
-        settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "workers": context.workers}
+        settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "engine": context.engine}
         settings |= {"desc": self.name or folder.name, "members": tuple, "checkpoint": partial(checkpoint_file, folder)}
         with Sweep(folder, KEY, **settings) as sweep:
             sweep(job, passes(keys, self.together))

@@ -62,13 +62,13 @@ class Gap(Stage):
         return bundled_digests(*self.vaes)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Measures what is missing, on ``context.workers`` processes."""
+        """Measures what is missing, on ``context.engine``."""
         check_counts(splits=self.splits, samples=self.samples, kernels=self.kernels)
         if sorted(self.priors) not in ([DWP_PRIOR], [DWP_FIXED], [DWP_PRIOR, DWP_FIXED]):
             raise ValueError(f"priors must be some of {DWP_PRIOR!r}, {DWP_FIXED!r}, each once; got {self.priors}")
         keys = [(prior, split) for prior in self.priors for split in range(self.splits)]
         job = partial(self.measure, self.experiment(context))
-        settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "workers": context.workers}
+        settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "engine": context.engine}
         with Sweep(folder, ("prior", "split"), desc=self.name, **settings) as sweep:
             table = gap_table(sweep(job, keys))
         write_table(folder / "record" / f"{self.name}.csv", table)

@@ -63,7 +63,7 @@ class PublicModels(Stage):
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(size=self.size, images=self.images, models=len(self.models))
-        settings: dict[str, Any] = {"total": len(self.models), "workers": context.workers, "unit": "model"}
+        settings: dict[str, Any] = {"total": len(self.models), "engine": context.engine, "unit": "model"}
         with Sweep(folder, ("model",), desc=self.name, members=lambda model: ((model,),), **settings) as sweep:
             rows = sweep(self.measure, self.models)
         summary = summary_table(rows)

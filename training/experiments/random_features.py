@@ -76,7 +76,7 @@ class RandomFeatures(PairedRuns):
         job = partial(self.train_one, self.parts(context))
         runs = list(product(self.all_seeds(), self.scales, self.arms))
         each = self.epochs + 1  # making the features counts as one
-        settings: dict[str, Any] = {"total": len(runs), "each": each, "workers": context.workers}
+        settings: dict[str, Any] = {"total": len(runs), "each": each, "engine": context.engine}
         with Sweep(folder, ("seed", "k", "init"), unit="pass", desc=self.name, **settings) as sweep:
             rows = sweep(job, runs)
         table = features_table(rows, self.data)

@@ -91,7 +91,7 @@ class ResponseRho(Stage):
         images, _ = context.images(self.data, "train").to(context.device)
         parts = images[: self.images]
         runs = list(product(self.networks, range(self.seeds)))
-        settings: dict[str, Any] = {"total": len(runs), "workers": context.workers, "unit": "network"}
+        settings: dict[str, Any] = {"total": len(runs), "engine": context.engine, "unit": "network"}
         with Sweep(folder, ("network", "seed"), desc=self.name, **settings) as sweep:
             rows = sweep(partial(_measured, self.prior, parts), runs)
         table = errors_table(rows)

@@ -61,7 +61,7 @@ class Sources(Stage):
         return (self.data,)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        """Trains the missing networks in ``context.workers`` processes; one in progress resumes from its checkpoint."""
+        """Trains the missing networks on ``context.engine``; one in progress resumes from its checkpoint."""
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is 'float32' or 'bfloat16'; got {self.precision!r}")
         if not 0 < self.init_scale < math.inf:
@@ -76,7 +76,7 @@ class Sources(Stage):
             ("seed",),
             total=self.networks,
             each=self.epochs * len(images),
-            workers=context.workers,
+            engine=context.engine,
             unit="image",
             desc="sources",
             checkpoint=job.checkpoint,

@@ -6,6 +6,7 @@ import pytest
 
 from training.engine.records import read_metrics, record_metrics, save_checkpoint
 from training.engine.sweep import Sweep
+from training.engine.workers import Processes
 
 RUNS = [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
@@ -55,9 +56,11 @@ def test_a_killed_sweep_resumes_to_the_same_rows(tmp_path: Path, killed_at: int)
 
 def test_rows_are_in_the_order_of_the_runs(tmp_path: Path) -> None:
     record_metrics(tmp_path, init="b", seed=1, value="recorded")
+    record_metrics(tmp_path, note="of another kind", init="", seed=0)
     with sweep(tmp_path) as run:
         rows = run(Job(), RUNS)
     assert [row["value"] for row in rows] == ["a0", "b0", "a1", "recorded"]
+    assert [row.get("value") for row in read_metrics(tmp_path)] == ["a0", None, "b0", "a1", "recorded"]
 
 
 def test_it_may_be_called_for_parts(tmp_path: Path) -> None:
@@ -79,7 +82,11 @@ def test_a_run_of_several_rows_is_repeated_if_one_is_missing(tmp_path: Path, wor
     record_metrics(tmp_path, init="a", seed=3, of=[3])
     for seeds in ((0, 1), (2, 4), (3,)):
         save_checkpoint(tmp_path / f"{seeds}.checkpoint", {})
-    options: dict[str, Any] = {"total": 5, "workers": workers, "members": lambda seeds: [("a", seed) for seed in seeds]}
+    options: dict[str, Any] = {
+        "total": 5,
+        "engine": Processes(workers),
+        "members": lambda seeds: [("a", seed) for seed in seeds],
+    }
     with sweep(tmp_path, checkpoint=lambda seeds: tmp_path / f"{seeds}.checkpoint", **options) as run:
         assert run.bar.n == 6
         rows = run(pair, [(0, 1), (2, 4), (3,)])

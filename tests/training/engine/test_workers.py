@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.engine.workers import run_jobs
+from training.engine.workers import Processes
 
 
 class Slow(int):
@@ -41,7 +41,7 @@ def fail(item: Path | None, progress: Callable[[int], object]) -> None:
 def test_results_and_progress_are_complete(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     reports: list[int] = []
-    found = list(run_jobs(burst, [1, 10, 100, 1000, 10_000], workers, reports.append))
+    found = list(Processes(workers).run_jobs(burst, [1, 10, 100, 1000, 10_000], reports.append))
     threads = 3 if workers == 2 else torch.get_num_threads()
     assert sorted(found) == [(10 ** (2 * power), threads) for power in range(5)]
     assert sum(reports) == 5 * 2000 + 11_111
@@ -59,23 +59,23 @@ def new_pages(item: int, progress: object) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
 def test_workers_keep_what_they_free() -> None:
-    assert max(run_jobs(new_pages, [1, 2], 2, lambda *_: None)) < 100
+    assert max(Processes(2).run_jobs(new_pages, [1, 2], lambda *_: None)) < 100
 
 
 def test_there_is_a_worker() -> None:
     with pytest.raises(ValueError, match="workers must be 1 or more; got 0"):
-        list(run_jobs(burst, [1], 0, lambda _: None))
+        list(Processes(0).run_jobs(burst, [1], lambda _: None))
 
 
 def test_no_more_workers_than_items() -> None:
-    assert list(run_jobs(burst, [], 2, lambda _: None)) == []
-    assert list(run_jobs(burst, [3], 2, lambda _: None)) == [(9, torch.get_num_threads())]
+    assert list(Processes(2).run_jobs(burst, [], lambda _: None)) == []
+    assert list(Processes(2).run_jobs(burst, [3], lambda _: None)) == [(9, torch.get_num_threads())]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_is_raised_and_the_other_jobs_stop(tmp_path: Path, workers: int) -> None:
     with pytest.raises(ValueError, match="no item"):
-        list(run_jobs(fail, [None, tmp_path / "finished"], workers, lambda _: None))
+        list(Processes(workers).run_jobs(fail, [None, tmp_path / "finished"], lambda _: None))
     assert not (tmp_path / "finished").exists() and not multiprocessing.active_children()
 
 
@@ -87,8 +87,8 @@ def _sleep(seconds: int, progress: object) -> None:
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "from training.engine.workers import run_jobs\nfrom tests.training.engine.test_workers import _sleep\n"
-        "if __name__ == '__main__':\n    list(run_jobs(_sleep, [60, 60], 2, print))\n"
+        "from training.engine.workers import Processes\nfrom tests.training.engine.test_workers import _sleep\n"
+        "if __name__ == '__main__':\n    list(Processes(2).run_jobs(_sleep, [60, 60], print))\n"
     )
     root = Path(__file__).parents[3]
     parent = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(root)})

@@ -9,6 +9,7 @@ from torch import nn
 from training.engine.records import Row, read_done, read_table
 from training.engine.run import run_stages
 from training.engine.stage import Context
+from training.engine.workers import Processes
 from training.experiments import benchmark
 from training.experiments.benchmark import CHOOSING_SEED, Benchmark
 from training.experiments.benchmark_task import RUN, BenchmarkTask
@@ -208,7 +209,7 @@ def test_another_rule_of_choice_trains_only_what_it_chooses_otherwise(
 
 def test_workers_train_the_same_networks(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"starts": (OWN, KAIMING), "trials": 1}
-    one, two = (runs_of(run(stage(**fields), tmp_path / str(n), workers=n)) for n in (1, 2))
+    one, two = (runs_of(run(stage(**fields), tmp_path / str(n), engine=Processes(n))) for n in (1, 2))
     assert [[row[key] for key in (*RUN, "held_accuracy")] for row in one] == [
         [row[key] for key in (*RUN, "held_accuracy")] for row in two
     ]

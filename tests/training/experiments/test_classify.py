@@ -18,6 +18,7 @@ from training.engine import sweep
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
+from training.engine.workers import Processes
 from training.experiments import classify
 from training.experiments.classify import ENSEMBLE_SCORES, Classify, Selection, average_splits, passes
 from training.experiments.few_labels import (
@@ -261,7 +262,7 @@ def one_thread() -> Any:
 
 def test_two_processes_find_the_same(data: Any, tmp_path: Path, one_thread: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert run(SMALL, tmp_path / "one") == run(SMALL, tmp_path / "two", workers=2)
+    assert run(SMALL, tmp_path / "one") == run(SMALL, tmp_path / "two", engine=Processes(2))
 
 
 SCRIPT = """

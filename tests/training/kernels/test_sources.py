@@ -13,6 +13,7 @@ from torch import Tensor
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
+from training.engine.workers import Processes
 from training.kernels.checkpoints import network_file
 from training.kernels.sources import Sources
 from training.networks.paper import MNISTNet
@@ -193,7 +194,7 @@ def test_files_of_equal_runs_are_equal(tmp_path: Path, finished: Path) -> None:
 def test_workers_change_nothing(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = Bar()
     monkeypatch.setattr("training.engine.sweep.tqdm", bar)
-    assert weights(run(SMALL, tmp_path, workers=2)) == weights(finished)
+    assert weights(run(SMALL, tmp_path, engine=Processes(2))) == weights(finished)
     assert list(weights(finished)) == ["network-000.safetensors", "network-001.safetensors"]
     assert bar.n == bar.total
 
@@ -204,7 +205,7 @@ def test_a_worker_that_fails_is_heard(tmp_path: Path, monkeypatch: pytest.Monkey
         run(SMALL, tmp_path)
     (tmp_path / "sources" / "network-001.checkpoint").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"network-001.checkpoint is not a complete checkpoint; remove it"):
-        run(SMALL, tmp_path, workers=2)
+        run(SMALL, tmp_path, engine=Processes(2))
     assert not (tmp_path / "sources" / "done.json").exists()
 
 
