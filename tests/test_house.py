@@ -12,6 +12,7 @@ WITHOUT_A_MODULE = {  # tests of the whole, which no module stands for
     "tests.interop.test_diffusers",
     "tests.interop.test_init",
     "tests.test_bundled",
+    "tests.test_docs",
     "tests.test_draws",
     "tests.test_families",
     "tests.test_import",

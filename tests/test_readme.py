@@ -6,11 +6,10 @@ from torch import nn
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
-def _blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", _blocks("python"))
@@ -20,14 +19,6 @@ def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.Monkey
     exec(code, names)
     if "report" in names:
         assert names["report"].initialized == ["0", "2"]
-
-
-@pytest.mark.parametrize("code", _blocks("python", RECIPES))
-def test_recipes_run(code: str) -> None:
-    imported = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
-    for library in {"timm", "lightning", "transformers"}.intersection(imported):
-        pytest.importorskip(library)
-    exec(code, {"__name__": "recipe"})
 
 
 def test_there_are_two_python_blocks_and_two_starting_commands() -> None:

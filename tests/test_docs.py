@@ -1,0 +1,78 @@
+"""Every code block of ``docs/`` runs: those of a page one after the other, as a reader would run them."""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dwp_init.cli import main as dwp_init_main
+from tests.localhub import LocalHub
+from tests.localhub.repos import User
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs").rglob("*.md"))}
+_BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LIBRARIES = ("timm", "lightning", "transformers", "torchvision")
+# Of every upload by huggingface_hub; of Lightning on few cores; of Lightning with the newest torch.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+]
+
+
+def code_blocks(text: str) -> list[tuple[str, str]]:
+    """The code blocks of a page, each with its language."""
+    return [(language, code) for language, code in _BLOCK.findall(text)]
+
+
+def run_command(line: str) -> None:
+    """Runs one line of a shell in this process; of an installation checks that its extras exist."""
+    match shlex.split(line, comments=True):
+        case ["dwp-init", *words]:
+            assert dwp_init_main(words) == 0, line
+        case ["python", "-m", "training", *words]:
+            from training.__main__ import main
+
+            assert main(words) == 0, line
+        case ["pip", "install", what]:
+            toml = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+            extras = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+            assert set(re.findall(r"[\w-]+", what.partition("[")[2])) <= set(extras), line
+        case words:
+            raise AssertionError(f"no test runs {words}")
+
+
+RUNNERS: dict[str, Callable[[str, dict[str, object]], None]] = {
+    "python": lambda code, names: exec(code, names),
+    "bash": lambda code, names: [run_command(line) for line in code.splitlines()] and None,
+    "text": lambda code, names: None,
+}
+
+
+@pytest.mark.parametrize("page", [name for name, path in PAGES.items() if code_blocks(path.read_text("utf-8"))])
+def test_code_blocks_run(
+    page: str, hub: LocalHub, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = PAGES[page].read_text("utf-8")
+    for library in LIBRARIES:
+        if re.search(rf"^(?:import|from) {library}\b", text, re.MULTILINE):
+            pytest.importorskip(library)
+    if "training" in text.replace("is trained", ""):
+        pytest.importorskip("torchvision", reason="needs the training extra")
+    hub.tokens["hf_me"] = User("me")
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for language, code in code_blocks(text):
+        RUNNERS[language](code, names)
+
+
+def test_an_unknown_command_and_an_unknown_extra_fail() -> None:
+    with pytest.raises(AssertionError, match="no test runs"):
+        run_command("rm -r runs")
+    with pytest.raises(AssertionError):
+        run_command("pip install '.[nothing]'")

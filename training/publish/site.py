@@ -1,0 +1,89 @@
+"""The documentation site: pages that are made from cards, pages and results next to those of ``docs/``.
+
+A hook of ``mkdocs.yml``. Links in Markdown are those of the clone, so that they work there too; here they are turned
+into links of the site.
+"""
+
+import os.path
+import re
+from pathlib import PurePosixPath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from training.engine.records import ROOT
+from training.publish.pages import BLOCKS, blocks, fill_blocks
+
+INCLUDED = {  # pages of the site that are files of the clone elsewhere than in docs/
+    "benchmark.md": "model_cards/benchmark.md",
+    "benchmark-200-steps.md": "model_cards/benchmark_200_steps.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "lifecycles.md": "model_cards/lifecycles.md",
+    "paper/families.md": "model_cards/families.md",
+    "paper/few-labels.md": "model_cards/few_labels.md",
+    "paper/figures.md": "model_cards/paper_figures.md",
+    "pipeline.md": "training/README.md",
+    "security.md": "SECURITY.md",
+}
+_TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#|/)([^)\s#]+)[^)]*\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are elsewhere in the clone."""
+    for uri, path in INCLUDED.items():
+        files.append(File.generated(config, uri, content=(ROOT / path).read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fills the blocks of results, and turns links of the clone into links of the site."""
+    uri = page.file.src_uri
+    here = PurePosixPath(INCLUDED.get(uri, f"docs/{uri}"))
+    named = [name for name in BLOCKS if f"<!-- {name} -->" in markdown]
+    rendered = blocks() if named else {}
+    readme = PurePosixPath("README.md")
+    filled = {name: rewrite_links(rendered[name], readme, uri, files, config) for name in named}
+    return rewrite_links(fill_blocks(markdown, filled), here, uri, files, config)
+
+
+def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config: MkDocsConfig) -> str:
+    """Turns the links of a file of the clone into those of a page of the site.
+
+    What the site has as a page is linked there, other files are added to the site, and links to folders become text.
+
+    Args:
+        text: Markdown.
+        here: The file, from the clone's root.
+        uri: The page, from ``docs/``.
+        files: The files of the site.
+        config: The configuration of the site.
+    """
+    places = {path: page for page, path in INCLUDED.items()}
+
+    def is_folder(target: str) -> bool:
+        return (ROOT / _within(here, target)).is_dir()
+
+    def placed(match: re.Match[str]) -> str:
+        path = _within(here, match[1])
+        if path.startswith("docs/"):
+            return match[1] if here.parts[0] == "docs" else _relative(path.removeprefix("docs/"), uri)
+        if path not in places and (ROOT / path).is_file():
+            places[path] = f"files/{path}"
+            if places[path] not in files.src_uris:
+                files.append(File.generated(config, places[path], abs_src_path=str(ROOT / path)))
+        return _relative(places[path], uri) if path in places else match[1]
+
+    text = _LINK.sub(lambda link: link[1] if is_folder(link[2]) else link[0], text)
+    return _TARGET.sub(placed, text)
+
+
+def _within(here: PurePosixPath, target: str) -> str:
+    """The path from the clone's root of what a file links to."""
+    return os.path.normpath((here.parent / target).as_posix()).replace(os.sep, "/")
+
+
+def _relative(target: str, uri: str) -> str:
+    return os.path.relpath(target, PurePosixPath(uri).parent).replace(os.sep, "/")
