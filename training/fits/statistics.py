@@ -132,6 +132,8 @@ def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST)
         - ``diversity``: mean distance of samples to their nearest other sample.
         - ``fidelity_real``: mean distance of held-out kernels to their nearest training kernel, the reference for
           fidelity and coverage.
+        - ``fidelity_noise`` and ``fidelity_interpolated``: mean distance to their nearest training kernel of white
+          noise, and of midpoints of pairs of training kernels; both with the root mean square of these.
         - ``diversity_real``: mean distance of training kernels to their nearest other one, the reference for diversity.
         - ``recall_real`` and ``recall_samples``, ``accuracy``, ``accuracy_deviation`` and ``asymmetry``: the
           leave-one-out 1-NN two-sample test (Lopez-Paz & Oquab 2017). The first three are the shares of held-out
@@ -158,6 +160,8 @@ def compare(samples: Tensor, train: Tensor, held_out: Tensor, most: int = _MOST)
         "coverage": _nearest(unseen, drawn),
         "diversity": _nearest(drawn, drawn, rank=2),
         "fidelity_real": _nearest(unseen, known),
+        "fidelity_noise": _nearest(_noise_like(known), known),
+        "fidelity_interpolated": _nearest(_midpoints(known), known),
         "diversity_real": _nearest(known, known, rank=2),
         **_neighbour_test(distances),
         "mmd2": _squared_mmd(distances),
@@ -179,6 +183,19 @@ def _frechet(a: Tensor, b: Tensor) -> float:
 def _nearest(a: Tensor, b: Tensor, rank: int = 1) -> float:
     """Mean distance of rows of ``a`` to the nearest of ``b``; rank 2 if both are one set, where each row is at 0."""
     return torch.cdist(a, b, compute_mode=EXACT).kthvalue(rank, dim=1).values.mean().item()
+
+
+def _noise_like(rows: Tensor) -> Tensor:
+    """Returns white noise of the same shape and root mean square."""
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0), dtype=rows.dtype)
+    return noise * rows.square().mean().sqrt()
+
+
+def _midpoints(rows: Tensor) -> Tensor:
+    """Returns the midpoint of each row and the one half the set away, scaled to the root mean square of all rows."""
+    middles = (rows + rows.roll(len(rows) // 2, 0)) / 2
+    norm = middles.norm()
+    return middles * (rows.norm() / norm) if norm > 0 else middles
 
 
 def _neighbour_test(distances: Tensor) -> dict[str, float]:

@@ -124,12 +124,16 @@ class TrainedNetworks(KernelSource):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStatistics:
-    """What kernels of one origin are like."""
+    """What kernels of one origin are like, see :mod:`training.fits.statistics`."""
 
     rms: float
     norm_5_50_95: tuple[Any, ...]
     roughness: float | None = None
     frechet: float
+    accuracy: float | None = None
+    fidelity: float | None = None
+    fidelity_noise: float | None = None
+    fidelity_interpolated: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ DESCRIPTION = [
     *("variance_shares", "components_90_95_99", "participation_ratio"),
 ]
 COMPARISON = [
-    *("frechet", "fidelity", "coverage", "diversity", "fidelity_real", "diversity_real"),
+    *("frechet", "fidelity", "coverage", "diversity"),
+    *("fidelity_real", "fidelity_noise", "fidelity_interpolated", "diversity_real"),
     *("recall_real", "recall_samples", "accuracy", "accuracy_deviation", "asymmetry", "mmd2", "compared", "tested"),
 ]
 
@@ -153,12 +154,20 @@ def test_frechet_distance_of_gaussians_that_do_not_commute() -> None:
 
 
 def test_figures_counted_by_hand() -> None:
-    """Samples 3 and 4, training kernels 0 and 5, held-out kernels 0 and 1; six distances whose lower median is 2."""
+    """Samples 3 and 4, training kernels 0 and 5, held-out kernels 0 and 1; six distances whose lower median is 2.
+
+    The midpoint, 2.5, gets the root mean square of 0 and 5.
+    """
     found = compare(points(3, 4), points(0, 5), points(0, 1))
     assert list(found) == COMPARISON
+    noise = 12.5**0.5 * torch.randn(2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     similar = {distance: math.exp(-(distance**2) / 8) for distance in (1, 2, 3, 4)}
     within, across = similar[1], (2 * similar[3] + similar[2] + similar[4]) / 4
     expected = {"frechet": 9, "fidelity": 1.5, "coverage": 2.5, "diversity": 1}
+    expected |= {
+        "fidelity_interpolated": 5 - 12.5**0.5,
+        "fidelity_noise": torch.minimum(noise.abs(), (noise - 5).abs()).mean().item(),
+    }
     expected |= {"fidelity_real": 0.5, "diversity_real": 5, "compared": 2, "tested": 2}
     expected |= {"recall_real": 1, "recall_samples": 1, "accuracy": 1, "asymmetry": 0}
     expected |= {"accuracy_deviation": (1 - 1 / 3) / (1 / 8) ** 0.5, "mmd2": 2 * within - 2 * across}
@@ -223,6 +232,18 @@ def test_a_collapsed_sampler_is_faithful_but_neither_diverse_nor_covering() -> N
     assert all(math.isfinite(value) for value in same.values())
 
 
+def test_structured_kernels_are_nearer_to_each_other_than_noise_and_midpoints_are() -> None:
+    patterns = kernels(3, 5, seed=4)
+    train, held_out = (patterns[torch.arange(300) % 3] + 0.1 * kernels(300, 5, seed=seed) for seed in (1, 2))
+    found = compare(held_out, train, held_out)
+    assert found["fidelity"] == found["fidelity_real"] < 0.3 * found["fidelity_noise"]
+    assert 0.5 < found["fidelity_interpolated"] / found["fidelity_real"] < 1  # of 0 and 150, of one pattern
+    apart = compare(held_out, train[:299], held_out)  # of 0 and 149, of two patterns
+    assert 2 * apart["fidelity_real"] < apart["fidelity_interpolated"] < apart["fidelity_noise"]
+    found = compare(points(1, 2), points(3, -3), points(1, 2))
+    assert found["fidelity_interpolated"] == 3  # the midpoint is 0
+
+
 def test_too_wide_and_too_narrow_samples_have_lopsided_recalls() -> None:
     train, held_out = kernels(500, 5, seed=1), kernels(500, 5, seed=2)
     wide, narrow = (compare(scale * kernels(500, 5), train, held_out) for scale in (2, 0.5))
@@ -242,7 +263,7 @@ def test_samples_elsewhere_are_told_apart() -> None:
 def test_figures_grow_with_the_kernels_scale_or_not_at_all() -> None:
     sets = [kernels(100, seed=seed) for seed in range(3)]
     before, after = compare(*sets), compare(*(1e-3 * part for part in sets))
-    powers = {"frechet": 2, "fidelity": 1, "coverage": 1, "diversity": 1, "fidelity_real": 1, "diversity_real": 1}
+    powers = {"frechet": 2, **{name: 1 for name in before if name.startswith(("fidelity", "coverage", "diversity"))}}
     assert after == pytest.approx({key: value * 1e-3 ** powers.get(key, 0) for key, value in before.items()})
 
 
