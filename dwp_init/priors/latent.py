@@ -117,7 +117,7 @@ def average(weights: Tensor) -> Estimate:
     samples = len(weights)
     found = weights.logsumexp(0) - math.log(samples)
     relative = (weights.detach() - found.detach()).exp()
-    spread = relative.std(0) if samples > 1 else torch.full_like(found, math.inf)
+    spread = relative.std(0) if samples > 1 and relative.numel() else torch.full_like(found, math.inf)
     return Estimate(found, spread / math.sqrt(samples))
 
 

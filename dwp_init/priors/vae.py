@@ -16,6 +16,7 @@ from dwp_init.priors.paper_networks import paper_networks
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
 VAENetwork = Literal["dense", "paper"]
+LatentProposal = Literal["encoder", "prior"]
 
 
 @register
@@ -115,24 +116,33 @@ class KernelVAE(Prior):
 
     def blind_elbo(self, kernels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Maps kernels ``(n, c, *size)`` to one-sample estimates ``(n,)`` of the bound with r(z|w) = p(z) (App. B)."""
-        white: Tensor = self.whitening(self._flatten(kernels))
-        z = self._draw_latent(len(white), generator)
-        return self.decode(z).log_prob(white) - self.whitening.log_det()
+        return self.importance_bound(kernels, 1, generator, proposal="prior")
 
-    def importance_bound(self, kernels: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def importance_bound(
+        self,
+        kernels: Tensor,
+        samples: int,
+        generator: torch.Generator | None = None,
+        *,
+        proposal: LatentProposal = "encoder",
+    ) -> Tensor:
         """Maps kernels ``(n, c, *size)`` to estimates of the importance-weighted bound on log p(w) ``(n,)``.
 
-        The bound of Burda et al. (2016) with the encoder as the proposal, in nats per kernel. With one sample it is the
-        evidence lower bound. Reparametrised, so differentiable in all parameters.
+        The bound of Burda et al. (2016), in nats per kernel. With one sample it is the evidence lower bound of the
+        proposal. Its expectation rises with ``samples``. Reparametrised, so differentiable in all parameters.
 
         Args:
             kernels: ``(n, c, *size)``.
             samples: Number of latents per kernel.
             generator: Source of randomness on the prior's device; PyTorch's global one by default.
+            proposal: What the latents are drawn from: ``"encoder"``, or ``"prior"`` for p(z), as in semi-implicit
+                variational inference (Yin & Zhou 2018).
         """
         check_count(samples=samples)
+        check_one_of("proposal", proposal, get_args(LatentProposal))
         white: Tensor = self.whitening(self._flatten(kernels))
-        weights = self._weights(white, [self._reverse(white)], samples, generator)
+        drawn_from = self._reverse(white) if proposal == "encoder" else self._prior(white)
+        weights = self._weights(white, [drawn_from], samples, generator)
         return average(weights).log_prob - self.whitening.log_det()
 
     def log_prob(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Tensor:

@@ -153,6 +153,22 @@ def test_importance_bound_lies_between_the_elbo_and_the_truth():
     assert elbo + 0.05 < many < truth.log_prob(x).mean().item() + 0.02
 
 
+def test_importance_bound_from_the_prior_of_the_latents():
+    """Needs no encoder, and reaches the truth too, with more draws."""
+    vae, truth, x = linear_gaussian(fidelity=0.8)
+    kernels, generator = x.view(-1, 1, 2, 2), seeded()
+    vae.encoder = None
+    with torch.no_grad():
+        bounds = [
+            torch.stack([vae.importance_bound(kernels, draws, generator, proposal="prior") for _ in range(20)]).mean()
+            for draws in (2, 20, 4000)
+        ]
+    assert bounds[0] < bounds[1] - 0.05 and bounds[1] < bounds[2]
+    assert bounds[2].item() == pytest.approx(truth.log_prob(x).mean().item(), abs=0.02)
+    with pytest.raises(ValueError, match="proposal must be one of 'encoder', 'prior'; got 'q'"):
+        vae.importance_bound(kernels, 2, proposal="q")
+
+
 @pytest.mark.parametrize("samples", [0, -1, 2.5, True])
 def test_samples_must_be_a_count(samples):
     with pytest.raises(ValueError, match=f"samples must be a whole number from 1 to 1048576; got {samples}"):

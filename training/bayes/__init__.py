@@ -20,10 +20,12 @@ from training.bayes.gap import bound_gaps as bound_gaps
 from training.bayes.kl import KL as KL
 from training.bayes.kl import AuxiliaryKL as AuxiliaryKL
 from training.bayes.kl import GaussianKL as GaussianKL
+from training.bayes.kl import LatentKL as LatentKL
 from training.bayes.kl import LogUniformKL as LogUniformKL
 from training.bayes.kl import MonteCarloKL as MonteCarloKL
 from training.bayes.kl import NormalKL as NormalKL
 from training.bayes.kl import PriorKL as PriorKL
+from training.bayes.kl import SemiImplicitKL as SemiImplicitKL
 from training.bayes.kl import TruncatedLogUniformKL as TruncatedLogUniformKL
 from training.bayes.kl import kl_from as kl_from
 from training.bayes.layers import SCALE as SCALE

@@ -1,16 +1,20 @@
-"""The gap between the auxiliary bound and the importance-weighted one, layer by layer (Appendix B)."""
+"""The gap between the bounds used in training and log p(w), layer by layer (Appendix B)."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
-from training.bayes.kl import AuxiliaryKL, entropy
+from dwp_init.priors.vae import KernelVAE, LatentProposal
+from training.bayes.kl import LatentKL, entropy
 from training.bayes.objective import Objective, kernels_of
 
-REPEATS = 20  # draws of z by which the auxiliary bound is estimated
+REPEATS = 20  # estimates of each bound except the importance-weighted one, whose mean is reported
 _CHUNK = 512  # kernels at a time
 
 
@@ -19,11 +23,12 @@ class LayerGap(NamedTuple):
 
     Attributes:
         layer: Name of the layer.
-        auxiliary: The bound used in training, with r(z|w; ψ).
+        auxiliary: The bound of Algorithm 1, with r(z|w; ψ).
         tight: The importance-weighted bound.
         error: Monte Carlo standard error of ``tight``.
         blind: The auxiliary bound with r(z|w) = p(z), which shows what is gained by training r.
         total: Number of kernels in the layer, of which n were used.
+        semi_implicit: The bounds of :class:`training.bayes.SemiImplicitKL`, by proposal and K.
     """
 
     layer: str
@@ -32,6 +37,7 @@ class LayerGap(NamedTuple):
     error: Tensor
     blind: Tensor
     total: int
+    semi_implicit: Mapping[tuple[LatentProposal, int], Tensor] = MappingProxyType({})
 
     @property
     def gap(self) -> Tensor:
@@ -41,53 +47,73 @@ class LayerGap(NamedTuple):
 
 @torch.no_grad()
 def bound_gaps(
-    objective: Objective, samples: int = 10_000, kernels: int | None = None, generator: torch.Generator | None = None
+    objective: Objective,
+    samples: int = 10_000,
+    kernels: int | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    draws: Sequence[int] = (),
 ) -> list[LayerGap]:
     """Estimates the gap of every layer, a few kernels at a time.
 
-    The proposal is defensive, an even mixture of the reverse model, of the same at twice its scale and of p(z), as in
-    :meth:`dwp_init.KernelVAE.estimate`, so that a reverse model that is wrong about a kernel causes a gap.
+    The proposal of the importance-weighted bound is defensive, an even mixture of the reverse model, of the same at
+    twice its scale and of p(z), as in :meth:`dwp_init.KernelVAE.estimate`, so that a reverse model that is wrong about
+    a kernel causes a gap.
 
     Args:
         objective: A trained objective.
-        samples: K, the number of latents per kernel.
+        samples: Number of latents per kernel of the importance-weighted bound.
         kernels: Maximum number of random kernels per layer; all by default.
         generator: Source of randomness on the network's device; PyTorch's global one by default.
+        draws: Each K at which the semi-implicit bounds are estimated too.
 
     Raises:
-        ValueError: A layer's term is not a :class:`training.bayes.AuxiliaryKL`, so there is no gap.
+        ValueError: A layer's term is not a :class:`training.bayes.LatentKL`, so there is no gap.
     """
     check_count(samples=samples)
+    for count in draws:
+        check_count(draws=count)
     if kernels is not None:
         check_count(kernels=kernels)
     found = []
     for name, (layer, term) in zip(objective.layers, objective.pairs(), strict=True):
-        if not isinstance(term, AuxiliaryKL):
+        if not isinstance(term, LatentKL):
             raise ValueError(
                 f"layer {name!r} has the term {type(term).__name__}, which is not a bound, so it has no gap"
             )
         q = kernels_of(layer, term)
         total = len(q.loc)
         picked = torch.randperm(total, generator=generator, device=q.loc.device)[:kernels]
-        found.append(_layer_gap(name, term, Normal(q.loc[picked], q.scale[picked]), total, samples, generator))
+        some = Normal(q.loc[picked], q.scale[picked])
+        found.append(_layer_gap(name, term.prior, some, total, samples, draws, generator))
     return found
 
 
 def _layer_gap(
-    name: str, term: AuxiliaryKL, q: Normal, total: int, samples: int, generator: torch.Generator | None
+    name: str,
+    prior: KernelVAE,
+    q: Normal,
+    total: int,
+    samples: int,
+    draws: Sequence[int],
+    generator: torch.Generator | None,
 ) -> LayerGap:
-    prior, drawn, own = term.prior, q.draw(generator), entropy(q)
-    auxiliary, blind = (
-        torch.cat([_mean_bound(bound, part, generator) for part in drawn.split(_CHUNK)])
-        for bound in (prior.elbo, prior.blind_elbo)
-    )
+    own, drawn = entropy(q), q.draw(generator)
+    auxiliary, blind = (own + _mean_bound(bound, drawn, generator) for bound in (prior.elbo, prior.blind_elbo))
     tight = prior.estimate(drawn, samples, generator)
-    return LayerGap(name, own + auxiliary, own + tight.log_prob, tight.error, own + blind, total)
+    proposals: tuple[LatentProposal, ...] = get_args(LatentProposal)
+    semi_implicit = {
+        (proposal, count): own
+        + _mean_bound(partial(prior.importance_bound, samples=count, proposal=proposal), drawn, generator)
+        for proposal in proposals
+        for count in draws
+    }
+    return LayerGap(name, auxiliary, own + tight.log_prob, tight.error, blind, total, semi_implicit)
 
 
-class _Bound(Protocol):
-    def __call__(self, kernels: Tensor, generator: torch.Generator | None) -> Tensor: ...
-
-
-def _mean_bound(bound: _Bound, kernels: Tensor, generator: torch.Generator | None) -> Tensor:
-    return sum((bound(kernels, generator) for _ in range(REPEATS)), start=torch.zeros(())) / REPEATS
+def _mean_bound(bound: Callable[..., Tensor], kernels: Tensor, generator: torch.Generator | None) -> Tensor:
+    parts = [
+        sum((bound(part, generator=generator) for _ in range(REPEATS)), start=torch.zeros(())) / REPEATS
+        for part in kernels.split(_CHUNK)
+    ]
+    return torch.cat(parts)

@@ -7,15 +7,18 @@ they are an unbiased estimate of the divergence or, for a prior defined through 
 import copy
 import math
 from abc import ABC, abstractmethod
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwp_init import Gaussian, KernelVAE, Prior
+from dwp_init.options import check_one_of
 from dwp_init.priors.base import KernelShape
 from dwp_init.priors.checks import check_count, check_positive
 from dwp_init.priors.latent import Normal
+from dwp_init.priors.vae import LatentProposal
 from dwp_init.priors.whitening import LOG_2PI
 from training.bayes.layers import FLOOR, BayesConv2d, RelativeBayesConv2d
 
@@ -146,16 +149,15 @@ class MonteCarloKL(PriorKL):
         return -entropy(q) - cross
 
 
-class AuxiliaryKL(PriorKL):
-    """The bound on KL from an implicit prior, by a reverse model r(z|w; ψ) of its latents (Eq. 7, Appendix A).
+class LatentKL(PriorKL):
+    """The base class of the upper bounds on KL from a prior defined through latents z, p(w) = ∫ p(w|z) p(z) dz.
 
-    -H(q) + E_q [KL(r(z|w) ‖ p(z)) - E_r log p(w|z)] for a :class:`dwp_init.KernelVAE`, with H(q) and KL(r ‖ p(z)) in
-    closed form. For a :class:`dwp_init.KernelChain` all latents of the path are drawn. The bound exceeds the
-    divergence by E_q KL(r(z|w) ‖ p(z|w)), so it is tighter the closer r is to the true posterior of the latents.
+    -H(q) - E_q of a lower bound on log p(w), H(q) in closed form.
 
     Args:
-        prior: The prior. Its decoder and forward transitions stay fixed, and r starts as its encoder.
-        samples: Draws of w per kernel, each with one draw of z.
+        prior: The prior. Its decoder and forward transitions stay fixed, and the reverse model r(z|w; ψ) starts as its
+            encoder.
+        samples: Draws of w per kernel, each with draws of z of its own.
         train_reverse: Whether r is trained with q, as in Algorithm 1, or stays the encoder, as in the authors' code.
     """
 
@@ -163,7 +165,8 @@ class AuxiliaryKL(PriorKL):
 
     def __init__(self, prior: KernelVAE, samples: int = 1, train_reverse: bool = True) -> None:
         if not isinstance(prior, KernelVAE):
-            raise TypeError(f"AuxiliaryKL needs a prior with latents; got {type(prior).__name__}: see kl_from")
+            name = type(self).__name__
+            raise TypeError(f"{name} needs a prior with latents; got {type(prior).__name__}: see kl_from")
         check_count(samples=samples)
         super().__init__(prior)
         self.samples = samples
@@ -175,19 +178,80 @@ class AuxiliaryKL(PriorKL):
         """The networks of r(z|w; ψ)."""
         return [self.prior.encoder, *getattr(self.prior, "reverse_steps", ())]
 
+    @abstractmethod
+    def bound(self, kernels: Tensor) -> Tensor:
+        """Maps kernels ``(n, c, k, k)`` to estimates of a lower bound on log p(w) ``(n,)``, in nats per kernel."""
+
     def forward(self, q: Normal) -> Tensor:
-        bound = sum((self.prior.elbo(q.draw()) for _ in range(self.samples)), torch.zeros(())) / self.samples
+        bound = sum((self.bound(q.draw()) for _ in range(self.samples)), torch.zeros(())) / self.samples
         return -entropy(q) - bound
 
 
-def kl_from(prior: Prior, samples: int = 1, train_reverse: bool = True) -> PriorKL:
-    """Returns the best term for a prior: closed form, the auxiliary bound for latents, else Monte Carlo.
+class AuxiliaryKL(LatentKL):
+    """The bound of Algorithm 1, by a reverse model r(z|w; ψ) of the latents (Eq. 7, Appendix A).
+
+    log p(w) ≥ E_r log p(w|z) - KL(r(z|w) ‖ p(z)) for a :class:`dwp_init.KernelVAE`, with KL(r ‖ p(z)) in closed form.
+    For a :class:`dwp_init.KernelChain` all latents of the path are drawn. The bound on the divergence exceeds it by
+    E_q KL(r(z|w) ‖ p(z|w)), so it is tighter the closer r is to the true posterior of the latents.
+    """
+
+    def bound(self, kernels: Tensor) -> Tensor:
+        return self.prior.elbo(kernels)
+
+
+class SemiImplicitKL(LatentKL):
+    """The semi-implicit bound by K draws of z per kernel, as close to the divergence as K is large.
+
+    log p(w) ≥ E log 1/K Σₖ p(w|zₖ) p(zₖ) / r(zₖ|w) with K independent zₖ, so the bound on the divergence falls in K
+    towards it. q is explicit: only the prior needs a bound. With ``proposal="encoder"`` the zₖ are drawn from the
+    reverse model, and K = 1 is Algorithm 1's bound (Sobolev & Vetrov 2019). With ``proposal="prior"`` they are drawn
+    from p(z), as for the prior in doubly semi-implicit inference, without a reverse model (Molchanov et al. 2019): then
+    a small gap takes K of the order of exp(KL(p(z|w) ‖ p(z))).
+
+    Args:
+        prior: As in :class:`LatentKL`.
+        draws: K.
+        proposal: What the zₖ are drawn from, ``"encoder"`` for r(z|w; ψ) or ``"prior"`` for p(z).
+        samples: As in :class:`LatentKL`.
+        train_reverse: As in :class:`LatentKL`; without effect on draws from p(z), for which there is no r to train.
+
+    References:
+        Yin & Zhou, Semi-Implicit Variational Inference, ICML 2018; Molchanov et al., Doubly Semi-Implicit Variational
+        Inference, AISTATS 2019; Sobolev & Vetrov, Importance Weighted Hierarchical Variational Inference, NeurIPS 2019.
+    """
+
+    def __init__(
+        self,
+        prior: KernelVAE,
+        draws: int = 10,
+        proposal: LatentProposal = "encoder",
+        *,
+        samples: int = 1,
+        train_reverse: bool = True,
+    ) -> None:
+        check_count(draws=draws)
+        check_one_of("proposal", proposal, get_args(LatentProposal))
+        super().__init__(prior, samples, train_reverse and proposal == "encoder")
+        self.draws, self.proposal = draws, proposal
+
+    def bound(self, kernels: Tensor) -> Tensor:
+        return self.prior.importance_bound(kernels, self.draws, proposal=self.proposal)
+
+
+def kl_from(prior: Prior, samples: int = 1, train_reverse: bool = True, draws: int | None = None) -> PriorKL:
+    """Returns the best term for a prior: closed form, a bound for latents, else Monte Carlo.
 
     Args:
         prior: The prior.
         samples: Draws per kernel if there is no closed form.
-        train_reverse: As in :class:`AuxiliaryKL`.
+        train_reverse: As in :class:`LatentKL`.
+        draws: K of :class:`SemiImplicitKL`, for priors with latents; by default they take Algorithm 1's bound.
+
+    Raises:
+        TypeError: ``draws`` is given for a prior without latents, whose divergence needs no such bound.
     """
+    if draws is not None:
+        return SemiImplicitKL(cast(KernelVAE, prior), draws, samples=samples, train_reverse=train_reverse)
     if isinstance(prior, Gaussian):
         return GaussianKL(prior)
     if isinstance(prior, KernelVAE):

@@ -21,6 +21,7 @@ from training.experiments.few_labels import (
     DETERMINISTIC,
     DWP_FIXED,
     DWP_PRIOR,
+    DWP_SEMI_IMPLICIT,
     FROM_DWP,
     FROM_XAVIER,
     GAUSSIAN_PRIOR,
@@ -82,7 +83,7 @@ class Classify(Stage):
     filters: tuple[int, ...] = (32, 128)
     vaes: tuple[str, ...] = ("notmnist-7x7-vae", "notmnist-5x5-vae")
     mixtures: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    priors: tuple[str, ...] = tuple(prior for prior in PRIORS if prior != DWP_FIXED)
+    priors: tuple[str, ...] = tuple(prior for prior in PRIORS if prior not in (DWP_FIXED, DWP_SEMI_IMPLICIT))
     from_xavier: tuple[str, ...] = (DWP_PRIOR, STANDARD_NORMAL, NORMAL, DETERMINISTIC)
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     splits: int = 10

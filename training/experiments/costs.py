@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -205,15 +206,21 @@ class SourceThroughput(Stage):
 
 @dataclass(frozen=True)
 class InferenceStep(Stage):
-    """Times a step of Algorithm 1 against one with the standard normal prior, alternating, in a process for each row.
+    """Times a step with a learned prior against one with the standard normal prior, alternating, in a process a row.
 
     Args:
+        name: Base name of the CSV file.
+        pairs: Bundled priors, one for each kernel size; a row for each pair.
+        draws: Each K of the semi-implicit bound, for pairs of VAEs; 0 for Algorithm 1's bound and other priors.
         batch_size: Images per step.
         filters: Channels of the MNIST network; a row for each prior and each number of kernels.
         kernels: Kernels of a layer on which a step evaluates the divergence; 0 for all.
         repeats: Pairs of timings; medians are reported.
     """
 
+    name: str = "inference_step"
+    pairs: tuple[tuple[str, str], ...] = PAIRS
+    draws: tuple[int, ...] = (0,)
     batch_size: int = 50
     filters: tuple[int, int] = (32, 128)
     kernels: tuple[int, ...] = (0, 512)
@@ -224,20 +231,22 @@ class InferenceStep(Stage):
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         check_counts(batch_size=self.batch_size, repeats=self.repeats)
-        rows = [in_fresh_process(_measure_step, self, pair, kernels) for pair in PAIRS for kernels in self.kernels]
-        write_table(folder / "record" / "inference_step.csv", rows)
+        each = product(self.pairs, self.draws, self.kernels)
+        rows = [in_fresh_process(_measure_step, self, *settings) for settings in each]
+        write_table(folder / "record" / f"{self.name}.csv", rows)
         return {"rows": rows}
 
 
-def _measure_step(stage: InferenceStep, pair: tuple[str, str], kernels: int) -> Row:
+def _measure_step(stage: InferenceStep, pair: tuple[str, str], draws: int, kernels: int) -> Row:
     torch.manual_seed(0)
-    learned: list[bayes.KL] = [bayes.kl_from(dwp_init.load_prior(name)) for name in pair]
+    learned: list[bayes.KL] = [bayes.kl_from(dwp_init.load_prior(name), draws=draws or None) for name in pair]
     normal, dwp = _trainer(stage, [bayes.NormalKL()], kernels), _trainer(stage, learned, kernels)
     normal.run(4)
     memory = extra_memory(lambda: dwp.run(2))
     columns = ("over_standard_normal_median", "min", "max")
     return {
         "priors": " + ".join(pair),
+        "draws": draws or "",
         "filters": "/".join(map(str, stage.filters)),
         "batch_size": stage.batch_size,
         "kernels_per_layer": kernels or "all",

@@ -5,6 +5,7 @@ from torch import nn
 from dwp_init import KernelVAE
 from dwp_init.priors.latent import Normal
 from training import bayes
+from training.bayes import gap
 
 
 def objective(off: float = 0.0) -> bayes.Objective:
@@ -58,6 +59,21 @@ def test_a_blind_reverse_model_is_the_prior_of_the_latents() -> None:
     assert found.gap.min() > 1
 
 
+def test_the_semi_implicit_bounds_lie_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One draw of the encoder is Algorithm 1's bound, one of p(z) the blind one; many reach log p(w)."""
+    monkeypatch.setattr(gap, "REPEATS", 400)
+    model = objective(off=1.0)
+    with torch.no_grad():
+        model.terms[0].prior.decoder.heads.weight.mul_(5)
+    (found,) = bayes.bound_gaps(model, 4000, generator=torch.Generator().manual_seed(0), draws=(1, 8, 200))
+    assert list(found.semi_implicit) == [(part, draws) for part in ("encoder", "prior") for draws in (1, 8, 200)]
+    for latents, one in (("encoder", found.auxiliary), ("prior", found.blind)):
+        bounds = [found.semi_implicit[latents, draws].mean().item() for draws in (1, 8, 200)]
+        assert bounds[0] == pytest.approx(one.mean().item(), abs=0.5)
+        assert bounds[0] < bounds[1] - 2 and bounds[1] < bounds[2]
+        assert -0.5 < bounds[2] - found.tight.mean().item() < 0.1
+
+
 def test_a_few_kernels_stand_for_all() -> None:
     (found,) = bayes.bound_gaps(objective(), 10, kernels=2)
     assert len(found.gap) == 2 and found.total == 6
@@ -77,3 +93,5 @@ def test_no_gap_where_nothing_is_bounded() -> None:
         bayes.bound_gaps(bayes.Objective(network, bayes.NormalKL()))
     with pytest.raises(ValueError, match="samples must be a whole number from 1"):
         bayes.bound_gaps(objective(), 0)
+    with pytest.raises(ValueError, match="draws must be a whole number from 1"):
+        bayes.bound_gaps(objective(), 10, draws=(5, 0))

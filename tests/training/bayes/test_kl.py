@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from training.bayes import (
     MonteCarloKL,
     NormalKL,
     PriorKL,
+    SemiImplicitKL,
     TruncatedLogUniformKL,
     kl_from,
 )
@@ -131,6 +133,8 @@ def test_what_is_trained_and_what_is_fixed() -> None:
     chain = KernelChain(SHAPE, transitions=2, latent_dim=2, hidden=8)
     trained = {name.split(".")[1] for name, p in AuxiliaryKL(chain).named_parameters() if p.requires_grad}
     assert trained == {"encoder", "reverse_steps"}
+    for proposal, fixed in (("encoder", False), ("prior", True)):
+        assert any(p.requires_grad for p in SemiImplicitKL(vae, 2, proposal).parameters()) != fixed
     assert all(p.requires_grad for p in vae.parameters())
 
 
@@ -143,6 +147,44 @@ def test_a_linear_chain_is_exact() -> None:
     true = torch.stack([distributions.kl_divergence(full(q, i), marginal) for i in range(3)])
     value, error = estimate(AuxiliaryKL(chain), q)
     assert error.max() < 0.1 and ((value - true).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("proposal", ["encoder", "prior"])
+def test_the_semi_implicit_bound_falls_to_the_divergence(proposal: str) -> None:
+    """Which quadrature over z gives, as E_q of -log p(w) less the entropy; the encoder here is that of no fit."""
+    torch.manual_seed(1)
+    vae, q = KernelVAE(SHAPE, latent_dim=1, hidden=8, whiten=False).double(), posterior()
+    with torch.no_grad():
+        for part in (vae.decoder.heads.weight, vae.encoder.heads.weight):
+            part.mul_(3)
+        drawn = Normal(*(part.repeat(4000, 1, 1, 1) for part in q)).draw()
+        exact = -vae.log_prob_by_quadrature(drawn).view(4000, -1) - entropy(q)
+    bounds = {draws: estimate(SemiImplicitKL(vae, draws, proposal), q) for draws in (1, 4, 16, 256)}
+    true, noise = exact.mean(0), exact.std(0) / math.sqrt(4000)
+    for (upper, upper_error), (lower, lower_error) in itertools.pairwise([*bounds.values(), (true, noise)]):
+        assert (upper - lower > -4 * (upper_error + lower_error)).all()
+    assert (bounds[1][0] - bounds[4][0] > 0.05).all() and (bounds[4][0] - bounds[16][0] > 0.01).all()
+    assert (bounds[256][0] - true < 0.03 + 4 * (noise + bounds[256][1])).all()
+
+
+def test_one_draw_of_the_reverse_model_is_algorithm_1() -> None:
+    vae, q = linear_vae(exact=False)[0], posterior()
+    (one, error), (auxiliary, other) = (
+        estimate(term, q, draws=16_000) for term in (SemiImplicitKL(vae, 1), AuxiliaryKL(vae))
+    )
+    assert error.max() < 0.05 and ((one - auxiliary).abs() < 4 * (error + other)).all()
+
+
+def test_more_draws_of_a_chain_are_tighter() -> None:
+    """A linear chain is exact with any number of draws; with transitions that are off, more draws mend it."""
+    vae, marginal = linear_vae(exact=False)
+    chain = KernelChain(SHAPE, transitions=1, latent_dim=2, hidden=8, min_scale=0.1, whiten=False).double()
+    chain.encoder, chain.decoder = vae.encoder, vae.decoder
+    q = posterior()
+    true = torch.stack([distributions.kl_divergence(full(q, i), marginal) for i in range(3)])
+    few, many = (estimate(SemiImplicitKL(chain, draws), q) for draws in (1, 64))
+    assert (few[0] - many[0] > 0.1).all()
+    assert ((many[0] - true).abs() < 0.05 + 4 * many[1]).all()
 
 
 def test_gaussian_in_closed_form() -> None:
@@ -236,6 +278,9 @@ TERMS: dict[str, Callable[[], KL]] = {
     "monte carlo": lambda: MonteCarloKL(mixture(), samples=2),
     "auxiliary": lambda: AuxiliaryKL(small_vae(), samples=2),
     "chain": lambda: AuxiliaryKL(small_chain()),
+    "semi-implicit": lambda: SemiImplicitKL(small_vae(), 3, samples=2),
+    "semi-implicit, p(z)": lambda: SemiImplicitKL(small_vae(), 3, "prior"),
+    "semi-implicit chain": lambda: SemiImplicitKL(small_chain(), 3),
 }
 
 
@@ -277,7 +322,19 @@ def test_the_term_of_a_prior(prior: Callable[[], Prior], kind: type[PriorKL]) ->
     assert type(term) is kind and term.prior is not own and term.kernel_shape == SHAPE and not term.prior.training
 
 
+def test_the_term_of_a_prior_with_latents_by_draws() -> None:
+    term = kl_from(small_vae(), samples=2, train_reverse=False, draws=7)
+    assert type(term) is SemiImplicitKL and (term.draws, term.samples, term.proposal) == (7, 2, "encoder")
+    assert not any(p.requires_grad for p in term.parameters())
+    with pytest.raises(TypeError, match="SemiImplicitKL needs a prior with latents; got Gaussian: see kl_from"):
+        kl_from(gaussian(), draws=7)
+
+
 def test_helpful_errors() -> None:
+    with pytest.raises(ValueError, match="draws must be a whole number from 1"):
+        SemiImplicitKL(small_vae(), 0)
+    with pytest.raises(ValueError, match="proposal must be one of 'encoder', 'prior'; got 'both'"):
+        SemiImplicitKL(small_vae(), 2, "both")
     with pytest.raises(TypeError, match="GaussianKL needs a Gaussian prior; got KernelVAE"):
         GaussianKL(small_vae())
     with pytest.raises(TypeError, match="MonteCarloKL needs a prior with an exact log p; got KernelVAE"):

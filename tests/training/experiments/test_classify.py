@@ -25,6 +25,7 @@ from training.experiments.few_labels import (
     DETERMINISTIC,
     DWP_FIXED,
     DWP_PRIOR,
+    DWP_SEMI_IMPLICIT,
     FROM_DWP,
     FROM_XAVIER,
     GAUSSIAN_PRIOR,
@@ -77,6 +78,7 @@ def test_every_prior_has_its_term(experiment: Experiment) -> None:
     kinds = {
         DWP_PRIOR: bayes.AuxiliaryKL,
         DWP_FIXED: bayes.AuxiliaryKL,
+        DWP_SEMI_IMPLICIT: bayes.SemiImplicitKL,
         MIXTURE: bayes.MonteCarloKL,
         GAUSSIAN_PRIOR: bayes.GaussianKL,
         LOG_UNIFORM: bayes.LogUniformKL,

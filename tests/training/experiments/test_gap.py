@@ -1,4 +1,5 @@
 import csv
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from training.engine.records import read_done
 from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.experiments import gap
-from training.experiments.few_labels import DWP_FIXED, DWP_PRIOR
+from training.experiments.few_labels import DWP_FIXED, DWP_PRIOR, DWP_SEMI_IMPLICIT
 from training.experiments.gap import Gap
 from training.images.sets import Images
 
@@ -55,10 +56,36 @@ def test_the_layer_of_a_row() -> None:
     assert row["error"] == pytest.approx(1.0)
 
 
+def test_gaps_by_draws(data: None, tmp_path: Path) -> None:
+    stage = replace(SMALL, name="sivi", priors=(DWP_PRIOR, DWP_SEMI_IMPLICIT), draws=(1, 30))
+    folder = run_stages({"sivi": stage}, Context(tmp_path))["sivi"]
+    with (folder / "record" / "sivi_draws.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["trained_by"], row["latents"], row["draws"]) for row in rows] == list(
+        itertools.product((DWP_PRIOR, DWP_SEMI_IMPLICIT), ("encoder", "prior"), ("1", "30"))
+    )
+    for one, many in zip(rows[::2], rows[1::2], strict=True):
+        assert float(many["gap_per_kernel"]) < float(one["gap_per_kernel"])
+
+
+def test_the_table_of_draws() -> None:
+    """Layers count by their kernels: (3 · 2 + 1 · 6) / 4 and (3 · 1 + 1 · 1) / 4 nats per kernel."""
+    layers = [
+        {"kernels": kernels, "iwae": 0.0, "auxiliary": -auxiliary, "semi_implicit": {"encoder 5": -1.0}}
+        for kernels, auxiliary in ((3, 2.0), (1, 6.0))
+    ]
+    (row,) = gap.draws_table([{"prior": DWP_PRIOR, "split": 0, "layers": layers}])
+    assert (row["latents"], row["draws"], row["gap_per_kernel"], row["splits"]) == ("encoder", 5, 1.0, 1)
+    assert row["share_of_algorithm_1"] == pytest.approx(1 / 3, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"priors": ("Gaussian",)}, r"priors must be some of 'dwp', 'dwp-fixed', each once; got \('Gaussian',\)"),
+        (
+            {"priors": ("Gaussian",)},
+            r"priors must be some of dwp, dwp-fixed, dwp-semi-implicit, each once; got \('Gaussian',\)",
+        ),
         ({"priors": (DWP_PRIOR, DWP_PRIOR)}, "priors must be some of .*, each once"),
         ({"priors": ()}, "priors must be some of"),
         ({"splits": 0}, "splits must be 1 or more; got 0"),
