@@ -1,6 +1,7 @@
 """What a model's author set up on purpose, and what apply_ therefore leaves as it is."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,30 +11,39 @@ from dwp_init.shards import whole
 
 _PART = 2**16  # weights whose scale is looked at
 _SAMPLE = 32  # output and input channels whose kernels are compared
+_ROUNDING = 1e-3  # relative error of a weight in float32, also one that was in float16 before or is computed
 _FIRST, _TAPS = 64, 25  # kernels, and taps of each, that are compared with each other
 
 
-def reason_to_leave(layer: Layer) -> str | None:
+def reason_to_leave(layer: Layer, is_drawn: Callable[[], bool]) -> str | None:
     """Says why a layer stays as it is unless the caller names it; ``None`` if it may be drawn.
 
     Args:
         layer: A layer whose weight can be read.
+        is_drawn: Whether the weight is one that an earlier call drew; asked if it looks as if made by hand.
     """
     reason = _reason(layer)
+    if reason is None and (reason := _reason_of_kernels(layer)) and is_drawn():
+        return None
     where = "its exact name in layers=" if layer.name else "layers='', the name of the model itself"
     return f"{reason}; to draw it, give {where}" if reason else None
 
 
 def _reason(layer: Layer) -> str | None:
-    """Says what the author of a layer set up; ``None`` if nothing is known."""
+    """Says what the author of a layer set up, apart from its kernels; ``None`` if nothing is known."""
     tensors = layer.weight.tensors
     if not any(tensor.requires_grad for tensor in tensors):
         return "its weight is frozen (requires_grad is False), as one that is pretrained"
     if isinstance(getattr(layer.module, "gain", None), nn.Parameter):  # as in timm's ScaledStdConv2d
         return "its forward pass standardises the weight, so its response cannot be kept"
-    weight = layer.weight.read()
-    if _all_zero(weight) or _all_zero(whole(tensors[-1])):
+    if _all_zero(layer.weight.read()) or _all_zero(whole(tensors[-1])):
         return "its weight is all zero, as its author left it"
+    return None
+
+
+def _reason_of_kernels(layer: Layer) -> str | None:
+    """Says why the kernels of a layer look as if made by hand; ``None`` if they do not."""
+    weight = layer.weight.read()
     kernels = _some_kernels(weight, layer.size.numel())
     if _most_repeat(kernels):
         return "most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling"
@@ -45,13 +55,14 @@ def _reason(layer: Layer) -> str | None:
 def is_untouched(layer: Layer) -> bool:
     """Whether a weight is from the distribution with which PyTorch's convolutions start, so that no author chose it.
 
-    This is U(-b, b) with b = 1 / √fan_in.
+    This is U(-b, b) with b = 1 / √fan_in, rounded to the dtype of the weight.
     """
     weight = layer.weight.read()
+    rounding = max(torch.finfo(weight.dtype).eps, _ROUNDING)
     sample = weight[: max(_PART // weight[0].numel(), 1)].float() * math.sqrt(layer.torch_fan_in)
     error = math.sqrt(0.2 / sample.numel())  # relative standard error of the root mean square, 1 / √3
     found = sample.square().mean().sqrt().item() * math.sqrt(3)
-    return sample.abs().max().item() < 1.001 and abs(found - 1) < 5 * error
+    return sample.abs().max().item() < 1 + rounding and abs(found - 1) < 5 * error
 
 
 def _all_zero(weight: Tensor) -> bool:

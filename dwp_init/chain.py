@@ -1,6 +1,7 @@
 """Plain chains: models whose data flow is known without running them, and in which nothing normalises."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 from torch import nn
@@ -8,15 +9,10 @@ from torch.nn.utils import parametrize
 
 from dwp_init.convolutions import named_convolutions
 
-_LINEAR_ABOVE_0 = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
-_RECTIFIERS = (
-    *_LINEAR_ABOVE_0,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Hardswish,
-)
+_LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
+_RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 _BETWEEN = ("pooling", "dropout", "padding")  # modules of torch.nn that may be between a layer and its rectifier
+_LITTLE = 0.01  # share of what is below 0 that a rectifier may leave, as LeakyReLU does by default
 
 
 class Rectified(NamedTuple):
@@ -24,11 +20,12 @@ class Rectified(NamedTuple):
 
     Attributes:
         all: All of them.
-        linear: Those whose rectifier returns what is above 0 as it is, as a ReLU does, and a GELU does not.
+        between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
+            are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
     """
 
     all: frozenset[str] = frozenset()
-    linear: frozenset[str] = frozenset()
+    between: frozenset[str] = frozenset()
 
 
 def rectified(model: nn.Module) -> Rectified:
@@ -44,9 +41,11 @@ def rectified(model: nn.Module) -> Rectified:
     if {id(named.module) for named in found} - {id(module) for module in chain}:
         return Rectified()
     names = {id(named.module): named.name for named in found}
-    behind = {names[id(each)]: _rectifier(chain[place + 1 :]) for place, each in enumerate(chain) if id(each) in names}
-    linear = frozenset(name for name, each in behind.items() if isinstance(each, _LINEAR_ABOVE_0))
-    return Rectified(frozenset(name for name, each in behind.items() if each), linear)
+    places = {names[id(each)]: place for place, each in enumerate(chain) if id(each) in names}
+    behind = {name: _rectifier(chain[place + 1 :]) for name, place in places.items()}
+    before = {name: _rectifier(reversed(chain[:place])) for name, place in places.items()}
+    between = frozenset(name for name, each in behind.items() if _returns(each, before[name]))
+    return Rectified(frozenset(name for name, each in behind.items() if each), between)
 
 
 def normalises(module: nn.Module) -> bool:
@@ -81,9 +80,17 @@ def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks)  # pyright: ignore[reportPrivateUsage]
 
 
-def _rectifier(behind: list[nn.Module]) -> nn.Module | None:
-    """Returns the rectifier that is the first of the modules behind a layer, apart from pooling and the like."""
-    for module in behind:
+def _returns(rectifier: nn.Module | None, before: nn.Module | None) -> bool:
+    """Whether a rectifier returns the outputs of another as they are, but for the little that is below 0."""
+    if isinstance(before, nn.ReLU6):
+        return isinstance(rectifier, (*_LINEAR_ABOVE_0, nn.ReLU6))
+    leaks_little = isinstance(before, nn.LeakyReLU) and 0 <= before.negative_slope <= _LITTLE
+    return (isinstance(before, nn.ReLU) or leaks_little) and isinstance(rectifier, _LINEAR_ABOVE_0)
+
+
+def _rectifier(modules: Iterable[nn.Module]) -> nn.Module | None:
+    """Returns the first of the modules next to a layer, apart from pooling and the like, if it is a rectifier."""
+    for module in modules:
         if isinstance(module, _RECTIFIERS):
             return module
         kind = parametrize.type_before_parametrizations(module)

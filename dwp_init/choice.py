@@ -1,15 +1,17 @@
 """Which layer of a model takes which prior, and why other layers are skipped."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from torch import nn
 
 from dwp_init.authored import reason_to_leave
+from dwp_init.chain import Rectified, rectified
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
+from dwp_init.passing import can_pass_on, passed_on, passes_on
 from dwp_init.places import overlap
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
@@ -24,17 +26,38 @@ Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 class Choice(NamedTuple):
-    """A layer, the prior that it takes, and how the prior's kernels become those of the layer."""
+    """A layer, the prior that it takes, and how the prior's kernels become those of the layer.
+
+    Attributes:
+        layer: The layer.
+        rule: The prior.
+        fitting: How the kernels change their size.
+        may_pass: Whether the layer may pass its inputs on: its set of priors says so, and where it stands allows it.
+    """
 
     layer: Layer
     rule: Rule
     fitting: Fitting
+    may_pass: bool = False
+
+    def is_drawn(self) -> bool:
+        """Whether the weight looks as an earlier draw does that is not random in all of its channels."""
+        if self.may_pass and passes_on(self.layer):
+            return True
+        prior = self.rule.prior_for(self.layer, self.layer.depth)
+        return prior.drew(self.layer.filters(self.layer.weight.read()))
+
+    def prior_text(self, passing: bool = False) -> str:
+        """Names the prior and what is done with its kernels; ``identity`` if the layer passes on and none is left."""
+        if passing and self.passes_all:
+            return "identity"
+        copies = f"{passed_on(self.layer)} of {self.layer.shape[0]} channels identity" if passing else ""
+        return ", ".join(filter(None, (self.rule.name, str(self.fitting), copies)))
 
     @property
-    def prior_text(self) -> str:
-        """Name of the prior and, if its kernels have another size, what is done with them."""
-        done = str(self.fitting)
-        return f"{self.rule.name}, {done}" if done else self.rule.name
+    def passes_all(self) -> bool:
+        """Whether no output channel is left to draw if the layer passes its inputs on."""
+        return passed_on(self.layer) == self.layer.shape[0]
 
 
 class Skip(NamedTuple):
@@ -53,12 +76,14 @@ class Plan:
         choices: The layers that take a prior, in the same order.
         skipped: All other layers with parameters, by name.
         unused: Names of the priors that no layer takes.
+        chain: The layers that a rectifier follows, if the scale depends on that.
     """
 
     convolutions: list[Layer]
     choices: list[Choice]
     skipped: dict[str, Skip]
     unused: list[str]
+    chain: Rectified = field(default_factory=Rectified)
 
     @property
     def layers(self) -> list[Layer]:
@@ -81,23 +106,26 @@ class Plan:
         return {layer.name: layer.weights for layer in asked if drawn.get(layer.place, layer) is layer}
 
 
-def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool) -> Plan:
+def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool, scale: str) -> Plan:
     """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments."""
     asked, named = _selector(layers, model)
     found = find_layers(model, asked)
+    chain = rectified(model) if scale == "auto" else Rectified()
     choices: list[Choice] = []
     skipped: dict[str, Skip] = {}
     for layer in found:
         choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
-        elif named.isdisjoint((layer.name, layer.path)) and (left := reason_to_leave(layer)):
+            continue
+        choice = choice._replace(may_pass=choice.rule.dirac and layer.name in chain.between and can_pass_on(layer))
+        if named.isdisjoint((layer.name, layer.path)) and (left := reason_to_leave(layer, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)
         elif not any(overlap(layer.place, other.layer.place) for other in choices):
             choices.append(choice)
     skipped |= _sharing(choices, found)
     unused = unused_priors(rules, (choice.rule for choice in choices))
-    return Plan([layer for layer in found if layer.is_convolution], choices, skipped, unused)
+    return Plan([layer for layer in found if layer.is_convolution], choices, skipped, unused, chain)
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:

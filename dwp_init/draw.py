@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dwp_init.choice import Choice
 from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
+from dwp_init.passing import pass_on_
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, root_mean_square
@@ -31,7 +32,7 @@ class Options:
 
     He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``. With ``"auto"`` the layers that are
     named in ``raised`` take it, and all others keep theirs. In those that are named in ``passing`` the first output
-    channels pass their inputs on, if their set of priors says so.
+    channels pass their inputs on.
     """
 
     scale: Scale
@@ -58,10 +59,6 @@ class Options:
         if self.scale == "auto":
             return "fan_in" if layer.name in self.raised else "keep"
         return self.scale
-
-    def makes_dirac(self, choice: Choice) -> bool:
-        """Whether the first output channels of a layer pass their inputs on."""
-        return choice.layer.name in self.passing and choice.rule.dirac
 
     def source(self, layer: Layer) -> torch.Generator | None:
         """Returns the source of randomness for a layer; ``None`` for the global one."""
@@ -134,23 +131,10 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
     weight.mul_(by)
-    if options.makes_dirac(choice):
+    if layer.name in options.passing:
         pass_on_(layer.filters(weight), layer.groups)
         return _rounded(weight, dtype), layer.measure(weight)
     return _rounded(weight, dtype), Strength(found.rms * by, found.gain)
-
-
-def pass_on_(filters: Tensor, groups: int) -> None:
-    """Makes the first output channels of each group copies of its input channels, by a 1 in the middle of one kernel.
-
-    With n inputs these are the first n, or all of them if there are fewer. Behind a ReLU they are the inputs exactly.
-
-    Args:
-        filters: ``(outputs, inputs, *size)``, with the outputs of a group adjacent; changed in place.
-        groups: Number of groups.
-    """
-    for group in filters.chunk(groups):
-        nn.init.dirac_(group[: filters.shape[1]])
 
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:

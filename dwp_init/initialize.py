@@ -151,11 +151,11 @@ def apply_(
         with ranks.together():
             rules = load_rules(prior, access)
         with ranks.together():
-            plan = choose(model, rules, layers, resize)
+            plan = choose(model, rules, layers, resize, scale)
             check_plan(plan, rules, strict)
             check_effect(plan.choices, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
-    options, notes = decide(model, plan.layers, options)
+    options, notes = decide(model, plan, options)
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
         return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
@@ -187,7 +187,7 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
             Drawn(
                 layer=layer.name,
                 kind=layer.description,
-                prior=choice.prior_text + (", dirac" if options.makes_dirac(choice) else ""),
+                prior=choice.prior_text(layer.name in options.passing),
                 depth=layer.depth,
                 weights=layer.shape.numel(),
                 rms_before=before.rms,

@@ -21,7 +21,8 @@ class Drawn:
     Attributes:
         layer: Name of the layer in the model.
         kind: Class of the layer and shape of its weight.
-        prior: Name of the prior and, if the draws were resampled, their original size.
+        prior: Name of the prior and, if the draws were resampled, their original size. ``identity`` if the layer passes
+            its inputs on and nothing is drawn; otherwise it says how many channels are copies of the inputs.
         depth: Position among the model's convolutions with kernels larger than 1×1: 0 is the first, 1 the last. It is
             also 0 for a 1×1 convolution.
         weights: Number of weights, without the bias.

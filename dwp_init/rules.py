@@ -68,13 +68,13 @@ class Rule:
             return None
         prior = self.prior
         if prior.joint:
-            reads_images = "stem" in layer.kinds and (self.kind is None or layer.inputs <= _COLOURS)
-            reads_images = reads_images and not isinstance(layer, TransposedLayer)
-            shaped = _shaped(prior, layer) if reads_images else None
+            is_stem = "stem" in layer.kinds and (self.kind is None or layer.inputs <= _COLOURS)
+            shaped = _shaped(prior, layer) if is_stem and not isinstance(layer, TransposedLayer) else None
             return fitting(shaped.kernel_shape[1:], layer.size) if shaped else None
         channels, *size = prior.kernel_shape
         # the channels of a stem are those of an image, such as red, green and blue
         fits = layer.inputs == channels if self.kind == "stem" else layer.inputs % channels == 0
+        fits = fits and (self.kind != "stem" or len(_size_for(prior, layer)) == len(size))
         return fitting(size, layer.size) if fits else None
 
     def prior_for(self, layer: Layer, depth: float | None) -> Prior:
@@ -85,12 +85,18 @@ class Rule:
 
 
 def _shaped(prior: Prior, layer: Layer) -> Prior | None:
-    """Returns a prior for the filters of a layer; of 1×k×k ones in three dimensions, for k×k filters of one image."""
-    size, dilation = list(layer.size), list(layer.dilation)
-    if len(size) == 3 and 1 in size:
-        axis = size.index(1)
-        del size[axis], dilation[axis]
-    return prior.shaped((layer.inputs, *size), dilation)
+    """Returns a prior for the filters of a layer that reads images."""
+    size = _size_for(prior, layer)
+    return prior.shaped((layer.inputs, *size), layer.dilation[-len(size) :])
+
+
+def _size_for(prior: Prior, layer: Layer) -> torch.Size:
+    """Returns the size of a stem's kernels; of 1×k×k ones, which see one image of a video at a time, k×k.
+
+    Kernels of k×1×k see no image, but a line of each of several.
+    """
+    one_image = len(prior.kernel_shape) == 3 and len(layer.size) == 3 and layer.size[0] == 1
+    return layer.size[1:] if one_image else layer.size
 
 
 def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:

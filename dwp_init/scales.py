@@ -5,52 +5,79 @@ from dataclasses import replace
 from torch import nn
 
 from dwp_init.authored import is_untouched
-from dwp_init.chain import Rectified, normalises, rectified
+from dwp_init.chain import normalises
+from dwp_init.choice import Choice, Plan
 from dwp_init.draw import Options
-from dwp_init.layers import Layer
+from dwp_init.passing import passes_on
+from dwp_init.report import listed
 
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
-def decide(model: nn.Module, layers: list[Layer], options: Options) -> tuple[Options, list[str]]:
+def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, list[str]]:
     """Returns the options with the layers that take He's response with ``scale="auto"``, and notes for the report.
 
     The weights of these layers are from PyTorch's default distribution, which no author chose: in a chain of
-    convolutions and ReLUs activations then shrink by about √6 a layer. Of these, the dense ones of odd size behind
-    another rectifier may pass their inputs on, because these are not below 0.
+    convolutions and ReLUs activations then shrink by about √6 a layer. Of these, the layers that may pass their inputs
+    on do so. If they do it already, because they were drawn before, they are drawn as if they were new.
 
     Args:
         model: The model.
-        layers: The layers that are to be drawn.
+        plan: The layers that are to be drawn.
         options: The options without these layers.
     """
-    scale = options.scale
-    names = rectified(model) if scale == "auto" else Rectified()
-    untouched = [layer for layer in layers if layer.name in names.all and is_untouched(layer)]
-    raised = frozenset(layer.name for layer in untouched)
-    passing = frozenset(layer.name for layer in untouched if layer.name in names.linear and _may_pass(layer))
-    notes = _notes(model, layers, len(raised)) if scale in ("auto", "keep") else []
-    return replace(options, raised=raised, passing=passing), notes
+    choices = plan.choices
+    untouched = [choice for choice in choices if choice.layer.name in plan.chain.all and is_untouched(choice.layer)]
+    passing = [choice for choice in choices if choice.may_pass and (choice in untouched or passes_on(choice.layer))]
+    notes = [*_notes_of_scales(model, choices, untouched, passing, options), *_notes_of_stems(choices)]
+    return replace(options, raised=_names(untouched + passing), passing=_names(passing)), notes
 
 
-def _may_pass(layer: Layer) -> bool:
-    """Whether a layer can return its inputs: its kernels have a middle, no input is lost, and it is no stem."""
-    odd, wide = all(k % 2 for k in layer.size), layer.shape[0] >= layer.inputs * layer.groups
-    return odd and wide and not layer.first and not layer.is_depthwise and type(layer) is Layer
+def _names(choices: list[Choice]) -> frozenset[str]:
+    return frozenset(choice.layer.name for choice in choices)
 
 
-def _notes(model: nn.Module, layers: list[Layer], raised: int) -> list[str]:
-    if raised:
-        return [
-            f"{raised} of {len(layers)} layers had PyTorch's default scale in a chain without normalisation, and take "
-            "He's; scale='keep' keeps theirs"
-        ]
-    if len(layers) < _MANY or any(map(normalises, model.modules())):
+def _notes_of_scales(
+    model: nn.Module, choices: list[Choice], untouched: list[Choice], passing: list[Choice], options: Options
+) -> list[str]:
+    """Says which layers take He's response or pass their inputs on, or that the caller may want another scale."""
+    if untouched or passing:
+        raised = [choice for choice in untouched if not (choice in passing and choice.passes_all)]
+        return [*_notes_of_he(len(raised), len(choices)), *_notes_of_passing(passing, len(choices))]
+    if options.scale not in ("auto", "keep") or len(choices) < _MANY or any(map(normalises, model.modules())):
         return []
-    untouched = sum(map(is_untouched, layers))
-    if 2 * untouched <= len(layers):
+    unscaled = sum(is_untouched(choice.layer) for choice in choices)
+    if 2 * unscaled <= len(choices):
         return []
     return [
-        f"{untouched} of {len(layers)} layers have PyTorch's default scale, and nothing normalises: if there are no "
+        f"{unscaled} of {len(choices)} layers have PyTorch's default scale, and nothing normalises: if there are no "
         "residual connections either, scale='fan_in' is better"
+    ]
+
+
+def _notes_of_he(raised: int, layers: int) -> list[str]:
+    return [
+        f"{raised} of {layers} layers had PyTorch's default scale in a chain without normalisation, and take He's; "
+        "scale='keep' keeps theirs"
+    ] * (raised > 0)
+
+
+def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
+    """Says which layers pass their inputs on, and in how many of them nothing is random."""
+    if not passing:
+        return []
+    whole = sum(choice.passes_all for choice in passing)
+    fixed = f"{whole} of them have no other channels, so that nothing is drawn and all seeds give the same; "
+    names = listed([choice.layer.name for choice in passing])
+    return [
+        f"{len(passing)} of {layers} layers ({names}) pass their inputs on: their first output channels are copies of "
+        f"these; {fixed * (whole > 0)}scale='fan_in' draws all channels"
+    ]
+
+
+def _notes_of_stems(choices: list[Choice]) -> list[str]:
+    return [
+        f"the filters of {choice.rule.name} in {choice.layer.label} are meant for {choice.rule.prior.meant_for}"
+        for choice in choices
+        if choice.rule.prior.meant_for
     ]

@@ -29,11 +29,12 @@ class PriorSet:
         depthwise: Names, folders or priors for depthwise layers.
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
-        dirac: Whether layers in a chain of convolutions and ReLUs in which nothing normalises pass their inputs on, if
+        dirac: Whether layers between ReLUs, in a plain chain in which nothing normalises, pass their inputs on, if
             their weights are PyTorch's default: as many of the first output channels as there are inputs become copies
-            of these, as ``torch.nn.init.dirac_`` makes them, and only the others are draws; with as many outputs as
-            inputs none is. Only with ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of
-            even size, or layers with fewer outputs than inputs.
+            of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the others are draws. With as
+            many outputs as inputs nothing is drawn, and the report names the prior ``identity``. Only with
+            ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of even size, or layers with
+            fewer outputs than inputs.
         name: Name of the set in reports and messages.
 
     Raises:

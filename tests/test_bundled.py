@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dwp_init
+from dwp_init.priors.patches import MOST_NOISE
 from dwp_init.registry import BUNDLED, registry
 
 CARDS = Path(__file__).parents[1] / "model_cards"
@@ -79,6 +80,29 @@ def test_stems_whiten_images_that_are_alike_at_all_scales(shape: tuple[int, ...]
         return (values.sum() ** 2 / values.square().sum()).item()  # the number of directions that share the power
 
     assert spread(prior.sample_layer(64, torch.Generator().manual_seed(0))) > 2 * spread(white)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 7])
+def test_stems_answer_as_strongly_as_before_and_noise_not_much_more(channels: int, size: int) -> None:
+    """In images all colours are nearly alike, and the power falls with the square of the frequency."""
+    generator = torch.Generator().manual_seed(0)
+    frequencies = torch.fft.fftfreq(32)[:, None].hypot(torch.fft.fftfreq(32)).clamp_min(1 / 32)
+    noise = torch.fft.fft2(torch.randn(200, 1 + channels, 32, 32, generator=generator))
+    smooth = torch.fft.ifft2(noise / frequencies).real
+    images = smooth[:, :1] + 0.25 * smooth[:, 1:]
+    inputs = {"images": images / images.std(), "noise": torch.randn(images.shape, generator=generator)}
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(channels, 64, size, bias=False)
+    wide = torch.nn.Conv2d(channels, 2000, size, bias=False)  # of the same law, with less error
+    report = dwp_init.apply_(layer, "natural", seed=0)
+    assert report.drawn[0].prior == "natural-stem" and "images of mean 0" in report.notes[0]
+    with torch.no_grad():
+        ratio = {
+            name: (layer(given).square().mean() / wide(given[:50]).square().mean()).sqrt().item()
+            for name, given in inputs.items()
+        }
+    assert 0.7 < ratio["images"] < 2.3 and ratio["noise"] < 1.15 * MOST_NOISE
 
 
 def test_7x7_depthwise_draws_come_close_to_each_of_the_eight_filters() -> None:

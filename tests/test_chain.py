@@ -1,5 +1,6 @@
 """Which models are plain chains, and which layers take He's response by default."""
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -78,11 +79,30 @@ def test_rectified(make: Callable[[], nn.Module], expected: set[str]) -> None:
     assert rectified(make()).all == expected
 
 
-def test_rectifiers_that_return_what_is_above_0() -> None:
-    kinds = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU)
-    model = nn.Sequential(*(module for kind in kinds for module in (conv(), kind())))
-    found = rectified(model)
-    assert found.all == {"0", "2", "4", "6", "8", "10"} and found.linear == {"0", "2", "4", "6"}
+@pytest.mark.parametrize(
+    ("before", "behind", "returns"),
+    [
+        (nn.ReLU(), nn.ReLU(), True),
+        (nn.ReLU(), nn.PReLU(), True),
+        (nn.ReLU(), nn.GELU(), False),
+        (nn.ReLU(), nn.ReLU6(), False),  # it returns at most 6
+        (nn.ReLU6(), nn.ReLU6(), True),
+        (nn.ReLU6(), nn.ELU(), True),
+        (nn.LeakyReLU(), nn.LeakyReLU(), True),
+        (nn.LeakyReLU(0.2), nn.LeakyReLU(0.2), False),
+        (nn.SiLU(), nn.ReLU(), False),
+        (nn.ELU(), nn.ReLU(), False),
+        (nn.Tanh(), nn.ReLU(), False),
+        (nn.Identity(), nn.ReLU(), False),
+    ],
+)
+def test_layers_between_rectifiers(before: nn.Module, behind: nn.Module, returns: bool) -> None:
+    """Those that could be an identity: the rectifier behind must return what the one before does."""
+    model = nn.Sequential(conv(), before, nn.MaxPool2d(2), conv(), nn.Dropout(), behind, conv())
+    assert rectified(model).between == ({"3"} if returns else set())
+    if returns:
+        x = before(torch.randn(100))
+        assert (behind(x) - x).norm() < 0.02 * x.norm()
 
 
 def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: Fit) -> None:
@@ -96,12 +116,13 @@ def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: F
         report = apply_(
             made, PriorSet(dense=(gaussian(3), gaussian(4)), depthwise=(gaussian(3),), dirac=dirac), **options
         )
-        passing.append([row.layer for row in report.drawn if row.prior.endswith(", dirac")])
+        passing.append({row.layer: row.prior for row in report.drawn if row.prior.endswith("identity")})
         return made
 
-    passing: list[list[str]] = []
+    passing: list[dict[str, str]] = []
     model, plain = draw(), draw(dirac=False)
-    assert passing == [["2", "5", "7"], []]
+    copies = "Gaussian, 8 of 12 channels identity", "Gaussian, 12 of 24 channels identity"
+    assert passing == [{"2": "identity", "5": copies[0], "7": copies[1]}, {}]
     x = torch.rand(2, 8, 9, 9)
     torch.testing.assert_close(model[2](x) - model[2].bias[:, None, None], x)
     torch.testing.assert_close((model[5](x) - model[5].bias[:, None, None])[:, :8], x)
@@ -110,7 +131,36 @@ def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: F
     by_group = (model[7](x) - model[7].bias[:, None, None]).unflatten(1, (4, 6))
     torch.testing.assert_close(by_group[:, :, :3].flatten(1, 2), x)
     draw(scale="keep"), draw(scale="fan_in"), draw(model=draw(dirac=False))  # the last is no longer PyTorch's default
-    assert passing[2:] == [[], [], [], []]
+    assert passing[2:] == [{}, {}, {}, {}]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_second_call_draws_what_a_first_one_would(dtype: torch.dtype) -> None:
+    """Also the layers that look as if made by hand: copies of the inputs, and small whitening filters when rounded."""
+    torch.manual_seed(0)
+    widths = [(3, 12), (12, 12), (12, 30), (30, 30)]
+    chain = nn.Sequential(*(part for pair in widths for part in (nn.Conv2d(*pair, 3), nn.ReLU())))
+    mixer = nn.Sequential(nn.Conv2d(1, 8, 2), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 7, groups=8))
+    for model in (chain, mixer, nn.Conv2d(1, 6, 2), nn.Conv3d(1, 8, (1, 2, 2))):
+        once, twice = model.to(dtype), copy.deepcopy(model)
+        apply_(twice, "natural", seed=1)
+        rows = [apply_(each, "natural", seed=2).drawn for each in (once, twice)]
+        assert [(row.layer, row.prior) for row in rows[0]] == [(row.layer, row.prior) for row in rows[1]]
+        for expected, found in zip(once.parameters(), twice.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_copies_that_an_author_made_stay() -> None:
+    """Frozen ones, those outside a plain chain, and those that leave other outputs at zero."""
+    model = nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU())
+    for layer in (model[2], model[4]):
+        nn.init.dirac_(layer.weight)
+    assert apply_(model, "natural").initialized == ["0", "2"]  # the third has 8 outputs of zero
+    assert torch.equal(model[2].weight, nn.init.dirac_(torch.empty(8, 8, 3, 3)))
+    assert apply_(model, "natural", scale="keep").initialized == ["0"]
+    assert apply_(nn.Sequential(*model, nn.BatchNorm2d(16)), "natural").initialized == ["0"]
+    model[2].requires_grad_(False)
+    assert apply_(model, "natural").initialized == ["0"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +193,20 @@ def test_a_plain_chain_that_nobody_scaled_takes_the_response_of_he(gaussian: Fit
     assert f"note: {note}" in str(report)
 
 
+def test_notes_tell_layers_of_he_from_those_that_pass_their_inputs_on(gaussian: Fit) -> None:
+    torch.manual_seed(0)
+    widths = [(4, 8), (8, 8), (8, 12), (12, 12)]
+    model = nn.Sequential(*(part for pair in widths for part in (nn.Conv2d(*pair, 3), nn.ReLU())))
+    prior = PriorSet(dense=(gaussian(3),), dirac=True)
+    notes = apply_(model, prior).notes
+    assert notes[0].startswith("2 of 4 layers had PyTorch's default scale in a chain")
+    assert notes[1:] == [
+        "3 of 4 layers (2, 4, 6) pass their inputs on: their first output channels are copies of these; 2 of them have "
+        "no other channels, so that nothing is drawn and all seeds give the same; scale='fan_in' draws all channels"
+    ]
+    assert apply_(model, prior).notes == notes[1:]
+
+
 @pytest.mark.parametrize("scale", ["auto", "keep"])
 def test_a_scale_is_kept_where_the_data_flow_is_not_known_and_a_note_says_so(scale: str, gaussian: Fit) -> None:
     model = Residual(plain())
@@ -151,6 +215,14 @@ def test_a_scale_is_kept_where_the_data_flow_is_not_known_and_a_note_says_so(sca
     report = apply_(model, gaussian(3), scale=scale)
     assert responses(model) == pytest.approx(before, rel=1e-4)
     assert report.notes[0].startswith("5 of 5 layers have PyTorch's default scale, and nothing normalises: if there")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_have_the_default_scale_too(dtype: torch.dtype, gaussian: Fit) -> None:
+    torch.manual_seed(0)  # 1 / √fan_in is rounded up for 25 channels, in bfloat16 by .3 %
+    layers = (part for _ in range(4) for part in (nn.Conv2d(25, 25, 3), nn.ReLU()))
+    report = apply_(nn.Sequential(*layers).to(dtype), gaussian(3))
+    assert report.notes[0].startswith("4 of 4 layers had PyTorch's default scale")
 
 
 @pytest.mark.parametrize("fill", [nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_])

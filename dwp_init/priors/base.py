@@ -46,6 +46,7 @@ class Prior(nn.Module, ABC):
         chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and of a VAE's :meth:`log_prob`.
         joint: Whether :meth:`sample_layer` draws the kernels of a layer together, for stems alone. ``apply_`` then
             leaves them as they are drawn, also with ``orthogonal``.
+        meant_for: The inputs of a layer for which the prior is meant, in words; empty if they do not matter.
         depths: The relative depths that the prior tells apart, see :meth:`at`; none in most families.
         details: What is known about this prior besides its parameters: name, source, metrics. JSON, saved with it.
     """
@@ -54,6 +55,7 @@ class Prior(nn.Module, ABC):
     exact: ClassVar[bool]
     has_noise: ClassVar[bool] = False
     joint: ClassVar[bool] = False
+    meant_for: ClassVar[str] = ""
     chunk: int = 4096
     depths: tuple[float, ...] = ()
 
@@ -127,6 +129,10 @@ class Prior(nn.Module, ABC):
             noise: As in :meth:`sample`.
         """
         return self.sample(n, generator, noise=noise)
+
+    def drew(self, filters: Tensor) -> bool:
+        """Whether filters ``(n, c, *size)`` are those of :meth:`sample_layer`, up to one factor, in a joint family."""
+        return False
 
     def _fill(self, kernels: Tensor, generator: torch.Generator | None, noise: bool) -> None:
         """Fills ``(n, d)`` with draws, ``chunk`` kernels at a time."""

@@ -1,10 +1,11 @@
 """Filters that whiten the patches of images: what a stem needs, without any training."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count
@@ -12,27 +13,36 @@ from dwp_init.priors.whitening import identity, standard_normal_log_prob
 from dwp_init.split import split
 
 RIDGE = 5e-4
-"""What is added to the eigenvalues of a covariance of patches, as a part of their mean."""
+"""The least that is added to the eigenvalues of a covariance of patches, as a part of their mean."""
+MOST_NOISE = 4.0
+"""The most by which filters strengthen white inputs more than images of the same variance."""
 MOST_CHANNELS = 16
 """Largest number of input channels of a stem whose filters are made."""
 LARGEST_PATCH = 4096
 """Largest number of values in a patch, because their covariance is decomposed."""
 _IMAGES = 256  # images that are transformed at a time
+_APART = 1e-7  # between values that would be equal in the diagonal of a covariance, as a part of its mean eigenvalue
+_ALIKE = 0.99  # cosine from which on filters are the same; rounding to bfloat16 leaves 0.9999
+_HALVINGS = 60  # of the interval in which the ridge is looked for
 
 
 @register
 class PatchWhitening(Prior):
     """Describes the filters of a stem by N(0, Σ⁻¹ / d), where Σ is the covariance of the patches of images.
 
-    Σ is stationary: it is made of the covariances C(Δ) between the channels of two pixels that are Δ apart, and
-    :data:`RIDGE` times its mean eigenvalue is added on the diagonal; d = c·h·w in 2-D. Thus one fit gives filters of
-    any size and dilation whose taps are less than ``span`` pixels apart, see :meth:`shaped`. For another number of
-    channels than that of the images, every channel has their mean covariance with itself, and two different ones have
-    their mean covariance with each other; a single channel is the mean of the images' channels.
+    Σ is stationary: it is made of the covariances C(Δ) between the channels of two pixels that are Δ apart, and a ridge
+    ε is added on the diagonal; d = c·h·w in 2-D. Thus one fit gives filters of any size and dilation whose taps are
+    less than ``span`` pixels apart, see :meth:`shaped`. For another number of channels than that of the images, every
+    channel has their mean covariance with itself, and two different ones have their mean covariance with each other; a
+    single channel is the mean of the images' channels.
 
     :meth:`sample` draws independent filters. :meth:`sample_layer` draws those of a layer together, so that their
     outputs are uncorrelated on such images: ± vᵢ / √λᵢ, where λᵢ and vᵢ are the eigenvalues and eigenvectors of Σ,
     from the largest on; filters beyond 2 d are random rotations of all of these, also in pairs. Their order is random.
+
+    Without ε the differences between colours of small patches, in which images have next to no power, would have by
+    far the largest filters, which answer noise. ε is the smallest number from :data:`RIDGE` times the mean eigenvalue
+    on with which all filters together strengthen white inputs at most :data:`MOST_NOISE` times as much as images.
 
     Args:
         kernel_shape: ``(c, *size)``.
@@ -48,6 +58,10 @@ class PatchWhitening(Prior):
     family: ClassVar[str] = "patch-whitening"
     exact: ClassVar[bool] = True
     joint: ClassVar[bool] = True
+    meant_for: ClassVar[str] = (
+        "images of mean 0 whose neighbouring pixels are alike, such as photographs; white noise they strengthen up to "
+        f"{MOST_NOISE:g} times as much"
+    )
     covariance: Tensor
 
     def __init__(
@@ -144,6 +158,13 @@ class PatchWhitening(Prior):
         order = torch.randperm(n, generator=generator, device=self.device)
         return torch.cat(pairs)[:n][order].reshape(n, *self.kernel_shape)
 
+    def drew(self, filters: Tensor) -> bool:
+        """Whether filters ``(n, c, *size)`` are the n first ones of :meth:`sample_layer`, or all of them and others."""
+        rows = nn.functional.normalize(filters.flatten(1).to("cpu", torch.float64))
+        cosines = rows @ self._eigen()[0]
+        found = torch.stack([(cosines > _ALIKE).any(0), (cosines < -_ALIKE).any(0)], 1).flatten()
+        return bool(found[: len(rows)].all())
+
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         basis, scale = self._eigen()
         white = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
@@ -162,12 +183,18 @@ class PatchWhitening(Prior):
         return not far and channels <= MOST_CHANNELS and torch.Size(kernel_shape).numel() <= LARGEST_PATCH
 
     def _eigen(self) -> tuple[Tensor, Tensor]:
-        """Returns the eigenvectors of Σ as columns, those of the largest eigenvalues first, and 1 / √(d λᵢ)."""
-        values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(self._patches()))
+        """Returns the eigenvectors of Σ as columns, those of the largest eigenvalues first, and 1 / √(d λᵢ).
+
+        Eigenvalues that are equal, as of two differences between four channels, are set apart by next to nothing:
+        otherwise it would depend on the library which rotation of their eigenvectors is returned.
+        """
+        patches = self._patches()
+        apart = patches.diagonal().mean() * _APART * torch.arange(self.dim, device="cpu")
+        values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(patches + apart.diag()))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-        ridge = RIDGE * values.mean()
-        return vectors * largest.sign(), (self.dim * (values + ridge)).rsqrt()  # libraries differ in these signs
+        large = vectors.abs() > 0.5 * vectors.abs().amax(0)  # the largest may occur twice, with both signs
+        first = vectors.gather(0, large.int().argmax(0, keepdim=True))
+        return vectors * first.sign(), (self.dim * (values + _ridge(values))).rsqrt()  # libraries differ in these signs
 
     def _patches(self) -> Tensor:
         """Returns the covariance of patches, ``(d, d)``, in float64 on the CPU, without the ridge."""
@@ -179,6 +206,18 @@ class PatchWhitening(Prior):
         rank = len(size)
         order = [0, *range(2, 2 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)]
         return found.permute(order).reshape(self.dim, self.dim)
+
+
+def _ridge(values: Tensor) -> Tensor:
+    """Returns ε for eigenvalues λ ``(d,)``, such that Σ mean(λ) / (λᵢ + ε) ≤ ``MOST_NOISE``² Σ λᵢ / (λᵢ + ε)."""
+    mean = values.mean()
+    low, high = RIDGE, 1 / RIDGE
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        inverse = (values + middle * mean).reciprocal()
+        is_loud = mean * inverse.sum() > MOST_NOISE**2 * (values * inverse).sum()
+        low, high = (middle, high) if is_loud else (low, middle)
+    return high * mean
 
 
 def _per_axis(name: str, given: object, rank: int) -> tuple[int, ...]:

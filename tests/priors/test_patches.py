@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 import dwp_init
 from dwp_init.priors import Gaussian, PatchWhitening
+from dwp_init.priors.patches import MOST_NOISE
 from tests.priors.families import seeded
 
 
@@ -77,6 +78,18 @@ def test_few_filters_are_those_of_the_largest_eigenvalues_and_seeds_differ_in_th
     torch.testing.assert_close(few.flatten(1).sort(0).values, other.flatten(1).sort(0).values)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_white_inputs_are_strengthened_at_most_so_much_more_than_images(channels: int) -> None:
+    for size in (2, 3, 5):
+        prior = dwp_init.load_prior("natural-stem").shaped((channels, size, size), (1, 1))
+        weight = prior.sample_layer(2 * prior.dim, seeded()).flatten(1).double()
+        patches = prior._patches()
+        on_white = patches.diagonal().mean() * weight.square().sum()
+        on_images = (weight @ patches * weight).sum()
+        found = (on_white / on_images).sqrt().item()
+        assert found == pytest.approx(MOST_NOISE, rel=1e-3) if channels > 1 else found < MOST_NOISE
+
+
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_other_numbers_of_channels(channels: int) -> None:
     given = images(2000)
@@ -88,6 +101,31 @@ def test_other_numbers_of_channels(channels: int) -> None:
         found = correlations(F.conv2d(alike, weight)).abs()
         assert ((found - 0.5).abs() > 0.2).all()
     assert weight.shape == (2 * prior.dim, channels, 2, 2) and weight.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3), (3, 4, 4)])
+def test_filters_do_not_depend_on_the_library_that_decomposes(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal eigenvalues have any rotation of their eigenvectors, and all eigenvectors have any sign."""
+    prior = dwp_init.load_prior("natural-stem").shaped(shape, (1, 1))
+    expected, eigh = prior.sample_layer(prior.dim, seeded()), torch.linalg.eigh
+
+    def other(matrix: Tensor) -> tuple[Tensor, Tensor]:
+        rotation = torch.linalg.qr(torch.randn(matrix.shape, generator=seeded(), dtype=matrix.dtype)).Q
+        values, vectors = eigh(rotation @ matrix @ rotation.mT)
+        return values, -rotation.mT @ vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", other)
+    torch.testing.assert_close(prior.sample_layer(prior.dim, seeded()), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [5, 54, 100])
+def test_filters_of_a_layer_are_known_again(n: int) -> None:
+    prior = fitted(3, 3, 3)
+    drawn = prior.sample_layer(n, seeded())
+    assert prior.drew(2 * drawn) and prior.drew(drawn.bfloat16())
+    assert not prior.drew(prior.sample(n, seeded())) and not prior.drew(drawn.abs())
 
 
 def test_volumes_and_signals() -> None:
@@ -112,6 +150,8 @@ def test_apply_takes_it_for_stems_of_any_shape_alone() -> None:
     dwp_init.apply_(model, prior, seed=0)
     torch.testing.assert_close(model[0].weight.detach(), stem)  # the draws of a layer stay as they are
     assert dwp_init.apply_(nn.Sequential(model[3]), prior, seed=0).initialized == ["0"]
+    with pytest.raises(ValueError, match="the model has 3×1×3"):  # they see lines of several images
+        dwp_init.apply_(nn.Conv3d(3, 4, (3, 1, 3)), prior)
     with pytest.raises(ValueError, match="the model has 9×9"):
         dwp_init.apply_(nn.Conv2d(3, 8, 9), prior)  # its taps are further apart than the covariances reach
     weight = torch.empty(8, 3, 4, 4)

@@ -84,7 +84,7 @@ def noise_of_response(draw: Draw) -> Mapping[str, float]:
 
 keep, fan_in = (partial(as_applied, scale=scale) for scale in ("keep", "fan_in"))
 seen = f"{TINY_IMAGENET}, {IMAGENET}"
-natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, edition=2)
+natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, edition=3)
 add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
 add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep))
 add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in))

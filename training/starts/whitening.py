@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dwp_init.priors.patches import RIDGE
 from training.starts.base import BOTH, TASK, ConvLayer, Draw, Fill, Start, add_start
 from training.starts.controls import partial_identity
 from training.starts.natural import as_applied
 
 WHITENED, WHITENED_DIRAC, WHITENED_NATURAL = "whitened stem", "whitened stem, dirac", "whitened stem, natural"
 IMAGES_AT_A_TIME = 64
+AIRBENCH_RIDGE = 5e-4  # of the mean eigenvalue, as in airbench
 
 
 def whitening_filters(images: Tensor, layer: ConvLayer) -> Tensor:
@@ -32,7 +32,7 @@ def whitening_filters(images: Tensor, layer: ConvLayer) -> Tensor:
         second += (patches.mT @ patches).double()
         count += len(patches)
     values, vectors = torch.linalg.eigh(second / count)
-    filters = (vectors / (values.clamp_min(0) + RIDGE * values.mean()).sqrt()).mT.flip(0).float()
+    filters = (vectors / (values.clamp_min(0) + AIRBENCH_RIDGE * values.mean()).sqrt()).mT.flip(0).float()
     return torch.stack([filters, -filters], 1).reshape(2 * dim, *layer.weight.shape[1:])
 
 

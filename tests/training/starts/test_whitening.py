@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.starts.base import initialize_, spatial_convolutions
-from training.starts.whitening import RIDGE, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL, whitening_filters
+from training.starts.whitening import AIRBENCH_RIDGE, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL, whitening_filters
 
 Make = Callable[..., nn.Module]
 
@@ -31,7 +31,7 @@ def test_the_largest_eigenvalues_come_first_and_the_ridge_is_airbenchs(number: f
     layer = nn.Conv2d(1, 4, 3)
     filters = whitening_filters(torch.full((70, 1, 5, 5), number), layer)
     norms = filters.flatten(1).norm(dim=1)
-    expected = torch.tensor([(9 + RIDGE) ** -0.5, *[RIDGE**-0.5] * 8]).repeat_interleave(2) / number
+    expected = torch.tensor([(9 + AIRBENCH_RIDGE) ** -0.5, *[AIRBENCH_RIDGE**-0.5] * 8]).repeat_interleave(2) / number
     torch.testing.assert_close(norms, expected, rtol=2e-2, atol=0)
 
 

@@ -1,0 +1,42 @@
+"""Layers that pass their inputs on: their first output channels are copies of the input channels."""
+
+import torch
+from torch import Tensor, nn
+
+from dwp_init.layers import Layer
+
+
+def can_pass_on(layer: Layer) -> bool:
+    """Whether a layer can return its inputs: its kernels have a middle, no input is lost, and it is no stem."""
+    odd, wide = all(k % 2 for k in layer.size), layer.shape[0] >= layer.inputs * layer.groups
+    return odd and wide and not layer.first and not layer.is_depthwise and type(layer) is Layer
+
+
+def passed_on(layer: Layer) -> int:
+    """Returns how many output channels of a layer become copies, if it passes its inputs on: one for each input."""
+    return layer.inputs * layer.groups
+
+
+def passes_on(layer: Layer) -> bool:
+    """Whether the weight of a layer that can pass its inputs on does so, and no other output channel is zero."""
+    filters = layer.filters(layer.weight.read())
+    if filters[0].count_nonzero() != 1:
+        return False
+    by_group = filters.float().unflatten(0, (layer.groups, -1))
+    copies, others = by_group[:, : layer.inputs], by_group[:, layer.inputs :]
+    expected = nn.init.dirac_(torch.empty_like(copies[0]))
+    return bool((copies == expected).all() and others.flatten(2).any(2).all())
+
+
+def pass_on_(filters: Tensor, groups: int) -> None:
+    """Makes the first output channels of each group copies of its input channels, by a 1 in the middle of one kernel.
+
+    With n inputs these are the first n, or all of them if there are fewer. Without a bias, and behind a ReLU that
+    gets the outputs of another one, they are the inputs exactly.
+
+    Args:
+        filters: ``(outputs, inputs, *size)``, with the outputs of a group adjacent; changed in place.
+        groups: Number of groups.
+    """
+    for group in filters.chunk(groups):
+        nn.init.dirac_(group[: filters.shape[1]])
