@@ -20,6 +20,7 @@ from training.publish.results import densities, effects, read_record, size_of_re
 from training.publish.templates import render
 
 CARD, KERNELS_PICTURE, LATENT_PICTURE = "README.md", "kernels.png", "latent.png"
+CARD_TEMPLATE = "template.md.jinja"
 
 
 def render_card(prior: Prior, address: str) -> str:
@@ -39,23 +40,27 @@ def render_card(prior: Prior, address: str) -> str:
     Raises:
         ValueError: ``details`` names no licence, or the address has another form.
     """
+    return render(CARD_TEMPLATE, **card_values(prior, address))
+
+
+def card_values(prior: Prior, address: str) -> dict[str, Any]:
+    """Returns what the template of cards gets; raises what :func:`render_card` does."""
     if not HUB_ID.fullmatch(address):
         raise ValueError(f"a card's address is a registry name, or user/repo on the Hub; got {address!r}")
     details = Details.of(prior)
-    return render(
-        "template.md.jinja",
-        metadata=card_metadata(prior).to_yaml(),
-        address=address,
-        name=plain(details.name or address),
-        prior=prior,
-        details=details,
-        shape=prior.kernel_shape,
-        size=size_text(prior.kernel_shape[1:]),
-        depths=prior.depths,
-        plane=has_a_plane(prior),
-        fit=_fit_text(prior, details),
+    return {
+        "metadata": card_metadata(prior).to_yaml(),
+        "address": address,
+        "name": plain(details.name or address),
+        "prior": prior,
+        "details": details,
+        "shape": prior.kernel_shape,
+        "size": size_text(prior.kernel_shape[1:]),
+        "depths": prior.depths,
+        "plane": has_a_plane(prior),
+        "fit": _fit_text(prior, details),
         **_measured(prior, address),
-    )
+    }
 
 
 def write_card(folder: Path, address: str) -> list[Path]:

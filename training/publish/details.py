@@ -30,6 +30,7 @@ class RecordedOrigin:
     attribution: str = ""
     trained_on: str = ""
     accuracy: str = ""
+    domain: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

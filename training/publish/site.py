@@ -4,15 +4,19 @@ A hook of ``mkdocs.yml``. Links in Markdown are those of the clone, so that they
 into links of the site.
 """
 
+import io
 import os.path
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from PIL import Image
 
+from dwp_init.registry import registry
 from training.engine.records import ROOT
+from training.publish.gallery import gallery_models, gallery_pages, gallery_pictures
 from training.publish.pages import BLOCKS, blocks, fill_blocks
 
 INCLUDED = {  # pages of the site that are files of the clone elsewhere than in docs/
@@ -27,21 +31,28 @@ INCLUDED = {  # pages of the site that are files of the clone elsewhere than in 
     "pipeline.md": "training/README.md",
     "security.md": "SECURITY.md",
 }
+CARDS_OF = {f"priors/{name}.md": f"model_cards/{name}/README.md" for name in registry()}  # pages made from cards
 _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
+_PICTURE = re.compile(r"!\[[^\]]*\]\((?![a-z]+:|/)([^)\s#]+)\)(?!\{)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#|/)([^)\s#]+)[^)]*\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that are elsewhere in the clone."""
-    for uri, path in INCLUDED.items():
-        files.append(File.generated(config, uri, content=(ROOT / path).read_text(encoding="utf-8")))
+    """Adds the pages that are elsewhere in the clone, and the gallery."""
+    included = {uri: (ROOT / path).read_text(encoding="utf-8") for uri, path in INCLUDED.items()}
+    for uri, content in (included | gallery_pages() | gallery_pictures()).items():
+        files.append(File.generated(config, uri, content=content))
+    for uri, path in gallery_models().items():
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fills the blocks of results, and turns links of the clone into links of the site."""
     uri = page.file.src_uri
-    here = PurePosixPath(INCLUDED.get(uri, f"docs/{uri}"))
+    if page.file.generated_by:
+        page.meta.setdefault("search", {"exclude": True})  # long tables; what the reader's browser loads stays small
+    here = PurePosixPath((INCLUDED | CARDS_OF).get(uri, f"docs/{uri}"))
     named = [name for name in BLOCKS if f"<!-- {name} -->" in markdown]
     rendered = blocks() if named else {}
     readme = PurePosixPath("README.md")
@@ -61,7 +72,7 @@ def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config
         files: The files of the site.
         config: The configuration of the site.
     """
-    places = {path: page for page, path in INCLUDED.items()}
+    places = {path: page for page, path in (INCLUDED | CARDS_OF).items()}
 
     def is_folder(target: str) -> bool:
         return (ROOT / _within(here, target)).is_dir()
@@ -73,11 +84,31 @@ def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config
         if path not in places and (ROOT / path).is_file():
             places[path] = f"files/{path}"
             if places[path] not in files.src_uris:
-                files.append(File.generated(config, places[path], abs_src_path=str(ROOT / path)))
+                content = smaller_png(ROOT / path) if path.endswith(".png") else (ROOT / path).read_bytes()
+                files.append(File.generated(config, places[path], content=content))
         return _relative(places[path], uri) if path in places else match[1]
 
+    def sized(picture: re.Match[str]) -> str:
+        path = ROOT / _within(here, picture[1])
+        return f"{picture[0]}{_size(path)}" if path.suffix == ".png" and path.exists() else picture[0]
+
     text = _LINK.sub(lambda link: link[1] if is_folder(link[2]) else link[0], text)
+    text = _PICTURE.sub(sized, text)
     return _TARGET.sub(placed, text)
+
+
+def _size(path: Path) -> str:
+    """The size of a picture, so that nothing moves when it is loaded."""
+    with Image.open(path) as picture:
+        return f"{{ width={picture.width} height={picture.height} }}"
+
+
+def smaller_png(path: Path) -> bytes:
+    """Returns a picture with at most 256 colours, if that makes it smaller, or else as it is."""
+    content = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    return min(content.getvalue(), path.read_bytes(), key=len)
 
 
 def _within(here: PurePosixPath, target: str) -> str:

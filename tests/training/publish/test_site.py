@@ -1,6 +1,6 @@
 """What the hook of the documentation site makes of links and blocks; the site itself is built by ``.ci/site``."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -10,6 +10,7 @@ from mkdocs.config import load_config
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from PIL import Image
 
 from training.engine.records import ROOT
 from training.publish import site
@@ -46,11 +47,22 @@ def test_links_of_the_clone_become_links_of_the_site(
 
 def test_a_file_that_is_no_page_is_added_once(files: Files, config: MkDocsConfig) -> None:
     text = "![c](../training/results/fig4b.png) ![c](../training/results/fig4b.png)"
+    with Image.open(ROOT / "training/results/fig4b.png") as picture:
+        size = f"{{ width={picture.width} height={picture.height} }}"  # nothing moves while it loads
     for uri in ("paper/figures.md", "benchmark.md"):
         found = site.rewrite_links(text, PurePosixPath("model_cards/paper_figures.md"), uri, files, config)
         start = "../" if "/" in uri else ""
-        assert found.count(f"({start}files/training/results/fig4b.png)") == 2
+        assert found.count(f"({start}files/training/results/fig4b.png){size}") == 2
     assert [file.src_uri for file in files if file.src_uri.startswith("files/")] == ["files/training/results/fig4b.png"]
+
+
+def test_pictures_get_fewer_colours_only_where_that_makes_them_smaller(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    Image.effect_noise((64, 64), 80).convert("RGB").save(path)
+    for file in (path, ROOT / "model_cards/natural.png"):
+        smaller = site.smaller_png(file)
+        assert smaller.startswith(b"\x89PNG") and len(smaller) <= len(file.read_bytes())
+    assert len(smaller) < len((ROOT / "model_cards/natural.png").read_bytes())
 
 
 def test_every_included_page_is_there_and_read(files: Files) -> None:

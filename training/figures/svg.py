@@ -1,0 +1,57 @@
+"""Figures as SVG for web pages: text stays text, and ink takes the colour of the page's, light or dark."""
+
+import html
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_INK = "#0b0c0d"  # of no other thing: it becomes currentColor
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    **{f"{name}color": _INK for name in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.")},
+}
+
+
+@contextmanager
+def web_ink() -> Iterator[str]:
+    """Within it figures are made for web pages; gives the colour that becomes the page's own."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield _INK
+
+
+def bare(axes: Axes) -> None:
+    """Leaves the axis below and a faint grid."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(color="#888888", alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def svg_of(figure: Figure, label: str) -> str:
+    """Returns a figure as an ``<svg>`` element that is as wide as there is room, up to its own width.
+
+    Args:
+        figure: Made within :func:`web_ink`.
+        label: What a reader who does not see it is told.
+    """
+    content = io.StringIO()
+    figure.tight_layout()
+    with matplotlib.rc_context(_SETTINGS), matplotlib.rc_context({"svg.hashsalt": label}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    text = content.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>|font-family: [^;\"]+;? ?", "", text, flags=re.DOTALL)  # the page's font
+    width, height = (float(found) for found in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
+    head = f'<svg class="chart" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width:g} {height:g}" '
+    head += f'width="{4 / 3 * width:.0f}" height="{4 / 3 * height:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return re.sub(r"<svg[^>]*>", head, text, count=1).replace("\n", " ")

@@ -1,0 +1,207 @@
+"""The gallery of the documentation site: a tile and a page for each bundled prior and each set of priors."""
+
+import json
+import math
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dwp_init import SETS, GaussianMixture, MixtureByDepth, Prior, PriorSet, load_prior
+from dwp_init.files import MODEL
+from dwp_init.picture import Colors, kernel_sheet, write_png
+from dwp_init.registry import BUNDLED, registry
+from dwp_init.report import size_text
+from training.publish.benchmark_page import read_tasks
+from training.publish.benchmark_record import OnRecord
+from training.publish.cards import card_values
+from training.publish.charts import densities_of, density_chart, first_steps_chart, over_own_chart, task_curves
+from training.publish.details import Details
+from training.publish.templates import render
+from training.starts.controls import OWN
+
+FACETS = {
+    "size": "kernel size",
+    "kind": "kind of layer",
+    "domain": "domain",
+    "family": "family",
+    "licence": "licence",
+}
+DOMAINS = {"notmnist": "letters", "tinyimagenet": "photographs", "ImageNet": "photographs"}  # by how data sets begin
+ACROSS, DRAWN_KERNELS = 8, 32  # kernels in a row, and in a picture
+SIDE, LARGE = 40, 80  # pixels of the side of a kernel, about, on a tile and on a page
+INITS = {"notmnist-7x7": "dwp", "notmnist-5x5": "dwp", "-vae": "dense VAE", "-h1": "paper's VAE"}
+"""By how names of priors end, the initialisation of ``converge_mnist`` that draws from them."""
+
+
+class Picture(NamedTuple):
+    """A picture of draws: its file within the gallery, its pixels ``(height, width, 3)`` and what it shows."""
+
+    file: str
+    pixels: Tensor
+    text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A prior or a set in the gallery.
+
+    Args:
+        name: Its name.
+        facets: What it can be filtered by: for each of ``FACETS`` its values.
+        note: What kernels it has.
+        pictures: Pictures of draws.
+    """
+
+    name: str
+    facets: dict[str, tuple[str, ...]]
+    note: str
+    pictures: tuple[Picture, ...]
+
+
+@cache
+def tiles() -> tuple[Tile, ...]:
+    """Returns the tiles: sets first, then priors in the order of the registry."""
+    priors = {name: _prior_tile(name) for name in registry() if (BUNDLED / name).exists()}
+    return (*(_set_tile(each, priors) for each in SETS.values()), *priors.values())
+
+
+def gallery_pages() -> dict[str, str]:
+    """Returns the pages by their place in the site."""
+    found = tiles()
+    choices = {facet: sorted({value for tile in found for value in tile.facets[facet]}) for facet in FACETS}
+    finished = [each for each in read_tasks() if each.finished]
+    pages = {"priors/index.md": render("site_gallery.md.jinja", tiles=found, facets=FACETS, choices=choices)}
+    for name in registry():
+        pages[f"priors/{name}.md"] = _prior_page(load_prior(name), name)
+    for each in SETS.values():
+        tasks = [task for task in finished if task.has(each.name, OWN)]
+        pages[f"priors/{each.name}.md"] = _set_page(each, tasks)
+    return pages
+
+
+def gallery_pictures() -> dict[str, bytes]:
+    """Returns the PNG files by their place in the site."""
+    shown = [picture for tile in tiles() for picture in tile.pictures]
+    shown += [_first_draw(load_prior(name), name) for name in registry()]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "picture.png"
+        return {f"priors/{each.file}": write_png(path, each.pixels).read_bytes() for each in shown}
+
+
+def gallery_models() -> dict[str, Path]:
+    """Returns the files of tensors that pages read in the browser, by their place in the site."""
+    mixtures = [name for name in registry() if isinstance(load_prior(name), GaussianMixture | MixtureByDepth)]
+    return {f"priors/models/{name}.safetensors": BUNDLED / name / MODEL for name in mixtures}
+
+
+def _prior_tile(name: str) -> Tile:
+    prior = load_prior(name)
+    details = Details.of(prior)
+    kind, depths = details.source.kind or "dense", prior.depths
+    facets = {
+        "size": (size_text(prior.kernel_shape[1:]),),
+        "kind": (kind,),
+        "domain": tuple(sorted(_domains(details))),
+        "family": (prior.family,),
+        "licence": (details.license,),
+    }
+    note = f"{facets['size'][0]} {kind}{' in colour' if prior.kernel_shape[0] == 3 else ''}"
+    return Tile(name, facets, f"{note}{', by depth' if depths else ''}", (_sheet_of(prior, name),))
+
+
+def _set_tile(prior_set: PriorSet, priors: dict[str, Tile]) -> Tile:
+    """A set has what its members have; each member has a line of kernels."""
+    members = [(kind, priors[str(name)]) for kind, name in prior_set]
+    facets = {facet: tuple(sorted({value for _, tile in members for value in tile.facets[facet]})) for facet in FACETS}
+    facets |= {"family": ("set",), "kind": tuple(dict.fromkeys(kind for kind, _ in members))}
+    pictures = [
+        _picture(load_prior(tile.name), f"{prior_set.name}-{tile.name}", ACROSS, f"{kind} layers: {tile.note}")
+        for kind, tile in members
+    ]
+    return Tile(prior_set.name, facets, f"a set: {', '.join(facets['kind'])}", tuple(pictures))
+
+
+def _domains(details: Details) -> set[str]:
+    recorded = {origin.domain for origin in details.source.origins.values()} - {""}
+    return recorded or {domain for start, domain in DOMAINS.items() if details.data.startswith(start)} or {"unknown"}
+
+
+def _sheet_of(prior: Prior, name: str) -> Picture:
+    """Draws of a prior, by depth with a row for each."""
+    if not prior.depths:
+        return _picture(prior, name, DRAWN_KERNELS, f"{DRAWN_KERNELS} draws from {name}")
+    generator = torch.Generator().manual_seed(0)
+    rows = [prior.at(depth).sample(ACROSS, generator) for depth in prior.depths]
+    return _painted(torch.cat(rows), name, f"Draws from {name}, a row for each depth, that of the first layers above")
+
+
+def _first_draw(prior: Prior, name: str) -> Picture:
+    """What the page shows before anything is drawn in the browser: seed 0, at the first depth."""
+    text = f"{DRAWN_KERNELS} kernels drawn from {name}"
+    return _picture(prior.at(prior.depths[0]) if prior.depths else prior, f"{name}-first", DRAWN_KERNELS, text, LARGE)
+
+
+def _picture(prior: Prior, name: str, count: int, text: str, side: int = SIDE) -> Picture:
+    return _painted(prior.sample_layer(count, torch.Generator().manual_seed(0)), name, text, side)
+
+
+def _painted(kernels: Tensor, name: str, text: str, side: int = SIDE) -> Picture:
+    colors: Colors = "rgb" if kernels.shape[1] == 3 else "diverging"
+    pixels = kernel_sheet(kernels, ACROSS, zoom=_zoom(kernels.shape[-1], side), colors=colors)
+    return Picture(f"pictures/{name}.png", pixels, text)
+
+
+def _zoom(size: int, side: int) -> int:
+    return math.ceil(side / size)
+
+
+def _prior_page(prior: Prior, name: str) -> str:
+    values = card_values(prior, name)
+    densities = densities_of(name, values["details"].metrics)
+    init = next((init for end, init in INITS.items() if values["record"] and name.endswith(end)), "")
+    return render(
+        "site_prior.md.jinja",
+        **values,
+        first=_first_draw(prior, name),
+        drawing=_drawing(prior, name),
+        model_megabytes=(BUNDLED / name / MODEL).stat().st_size / 1e6,
+        densities=density_chart(densities, f"Log p of held-out kernels under {name} and others") if densities else "",
+        curves=first_steps_chart(init, f"Accuracy over steps from {name} and from Kaiming's initialisation")
+        if init
+        else "",
+    )
+
+
+def _drawing(prior: Prior, name: str) -> dict[str, Any]:
+    """What the script that draws in the browser has to know besides the tensors; empty for other families."""
+    mixture = prior.at(prior.depths[0]) if prior.depths else prior
+    if not isinstance(mixture, GaussianMixture):
+        return {}
+    channels, size = prior.kernel_shape[0], prior.kernel_shape[-1]
+    settings: dict[str, Any] = {
+        "name": name,
+        "depths": [float(f"{depth:.4g}") for depth in prior.depths],
+        "scales": mixture.scales,
+    }
+    settings |= {"dim": prior.dim, "channels": channels, "size": size, "count": DRAWN_KERNELS, "columns": ACROSS}
+    return {"settings": json.dumps(settings | {"zoom": _zoom(size, LARGE)}), "depths": prior.depths}
+
+
+def _set_page(prior_set: PriorSet, tasks: Iterable[OnRecord]) -> str:
+    by_name = {tile.name: tile for tile in tiles()}
+    finished = list(tasks)
+    label = f"Accuracy of {prior_set.name} over the model's own start, by task, in points"
+    return render(
+        "site_set.md.jinja",
+        set=prior_set,
+        tile=by_name[prior_set.name],
+        members=[(kind, by_name[str(name)]) for kind, name in prior_set],
+        chart=over_own_chart(finished, prior_set.name, label) if finished else "",
+        curves=task_curves(finished, prior_set.name),
+    )
