@@ -9,6 +9,9 @@ from tests.house import CODE, FLOORS, House, floors, folder_imports, private_imp
 
 HOUSE = House(Path(__file__).parents[1])
 WITHOUT_A_MODULE = {  # tests of the whole, which no module stands for
+    "tests.browser.test_draws",
+    "tests.browser.test_gallery",
+    "tests.browser.test_pages",
     "tests.interop.test_diffusers",
     "tests.interop.test_init",
     "tests.test_bundled",
