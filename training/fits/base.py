@@ -16,7 +16,7 @@ from training.engine.stage import Context, Stage
 from training.fits.authors import UNSTATED
 from training.fits.score import FITTED, SCORES, SMOKE, score
 from training.fits.statistics import sample_statistics
-from training.fits.warn import warn_if_few, warn_if_worse_than_noise
+from training.fits.warn import warn_if_few, warn_if_worse_than_noise, white_noise_log_prob
 from training.kernels.kernelset import KernelSet
 
 CHECKPOINT = "checkpoint.pt"
@@ -92,7 +92,8 @@ class Fit(Stage):
         control = Gaussian(prior.kernel_shape).fit_(kernels.train)
         metrics |= {"gaussian_log_prob": score(control, kernels.test, **effort)[1]["log_prob"], **(more or {})}
         prior.cpu()
-        warn_if_worse_than_noise(self.name, metrics["log_prob"], kernels)
+        metrics["white_noise_log_prob"] = white_noise_log_prob(kernels.train, kernels.test)
+        warn_if_worse_than_noise(self.name, metrics["log_prob"], metrics["white_noise_log_prob"])
         metrics["samples"] = sample_statistics(prior, kernels.train, kernels.test, 1000 if context.smoke else 10_000)
         source = self._source(context)
         prior.details = {

@@ -4,8 +4,6 @@ import math
 
 from torch import Tensor
 
-from training.kernels.kernelset import KernelSet
-
 ENOUGH = 10  # kernels for each of the numbers of one
 
 
@@ -19,9 +17,8 @@ def warn_if_few(name: str, kernels: Tensor) -> None:
         )
 
 
-def warn_if_worse_than_noise(name: str, log_prob: float, kernels: KernelSet) -> None:
+def warn_if_worse_than_noise(name: str, log_prob: float, noise: float) -> None:
     """Prints a warning if log p of test kernels, in nats per kernel, is below that under white noise of their scale."""
-    noise = white_noise_log_prob(kernels.train, kernels.test)
     if not log_prob >= noise:
         print(
             f"warning: log p of held-out kernels is {log_prob:,} nats under {name!r}, and {noise:,} under white noise "

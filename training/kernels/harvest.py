@@ -35,7 +35,7 @@ class Harvest:
     left_out: list[LeftOut]
 
 
-def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
+def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path | None = None) -> Harvest:
     """Writes a folder for each kind and size, such as ``dense-3x3``, in the form of a finished kernels stage.
 
     Checkpoints of one family are of the same part, because fine-tuned siblings have nearly the same kernels.
@@ -49,6 +49,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
         sources: As for :func:`training.kernels.places.find_checkpoints`.
         out: Folder in which to write.
         settings: What to harvest.
+        data_root: As for :func:`training.kernels.places.find_checkpoints`.
 
     Raises:
         FileNotFoundError: A source does not exist.
@@ -57,7 +58,7 @@ def harvest(sources: list[str], out: Path, settings: Settings) -> Harvest:
     check_counts(per_layer=settings.per_layer)
     if settings.min_norm is not None and not 0 <= settings.min_norm < 1:
         raise ValueError(f"min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got {settings.min_norm}")
-    checkpoints = find_checkpoints(sources)
+    checkpoints = find_checkpoints(sources, data_root)
     entries = [checkpoint.entries() for checkpoint in checkpoints]  # of all first, so that a broken file shows at once
     groups: dict[str, Group] = {}
     left_out: list[LeftOut] = []

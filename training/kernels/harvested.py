@@ -49,7 +49,7 @@ class HarvestedKernels(Stage):
         settings = Settings(kind=self.kind, size=self.size, test=self.test, per_layer=self.per_layer, seed=self.seed)
         with tempfile.TemporaryDirectory() as scratch:
             source = self._synthetic(Path(scratch) / "synthetic") if context.smoke else ROOT / self.manifest
-            found = harvest([str(source)], Path(scratch) / "harvest", settings).folders
+            found = harvest([str(source)], Path(scratch) / "harvest", settings, context.data_root).folders
             name = f"{self.kind}-{'x'.join(map(str, self.size))}"
             if name not in found:
                 raise ValueError(

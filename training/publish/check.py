@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from dwp_init import Prior
+from dwp_init.report import size_text
 from training.publish.details import Details, section, single_line
 
 ON_THE_HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -100,8 +101,8 @@ def check_sources(prior: Prior) -> str:
     return f"licences of the networks that it was harvested from: {', '.join(sorted(set(map(str, licenses.values()))))}"
 
 
-def _size(prior: Prior, times: str = "x") -> str:
-    return times.join(map(str, prior.kernel_shape[1:]))
+def _size(prior: Prior) -> str:
+    return "x".join(map(str, prior.kernel_shape[1:]))
 
 
 def _tags(prior: Prior, details: Details) -> list[str]:
@@ -141,7 +142,7 @@ def _eval_results(prior: Prior, details: Details) -> list[EvalResult]:
             task_type="density-estimation",
             task_name="Density of convolution kernels",
             dataset_type="convolution-kernels",
-            dataset_name=f"{_size(prior, '×')} kernels held out of the fit{synthetic}",
+            dataset_name=f"{size_text(prior.kernel_shape[1:])} kernels held out of the fit{synthetic}",
             metric_type="log_prob",
             metric_name=f"log p, nats per kernel{bound}",
             metric_value=details.metrics.log_prob,

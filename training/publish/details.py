@@ -139,7 +139,9 @@ class SampleStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Mean log p of held-out kernels, in nats per kernel; a Gaussian's next to it, and both where the depth is known.
+    """Mean log p of held-out kernels, in nats per kernel; next to it a Gaussian's, and both where the depth is known.
+
+    That of white noise is at the root mean square of the kernels of the fit.
 
     Args:
         kernels: Number of held-out kernels.
@@ -150,6 +152,7 @@ class Metrics:
 
     log_prob: float | None = None
     gaussian_log_prob: float | None = None
+    white_noise_log_prob: float | None = None
     log_prob_at_depth: float | None = None
     gaussian_log_prob_at_depth: float | None = None
     log_prob_by_depth: tuple[float, ...] = ()

@@ -13,6 +13,7 @@ from training.publish import benchmark_page, results
 from training.publish.cards import CARD, render_card
 from training.publish.details import Details
 from training.publish.templates import CARDS, render, render_macro
+from training.recipes import prior_domains
 
 README = ROOT / "README.md"
 BLOCKS = ("priors", "benchmark", "scale", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
@@ -40,11 +41,13 @@ def write_pages() -> list[Path]:
 
 def blocks() -> dict[str, str]:
     """Renders the README's blocks, by name."""
+    others = [name for name in prior_domains.PRIORS if name in registry()]
     values = (
         _bayes()
         | benchmark_page.summary_values(benchmark_page.read_tasks())
         | {
-            "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES)],
+            "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES) and name not in others],
+            "others": [_row(name) for name in others],
             "effects": results.effects(),
             "scales": results.first_scales(),
             "public": results.by(results.read_record("public_models_summary"), "start"),

@@ -40,9 +40,11 @@ def test_a_prior_that_is_worse_than_white_noise(
     """With 12 kernels of 25 numbers, 13 directions look flat, and held-out kernels lie far out in them."""
     parts = [noise(n, size=5, seed=seed).float() for seed, n in enumerate((12, 60, 60))]
     write_kernels(tmp_path, KernelSet(*parts, torch.zeros(60)))
-    found = fitted_prior(run(tmp_path, QUICKS[family])).details["metrics"]["log_prob"]
+    metrics = fitted_prior(run(tmp_path, QUICKS[family])).details["metrics"]
+    found = metrics["log_prob"]
     said = capsys.readouterr().out
     loss = white_noise_log_prob(parts[0], parts[2])
+    assert metrics["white_noise_log_prob"] == loss
     assert loss == pytest.approx(-25 * (0.5 * math.log(2 * math.pi) + 0.5), abs=1) and found < loss
     assert (
         f"warning: log p of held-out kernels is {found:,} nats under {QUICKS[family].name!r}, and {loss:,} under"
@@ -57,5 +59,5 @@ def test_white_noise_is_the_limit(over: float, warned: bool, capsys: pytest.Capt
     limit = white_noise_log_prob(kernels.train, kernels.test)
     law = Normal(0.0, kernels.train.square().mean().sqrt())
     assert limit == pytest.approx(law.log_prob(kernels.test).sum((1, 2, 3)).mean().item(), abs=1e-3)
-    warn_if_worse_than_noise("mine", limit + over, kernels)
+    warn_if_worse_than_noise("mine", limit + over, limit)
     assert ("warning" in capsys.readouterr().out) == warned

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -287,6 +288,12 @@ def test_a_manifest(tmp_path: Path) -> None:
         ValueError, match=f"zoo/net.safetensors has SHA-256 {digest}, the manifest says 0+; get the file"
     ):
         find_checkpoints([write_manifest(tmp_path, "zoo/net.safetensors", "0" * 64)])
+    said = f"there is no net.safetensors in {re.escape(str(tmp_path / 'data'))} or its folders; get it from the makers"
+    elsewhere = [write_manifest(tmp_path, "net.safetensors", digest, 'attribution = "the makers"')]
+    with pytest.raises(FileNotFoundError, match=said):
+        find_checkpoints(elsewhere, tmp_path / "data")
+    (found,) = find_checkpoints(elsewhere, tmp_path)
+    assert (found.name, found.files) == ("net.safetensors", (file,))
     save(tmp_path / "zoo" / "other.safetensors", "a")
     with pytest.raises(ValueError, match="an entry of a manifest is one file; zoo has 2: write an entry for each"):
         find_checkpoints([write_manifest(tmp_path, "zoo", digest)])

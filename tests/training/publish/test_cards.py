@@ -248,7 +248,7 @@ def test_how_near_draws_are_to_the_kernels_of_the_fit() -> None:
     found = parts(rendered(prior))["Statistics of its draws"]
     real, drawn, mean = (prior.details["metrics"]["samples"][row]["fidelity"] for row in ("real", "drawn", "mean"))
     rows = f"| held-out kernels | {real} |\n| draws | {drawn} |\n| draws without noise | {mean} |\n"
-    assert found.endswith(f"{rows}\nNot measured: this distance of white noise and of midpoints.")
+    assert found.endswith(f"{rows}\nThat of white noise and of midpoints was not recorded when this prior was fitted.")
     prior.details["metrics"]["samples"]["real"] |= {"fidelity_noise": 2.5, "fidelity_interpolated": 0.75}
     found = parts(rendered(prior))["Statistics of its draws"]
     rows += "| midpoints of pairs of these kernels, at their rms | 0.75 |\n| white noise of their rms | 2.5 |"

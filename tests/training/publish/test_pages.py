@@ -11,11 +11,12 @@ from tests.training.publish.example_priors import FILES, card_data, licensed, pa
 from training.__main__ import main
 from training.publish import benchmark_page, pages, results, templates
 from training.publish.check import check_card
+from training.recipes import prior_domains
 
 
 def test_pages_are_those_that_the_results_give() -> None:
     written = pages.pages()
-    assert len(written) == 23
+    assert len(written) == 27
     for path, text in written.items():
         assert path.read_text() == text, f"{path} is stale; run python -m training cards"
         assert not re.search(r"\{\{|\{%|\n\n\n", text)
@@ -32,14 +33,14 @@ def test_a_bundled_card_says_what_its_config_says(name: str) -> None:
     text = (templates.CARDS / name / "README.md").read_text()
     check_card(text, prior, [*FILES, "latent.png"])
     data, recorded = card_data(text), results.size_of_record(name) is not None
-    channels, height, width = prior.kernel_shape
+    channels, *size = prior.kernel_shape
     assert data.license == registry()[name]["license"].lower()
     assert (data.library_name, data.pipeline_tag, data.datasets) == ("dwp_init", None, None)
     assert data.tags == [
         "dwp-prior",
         "weight-initialization",
         "deep-weight-prior",
-        f"kernel-{height}x{width}",
+        f"kernel-{'x'.join(map(str, size))}",
         *([f"kernel-channels-{channels}"] if channels > 1 else []),
         *(["depthwise"] if prior.details["source"].get("kind") == "depthwise" else []),
         f"family-{prior.family}",
@@ -80,6 +81,14 @@ def test_the_table_of_the_readme_says_what_kernels_a_prior_has(
     monkeypatch.setattr(pages, "load_prior", lambda name: licensed(prior, source={"kind": kind}))
     table = pages.blocks()["priors"]
     assert f"\n| [`tinyimagenet-3x3`](model_cards/tinyimagenet-3x3/README.md) | {note} |  |  |  | 0.03 MB |" in table
+
+
+def test_priors_of_other_domains_share_a_row_of_the_readme() -> None:
+    last = pages.blocks()["priors"].splitlines()[-1]
+    names, kernels, log_prob, *_ = (cell.strip().split(" · ") for cell in last.split("|")[1:-1])
+    assert [name.partition("`]")[0] for name in names] == [f"[`{name}" for name in prior_domains.PRIORS]
+    assert kernels == ["3×3", "3×3×3", "length 3", "3×3 depthwise"]
+    assert [float(value) for value in log_prob] == [registry()[name]["log_prob"] for name in prior_domains.PRIORS]
 
 
 def test_figures_of_the_paper_stand_next_to_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
