@@ -46,6 +46,7 @@ RECIPES = [
         "response_rho",
         "source_throughput",
         "table1_gap",
+        "unseen_networks",
     ),
 ]
 

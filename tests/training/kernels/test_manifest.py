@@ -70,7 +70,7 @@ MANIFESTS = sorted(Path(recipes.__path__[0]).glob("*_sources.toml"))
 
 
 def test_manifests_of_the_recipes_have_licences() -> None:
-    names = ["audio", "brain_mri", "faces", "natural", "restoration"]
+    names = ["audio", "brain_mri", "faces", "natural", "restoration", "unseen"]
     assert [path.name.removesuffix("_sources.toml") for path in MANIFESTS] == names
     for origin in [origin for path in MANIFESTS for origin in read_manifest(path)]:
         assert origin.license and origin.attribution and origin.trained_on and origin.domain
