@@ -4,7 +4,7 @@ import errno
 import re
 
 from dwp_init.access import Access, Address
-from dwp_init.files import CONFIG, MODEL
+from dwp_init.folder import CONFIG, MODEL
 
 _REJECTED_TOKEN = "rejected_token"
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)

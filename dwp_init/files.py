@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,28 +11,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from dwp_init.folder import CONFIG, MODEL, MOST, check_size, write_prior
 from dwp_init.priors import FAMILIES, Prior
+from dwp_init.priors.bounds import Bounded
 from dwp_init.priors.checks import checked_shape, is_int
 from dwp_init.priors.precision import full_precision
 from dwp_init.priors.whitening import RasterWhitening, Whitening
-from dwp_init.storage import json_bytes, safetensors_bytes, write_files
-from dwp_init.text import few
+from dwp_init.storage import is_sealed, safetensors_bytes, sealed_json
+from dwp_init.text import brief, few
 
-FORMAT_VERSION = 1
-CONFIG, MODEL = "config.json", "model.safetensors"
+FORMAT_VERSION = 2
 LIBRARY = "dwp_init"
+_SEAL, _TENSORS = "config_sha256", "model_sha256"  # digests, which format 1 has not, or need not have
+_HEADER, _ENTRY = 2**16, 2**10  # bytes of a safetensors header, besides names: most for metadata, and for each tensor
 _REQUIRED = ("format_version", "family", "kernel_shape", "arguments")
-_OWN = {"library_name", "model_sha256", *_REQUIRED}
+_OWN = {"library_name", _SEAL, _TENSORS, *_REQUIRED}
 
 
 @full_precision()
 def save_prior(prior: Prior, folder: str | Path) -> Path:
     """Saves a prior in a folder, which is created if it does not exist.
 
-    Both files are first written under temporary names; if that fails, as on a full disk, the old files stay. Then
-    ``model.safetensors`` and ``config.json`` are renamed, in this order. If only the second rename fails, the folder
-    holds the new tensors and the old configuration. Loading refuses that, because a configuration holds the digest of
-    its tensors.
+    A kill, a full disk or a loss of power leaves the old prior or the new one, and other processes load one of the two
+    at every moment, see :func:`dwp_init.folder.write_prior`. The configuration holds the digest of the tensors, and of
+    itself.
 
     Args:
         prior: The prior; its ``details`` are saved with it.
@@ -44,8 +46,9 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     Raises:
         TypeError: ``prior`` is not a prior, or its class is not registered with :func:`dwp_init.register`.
         ValueError: A parameter is NaN, infinite, not float32 or without memory, the parameters do not describe a
-            density, the class does not rebuild the prior from its ``arguments()`` and ``state_dict()``, or ``details``
-            is not JSON, uses one of the configuration's own keys or has a name that is not a printable string.
+            density, the class does not rebuild the prior from its ``arguments()`` and ``state_dict()``, ``details`` is
+            not JSON, uses one of the configuration's own keys or has a name that is not a printable string, or a file
+            would be larger than :data:`dwp_init.folder.MOST`.
         OSError: The files cannot be written.
     """
     if not isinstance(prior, Prior):
@@ -62,10 +65,8 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         parse_prior({CONFIG: config, MODEL: model}, "this prior")
     except ValueError as error:
         raise ValueError(f"load_prior could not rebuild this prior: {error}") from error
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_files({folder / MODEL: model, folder / CONFIG: config})
-    return folder
+    write_prior(Path(folder), config, model)
+    return Path(folder)
 
 
 def _config_bytes(prior: Prior, model: bytes) -> bytes:
@@ -75,11 +76,11 @@ def _config_bytes(prior: Prior, model: bytes) -> bytes:
         "family": prior.family,
         "kernel_shape": list(prior.kernel_shape),
         "arguments": prior.arguments(),
-        "model_sha256": hashlib.sha256(model).hexdigest(),
+        _TENSORS: hashlib.sha256(model).hexdigest(),
         **prior.details,
     }
     try:
-        return json_bytes(config, allow_nan=False)
+        return sealed_json(config, _SEAL)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"details and arguments() must be JSON, without NaN: {error}; convert or drop that entry"
@@ -98,14 +99,6 @@ def _check_registered(kind: type[Prior]) -> None:
         )
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Reads the two files of a prior, by name; raises ``FileNotFoundError`` if one is missing."""
-    for name in (CONFIG, MODEL):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} does not exist; a prior's folder holds {CONFIG} and {MODEL}")
-    return {name: (folder / name).read_bytes() for name in (CONFIG, MODEL)}
-
-
 @full_precision()
 def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
     """Makes a prior from the contents of its two files, in evaluation mode on the CPU.
@@ -117,9 +110,10 @@ def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
     Raises:
         ValueError: A file is corrupt, or the files do not fit each other or this version.
     """
-    config = parse_config(contents[CONFIG], f"{owner}/{CONFIG}")
-    prior = build_prior(config, f"{owner}/{CONFIG}")
     model = f"{owner}/{MODEL}"
+    check_size(len(contents[MODEL]), MODEL, model)
+    config = parse_config(contents[CONFIG], f"{owner}/{CONFIG}")
+    prior = build_prior(config, f"{owner}/{CONFIG}", len(contents[MODEL]))
     tensors = _parse_tensors(contents[MODEL], model)
     _check_fit(tensors, prior, model)
     prior.load_state_dict(tensors, assign=True)
@@ -131,17 +125,19 @@ def parse_prior(contents: Mapping[str, bytes], owner: object) -> Prior:
 
 
 def parse_config(content: bytes, path: str) -> dict[str, Any]:
-    """Parses a prior's configuration, and checks that this version reads it.
+    """Parses a prior's configuration, and checks that this version reads it, and that it is as it was saved.
 
     Args:
         content: The content of ``config.json``.
         path: Its path, for the messages of errors.
 
     Raises:
-        ValueError: It is not JSON, not of ``dwp_init``, of a newer format, or lacks an entry.
+        ValueError: It is too large, not JSON, not of ``dwp_init``, of a newer format, lacks an entry, or differs from
+            its digest.
     """
+    check_size(len(content), CONFIG, path)
     try:
-        parsed: object = json.loads(content)
+        parsed: object = json.loads(content, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); get the prior's folder again") from error
     if not isinstance(parsed, dict):
@@ -149,54 +145,89 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
     config = cast(dict[str, Any], parsed)
     if config.get("library_name", LIBRARY) != LIBRARY:
         raise ValueError(
-            f"{path} is the configuration of a model for {config['library_name']!r}, expected one for {LIBRARY!r}; "
-            "check the prior's name"
+            f"{path} is the configuration of a model for {brief(config['library_name'])}, expected one for "
+            f"{LIBRARY!r}; check the prior's name"
         )
     missing = [key for key in _REQUIRED if key not in config]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; a prior's config has {', '.join(_REQUIRED)}")
-    version = config["format_version"]
-    if not is_int(version) or version < 1:
-        raise ValueError(f"{path} has format_version {version!r}, expected a whole number from 1 to {FORMAT_VERSION}")
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format_version {version}, this dwp_init reads up to {FORMAT_VERSION}; upgrade dwp_init"
-        )
+    _check_version(config["format_version"], path)
+    _check_seal(config, content, path)
     _check_name(config, path)
     return config
+
+
+def _without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON; raises ``ValueError`` if it has a key twice, of which each reader takes another."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it has the key {brief(next(key for key in keys if keys.count(key) > 1))} twice")
+    return found
+
+
+def _check_version(version: object, path: str) -> None:
+    if not is_int(version) or version < 1:
+        raise ValueError(
+            f"{path} has format_version {brief(version)}, expected a whole number from 1 to {FORMAT_VERSION}"
+        )
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {brief(version)}, this dwp_init reads up to {FORMAT_VERSION}; upgrade dwp_init"
+        )
+
+
+def _check_seal(config: Mapping[str, Any], content: bytes, path: str) -> None:
+    """Checks the digest of a configuration, which format 1 has not; with it that of the tensors must be stated."""
+    if config["format_version"] == 1 and _SEAL not in config:
+        return
+    if not is_sealed(content, config.get(_SEAL)) or not isinstance(config.get(_TENSORS), str):
+        raise ValueError(
+            f"{path} differs from what was saved, by its {_SEAL}; get the prior's folder again. If it was edited, set "
+            f"format_version to 1, remove {_SEAL}, and save what load_prior then gives by save_prior"
+        )
 
 
 def _check_name(details: Mapping[str, Any], owner: object) -> None:
     name = details.get("name", "")
     if not isinstance(name, str) or not name.isprintable():
-        raise ValueError(f"{owner} has the name {name!r}, expected a string of printable characters")
+        raise ValueError(f"{owner} has the name {brief(name)}, expected a string of printable characters")
 
 
-def build_prior(config: dict[str, Any], path: str) -> Prior:
+def build_prior(config: dict[str, Any], path: str, size: int) -> Prior:
     """Builds the prior that a configuration describes, on the meta device: without values, and without memory.
 
     Args:
         config: The configuration, as :func:`parse_config` returns it.
         path: Its path, for the messages of errors.
+        size: Bytes of the file of its tensors, which bound the time and the memory of building.
 
     Raises:
-        ValueError: It does not describe a prior.
+        ValueError: It does not describe a prior, or a larger one than the file can hold.
     """
     family, arguments, shape = config["family"], config["arguments"], config["kernel_shape"]
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(
-            f"{path} names the family {family!r}, but this dwp_init knows {', '.join(sorted(FAMILIES))}; upgrade "
+            f"{path} names the family {brief(family)}, but this dwp_init knows {', '.join(sorted(FAMILIES))}; upgrade "
             "dwp_init, or import the module that registers the family"
         )
     if not isinstance(arguments, dict) or not isinstance(shape, list):
         raise ValueError(
-            f"{path}: arguments must be an object and kernel_shape a list; got {arguments!r} and {shape!r}"
+            f"{path}: arguments must be an object and kernel_shape a list; got {brief(arguments)} and {brief(shape)}"
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Bounded(size):
             return FAMILIES[family](checked_shape(shape), **cast(dict[str, Any], arguments)).float()
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not describe a {family} prior: {error}") from error
+        said = brief(str(error), quoted=False)
+        raise ValueError(f"{path} does not describe a {family} prior: {said}") from error
+
+
+def model_size(prior: Prior) -> int:
+    """Returns how large the file of a prior's tensors can be, in bytes: their values, and a header."""
+    tensors: dict[str, Tensor] = prior.state_dict()
+    values = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return min(values + _HEADER + sum(len(name) + _ENTRY for name in tensors), MOST[MODEL])
 
 
 def _parse_tensors(content: bytes, path: str) -> dict[str, Tensor]:
@@ -260,8 +291,9 @@ def _check_fit(tensors: dict[str, Tensor], prior: Prior, path: str) -> None:
 
 
 def _check_digest(config: dict[str, Any], content: bytes, path: str) -> None:
-    found, expected = hashlib.sha256(content).hexdigest(), config.get("model_sha256")
+    found, expected = hashlib.sha256(content).hexdigest(), config.get(_TENSORS)
     if expected is not None and found != expected:
+        said = brief(expected, quoted=False)
         raise ValueError(
-            f"{path} does not fit {CONFIG}: its sha256 is {found}, expected {expected}; get both files from one place"
+            f"{path} does not fit {CONFIG}: its sha256 is {found}, expected {said}; get both files from one place"
         )

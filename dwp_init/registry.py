@@ -12,7 +12,8 @@ from typing import Any
 
 from dwp_init import hub
 from dwp_init.access import Access, Address
-from dwp_init.files import parse_prior, read_files
+from dwp_init.files import parse_prior
+from dwp_init.folder import read_files
 from dwp_init.hub import Files
 from dwp_init.priors import Prior
 from dwp_init.report import kernel_text

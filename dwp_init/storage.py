@@ -1,7 +1,11 @@
 """Files written whole or not at all, as plain bytes, JSON or safetensors; needs no numpy."""
 
+import hashlib
 import json
+import os
+import re
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the names that write_files gives
+_UNSEALED = "0" * 64
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -34,17 +40,40 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Writes each file whole or not at all, and renames the temporary ones only once all of them are written."""
+    """Writes each file whole or not at all, and renames the temporary ones only once all of them are written.
+
+    Contents reach the disk before names do, and names before this returns, so a loss of power leaves no file empty.
+    """
     temporaries = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in contents}
     try:
         for path, content in contents.items():
             with temporaries[path].open("xb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         for path, temporary in temporaries.items():
             temporary.replace(path)
+        for folder in {path.parent for path in contents}:
+            sync_folder(folder)
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk; Windows has no such call, and does without."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that a killed :func:`write_files` left; nobody else gives such names."""
+    return _TEMPORARY.fullmatch(path.name) is not None and path.is_file()
 
 
 def json_bytes(content: Any, allow_nan: bool = True) -> bytes:
@@ -55,6 +84,34 @@ def json_bytes(content: Any, allow_nan: bool = True) -> bytes:
         ValueError: It holds a NaN and ``allow_nan`` is ``False``, refers to itself, or is not valid Unicode.
     """
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n").encode()
+
+
+def sealed_json(content: Mapping[str, Any], seal: str) -> bytes:
+    """Packs an object as JSON that begins with its own digest, under the key ``seal``; NaN is refused.
+
+    It is the SHA-256 of the file with zeros in the place of the digest, so that it covers every byte.
+
+    Raises:
+        TypeError, ValueError: As for :func:`json_bytes`.
+    """
+    blank = json_bytes({seal: _UNSEALED} | dict(content) | {seal: _UNSEALED}, allow_nan=False)
+    return blank.replace(_UNSEALED.encode(), _digest(blank).encode(), 1)
+
+
+def is_sealed(content: bytes, stated: object) -> bool:
+    """Whether a file is as :func:`sealed_json` packed it.
+
+    Args:
+        content: The file.
+        stated: The digest that stands in it.
+    """
+    if not isinstance(stated, str) or not re.fullmatch(r"[0-9a-f]{64}", stated):
+        return False
+    return _digest(content.replace(stated.encode(), _UNSEALED.encode(), 1)) == stated
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:

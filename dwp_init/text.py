@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, cast
 
+_LONGEST = 600  # characters of a value in an error
+
 
 class NameTable(list[str]):
     """A list of names that prints as a table, in terminals and notebooks; otherwise it is a list like any other.
@@ -45,6 +47,20 @@ def shown_value(value: object) -> str:
     """Formats a value in one line, escaped if it has characters that are not printable."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if text.isprintable() else ascii(text)
+
+
+def brief(value: object, quoted: bool = True) -> str:
+    """Formats a value from anywhere for an error: as Python writes it, cut in the middle if it is long.
+
+    Args:
+        value: The value.
+        quoted: Whether a string has its quotation marks.
+    """
+    text = repr(value) if quoted else str(value)
+    if len(text) <= _LONGEST:
+        return text
+    half = _LONGEST // 2
+    return f"{text[:half]} … {text[-half:]} ({len(text):,} characters)"
 
 
 def few(names: Sequence[str], most: int = 3) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init import Gaussian, Prior, load_prior, register, save_prior
-from dwp_init.files import read_files
+from dwp_init.folder import read_files
 from dwp_init.priors import FAMILIES
 from tests.localhub import LocalHub
 from tests.models import REPO

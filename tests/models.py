@@ -1,6 +1,7 @@
 """Models, layers and priors that several test modules share."""
 
 import importlib
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -10,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from dwp_init import Gaussian
 from dwp_init.convolutions import find_layers
+from dwp_init.storage import sealed_json
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Fit = Callable[..., Gaussian]
@@ -23,6 +25,11 @@ def network() -> nn.Sequential:
     stem = nn.Sequential(nn.Conv2d(1, 4, 5), nn.BatchNorm2d(4))
     body = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3))
     return nn.Sequential(stem, body, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def changed_config(content: bytes, **changes: object) -> bytes:
+    """Returns a prior's configuration with other values, and with its own digest of them."""
+    return sealed_json(json.loads(content) | changes, "config_sha256")
 
 
 def changed(model: nn.Module, before: dict[str, bytes], snapshot: Snapshot) -> set[str]:

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, load_model
 
 from dwp_init import SETS, Gaussian, KernelVAE, MixtureByDepth, PriorSet, apply_, cli, load_prior, registry, save_prior
-from dwp_init.files import read_files
+from dwp_init.folder import read_files
 from dwp_init.picture import kernel_sheet, numbered_sheets, write_png
 from dwp_init.version import __version__
+from tests.models import changed_config
 
 DETAILS = {
     "name": "notmnist-7x7",
@@ -170,8 +171,8 @@ def test_pull_of_what_is_here(run, workplace):
 
 def test_nothing_of_a_repository_steers_the_terminal(run, at_hub):
     hub, _ = at_hub
-    config = json.loads(hub.repos["user/mine"].tree("v1")["config.json"].data)
-    hub.repos["user/mine"].commit({"config.json": json.dumps(config | {"arguments": {"\x1b[2J": 1}}).encode()})
+    config = hub.repos["user/mine"].tree("v1")["config.json"].data
+    hub.repos["user/mine"].commit({"config.json": changed_config(config, arguments={"\x1b[2J": 1})})
     error = run("pull", "user/mine", status=1)
     assert "\x1b" not in error and "\\x1b[2J" in error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dwp_init import PriorCorruptError, PriorDownloadError, PriorError, PriorNotFoundError
-from dwp_init.files import CONFIG, MODEL
+from dwp_init.folder import CONFIG, MODEL
 from tests.localhub import LocalHub
 from tests.models import REPO
 

@@ -18,9 +18,9 @@ from torch import nn
 import dwp_init
 from dwp_init import PriorCorruptError, PriorDownloadError, PriorNotFoundError, load_prior, registry
 from dwp_init.access import Access
-from dwp_init.files import CONFIG, MODEL, read_files
+from dwp_init.folder import CONFIG, MODEL, read_files
 from tests.localhub import LocalHub
-from tests.models import REPO
+from tests.models import REPO, changed_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,7 +72,7 @@ def test_a_prior_without_a_name_takes_that_of_its_repository(
 
 
 def test_revision_as_an_argument(load: Callable, hub: LocalHub, commit: str, files: dict, gaussian: Callable) -> None:
-    hub.repos[REPO].commit({CONFIG: files[CONFIG].replace(b'"MIT"', b'"other"')})
+    hub.repos[REPO].commit({CONFIG: changed_config(files[CONFIG], license="other")})
     assert load(REPO).details["license"] == "other"
     assert load(REPO, revision="v1").details["license"] == "MIT"
     assert load(REPO, revision=commit).details["license"] == "MIT"
@@ -105,7 +105,7 @@ def test_both_files_are_of_one_commit(
 
 
 def test_a_registered_name_is_its_pin(load: Callable, entry: dict, hub: LocalHub, files: dict, tmp_path: Path) -> None:
-    hub.repos[REPO].commit({CONFIG: files[CONFIG].replace(b'"MIT"', b'"other"')})
+    hub.repos[REPO].commit({CONFIG: changed_config(files[CONFIG], license="other")})
     assert load("gauss").details["license"] == "MIT"
     assert load("gauss", revision=entry["revision"]).details["license"] == "MIT"
     assert load("gauss@main").details["license"] == load("gauss", revision="main").details["license"] == "other"
@@ -291,7 +291,7 @@ def test_a_byte_that_stays_flipped_is_never_used(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "config.json has format_version 2, this dwp_init reads up to 1; upgrade dwp_init"),
+        ({"format_version": 3}, "config.json has format_version 3, this dwp_init reads up to 2; upgrade dwp_init"),
         ({"family": "gan"}, "a/b@main/config.json names the family 'gan'"),
         (
             {"library_name": "timm"},
@@ -302,7 +302,7 @@ def test_a_byte_that_stays_flipped_is_never_used(
     ],
 )
 def test_a_repository_of_another_kind(load: Callable, hub: LocalHub, files: dict, change: dict, message: str) -> None:
-    hub.add_repo("a/b", {**files, CONFIG: json.dumps(json.loads(files[CONFIG]) | change).encode()})
+    hub.add_repo("a/b", {**files, CONFIG: changed_config(files[CONFIG], **change)})
     with pytest.raises((ValueError, PriorCorruptError), match=message):
         load("a/b")
 
@@ -441,7 +441,7 @@ def test_a_cache_without_links(
 def test_no_weights_are_fetched_for_a_configuration_that_describes_no_prior(
     load: Callable, hub: LocalHub, files: dict, change: dict
 ) -> None:
-    hub.add_repo("a/b", {**files, CONFIG: json.dumps(json.loads(files[CONFIG]) | change).encode()})
+    hub.add_repo("a/b", {**files, CONFIG: changed_config(files[CONFIG], **change)})
     with pytest.raises(ValueError, match=r"a/b@main/config\.json"):
         load("a/b")
     assert not [r for r in hub.requests() if MODEL in r.path]
@@ -452,7 +452,7 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(
 ) -> None:
     """No older commit is served instead."""
     load(REPO)
-    hub.repos[REPO].commit({CONFIG: files[CONFIG].replace(b'"MIT"', b'"other"')})
+    hub.repos[REPO].commit({CONFIG: changed_config(files[CONFIG], license="other")})
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

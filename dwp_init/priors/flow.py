@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dwp_init.options import check_flag, check_one_of
 from dwp_init.priors.base import KernelShape, Prior, register
+from dwp_init.priors.bounds import reserve
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
 
@@ -61,6 +62,7 @@ class Flow(Prior):
         self.whitening = Whitening(self.dim)
         flow = {"maf": _zuko().flows.MAF, "nsf": _zuko().flows.NSF}[network]
         passes = 2 if coupling else None
+        reserve(transforms * hidden * (self.dim + hidden))  # masks, which are made on the processor
         meta = torch.empty(0).is_meta
         # zuko reads its masks while it builds them, which is not possible on the meta device; the numbers that it draws
         # there are not used, so they must not move the global random state

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dwp_init.files import CONFIG, MODEL
+from dwp_init.folder import CONFIG, MODEL
 from training.engine.records import print_table, read_config, read_done, write_table
 from training.engine.stage import Context, Stage
 from training.figures.kernels import plot_families

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import dwp_init
 from dwp_init import KernelVAE, save_prior
-from dwp_init.files import CONFIG, MODEL
+from dwp_init.folder import CONFIG, MODEL
 
 _SIZES = (7, 5)
 _MIN_SCALE = 1e-6  # the released code has no floor; a prior needs one above 0

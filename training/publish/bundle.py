@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dwp_init import Prior, save_prior
-from dwp_init.files import read_files
+from dwp_init.folder import read_files
 from dwp_init.registry import BUNDLED, registry
 from training.engine.records import DONE, read_config
 from training.engine.stage import Context, Stage

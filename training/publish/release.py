@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from dwp_init import Prior
-from dwp_init.files import CONFIG, MODEL, parse_prior, read_files
+from dwp_init.files import parse_prior
+from dwp_init.folder import CONFIG, MODEL, read_files
 from dwp_init.registry import BUNDLED, REGISTRY, registry
 from dwp_init.storage import write_files, write_json
 from training.fits.statistics import describe

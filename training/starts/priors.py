@@ -1,6 +1,8 @@
 """Starts from priors: dwp, by :func:`dwp_init.apply_`, and its variants."""
 
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import torch
 
 import dwp_init
-from dwp_init.registry import registry
+from dwp_init.folder import CONFIG, read_files
+from dwp_init.registry import BUNDLED, registry
 from dwp_init.sets import SETS
+from dwp_init.storage import json_bytes
 from training.starts.base import BOTH, TINY_IMAGENET, Draw, Start, add_start, at_he_rms
 from training.starts.controls import unit_variance_
 
@@ -31,8 +35,11 @@ def _digests(name: str) -> dict[str, str]:
     dwp_init.load_prior(name)
     if name not in registry():
         raise ValueError(f"{name!r} is a folder; this stage takes bundled priors: {', '.join(registry())}")
-    digests: dict[str, str] = registry()[name]["sha256"]
-    return digests
+    files = read_files(BUNDLED / name)
+    config: dict[str, Any] = json.loads(files[CONFIG])
+    del config["config_sha256"]  # as in format 1, in which the runs of record know it
+    files[CONFIG] = json_bytes(config | {"format_version": 1})
+    return {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dwp_init import PriorError, load_prior, registry
-from dwp_init.files import CONFIG, MODEL
+from dwp_init.folder import CONFIG, MODEL
 from tests.localhub import Call, HubError, LocalHub
 from tests.training.publish.example_priors import change
 from training.__main__ import main

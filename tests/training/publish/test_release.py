@@ -7,7 +7,7 @@ import pytest
 
 import dwp_init
 from dwp_init import load_prior, registry
-from dwp_init.files import CONFIG
+from dwp_init.folder import CONFIG
 from tests.training.publish.example_priors import change
 from training.publish import release, templates
 

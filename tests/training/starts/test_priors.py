@@ -60,8 +60,10 @@ def test_noise_has_the_scale_of_the_priors_own_draws(make: Make) -> None:
 
 
 def test_bundled_priors_alone_have_digests(tmp_path: Path, gaussian: Callable[..., Gaussian]) -> None:
-    digest = registry()["notmnist-7x7"]["sha256"]
-    assert bundled_digests("notmnist-7x7") == {"notmnist-7x7": digest} and bundled_digests() == {}
+    digests = bundled_digests("notmnist-7x7")["notmnist-7x7"]
+    assert digests["config.json"].startswith("5e5a282c5aa67874")  # of runs of record, from before format 2
+    assert digests["model.safetensors"] == registry()["notmnist-7x7"]["sha256"]["model.safetensors"]
+    assert bundled_digests() == {}
     assert {"tinyimagenet-3x3", "tinyimagenet-stem-7x7"} < bundled_digests("natural-v1").keys()
     folder = str(save_prior(gaussian(3), tmp_path / "mine"))
     with pytest.raises(ValueError, match="mine' is a folder; this stage takes bundled priors: natural-"):

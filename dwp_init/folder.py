@@ -1,0 +1,139 @@
+"""A prior's folder: two files that are replaced together, so that it holds a whole prior at every moment."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from dwp_init.storage import is_temporary, sync_folder, write_files
+
+CONFIG, MODEL = "config.json", "model.safetensors"
+MOST = {CONFIG: 2**20, MODEL: 2**30}
+"""The largest files that are read, in bytes."""
+_WAITING = f".{MODEL}."  # and the digest: tensors whose configuration has its name, or is about to take it
+_READS = 1000  # after which a folder that somebody rewrites all the time is an error
+
+
+def write_prior(folder: Path, config: bytes, model: bytes) -> None:
+    """Replaces the files of a prior, or writes them into a new folder.
+
+    Two files cannot be renamed at once. The new tensors are stored under a hidden name that contains their digest.
+    Then the new configuration, which states the digest, takes its name: from this moment on the folder holds the new
+    prior, for :func:`read_files` finds tensors by the digest. Last, the tensors take their name. A kill or a loss of
+    power leaves the old prior before that moment and the new one after it. One process writes at a time.
+
+    Raises:
+        OSError: A file cannot be written; the old prior stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = folder / f"{_WAITING}{_digest(model)}"
+    with _alone_in(folder):
+        try:
+            write_files({waiting: model})
+            write_files({folder / CONFIG: config})
+            waiting.replace(folder / MODEL)
+            sync_folder(folder)
+        finally:
+            _sweep(folder)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Reads the two files of a prior, by name; both are of one prior, also while another process replaces them.
+
+    Raises:
+        FileNotFoundError: One is missing.
+        ValueError: One is larger than :data:`MOST`, or the folder changes all the time.
+    """
+    seen: tuple[bytes, str | None] | None = None
+    for _ in range(_READS):
+        config = read_bounded(folder / CONFIG, CONFIG)
+        stated, found = stated_digest(config), None
+        for path in (folder / MODEL, folder / f"{_WAITING}{stated}"):
+            try:
+                model = read_bounded(path, MODEL)
+            except FileNotFoundError:
+                continue
+            found = _digest(model)
+            if stated in (None, found):
+                return {CONFIG: config, MODEL: model}
+        if seen == (config, found):  # not a moment between two names
+            return {CONFIG: config, MODEL: read_bounded(folder / MODEL, MODEL)}
+        seen = config, found
+    raise ValueError(f"{folder} changed {_READS} times while it was read; wait until it is written")
+
+
+def read_bounded(path: Path, name: str) -> bytes:
+    """Reads a file of a prior.
+
+    Args:
+        path: The file.
+        name: Which of the two it is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is larger than :data:`MOST`; nothing was read.
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError
+        check_size(path.stat().st_size, name, path)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist; a prior's folder holds {CONFIG} and {MODEL}") from error
+
+
+def check_size(size: int, name: str, owner: object, most: int | None = None) -> None:
+    """Raises ``ValueError`` if a file is larger than it may be.
+
+    Args:
+        size: In bytes.
+        name: Which of the two files it is.
+        owner: How the error calls it.
+        most: How large it may be, where that is known better than by :data:`MOST`.
+    """
+    if size > (allowed := MOST[name] if most is None else most):
+        raise ValueError(f"{owner} has {size:,} bytes; a {name} may have at most {allowed:,} here: check the prior")
+
+
+def stated_digest(config: bytes) -> str | None:
+    """Returns the digest of the tensors that a configuration states, if it states one and can be parsed."""
+    with contextlib.suppress(ValueError, RecursionError):
+        parsed: object = json.loads(config)
+        stated = cast(dict[str, object], parsed).get("model_sha256") if isinstance(parsed, dict) else None
+        return stated if isinstance(stated, str) and stated.isalnum() else None
+    return None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other writers out of a folder, where the system can lock one; the lock leaves no file."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed writers left, but not the tensors that the configuration states."""
+    config = folder / CONFIG
+    stated = stated_digest(config.read_bytes()) if config.is_file() else None
+    left = [path for name in (CONFIG, MODEL) for path in folder.glob(f".*{name}.*.tmp") if is_temporary(path)]
+    for path in [*left, *folder.glob(f"{_WAITING}*")]:
+        if path.name != f"{_WAITING}{stated}":
+            path.unlink(missing_ok=True)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

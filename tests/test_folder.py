@@ -1,0 +1,135 @@
+"""A prior's folder holds a whole prior at every moment: under kills, readers and other writers."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import dwp_init.folder
+from dwp_init import Gaussian, load_prior, save_prior
+from dwp_init.folder import CONFIG, MODEL, check_size, read_files
+from dwp_init.storage import write_bytes
+
+OLD, NEW = 0, 1
+
+
+def prior(seed: int) -> Gaussian:
+    kernels = torch.randn(99, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return Gaussian((1, 3, 3)).fit_(kernels)
+
+
+def found(folder: Path) -> int:
+    """Says which of the two priors a folder holds."""
+    loc = load_prior(folder).state_dict()["whitening.loc"]
+    return next(seed for seed in (OLD, NEW) if torch.equal(loc, prior(seed).state_dict()["whitening.loc"]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_prior(prior(OLD), tmp_path / "prior")
+
+
+def _save_until(folder: Path, call: int) -> None:
+    """Saves the new prior; the process ends as under SIGKILL at a call that writes, counted from 1."""
+    calls = 0
+
+    def counted(real: Callable) -> Callable:
+        def act(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                os._exit(9)
+            return real(*arguments, **options)
+
+        return act
+
+    for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync")):
+        setattr(owner, name, counted(getattr(owner, name)))
+    save_prior(prior(NEW), folder)
+
+
+def test_a_kill_at_any_call_leaves_the_old_prior_or_the_new_one(tmp_path: Path) -> None:
+    processes, seen = multiprocessing.get_context("spawn"), []
+    folders = [save_prior(prior(OLD), tmp_path / str(call)) for call in range(1, 16)]
+    running = [processes.Process(target=_save_until, args=(folder, call)) for call, folder in enumerate(folders, 1)]
+    for process in running:
+        process.start()
+        process.join()
+    killed = [folder for folder, process in zip(folders, running, strict=True) if process.exitcode == 9]
+    for folder in killed:
+        seen.append(found(folder))
+        save_prior(prior(NEW), folder)
+        assert found(folder) == NEW and {path.name for path in folder.iterdir()} == {CONFIG, MODEL}
+    assert len(killed) < 15 and seen == sorted(seen) and set(seen) == {OLD, NEW}  # all calls, and a moment of change
+
+
+@pytest.mark.parametrize("name", [CONFIG, MODEL])
+def test_a_reader_is_not_confused_by_a_writer(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, saved = dwp_init.folder.read_bounded, []
+
+    def read(path: Path, kind: str) -> bytes:
+        content = real(path, kind)
+        if kind == name and not saved:  # another process replaces the prior between two reads
+            saved.append(save_prior(prior(NEW), folder))
+        return content
+
+    monkeypatch.setattr(dwp_init.folder, "read_bounded", read)
+    assert found(folder) in (OLD, NEW) and saved
+
+
+def test_a_folder_that_changes_all_the_time_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, count = dwp_init.folder.read_bounded, iter(range(10**6))
+
+    def read(path: Path, kind: str) -> bytes:
+        return real(path, kind) if kind == CONFIG else str(next(count)).encode()
+
+    monkeypatch.setattr(dwp_init.folder, "read_bounded", read)
+    with pytest.raises(ValueError, match=f"{folder} changed 1000 times while it was read; wait until it is written"):
+        read_files(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of folders")
+def test_writers_take_turns(folder: Path) -> None:
+    def save(seed: int) -> None:
+        for _ in range(10):
+            save_prior(prior(seed), folder)
+
+    threads = [threading.Thread(target=save, args=(seed,)) for seed in (OLD, NEW)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found(folder) in (OLD, NEW) and {path.name for path in folder.iterdir()} == {CONFIG, MODEL}
+
+
+def test_contents_are_on_the_disk_before_names_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    real = Path.replace, os.fsync
+    monkeypatch.setattr(Path, "replace", lambda *a: (calls.append("name"), real[0](*a))[1])
+    monkeypatch.setattr(os, "fsync", lambda *a: (calls.append("disk"), real[1](*a))[1])
+    write_bytes(tmp_path / "a", b"content")
+    assert calls == ["disk", "name"] + ["disk"] * (sys.platform != "win32")
+
+
+def test_files_larger_than_stated_are_not_read(folder: Path) -> None:
+    os.truncate(folder / MODEL, 30 * 2**30)  # sparse
+    with pytest.raises(ValueError, match=r"safetensors has 32,212,254,720 bytes; a model.safetensors may have at most"):
+        load_prior(folder)
+    (folder / CONFIG).write_text('{"x": "' + "a" * 2**20 + '"}')
+    with pytest.raises(ValueError, match=r"config.json has 1,048,585 bytes; a config.json may have at most 1,048,576"):
+        load_prior(folder)
+    with pytest.raises(ValueError, match=r"here has 11 bytes; a config.json may have at most 10 here: check the prior"):
+        check_size(11, CONFIG, "here", 10)
+
+
+def test_what_is_saved_can_be_loaded(tmp_path: Path) -> None:
+    large = prior(OLD)
+    large.details = {"list": "a" * 2**20}
+    with pytest.raises(ValueError, match=r"could not rebuild this prior: .*config.json has 1,04.* bytes; .* at most"):
+        save_prior(large, tmp_path / "prior")
+    assert not (tmp_path / "prior").exists()
