@@ -1,9 +1,12 @@
 """Undo: tensors that are overwritten get their old values back if anything fails."""
 
 import os
+import signal
 import tempfile
+import threading
+from collections.abc import Callable
 from io import FileIO
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import NamedTuple, cast
 
 import torch
@@ -27,6 +30,8 @@ class _Old(NamedTuple):
 class Undo:
     """A context in which weights may be overwritten; they get their old values back if it ends with an exception.
 
+    Once a signal has ended it, or while it ends, further ones wait until the old values are back.
+
     Old values beyond 4 MiB are in a temporary file, so that a model needs no second copy of its weights in memory. They
     are in memory too where no such file can be made, or it has no room left.
     """
@@ -36,19 +41,39 @@ class Undo:
         self._in_memory = 0
         self._old: list[_Old] = []
         self._cached: list[tuple[nn.Module, Tensor]] = []
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._ending, self._late = False, list[int]()
 
     def __enter__(self) -> "Undo":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if threading.current_thread() is threading.main_thread() and callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._handle)
         return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Handles the first signal as before, and remembers those that arrive while old values are put back."""
+        if self._ending or _ends_an_undo(frame):
+            self._late.append(number)
+        else:
+            self._ending = True
+            self._handlers[number](number, frame)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending = True
         try:
             if kind is not None:
                 self._restore()
         finally:
             if self._file is not None:
                 self._file.close()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            for number in self._late:
+                signal.raise_signal(number)
 
     @torch.no_grad()
     def keep(self, weight: Weight) -> None:
@@ -107,6 +132,13 @@ class Undo:
                 left = left[file.readinto(left) :]
             values = torch.frombuffer(packed, dtype=torch.uint8).view(part.dtype)
             part.copy_(values.view(part.shape))
+
+
+def _ends_an_undo(frame: FrameType | None) -> bool:
+    """Whether a frame is within :meth:`Undo.__exit__`, even before its first line."""
+    while frame is not None and frame.f_code is not Undo.__exit__.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_plain(tensor: Tensor) -> bool:

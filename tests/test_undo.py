@@ -1,9 +1,13 @@
 """Old values come back after any failure, also one during the undoing."""
 
+import inspect
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -70,6 +74,46 @@ def test_an_interrupt_of_the_undo_waits_until_it_is_done(
     with pytest.raises(KeyboardInterrupt):
         apply_(model, gaussian(3))
     assert len(calls) == 3 and snapshot(model) == before
+
+
+@pytest.mark.parametrize("first", [RuntimeError("odd"), KeyboardInterrupt(), signal.SIGINT])
+def test_a_signal_at_any_line_of_the_undo_waits_until_it_is_done(
+    first: BaseException | signal.Signals, gaussian: Fit, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = {method.__code__ for method in (Undo.__exit__, Undo._put_back, inspect.unwrap(Undo._restore))}
+    model, line, handler = network(), 0, signal.getsignal(signal.SIGINT)
+    before = snapshot(model)
+
+    def report(*arguments: object) -> None:
+        if isinstance(first, signal.Signals):
+            signal.raise_signal(first)
+        assert isinstance(first, BaseException)
+        raise first
+
+    def trace(frame: FrameType, event: str, value: object) -> object:
+        nonlocal line
+        if frame.f_code not in codes:
+            return None
+        if event == "line":
+            line -= 1
+            if line == 0:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    monkeypatch.setattr("dwp_init.initialize.Report", report)
+    for number in range(1, 1000):
+        line = number
+        sys.settrace(trace)
+        try:
+            apply_(model, gaussian(3))
+        except (RuntimeError, KeyboardInterrupt):
+            pass
+        finally:
+            sys.settrace(None)
+        assert snapshot(model) == before and signal.getsignal(signal.SIGINT) is handler, number
+        if line > 0:
+            break
+    assert number > 10  # more lines than that
 
 
 class Full(FileIO):
