@@ -150,6 +150,13 @@ def _check(found: Strength, choice: Choice) -> None:
         raise ValueError(f"the prior {choice.rule.name!r} drew kernels of root mean square {found.rms}; fit it again")
 
 
+def finite(after: Strength) -> Strength:
+    """Returns the strength of a weight that was written; raises ``ValueError`` if the weight is not finite."""
+    if not math.isfinite(after.rms):
+        raise ValueError(f"its root mean square is {after.rms}, though the draw is finite; leave it out with layers=")
+    return after
+
+
 @contextmanager
 def explained(layer: Layer, done: str, keep: type[Exception] | None = None) -> Generator[None, None, None]:
     """Adds the name of the layer to errors; those that are not of the class ``keep`` become a ``RuntimeError``."""

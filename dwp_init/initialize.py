@@ -8,7 +8,7 @@ from torch import nn
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, choose, plan_without_values
-from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained
+from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite
 from dwp_init.draw import Scale as Scale
 from dwp_init.options import check_flags, check_instance
 from dwp_init.priors import Prior
@@ -182,7 +182,7 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
                     layer.weight.write(values)
             if type(layer.weight) is not Weight or layer.weight.dtype != torch.float32:  # it may not be as drawn
                 with explained(layer, "written"):
-                    after = layer.measure(layer.weight.read())
+                    after = finite(layer.measure(layer.weight.read()))
         rows.append(
             Drawn(
                 layer=layer.name,

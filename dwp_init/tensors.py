@@ -38,8 +38,15 @@ def reason_against(tensor: Tensor) -> str | None:
         return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
     if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
         return f"its weight is a {type(tensor).__name__}, made of other tensors: call apply_ before it is quantized"
+    if tensor.layout is torch.strided and _is_expanded(tensor):
+        return "many of its weights are one number in memory, as after expand: give it memory of its own, with clone()"
     if is_loading(tensor):
         return "transformers has just loaded it from a checkpoint"
     if getattr(tensor, "_fsdp_flattened", False) and tensor.dim() == 1:
         return "flattened by FullyShardedDataParallel: call apply_ inside its summon_full_params(model)"
     return reason_against_placement(tensor)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Whether steps along one of its axes stay at the same place in memory."""
+    return any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True))

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from dwp_init.randomness import OwnRandomness
 from dwp_init.shards import is_sharded, own_part, part_like, whole
 from dwp_init.spectral import singular_vectors
 from dwp_init.tensors import reason_against
@@ -130,7 +131,7 @@ class ParametrizedWeight(Weight):
         return None
 
     def read(self) -> Tensor:
-        with torch.no_grad(), self._forked_rng(), self._evaluation_mode():
+        with torch.no_grad(), OwnRandomness(), self._evaluation_mode():
             first, *others = self._chain
             value = first(*map(whole, self._originals))
             for part in others:
@@ -143,8 +144,10 @@ class ParametrizedWeight(Weight):
         for part in reversed(list(self._chain)):
             trial = copy.deepcopy(part)  # because right_inverse may write to its module, as orthogonal's does
             try:
-                with torch.no_grad(), self._forked_rng():
+                with torch.no_grad(), OwnRandomness():
                     inverse = cast(_Invertible, trial).right_inverse(inverse)
+            except (MemoryError, torch.OutOfMemoryError):  # no word on whether it takes a new weight
+                raise
             except Exception as error:
                 raise ValueError(
                     f"its parametrization {_kind(part)} refuses a new weight ({error}); call apply_ before registering "
@@ -165,12 +168,6 @@ class ParametrizedWeight(Weight):
 
     def refresh(self) -> None:
         cast(dict[object, Tensor], getattr(parametrize, "_cache", {})).pop((id(self.module), "weight"), None)
-
-    @contextmanager
-    def _forked_rng(self) -> Generator[None, None, None]:
-        """Keeps the randomness of a parametrization from advancing the global random state."""
-        with torch.random.fork_rng([tensor.device for tensor in self.tensors if tensor.is_cuda]):
-            yield
 
     @contextmanager
     def _evaluation_mode(self) -> Generator[None, None, None]:

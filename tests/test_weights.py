@@ -283,3 +283,44 @@ def test_a_normed_weight_whose_parts_are_pruned_is_skipped(gaussian: Fit) -> Non
     prune.l1_unstructured(layer[0], "weight_v", 0.5)
     report = apply_(layer, gaussian(3), seed=0)
     assert report.initialized == ["1"] and "its weight is not a parameter, as under prune" in report.skipped["0"]
+
+
+class Failing(nn.Module):
+    """A parametrization that fails once it is registered: its inverse, or the weight of values other than the first."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.error, self.first = error, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first = x.detach().clone() if self.first is None else self.first
+        return x if self.error or torch.equal(x, self.first) else x * torch.inf
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        if self.error and self.first is not None:
+            raise self.error
+        return x
+
+
+def test_a_lack_of_memory_is_no_reason_to_skip_a_layer() -> None:
+    layer = nn.Conv2d(8, 8, 3)
+    parametrize.register_parametrization(layer, "weight", Failing(MemoryError("no room")))
+    with pytest.raises(MemoryError, match="no room"):
+        apply_(nn.Sequential(layer, nn.Conv2d(8, 8, 3)), "tinyimagenet-3x3")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_numbers_that_share_memory_are_skipped_also_in_a_dry_run(dry_run: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
+    model[0].weight = nn.Parameter(torch.randn(8, 8, 3, 1).expand(8, 8, 3, 3))
+    report = apply_(model, "tinyimagenet-3x3", dry_run=dry_run)
+    assert report.initialized == ["1"] and "one number in memory, as after expand: give it" in report.skipped["0"]
+
+
+def test_a_weight_that_is_not_finite_once_it_is_written_is_an_error() -> None:
+    layer = nn.Conv2d(8, 8, 3)
+    parametrize.register_parametrization(layer, "weight", Failing())
+    before = layer.weight.clone()
+    with pytest.raises(RuntimeError, match=r"nothing was changed: .* its root mean square is (inf|nan), though"):
+        apply_(layer, "tinyimagenet-3x3")
+    assert torch.equal(layer.weight, before)
