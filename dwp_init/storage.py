@@ -86,15 +86,15 @@ def json_bytes(content: Any, allow_nan: bool = True) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n").encode()
 
 
-def sealed_json(content: Mapping[str, Any], seal: str) -> bytes:
-    """Packs an object as JSON that begins with its own digest, under the key ``seal``; NaN is refused.
+def sealed_json(content: Mapping[str, Any], seal: str, allow_nan: bool = False) -> bytes:
+    """Packs an object as JSON that begins with its own digest, under the key ``seal``.
 
     It is the SHA-256 of the file with zeros in the place of the digest, so that it covers every byte.
 
     Raises:
         TypeError, ValueError: As for :func:`json_bytes`.
     """
-    blank = json_bytes({seal: _UNSEALED} | dict(content) | {seal: _UNSEALED}, allow_nan=False)
+    blank = json_bytes({seal: _UNSEALED} | dict(content) | {seal: _UNSEALED}, allow_nan)
     return blank.replace(_UNSEALED.encode(), _digest(blank).encode(), 1)
 
 

@@ -1,8 +1,11 @@
 """Files in a stage's folder: metrics by line, checkpoints, summaries, and the tables of record."""
 
 import csv
+import hashlib
 import io
 import json
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
@@ -10,33 +13,37 @@ from typing import Any
 
 import torch
 
-from dwp_init.storage import write_bytes
+from dwp_init.storage import is_sealed, sealed_json, write_bytes
 from dwp_init.text import aligned
 
 ROOT = Path(__file__).parents[2]  # of the clone
 RESULTS = ROOT / "training" / "results"
 STAGE_CONFIG, _METRICS, DONE = "config.json", "metrics.jsonl", "done.json"
+_SEAL, _OUTPUTS = "sha256", "outputs"  # in the last: its own digest, and those of all other files
 
 Row = dict[str, Any]
 
 
 def record_metrics(folder: Path, **metrics: Any) -> None:
-    """Appends one line to the stage's ``metrics.jsonl``."""
+    """Appends one line to the stage's ``metrics.jsonl``, and waits until it is on the disk."""
     path = folder / _METRICS
     cut_short = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * cut_short + json.dumps(metrics) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_metrics(folder: Path) -> list[Row]:
     """Reads the lines of ``metrics.jsonl``; a line cut short by a kill is left out."""
     path = folder / _METRICS
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
             continue
+        rows += [row] if isinstance(row, dict) else []
     return rows
 
 
@@ -61,12 +68,54 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_done(folder: Path) -> dict[str, Any]:
-    """Reads the summary of a finished stage."""
+    """Reads the summary of a finished stage; with it stand the digests of its files, see :func:`write_done`."""
     return _read_json(folder / DONE)
 
 
+def write_done(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Writes the summary of a stage, which is thereby finished, with digests of its files and of the summary."""
+    outputs = {path.relative_to(folder).as_posix(): _sha256(path) for path in _outputs(folder)}
+    write_bytes(folder / DONE, sealed_json({**summary, _OUTPUTS: outputs}, _SEAL, allow_nan=True))
+
+
+def check_outputs(folder: Path) -> None:
+    """Checks that the files of a finished stage are as it left them; those of an older version state no digests.
+
+    Raises:
+        ValueError: One has changed, or is missing.
+    """
+    way_out = f"restore it, or remove {folder} to make it again"
+    for name, stated in read_done(folder).get(_OUTPUTS, {}).items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing, which {DONE} names; {way_out}")
+        if (found := _sha256(folder / name)) != stated:
+            raise ValueError(f"{folder / name} has changed: its sha256 is {found}, {DONE} states {stated}; {way_out}")
+
+
+def _outputs(folder: Path) -> list[Path]:
+    """Returns the files of a stage; hidden ones, such as its lock, are not its result."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / DONE]
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Reads an object; raises ``ValueError`` that names the file if it is none, or differs from its own digest."""
+    content = path.read_bytes()
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    sealed = isinstance(found, dict) and (_SEAL in found or _OUTPUTS in found)
+    if not isinstance(found, dict) or (sealed and not is_sealed(content, found.get(_SEAL))):
+        raise ValueError(f"{path} is damaged; restore it, or remove {path.parent} to make it again")
     return found
 
 
@@ -78,12 +127,15 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a state to resume from, on the CPU.
+    """Loads a state to resume from, on the CPU, if every checksum in the file holds.
 
     Raises:
         ValueError: The file is broken.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} has another checksum")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is not a complete checkpoint; remove it to start that part again") from error

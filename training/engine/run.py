@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from dwp_init.storage import write_bytes, write_json
-from training.engine.records import DONE, STAGE_CONFIG, read_config
+from dwp_init.storage import is_temporary, write_bytes, write_json
+from training.engine.records import DONE, STAGE_CONFIG, check_outputs, read_config, write_done
 from training.engine.stage import Context, Stage, StageChangedError, stage_config
 
 LOCK = ".lock"
@@ -28,6 +28,7 @@ def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | No
 
     Raises:
         StageChangedError: A folder holds a stage of the same name with other settings.
+        ValueError: A file of a finished stage is not as the stage left it.
     """
     configs: dict[str, dict[str, Any]] = {}
     folders = {name: context.out / name for name in stages}
@@ -85,11 +86,20 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
             _check_unchanged(folder, config)  # another process may have changed or finished it since the first check
             if not _finished(folder, config):
                 print(f"{name}: running ({folder})", flush=True)
+                _sweep(folder)
                 (folder / DONE).unlink(missing_ok=True)  # there if the stage was done to a smaller extent
                 write_json(folder / STAGE_CONFIG, config)
                 _fill(stage, folder, context)
                 return
+    check_outputs(folder)
     print(f"{name}: finished earlier, reused ({folder})", flush=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes temporary files that a killed process left; whoever may write here holds the lock."""
+    for path in folder.rglob(".*.tmp"):
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
 
 
 def _finished(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -108,7 +118,7 @@ def _fill(stage: Stage, folder: Path, context: Context) -> None:
         "smoke": context.smoke,
         "seconds_of_last_run": round(time.perf_counter() - start, 1),
     }
-    write_json(folder / DONE, summary | {"made_with": made_with})
+    write_done(folder, summary | {"made_with": made_with})
 
 
 @contextmanager

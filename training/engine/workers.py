@@ -4,9 +4,11 @@ import concurrent.futures
 import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -70,7 +72,8 @@ class Processes:
         threads = max((os.cpu_count() or 1) // workers, 1)
         pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
         try:
-            pending = {pool.submit(_run, item) for item in items}
+            with _without_interrupts():
+                pending = {pool.submit(_run, item) for item in items}
             while pending:
                 done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
                 _drain(reports, progress)
@@ -83,6 +86,19 @@ class Processes:
 
 
 ONE_PROCESS = Processes()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Lets processes that start here ignore Ctrl-C, which reaches them too: the one that started them stops them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _StoppedError(Exception):

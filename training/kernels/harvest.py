@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
-from training.engine.records import DONE
+from training.engine.records import DONE, write_done
 from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
 from training.kernels.groups import Group, Settings
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
@@ -206,7 +206,10 @@ def _write(out: Path, folders: dict[str, dict[str, Any]]) -> dict[str, dict[str,
             raise ValueError(f"{path} holds other kernels; choose another --out, or remove {out / name}")
     for name, files in folders.items():
         (out / name).mkdir(parents=True, exist_ok=True)
+        (out / name / DONE).unlink(missing_ok=True)
         for file, content in files.items():
-            write = write_bytes if isinstance(content, bytes) else write_json
-            write(out / name / file, content)
+            if file != DONE:
+                write = write_bytes if isinstance(content, bytes) else write_json
+                write(out / name / file, content)
+        write_done(out / name, files[DONE])
     return {name: files[DONE] for name, files in folders.items()}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dwp_init.storage import write_bytes
-from training.engine.records import DONE, read_done
+from training.engine.records import DONE, check_outputs, read_done
 from training.engine.stage import FIXED, Context, Stage
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 
@@ -92,8 +92,9 @@ def read_split(path: Path) -> KernelSet:
     """Reads kernels that are split already.
 
     Raises:
-        ValueError: The file is broken or lacks a part.
+        ValueError: The file is broken, lacks a part, or is not as its stage left it.
     """
+    check_outputs(path.parent)
     try:
         return KernelSet.load(path.parent)
     except (SafetensorError, TypeError) as error:

@@ -12,7 +12,7 @@ import torch
 from dwp_init import Prior, save_prior
 from dwp_init.folder import read_files
 from dwp_init.registry import BUNDLED, registry
-from training.engine.records import DONE, read_config
+from training.engine.records import DONE, check_outputs, read_config
 from training.engine.stage import Context, Stage
 from training.figures.kernels import (
     DRAWN,
@@ -97,6 +97,7 @@ def _pin(name: str, sha256: Mapping[str, str]) -> dict[str, str]:
 def _finished(name: str, stage: str, stages: Mapping[str, Stage], out: Path) -> Prior:
     if not (out / stage / DONE).exists():
         raise FileNotFoundError(f"stage {stage} in {out} is not finished; run the recipe first, for {name!r}")
+    check_outputs(out / stage)
     prior = fitted_prior(out / stage)
     if prior.details["source"]["synthetic"]:
         raise ValueError(f"{out / stage} was made from synthetic data, under --smoke; such a prior is never bundled")

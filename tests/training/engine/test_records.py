@@ -1,16 +1,21 @@
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from training.engine.records import (
     RESULTS,
     ROOT,
+    check_outputs,
     load_checkpoint,
     print_table,
+    read_done,
     read_metrics,
     read_table,
     record_metrics,
     save_checkpoint,
+    write_done,
     write_table,
 )
 
@@ -30,6 +35,70 @@ def test_a_broken_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:50])
     with pytest.raises(ValueError, match="is not a complete checkpoint; remove it to start that part again"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_flipped_bit_of_a_checkpoint_changes_nothing_silently(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", {"epoch": 3, "weight": torch.arange(64.0)})
+    whole, resumed = (tmp_path / "a.pt").read_bytes(), 0
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        (tmp_path / "a.pt").write_bytes(flipped)
+        try:
+            state = load_checkpoint(tmp_path / "a.pt")
+        except ValueError:
+            continue
+        resumed += 1  # a byte that no reader takes, such as a date
+        assert state["epoch"] == 3 and torch.equal(state["weight"], torch.arange(64.0))
+    assert resumed < len(whole) / 2
+
+
+def test_rows_that_are_none_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff{"step": 2}\n3\n' + b"[" * 100_000 + b'\n{"step": 4}\n')
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 4}]
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    folder = tmp_path / "stage"
+    (folder / "prior").mkdir(parents=True)
+    for name in ("config.json", "prior/model.bin", ".lock"):
+        (folder / name).write_text("{}")
+    write_done(folder, {"count": 3, "nothing": math.nan})
+    return folder
+
+
+def test_a_summary_states_what_a_stage_left(finished: Path) -> None:
+    done = read_done(finished)
+    assert done["count"] == 3 and done["outputs"].keys() == {"config.json", "prior/model.bin"}
+    (finished / "prior" / "README.md").write_text("a card, which its owner may add")
+    check_outputs(finished)
+
+
+@pytest.mark.parametrize("name", ["config.json", "prior/model.bin"])
+def test_outputs_that_changed_are_named(finished: Path, name: str) -> None:
+    (finished / name).write_text("{ }")
+    with pytest.raises(ValueError, match=rf"{name} has changed: its sha256 is .*, or remove {finished} to make it"):
+        check_outputs(finished)
+    (finished / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing, which done.json names; restore it, or remove"):
+        check_outputs(finished)
+
+
+def test_a_flipped_bit_of_a_summary_is_found_in_every_byte(finished: Path) -> None:
+    whole = (finished / "done.json").read_bytes()
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        (finished / "done.json").write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"done.json is damaged; restore it, or remove .*stage to make it again"):
+            read_done(finished)
+
+
+def test_a_summary_of_an_older_version_is_read(finished: Path) -> None:
+    (finished / "done.json").write_text('{"count": 3}')
+    assert read_done(finished) == {"count": 3}
+    check_outputs(finished)
 
 
 def test_tables_are_read_as_they_were_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

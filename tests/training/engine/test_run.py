@@ -159,6 +159,33 @@ def test_an_interrupted_stage_is_recorded_as_far_as_it_is(tmp_path: Path) -> Non
     assert not (tmp_path / "more" / "c").exists()
 
 
+def test_leftovers_of_a_kill_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "count" / "record").mkdir(parents=True)
+    left = [tmp_path / "count" / name for name in (".config.json.ab12cd34.tmp", "record/.a.csv.0123abcd.tmp")]
+    for path in (*left, tmp_path / "count" / ".mine.tmp"):
+        path.touch()
+    (tmp_path / "count" / "record").rename(tmp_path / "record")  # a first config is written into an empty folder
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"count": Count(upto=-1)}, Context(out=tmp_path))
+    (tmp_path / "record").rename(tmp_path / "count" / "record")
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"count": Count(upto=-1)}, Context(out=tmp_path))
+    assert not any(path.exists() for path in left) and (tmp_path / "count" / ".mine.tmp").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "done.json"])
+def test_a_finished_stage_with_a_damaged_file_is_not_reused(tmp_path: Path, name: str) -> None:
+    stages = {"a": Count(), "b": Count(needs=("a",))}
+    run_stages(stages, Context(out=tmp_path))
+    path = tmp_path / "a" / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"', b"'", 1))
+    with pytest.raises(ValueError, match=rf"{path} .*, or remove {tmp_path / 'a'} to make it again"):
+        run_stages(stages, Context(out=tmp_path))
+    path.write_bytes(content)
+    run_stages(stages, Context(out=tmp_path))
+
+
 def test_a_folder_that_no_stage_made_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "count").mkdir()
     (tmp_path / "count" / "mine.txt").write_text("dear")
