@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dwp_init.commands.apply import ApplyCommand
 from dwp_init.commands.base import Command
@@ -11,6 +12,7 @@ from dwp_init.commands.draw import DrawCommand
 from dwp_init.commands.list import ListCommand
 from dwp_init.commands.pull import PullCommand
 from dwp_init.commands.show import ShowCommand
+from dwp_init.interrupts import run_command
 from dwp_init.text import printable
 from dwp_init.version import __version__
 
@@ -22,10 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line, ``sys.argv[1:]`` by default.
 
     Returns:
-        The exit status: 0, or 1 after an error. After wrong usage argparse exits with 2.
+        The exit status: 0, 1 after an error, 130 after SIGINT or 143 after SIGTERM. After wrong usage argparse exits
+        with 2.
     """
     options = vars(_parser().parse_args(arguments))
     command: Callable[..., Command] = options.pop("command")
+    return run_command(lambda: _act(command, options))
+
+
+def _act(command: Callable[..., Command], options: dict[str, Any]) -> int:
     try:
         command(**options).run()
         sys.stdout.flush()

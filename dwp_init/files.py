@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from dwp_init.folder import CONFIG, MODEL, MOST, check_size, write_prior
+from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, write_prior
 from dwp_init.priors import FAMILIES, Prior
 from dwp_init.priors.bounds import Bounded
 from dwp_init.priors.checks import checked_shape, is_int
@@ -48,7 +48,7 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         ValueError: A parameter is NaN, infinite, not float32 or without memory, the parameters do not describe a
             density, the class does not rebuild the prior from its ``arguments()`` and ``state_dict()``, ``details`` is
             not JSON, uses one of the configuration's own keys or has a name that is not a printable string, or a file
-            would be larger than :data:`dwp_init.folder.MOST`.
+            would be larger than :data:`dwp_init.folder.MAX_BYTES`.
         OSError: The files cannot be written.
     """
     if not isinstance(prior, Prior):
@@ -227,7 +227,7 @@ def model_size(prior: Prior) -> int:
     """Returns how large the file of a prior's tensors can be, in bytes: their values, and a header."""
     tensors: dict[str, Tensor] = prior.state_dict()
     values = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    return min(values + _HEADER + sum(len(name) + _ENTRY for name in tensors), MOST[MODEL])
+    return min(values + _HEADER + sum(len(name) + _ENTRY for name in tensors), MAX_BYTES[MODEL])
 
 
 def _parse_tensors(content: bytes, path: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import cast
 from dwp_init.storage import is_temporary, sync_folder, write_files
 
 CONFIG, MODEL = "config.json", "model.safetensors"
-MOST = {CONFIG: 2**20, MODEL: 2**30}
+MAX_BYTES = {CONFIG: 2**20, MODEL: 2**30}
 """The largest files that are read, in bytes."""
 _WAITING = f".{MODEL}."  # and the digest: tensors whose configuration has its name, or is about to take it
 _READS = 1000  # after which a folder that somebody rewrites all the time is an error
@@ -46,7 +46,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
     Raises:
         FileNotFoundError: One is missing.
-        ValueError: One is larger than :data:`MOST`, or the folder changes all the time.
+        ValueError: One is larger than :data:`MAX_BYTES`, or the folder changes all the time.
     """
     seen: tuple[bytes, str | None] | None = None
     for _ in range(_READS):
@@ -75,7 +75,7 @@ def read_bounded(path: Path, name: str) -> bytes:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is larger than :data:`MOST`; nothing was read.
+        ValueError: It is larger than :data:`MAX_BYTES`; nothing was read.
     """
     try:
         if not path.is_file():
@@ -93,9 +93,9 @@ def check_size(size: int, name: str, owner: object, most: int | None = None) -> 
         size: In bytes.
         name: Which of the two files it is.
         owner: How the error calls it.
-        most: How large it may be, where that is known better than by :data:`MOST`.
+        most: How large it may be, where that is known better than by :data:`MAX_BYTES`.
     """
-    if size > (allowed := MOST[name] if most is None else most):
+    if size > (allowed := MAX_BYTES[name] if most is None else most):
         raise ValueError(f"{owner} has {size:,} bytes; a {name} may have at most {allowed:,} here: check the prior")
 
 

@@ -22,7 +22,7 @@ from dwp_init.errors import (
     mark_rejected_token,
 )
 from dwp_init.files import build_prior, parse_config
-from dwp_init.folder import CONFIG, MODEL, MOST
+from dwp_init.folder import CONFIG, MAX_BYTES, MODEL
 from dwp_init.version import __version__
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def fetch(address: Address, access: Access) -> Files:
     access.check_token()
     path, content = _checked(CONFIG, address, access)
     config = parse_config(content, f"{address}/{CONFIG}")
-    build_prior(config, f"{address}/{CONFIG}", MOST[MODEL])
+    build_prior(config, f"{address}/{CONFIG}", MAX_BYTES[MODEL])
     found = replace(address, revision=path.parent.name)
     exact = found if found.is_commit else address
     _, model = _checked(MODEL, exact, access, config.get("model_sha256"))

@@ -53,8 +53,10 @@ def _save_until(folder: Path, call: int) -> None:
     save_prior(prior(NEW), folder)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_kill_at_any_call_leaves_the_old_prior_or_the_new_one(tmp_path: Path) -> None:
-    processes, seen = multiprocessing.get_context("spawn"), []
+    processes, seen = multiprocessing.get_context("fork"), []
     folders = [save_prior(prior(OLD), tmp_path / str(call)) for call in range(1, 16)]
     running = [processes.Process(target=_save_until, args=(folder, call)) for call, folder in enumerate(folders, 1)]
     for process in running:
@@ -105,6 +107,12 @@ def test_writers_take_turns(folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert found(folder) in (OLD, NEW) and {path.name for path in folder.iterdir()} == {CONFIG, MODEL}
+
+
+def test_where_folders_have_no_lock_and_no_handle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert found(save_prior(prior(NEW), folder)) == NEW
 
 
 def test_contents_are_on_the_disk_before_names_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

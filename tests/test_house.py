@@ -95,7 +95,8 @@ def test_tests_import_public_names_only() -> None:
 
 
 def test_the_pipeline_runs_on_windows_too() -> None:
-    imported = {source for module in HOUSE.code.values() for source, _ in module.imported()}
+    guarded = "dwp_init.folder"  # asks for the platform first; tests/test_folder.py runs it as on Windows
+    imported = {source for name, module in HOUSE.code.items() for source, _ in module.imported() if name != guarded}
     assert "torch" in imported
     assert not imported & {"fcntl", "resource", "pwd", "grp", "termios"}
     without_encoding = [name for name, module in HOUSE.code.items() if "read_text()" in module.text]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dwp_init import PriorError, load_prior
+from dwp_init.interrupts import run_command
 from dwp_init.registry import REGISTRY
 from dwp_init.text import printable
 from training import recipes
@@ -41,17 +42,18 @@ DRY_RUN = "dry run: nothing was sent; --push does it"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 1 after an error that the user can mend, 130 after Ctrl-C."""
+    """Runs one command; returns the exit status: 1 after an error that the user can mend, 130 or 143 after a signal."""
     options = parse(arguments)
+    way_on = "; run the same command again to resume" if options.command in WITH_SETTINGS else ""
+    return run_command(lambda: _act(options), way_on)
+
+
+def _act(options: argparse.Namespace) -> int:
     try:
         ACTIONS[options.command](options)
     except MENDABLE as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        how = "; run the same command again to resume" if options.command in WITH_SETTINGS else ""
-        print(f"interrupted{how}", file=sys.stderr)
-        return 130
     return 0
 
 
