@@ -32,9 +32,8 @@ _OWN = {"library_name", _SEAL, _TENSORS, *_REQUIRED}
 def save_prior(prior: Prior, folder: str | Path) -> Path:
     """Saves a prior in a folder, which is created if it does not exist.
 
-    A kill, a full disk or a loss of power leaves the old prior or the new one, and other processes load one of the two
-    at every moment, see :func:`dwp_init.folder.write_prior`. The configuration holds the digest of the tensors, and of
-    itself.
+    A kill, a full disk or a loss of power leaves the old prior or the new one, and others load one of the two at every
+    moment, see :func:`dwp_init.folder.write_prior`. The configuration holds digests of the tensors and of itself.
 
     Args:
         prior: The prior; its ``details`` are saved with it.
@@ -213,11 +212,13 @@ def build_prior(config: dict[str, Any], path: str, size: int) -> Prior:
         )
     if not isinstance(arguments, dict) or not isinstance(shape, list):
         raise ValueError(
-            f"{path}: arguments must be an object and kernel_shape a list; got {brief(arguments)} and {brief(shape)}"
+            f"{path}: arguments must be an object and kernel_shape a list; got {brief(config['arguments'])} and "
+            f"{brief(config['kernel_shape'])}"
         )
     try:
         with torch.device("meta"), Bounded(size):
-            return FAMILIES[family](checked_shape(shape), **cast(dict[str, Any], arguments)).float()
+            kernel_shape = checked_shape(cast(list[object], shape))
+            return FAMILIES[family](kernel_shape, **cast(dict[str, Any], arguments)).float()
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         said = brief(str(error), quoted=False)
         raise ValueError(f"{path} does not describe a {family} prior: {said}") from error

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
@@ -109,7 +109,7 @@ def stated_digest(config: bytes) -> str | None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path) -> Generator[None, None, None]:
     """Keeps other writers out of a folder, where the system can lock one; the lock leaves no file."""
     if sys.platform == "win32":
         yield
