@@ -68,8 +68,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_done(folder: Path) -> dict[str, Any]:
-    """Reads the summary of a finished stage; with it stand the digests of its files, see :func:`write_done`."""
-    return _read_json(folder / DONE)
+    """Reads the summary of a finished stage."""
+    return {key: value for key, value in _read_json(folder / DONE).items() if key not in (_SEAL, _OUTPUTS)}
 
 
 def write_done(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -85,7 +85,7 @@ def check_outputs(folder: Path) -> None:
         ValueError: One has changed, or is missing.
     """
     way_out = f"restore it, or remove {folder} to make it again"
-    for name, stated in read_done(folder).get(_OUTPUTS, {}).items():
+    for name, stated in _read_json(folder / DONE).get(_OUTPUTS, {}).items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing, which {DONE} names; {way_out}")
         if (found := _sha256(folder / name)) != stated:

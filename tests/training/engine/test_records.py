@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_a_summary_states_what_a_stage_left(finished: Path) -> None:
-    done = read_done(finished)
-    assert done["count"] == 3 and done["outputs"].keys() == {"config.json", "prior/model.bin"}
+    assert read_done(finished).keys() == {"count", "nothing"}
+    assert json.loads((finished / "done.json").read_text())["outputs"].keys() == {"config.json", "prior/model.bin"}
     (finished / "prior" / "README.md").write_text("a card, which its owner may add")
     check_outputs(finished)
 
