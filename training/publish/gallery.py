@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import SETS, GaussianMixture, MixtureByDepth, Prior, PriorSet, load_prior
-from dwp_init.files import MODEL
+from dwp_init.folder import MODEL
 from dwp_init.picture import Colors, kernel_sheet, write_png
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.report import size_text
