@@ -24,7 +24,7 @@ _SYNTHETIC = {"stem": (16, 3), "dense": (16, 16)}  # outputs and inputs of a lay
 class HarvestedKernels(Stage):
     """Harvests the kernels of one kind and size, as :func:`training.kernels.harvest.harvest` does, with their labels.
 
-    Under ``--smoke`` nothing is fetched: each entry of the manifest is a checkpoint of white noise.
+    Under ``--smoke`` nothing is fetched: each family of the manifest is a checkpoint of white noise.
 
     Args:
         manifest: Path of the manifest, from the root of the clone; its contents are part of the stage's identity.
@@ -62,7 +62,7 @@ class HarvestedKernels(Stage):
         return summary | {"source": summary["source"] | {"synthetic": context.smoke}}
 
     def _synthetic(self, folder: Path) -> Path:
-        """Writes a checkpoint of random layers for each entry of the manifest, under its name."""
+        """Writes a checkpoint of random layers for each family of the manifest, under its name or that of its file."""
         folder.mkdir()
         for seed, origin in enumerate(read_manifest(ROOT / self.manifest)):
             generator = torch.Generator().manual_seed(seed)
@@ -70,5 +70,5 @@ class HarvestedKernels(Stage):
             layers = {
                 f"{self.kind}.{i}.weight": torch.randn(shape, generator=generator) for i in range(_SYNTHETIC_LAYERS)
             }
-            save_file(layers, folder / f"{PurePosixPath(origin.place).name}.safetensors")
+            save_file(layers, folder / f"{origin.family or PurePosixPath(origin.place).name}.safetensors")
         return folder
