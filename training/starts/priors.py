@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import dwp_init
-from dwp_init.folder import CONFIG, read_files
+from dwp_init.folder import CONFIG
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.sets import SETS
 from dwp_init.storage import json_bytes
@@ -32,14 +32,12 @@ def bundled_digests(*names: str) -> dict[str, dict[str, str]]:
 
 
 def _digests(name: str) -> dict[str, str]:
-    dwp_init.load_prior(name)
     if name not in registry():
-        raise ValueError(f"{name!r} is a folder; this stage takes bundled priors: {', '.join(registry())}")
-    files = read_files(BUNDLED / name)
-    config: dict[str, Any] = json.loads(files[CONFIG])
+        raise ValueError(f"{name!r} is no bundled prior; this stage takes one of these: {', '.join(registry())}")
+    config: dict[str, Any] = json.loads((BUNDLED / name / CONFIG).read_bytes())
     del config["config_sha256"]  # as in format 1, in which the runs of record know it
-    files[CONFIG] = json_bytes(config | {"format_version": 1})
-    return {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    known = hashlib.sha256(json_bytes(config | {"format_version": 1})).hexdigest()
+    return registry()[name]["sha256"] | {CONFIG: known}
 
 
 @torch.no_grad()

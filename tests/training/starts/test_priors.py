@@ -66,9 +66,9 @@ def test_bundled_priors_alone_have_digests(tmp_path: Path, gaussian: Callable[..
     assert bundled_digests() == {}
     assert {"tinyimagenet-3x3", "tinyimagenet-stem-7x7"} < bundled_digests("natural-v1").keys()
     folder = str(save_prior(gaussian(3), tmp_path / "mine"))
-    with pytest.raises(ValueError, match="mine' is a folder; this stage takes bundled priors: audio, "):
+    with pytest.raises(ValueError, match="mine' is no bundled prior; this stage takes one of these: audio, "):
         bundled_digests("notmnist-7x7", folder)
-    with pytest.raises(ValueError, match="no prior and no folder is called 'none'"):
+    with pytest.raises(ValueError, match="'none' is no bundled prior"):
         bundled_digests("none")
 
 
