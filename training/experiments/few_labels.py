@@ -27,7 +27,7 @@ FROM_DWP, FROM_XAVIER = "dwp", "Xavier"
 STARTED_BY = {FROM_DWP: DWP_OWN, FROM_XAVIER: XAVIER}  # the start of each initialisation of the recorded tables
 PAPER_NETWORKS = {"mnist": "mnist", "cifar10": "cifar"}  # by data set
 CLASSES = 10
-DRAWS = 10  # K of the semi-implicit bound
+LATENT_DRAWS = 10  # K of the semi-implicit bound
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Rival(NamedTuple):
 PRIORS: dict[str, Rival] = {
     DWP_PRIOR: Rival("#c0392b", lambda learned: [bayes.kl_from(prior) for prior in learned.vaes]),
     DWP_FIXED: Rival("#e6b0aa", lambda learned: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes]),
-    DWP_SEMI_IMPLICIT: Rival("#7b241c", lambda learned: [bayes.kl_from(prior, draws=DRAWS) for prior in learned.vaes]),
+    DWP_SEMI_IMPLICIT: Rival(
+        "#7b241c", lambda learned: [bayes.kl_from(prior, draws=LATENT_DRAWS) for prior in learned.vaes]
+    ),
     MIXTURE: Rival("#8e44ad", lambda learned: [bayes.kl_from(prior) for prior in learned.mixtures]),
     GAUSSIAN_PRIOR: Rival("#d68910", lambda learned: [bayes.kl_from(prior) for prior in learned.gaussians()]),
     LOG_UNIFORM: Rival("#1e8449", lambda learned: [bayes.LogUniformKL()]),

@@ -32,7 +32,11 @@ FACETS = {
     "family": "family",
     "licence": "licence",
 }
-DOMAINS = {"notmnist": "letters", "tinyimagenet": "photographs", "ImageNet": "photographs"}  # by how data sets begin
+DOMAIN_OF_DATA = {
+    "notmnist": "letters",
+    "tinyimagenet": "photographs",
+    "ImageNet": "photographs",
+}  # by how data sets begin
 ACROSS, DRAWN_KERNELS = 8, 32  # kernels in a row, and in a picture
 SIDE, LARGE = 40, 80  # pixels of the side of a kernel, about, on a tile and on a page
 INITS = {"notmnist-7x7": "dwp", "notmnist-5x5": "dwp", "-vae": "dense VAE", "-h1": "paper's VAE"}
@@ -129,7 +133,11 @@ def _set_tile(prior_set: PriorSet, priors: dict[str, Tile]) -> Tile:
 
 def _domains(details: Details) -> set[str]:
     recorded = {origin.domain for origin in details.source.origins.values()} - {""}
-    return recorded or {domain for start, domain in DOMAINS.items() if details.data.startswith(start)} or {"unknown"}
+    return (
+        recorded
+        or {domain for start, domain in DOMAIN_OF_DATA.items() if details.data.startswith(start)}
+        or {"unknown"}
+    )
 
 
 def _sheet_of(prior: Prior, name: str) -> Picture:

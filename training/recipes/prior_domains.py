@@ -23,13 +23,13 @@ from training.kernels.harvested import HarvestedKernels
 from training.recipes import Fields
 
 FOLDER = "domains"
-DOMAINS: dict[str, Fields] = {
+DOMAIN_FITS: dict[str, Fields] = {
     "restoration": {"manifest": "training/recipes/restoration_sources.toml", "size": (3, 3), "test": ("*dncnn*",)},
     "brain-mri": {"manifest": "training/recipes/brain_mri_sources.toml", "size": (3, 3, 3), "test": ("*deepbrain*",)},
     "audio": {"manifest": "training/recipes/audio_sources.toml", "size": (3,)},
     "audio-dw3x3": {"manifest": "training/recipes/audio_sources.toml", "kind": "depthwise", "size": (3, 3)},
 }
-PRIORS = {name: f"mixture_{name}" for name in DOMAINS}
+PRIORS = {name: f"mixture_{name}" for name in DOMAIN_FITS}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
@@ -42,7 +42,7 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
     if smoke:
         grid = {"components": (2,), "shrinkages": (100.0,), "restarts": 1}
     made: dict[str, Stage] = {}
-    for name, fields in DOMAINS.items():
+    for name, fields in DOMAIN_FITS.items():
         made[f"kernels_{name}"] = HarvestedKernels(**fields)
         made[PRIORS[name]] = FitMixture((f"kernels_{name}",), name, **grid)
     return made

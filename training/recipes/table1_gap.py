@@ -19,14 +19,14 @@ from training.recipes import Fields, fig2a_mnist
 FOLDER = fig2a_mnist.FOLDER
 BUDGET: Fields = {"splits": 3, "steps": 1000, "batch_size": 32, "lr": 3e-3}
 SMALL: Fields = {"filters": (4, 4), "size": 20, "splits": 2, "steps": 4, "batch_size": 10, "samples": 20, "kernels": 4}
-DRAWS = (1, 2, 5, 10, 20, 50)
+LATENTS_TRIED = (1, 2, 5, 10, 20, 50)
 PAPER = ("notmnist-7x7-h1", "notmnist-5x5-h1")
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     small = SMALL if smoke else {}
     paper: Fields = {"name": "table1_gap_h1", "vaes": PAPER, "splits": 2, "subset": 256, "kernels": 64}
-    sivi: Fields = {"name": "table1_semi_implicit", "priors": (DWP_PRIOR, DWP_SEMI_IMPLICIT), "draws": DRAWS}
+    sivi: Fields = {"name": "table1_semi_implicit", "priors": (DWP_PRIOR, DWP_SEMI_IMPLICIT), "draws": LATENTS_TRIED}
     return {
         "table1_gap": Gap(**BUDGET | small),
         "table1_gap_h1": Gap(**BUDGET | paper | small),
