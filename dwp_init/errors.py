@@ -2,6 +2,7 @@
 
 import errno
 import re
+from urllib.parse import urlsplit
 
 from dwp_init.access import Access, Address
 from dwp_init.folder import CONFIG, MODEL
@@ -43,18 +44,18 @@ def explain(error: Exception, file: str, address: Address, access: Access) -> Pr
         f"run `dwp-init pull {address}` where there is a network and use the same cache, or `hf download "
         f"{address.repo} {CONFIG} {MODEL} --revision {address.revision} --local-dir FOLDER` and pass the folder"
     )
-    if isinstance(error, LocalEntryNotFoundError) and (access.local_files_only or _is_offline()):
+    if isinstance(error, LocalEntryNotFoundError) and (access.local_files_only or is_offline()):
         return PriorDownloadError(
             f"{file} of {address} is not in the cache, and local_files_only or HF_HUB_OFFLINE is set: {away}"
         )
     if is_unwritable(error):
         return PriorDownloadError(
-            f"{file} of {address} cannot be written: {error}; pass cache_dir= or set HF_HUB_CACHE to a folder that is "
-            "writable and has room"
+            f"{file} of {address} cannot be written: {without_secrets(str(error), access)}; pass cache_dir= or set "
+            "HF_HUB_CACHE to a folder that is writable and has room"
         )
     here = "" if address.sha256 is not None else f"{address.repo!r} is not a folder here, and "
     return PriorDownloadError(
-        f"{here}{file} of {address} could not be downloaded: {cause(error)}; try again later, or {away}"
+        f"{here}{file} of {address} could not be downloaded: {cause(error, access)}; try again later, or {away}"
     )
 
 
@@ -86,20 +87,46 @@ def mark_rejected_token(error: Exception) -> None:
     setattr(error, _REJECTED_TOKEN, True)
 
 
+def without_secrets(text: str, access: Access | None = None) -> str:
+    """Removes tokens, and names and passwords of endpoints, from a text that a server or a client wrote."""
+    for secret in _secrets(access or Access()):
+        text = text.replace(secret, "…")
+    return re.sub(r"//[^/@\s]+@", "//…@", re.sub(r"Bearer \S+", "Bearer …", text))
+
+
+def chainable(error: BaseException, access: Access | None = None) -> BaseException | None:
+    """Returns an error to chain to another; None if a traceback of it would show a secret."""
+    each: BaseException | None = error
+    while each is not None:
+        if without_secrets(str(each), access) != str(each):
+            return None
+        each = each.__cause__ or each.__context__
+    return error
+
+
+def _secrets(access: Access) -> list[str]:
+    from huggingface_hub import constants, get_token
+
+    token = get_token() if access.token is None else access.token
+    password = urlsplit(access.endpoint or constants.ENDPOINT).password
+    return [secret for secret in (token, password) if isinstance(secret, str) and secret]
+
+
 def is_unwritable(error: Exception) -> bool:
     """Whether an error says that the cache cannot be written."""
     return isinstance(error, OSError) and error.errno in _UNWRITABLE
 
 
-def cause(error: BaseException) -> str:
-    """Returns the kind and the first line of the original error, without any token in it."""
+def cause(error: BaseException, access: Access | None = None) -> str:
+    """Returns the kind and the first line of the original error, without any secret in it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = re.sub(r"Bearer \S+", "Bearer …", str(error)).strip().splitlines()
+    lines = without_secrets(str(error), access).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` is set."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)

@@ -17,12 +17,14 @@ from dwp_init.errors import (
     PriorDownloadError,
     PriorError,
     cause,
+    chainable,
     explain,
     is_unwritable,
     mark_rejected_token,
 )
-from dwp_init.files import build_prior, parse_config
-from dwp_init.folder import CONFIG, MAX_BYTES, MODEL
+from dwp_init.files import build_prior, model_size, parse_config
+from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, read_bounded
+from dwp_init.transfer import BYTES_A_SECOND, SECONDS, ask, check_place, within
 from dwp_init.version import __version__
 
 if TYPE_CHECKING:
@@ -100,12 +102,15 @@ def fetch(address: Address, access: Access) -> Files:
             prior.
     """
     access.check_token()
-    path, content = _checked(CONFIG, address, access)
+    path, content = _checked(CONFIG, address, access, lambda size: MAX_BYTES[CONFIG])
     config = parse_config(content, f"{address}/{CONFIG}")
-    build_prior(config, f"{address}/{CONFIG}", MAX_BYTES[MODEL])
+
+    def most(size: int) -> int:
+        return model_size(build_prior(config, f"{address}/{CONFIG}", size))
+
     found = replace(address, revision=path.parent.name)
     exact = found if found.is_commit else address
-    _, model = _checked(MODEL, exact, access, config.get("model_sha256"))
+    _, model = _checked(MODEL, exact, access, most, config.get("model_sha256"))
     contents = {CONFIG: content, MODEL: model}
     return Files(path.parent, contents, name=address.repo, owner=str(address), commit=exact.revision)
 
@@ -121,37 +126,48 @@ def search(access: Access) -> list[Listing]:
 
     access.check_token()
 
-    def ask(token: str | bool | None) -> list[Listing]:
-        models = HfApi(endpoint=access.endpoint, token=token, **CLIENT).list_models(
+    def models(token: str | bool | None) -> list[Listing]:
+        found = HfApi(endpoint=access.endpoint, token=token, **CLIENT).list_models(
             filter=TAG, expand=["downloads", "lastModified", "tags", "usedStorage"]
         )
-        return sorted((_listing(model) for model in models), key=lambda found: found.repo)
+        return sorted((_listing(model) for model in found), key=lambda listing: listing.repo)
 
     try:
-        return _without_a_rejected_token(ask, access.token)
+        return _without_a_rejected_token(models, access.token)
     except Warning:  # the one of a rejected token, if warnings are errors
         raise
     except Exception as error:  # transport errors belong to httpx or httpx2, which this code should not name
         raise PriorDownloadError(
-            f"the Hub could not be searched: {cause(error)}; list_priors() names the priors known without a network"
-        ) from error
+            f"the Hub could not be searched: {cause(error, access)}; list_priors() names the priors known without a "
+            "network"
+        ) from chainable(error, access)
 
 
-def _checked(file: str, address: Address, access: Access, stated: object = None) -> tuple[Path, bytes]:
-    """Returns a file's path and its content, which has the expected digest; ``stated`` is the configuration's."""
+def _checked(
+    file: str, address: Address, access: Access, most: Callable[[int], int], stated: object = None
+) -> tuple[Path, bytes]:
+    """Returns a file's path and its content, which has the expected digest.
+
+    Args:
+        file: Its name.
+        address: Its repository.
+        access: How the Hub is reached.
+        most: Maps its size, as the Hub says, to the size that it may have; raises ``ValueError`` if it fits nothing.
+        stated: Its digest, if the configuration states it.
+    """
     pinned = None if address.sha256 is None else address.sha256[file]
-    path = _locate(file, address, access)
-    content = path.read_bytes()
+    path = _locate(file, address, access, most)
+    content = read_bounded(path, file)
     if damage := _damage(path, content, pinned, stated):
         try:
             if not path.is_symlink() and not access.local_files_only:
                 path.unlink()  # in a cache without links the client would not replace it
-            path = _locate(file, address, access, again=True)
+            path = _locate(file, address, access, most, again=True)
         except (PriorError, OSError) as error:
             raise PriorCorruptError(
                 f"{file} of {address} in the cache is corrupt ({damage}), and could not be fetched again: {error}"
             ) from error
-        content = path.read_bytes()
+        content = read_bounded(path, file)
         if damage := _damage(path, content, pinned, stated):
             raise PriorCorruptError(
                 f"{file} of {address} is corrupt ({damage}), also after a second download, so it was not used; try "
@@ -181,50 +197,68 @@ def _damage(path: Path, content: bytes, pinned: str | None, stated: object) -> s
     return f"its digest is {known[0]}, expected {expected}"
 
 
-def _locate(file: str, address: Address, access: Access, again: bool = False) -> Path:
+def _locate(file: str, address: Address, access: Access, most: Callable[[int], int], again: bool = False) -> Path:
     """Returns the path of a file in the cache; downloads it if it is not there, or in any case with ``again``."""
-    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
-    if address.is_commit and not again:  # before any call of the client, which may ask the Hub even for a cached file
-        cached = try_to_load_from_cache(address.repo, file, revision=address.revision, cache_dir=access.cache_dir)
-        if isinstance(cached, str):
-            return Path(cached)
-
+    path = None if again else _cached(file, address, access)
+    asked = None if path and address.is_commit else ask(file, address, access)
+    if path and (address.is_commit or (asked and asked.commit_hash == path.parent.name)):
+        check_place(path, file, address)
+        return path
+    size = asked.size if asked else None
+    check_size(size or 0, file, f"{file} of {address}", most(MAX_BYTES[file] if size is None else size))
     try:
-        return _without_a_rejected_token(
-            lambda token: _download(file, address, replace(access, token=token), again), access.token
+        path = _without_a_rejected_token(
+            lambda token: _download(file, address, replace(access, token=token), again, size or 0), access.token
         )
     except HFValidationError as error:
         raise ValueError(f"{address.repo!r} is not a valid name of a repository: {error}") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
-        raise explain(error, file, address, access) from error
+        raise explain(error, file, address, access) from chainable(error, access)
     except Warning:  # the one of a rejected token, if warnings are errors
         raise
     except Exception as error:  # transport errors belong to httpx or httpx2, which this code should not name
         if again or is_unwritable(error):
-            raise explain(error, file, address, access) from error
+            raise explain(error, file, address, access) from chainable(error, access)
         try:
             path = _download(file, address, replace(access, token=False, local_files_only=True))
         except Exception:
-            raise explain(error, file, address, access) from error
-        warnings.warn(f"the Hub cannot be reached ({cause(error)}); using the cached {file} of {address}", stacklevel=2)
-        return path
+            raise explain(error, file, address, access) from chainable(error, access)
+        why = cause(error, access)
+        warnings.warn(f"the Hub cannot be reached ({why}); using the cached {file} of {address}", stacklevel=2)
+    check_place(path, file, address)
+    return path
 
 
-def _download(file: str, address: Address, access: Access, again: bool = False) -> Path:
+def _cached(file: str, address: Address, access: Access) -> Path | None:
+    """Returns the path of a file that the cache holds, of the last commit that it knows of a tag or a branch."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(address.repo, file, revision=address.revision, cache_dir=access.cache_dir)
+    except HFValidationError:  # the client says so
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _download(file: str, address: Address, access: Access, again: bool = False, size: int = 0) -> Path:
     from huggingface_hub import hf_hub_download
 
-    path = hf_hub_download(
-        address.repo,
-        file,
-        revision=address.revision,
-        cache_dir=access.cache_dir,
-        endpoint=access.endpoint,
-        token=access.token,
-        local_files_only=access.local_files_only,
-        force_download=again,
-        **CLIENT,
+    path = within(
+        SECONDS + size / BYTES_A_SECOND,
+        lambda: hf_hub_download(
+            address.repo,
+            file,
+            revision=address.revision,
+            cache_dir=access.cache_dir,
+            endpoint=access.endpoint,
+            token=access.token,
+            local_files_only=access.local_files_only,
+            force_download=again,
+            **CLIENT,
+        ),
     )
     return Path(path)
 

@@ -101,7 +101,7 @@ def test_both_files_are_of_one_commit(
     """The branch moves between the two downloads."""
     hub.fail("HEAD hub .*model", lambda call: hub.repos[REPO].commit({MODEL: b"of another commit"}) and None)
     load(REPO)
-    assert [r.path.split("/")[4] for r in hub.requests() if MODEL in r.path and r.host == "hub"] == [commit]
+    assert {r.path.split("/")[4] for r in hub.requests() if MODEL in r.path and r.host == "hub"} == {commit}
 
 
 def test_a_registered_name_is_its_pin(load: Callable, entry: dict, hub: LocalHub, files: dict, tmp_path: Path) -> None:
@@ -187,14 +187,16 @@ def test_requests_are_counted(load: Callable, hub: LocalHub, entry: dict, record
         load(name, **options)
         return [(r.method, r.host, r.status) for r in hub.requests()]
 
-    cold = [("HEAD", "hub", 200), ("GET", "hub", 200), ("HEAD", "hub", 302), ("GET", "files", 200)]
-    tag = [("HEAD", "hub", 200)]
+    small, large = ("HEAD", "hub", 200), ("HEAD", "hub", 302)  # twice each: ours, and the client's
+    cold = [small, small, ("GET", "hub", 200), large, large, ("GET", "files", 200)]
+    tag = [small, small]  # the cache knows the commit, but not yet that the tag is on it
     commit = f"{REPO}@{entry['revision']}"
     cases = {
         "cold": ("gauss", cold),
         "warm name": ("gauss", []),
         "warm commit": (commit, []),
         "warm tag": (f"{REPO}@v1", tag),
+        "warm tag again": (f"{REPO}@v1", [small]),
     }
     for case, (name, expected) in cases.items():
         found = requests(name)
@@ -267,7 +269,7 @@ def test_a_body_that_is_cut(load: Callable, hub: LocalHub, commit: str, impatien
 def test_a_flipped_byte_is_fetched_again(load: Callable, hub: LocalHub, entry: dict, name: str, file: str) -> None:
     hub.fail(f"GET hub .*{file}" if file == CONFIG else "GET files", "flip")
     load(name)
-    assert len(hub.requests()) == 6
+    assert len(hub.requests()) == 9
     hub.clear()
     load(name, local_files_only=True)
     assert hub.requests() == []
@@ -444,7 +446,7 @@ def test_no_weights_are_fetched_for_a_configuration_that_describes_no_prior(
     hub.add_repo("a/b", {**files, CONFIG: changed_config(files[CONFIG], **change)})
     with pytest.raises(ValueError, match=r"a/b@main/config\.json"):
         load("a/b")
-    assert not [r for r in hub.requests() if MODEL in r.path]
+    assert not [r for r in hub.requests() if MODEL in r.path and r.method == "GET"]
 
 
 def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(

@@ -7,7 +7,6 @@ the same command resumes an interrupted publication.
 """
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, errors
 
 from dwp_init import PriorError
 from dwp_init.access import Access, Address
+from dwp_init.errors import chainable, without_secrets
 from dwp_init.files import parse_config, parse_prior
 from dwp_init.folder import CONFIG, MODEL
 from dwp_init.hub import CLIENT, fetch
@@ -206,6 +206,6 @@ def _asked(call: Callable[[], Result], refused: dict[int | None, str] | None = N
             **(refused or {}),
         }
         said = getattr(error, "server_message", None) or next(iter(str(error).strip().splitlines()), "")
-        said = re.sub(r"Bearer \S+", "Bearer …", said)  # the token
+        said = without_secrets(said)
         what = reasons.get(status, f"{type(error).__name__}: {said}; the same command resumes what is left")
-        raise OSError(what) from error
+        raise OSError(what) from chainable(error)

@@ -1,0 +1,83 @@
+"""One transfer from the Hub: bounded in bytes and in time, and filed only where the cache may file it."""
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dwp_init.access import Access, Address
+from dwp_init.errors import PriorDownloadError, is_offline
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
+
+SECONDS, BYTES_A_SECOND = (
+    60.0,
+    50_000,
+)  # how long a transfer may last; longer for large files
+_NAME = re.compile(r"[A-Za-z0-9_-][\w.-]{0,254}", re.ASCII)  # of a file in the cache
+_Result = TypeVar("_Result")
+
+
+def ask(file: str, address: Address, access: Access) -> "HfFileMetadata | None":
+    """Asks the Hub how large a file is, and of which commit.
+
+    Args:
+        file: Its name.
+        address: Its repository.
+        access: How the Hub is reached.
+
+    Returns:
+        Its ``size`` in bytes and ``commit_hash``; None if the Hub was not asked, or fails: the client will say why.
+
+    Raises:
+        PriorDownloadError: The Hub files it under a name, its ETag, that would leave the folder of the cache.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    if access.local_files_only or is_offline():
+        return None
+    try:
+        url = hf_hub_url(address.repo, file, revision=address.revision, endpoint=access.endpoint)
+        found = within(SECONDS, lambda: get_hf_file_metadata(url, token=access.token, endpoint=access.endpoint))
+    except Exception:
+        return None
+    if found.etag is not None and not _NAME.fullmatch(found.etag):
+        raise PriorDownloadError(
+            f"the Hub files {file} of {address} under {found.etag[:80]!r}, which is no digest and could be anywhere; "
+            "nothing was downloaded: check the endpoint"
+        )
+    return found
+
+
+def check_place(path: Path, file: str, address: Address) -> None:
+    """Raises ``PriorDownloadError`` if a file of the cache is not in the folder of its repository."""
+    place = path.resolve()
+    if not place.is_relative_to(path.parents[2].resolve()):
+        raise PriorDownloadError(f"{file} of {address} is outside of the cache, at {place}; check the endpoint")
+
+
+def within(seconds: float, call: Callable[[], _Result]) -> _Result:
+    """Returns what a call returns, or raises its error, but waits for a bounded time only.
+
+    Raises:
+        TimeoutError: It lasts longer; it then goes on in a thread that ends with the process.
+    """
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"it took longer than {seconds:.0f} seconds")
+    return results[0]
