@@ -37,5 +37,9 @@ from training.bayes.predict import ood_auroc as ood_auroc
 from training.bayes.predict import predict as predict
 from training.bayes.predict import predict_samples as predict_samples
 from training.bayes.predict import prediction_scores as prediction_scores
+from training.bayes.scales import Spread as Spread
+from training.bayes.scales import optimal_scale as optimal_scale
+from training.bayes.scales import spreads as spreads
+from training.bayes.scales import start_at_optimal_scales_ as start_at_optimal_scales_
 from training.bayes.trainer import Schedule as Schedule
 from training.bayes.trainer import Trainer as Trainer

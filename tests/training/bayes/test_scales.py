@@ -1,0 +1,141 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dwp_init import Gaussian, KernelVAE
+from tests.training.bayes.small import gaussian, images, network, vae
+from training.bayes import (
+    SCALE,
+    AuxiliaryKL,
+    GaussianKL,
+    NormalKL,
+    Objective,
+    RelativeBayesConv2d,
+    bayesian_layers,
+    bayesianize_,
+    kl_from,
+    optimal_scale,
+    spreads,
+    start_at_optimal_scales_,
+)
+
+
+def conditional_scale(prior: Gaussian) -> Tensor:
+    """σᵢ of a value given all others: the root of 1 / (Σ⁻¹)ᵢᵢ."""
+    factor = prior.whitening.basis * prior.whitening.scale
+    return (factor @ factor.T).inverse().diagonal().rsqrt().view(prior.kernel_shape)
+
+
+def test_a_gaussian_in_closed_form() -> None:
+    prior = gaussian(3).double()
+    kernels = torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(optimal_scale(GaussianKL(prior), kernels), conditional_scale(prior), rtol=1e-6, atol=0)
+    assert conditional_scale(prior).max() > 1.1 * conditional_scale(prior).min()
+
+
+def test_one_step_is_enough_where_it_is_not_cut() -> None:
+    term = NormalKL(1.5 * SCALE)
+    torch.testing.assert_close(optimal_scale(term, torch.zeros(2, 1, 3, 3), 1), torch.full((1, 3, 3), 1.5 * SCALE))
+
+
+def test_a_prior_with_latents() -> None:
+    """A VAE with a decoder that ignores z is a Gaussian of the decoder's variance."""
+    prior: KernelVAE = vae(3)
+    with torch.no_grad():
+        prior.decoder.heads.weight.zero_()
+    expected = prior.decode(torch.zeros(1, 2)).scale.view(1, 3, 3)
+    torch.manual_seed(0)
+    found = optimal_scale(AuxiliaryKL(prior), torch.zeros(500, 1, 3, 3))
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0)
+
+
+def objective(prior_scale: float = 0.5) -> tuple[Objective, Tensor, Tensor]:
+    (pictures, labels) = images()
+    return Objective(network(), NormalKL(prior_scale)), pictures[0], labels[0]
+
+
+def scales(model: Objective) -> list[float]:
+    return [spread.scale for spread in spreads(model.network)]
+
+
+def test_without_curvature_of_the_likelihood_the_start_is_the_prior() -> None:
+    """At a high temperature the divergence alone counts."""
+    prior = [gaussian(3), gaussian(5)]
+    model = Objective(network(), [kl_from(each) for each in prior])
+    torch.manual_seed(0)
+    start_at_optimal_scales_(model, *(part[0] for part in images()), temperature=1e4)
+    for layer, each in zip(bayesian_layers(model.network).values(), prior, strict=True):
+        scale = (0.5 * layer.log_variance).exp()
+        torch.testing.assert_close(scale, conditional_scale(each).expand_as(scale), rtol=0.01, atol=0)
+
+
+def test_the_start_is_the_optimum_of_the_bound() -> None:
+    """By the bound at half and at twice the scales of each layer, on 400 draws of the same noise."""
+    model, pictures, labels = objective(prior_scale=2.0)
+    torch.manual_seed(0)
+    weights = [parameter.clone() for parameter in model.network.parameters() if parameter.dim() != 4]
+    start_at_optimal_scales_(model, pictures, labels, steps=40)
+    assert all(map(torch.equal, weights, [p for p in model.network.parameters() if p.dim() != 4]))
+    many, answers = pictures.repeat(400, 1, 1, 1), labels.repeat(400)
+
+    def bound() -> float:
+        torch.manual_seed(1)
+        with torch.no_grad():
+            terms = model(many, answers, len(labels))
+        return (terms.nll + terms.kl.sum()).item()
+
+    best = bound()
+    assert min(scales(model)) < 1  # half the prior's: the likelihood has its say
+    for layer in bayesian_layers(model.network).values():
+        for factor in (0.5, 2.0):
+            layer.log_variance.data += 2 * math.log(factor)
+            assert bound() > best
+            layer.log_variance.data -= 2 * math.log(factor)
+
+
+def test_a_colder_objective_has_smaller_scales() -> None:
+    found = []
+    for temperature in (1.0, 0.1, 0.01):
+        model, pictures, labels = objective()
+        torch.manual_seed(0)
+        start_at_optimal_scales_(model, pictures, labels, temperature=temperature, steps=40)
+        assert model.training and {
+            layer.log_variance.flatten(0, 1).std(0).max().item() for layer in bayesian_layers(model.network).values()
+        } == {0.0}
+        found.append(scales(model))
+    assert all(
+        warm > cold for first, second in itertools.pairwise(found) for warm, cold in zip(first, second, strict=True)
+    )
+
+
+def test_what_has_no_scale_of_its_own_stays() -> None:
+    relative = network(bayesian=False)
+    bayesianize_(relative, kind=RelativeBayesConv2d)
+    for model in (Objective(relative, NormalKL()), Objective(network(bayesian=False))):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        start_at_optimal_scales_(model.eval(), *(part[0] for part in images()))
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert not model.training
+
+
+def test_spreads() -> None:
+    model = network()
+    expected = math.log(0.05) + 0.5 * math.log(2 * math.pi * math.e)
+    found = spreads(model)
+    assert [spread.layer for spread in found] == list(bayesian_layers(model)) and len(found) == 2
+    for spread in found:
+        assert spread.scale == pytest.approx(0.05, rel=1e-5) and spread.entropy == pytest.approx(expected, rel=1e-5)
+    assert spreads(network(bayesian=False)) == []
+
+
+def test_helpful_errors() -> None:
+    with pytest.raises(ValueError, match="steps must be a whole number from 1"):
+        optimal_scale(NormalKL(), torch.zeros(1, 1, 3, 3), 0)
+    model, pictures, labels = objective()
+    with pytest.raises(ValueError, match="steps must be a whole number from 1"):
+        start_at_optimal_scales_(model, pictures, labels, steps=0)
+    with pytest.raises(ValueError, match="temperature must be a number above 0"):
+        start_at_optimal_scales_(model, pictures, labels, temperature=0.0)

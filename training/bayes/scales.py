@@ -1,0 +1,118 @@
+"""The scales of a posterior: their start at the optimum of the bound, and what became of them in training."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dwp_init.priors.checks import check_count, check_positive
+from dwp_init.priors.latent import Normal
+from training.bayes.kl import KL, entropy
+from training.bayes.layers import SCALE, BayesConv2d, RelativeBayesConv2d
+from training.bayes.objective import Objective
+
+FARTHEST = 4.0  # factor by which a step changes a variance at most, where the bound is far from quadratic
+
+
+class Spread(NamedTuple):
+    """How wide a layer's posterior is.
+
+    Attributes:
+        layer: Name of the layer.
+        scale: Geometric mean of the standard deviations of its weights.
+        entropy: Differential entropy of its posterior, in nats per weight.
+    """
+
+    layer: str
+    scale: float
+    entropy: float
+
+
+def optimal_scale(term: KL, kernels: Tensor, steps: int = 20) -> Tensor:
+    """Returns the scale of a posterior around given kernels that is nearest to a prior, one for each of their values.
+
+    It minimises the mean over kernels of KL(N(w, diag σ²) ‖ p), or of the bound on it, over σ shared by all kernels.
+    At the optimum σᵢ² = 1 / E[-∂²log p(w) / ∂wᵢ²], the variance of a value given all others if p is Gaussian: 1 /
+    (Σ⁻¹)ᵢᵢ, which one step finds. Other priors take several steps; where the term is drawn, more kernels lower the
+    noise.
+
+    Args:
+        term: The divergence from the prior.
+        kernels: Posterior means ``(n, c, k, k)``.
+        steps: Number of Newton steps.
+
+    Returns:
+        Standard deviations ``(c, k, k)``.
+    """
+    check_count(steps=steps)
+    variance = torch.full_like(kernels[0], SCALE**2)
+    for _ in range(steps):
+        log_scale = (0.5 * variance.log()).requires_grad_()
+        scale = log_scale.exp().expand_as(kernels)
+        (slope,) = torch.autograd.grad(term(Normal(kernels.detach(), scale)).mean(), log_scale)
+        variance = _newton(variance, slope)
+    return variance.sqrt()
+
+
+def start_at_optimal_scales_(
+    objective: Objective, images: Tensor, labels: Tensor, *, temperature: float = 1.0, steps: int = 20
+) -> None:
+    """Sets the scales of an untrained posterior to the optimum of the bound around its means, in place.
+
+    One scale for each tap of the kernels of a layer, shared by its channels: the σ² at which the entropy's pull to
+    larger scales, one nat per weight and unit of log σ, and the curvatures of likelihood and prior balance. The
+    temperature weighs the divergences, as in :class:`training.bayes.Schedule`; unless it is 1, this is the optimum of
+    the tempered objective, which is no bound on the evidence. Layers of :class:`RelativeBayesConv2d`, whose scales
+    follow the weights, stay as they are.
+
+    Args:
+        objective: The network and its divergences. Nothing but scales is changed.
+        images: The training set ``(n, c, h, w)``, all of which pass through the network in every step.
+        labels: ``(n,)``.
+        temperature: Weight of the divergences.
+        steps: Number of Newton steps.
+    """
+    check_count(steps=steps)
+    check_positive(temperature=temperature)
+    layers = [layer for layer, _ in objective.pairs() if not isinstance(layer, RelativeBayesConv2d)]
+    scales = [layer.log_variance for layer in layers]
+    if not layers:
+        return
+    modes = {module: module.training for module in objective.modules()}
+    objective.train()
+    for _ in range(steps):
+        terms = objective(images, labels, len(labels))
+        loss = terms.nll + temperature * terms.kl.sum()
+        for log_variance, slope in zip(scales, torch.autograd.grad(loss, scales), strict=True):
+            _step_(log_variance, 2 * slope / temperature)
+    for module, mode in modes.items():
+        module.training = mode
+
+
+def spreads(network: nn.Module) -> list[Spread]:
+    """Returns how wide the posterior of each Bayesian layer of a network is."""
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, BayesConv2d)}
+    return [_spread(name, layer.q) for name, layer in layers.items()]
+
+
+@torch.no_grad()
+def _spread(name: str, q: Normal) -> Spread:
+    per_weight = entropy(q).sum() / q.scale.numel()
+    return Spread(name, q.scale.log().mean().exp().item(), per_weight.item())
+
+
+@torch.no_grad()
+def _step_(log_variance: Tensor, slope: Tensor) -> None:
+    """Takes a step of a layer ``(out, in, k, k)``, in common for all its channels.
+
+    Args:
+        log_variance: The layer's.
+        slope: Derivative of the bound in each log σ, in units of the weight of the entropy.
+    """
+    variance = log_variance.exp().mean((0, 1))
+    log_variance.copy_(_newton(variance, slope.mean((0, 1))).log().expand_as(log_variance))
+
+
+def _newton(variance: Tensor, slope: Tensor) -> Tensor:
+    """Returns 1 / curvature, where the slope of the bound in log σ is σ² · curvature - 1."""
+    return variance / (1 + slope).clamp(1 / FARTHEST, FARTHEST)
