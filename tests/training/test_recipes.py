@@ -23,6 +23,7 @@ RECIPES = [
         "choose_few_labels",
         "converge_mnist",
         "decoding",
+        "fig2a_chosen",
         "fig2a_mnist",
         "fig2b_cifar10",
         "fig3a",
@@ -34,6 +35,7 @@ RECIPES = [
     ),
     *(
         "fig7",
+        "frozen_readout",
         "inference_step",
         "joint_stem",
         "prior_domains",
@@ -58,6 +60,7 @@ FOLDERS = (
     "domains",
     "few_labels",
     "figures",
+    "frozen_readout",
     "natural",
     "natural_stem",
     "notmnist",

@@ -1,14 +1,12 @@
 """Classification from few labels (Section 4.1, Fig. 2 and 5): priors and initialisations on paired splits."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
-from matplotlib.figure import Figure
 
 from training import bayes
 from training.engine.options import check_counts
@@ -24,23 +22,28 @@ from training.experiments.few_labels import (
     DWP_SEMI_IMPLICIT,
     FROM_DWP,
     FROM_XAVIER,
-    GAUSSIAN_PRIOR,
-    LOG_UNIFORM_AUTHORS,
     NORMAL,
     PRIORS,
     STANDARD_NORMAL,
     Experiment,
 )
-from training.experiments.paired import mean_sd
-from training.figures.style import log_ticks, save_figure
+from training.experiments.few_labels_table import (
+    ENSEMBLE_SCORES,
+    SETTINGS,
+    SHOWN,
+    average_splits,
+    plot_few_labels,
+    spread_table,
+)
 from training.starts.priors import bundled_digests
 
-ENSEMBLE_SCORES = ("accuracy", "accuracy_mean_weights", "accuracy_one_sample", "nll", "brier", "ece", "ood_auroc")
-SHOWN = ("size", "prior", "init", "accuracy", "accuracy_sd", "over_dwp", "over_dwp_sd", "nll", "ece")
 BLOCK = 100  # steps between checkpoints
+PERCENT = 100  # units of progress of a network
 KEY = ("size", "split", "prior", "init")
 
 Member = tuple[int, int, str, str]  # of these
+ChosenSettings = Mapping[tuple[int, str], Mapping[str, Any]]
+"""Steps and temperature by number of labels and prior."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Classify(Stage):
     classifiers. Test images are used once, after training; with ``hold_out``, training images are used instead.
 
     Args:
+        needs: A stage of :class:`training.experiments.few_labels_choice.ChooseSettings`, whose steps and temperature of
+            each prior and number of labels replace those given here; none by default.
         name: Base name of the CSV and PNG files; none are written if empty.
         data: Name of the data set: ``mnist`` or ``cifar10``, with the paper's network for it.
         others: Name of the data set whose test images are the unknown ones of the OOD column; none if empty.
@@ -66,13 +71,16 @@ class Classify(Stage):
         first_split: Seed of the first.
         together: Splits that are trained in one pass: 1 on a CPU, where that is fastest, all on an accelerator.
         hold_out: Number of training images, the last ones, that replace the test images, for choices.
-        test_images: Maximum number of test images, evenly spaced, and of those of ``others``.
-        steps: Steps of Algorithm 1, for every size.
+        test_images: Maximum number of test images, evenly spaced.
+        other_images: Maximum number of those of ``others``; as many as test images by default.
+        steps: Steps of Algorithm 1.
         batch_size: Images per step.
         lr: Initial learning rate of everything: posterior, biases, classifier, reverse models.
+        scale_lr: That of the posterior's log variances; ``lr`` by default.
         scale: Standard deviation of the posterior at the start.
+        newton_steps: Steps by which it is brought to the optimum of the objective before training; none by default.
         warm_up: Steps over which the weight of the divergences grows from 0.
-        temperature: That weight, 1 in Bayes' rule.
+        temperature: That weight: 1 is Bayes' rule, anything else a tempered objective.
         kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
     """
@@ -91,10 +99,13 @@ class Classify(Stage):
     together: int = 1
     hold_out: int = 0
     test_images: int = 10_000
+    other_images: int | None = None
     steps: int = 10_000
     batch_size: int = 50
     lr: float = 1e-3
+    scale_lr: float | None = None
     scale: float = bayes.SCALE
+    newton_steps: int = 0
     warm_up: int = 0
     temperature: float = 1.0
     kernels: int = 512
@@ -110,8 +121,8 @@ class Classify(Stage):
         """Trains what is missing, on ``context.engine``; a run in progress resumes from its checkpoint."""
         self._check()
         keys = self.keys()
-        job = partial(self.train_pass, self.experiment(context), folder)
-        settings: dict[str, Any] = {"total": len(keys), "each": self.steps, "engine": context.engine}
+        job = partial(self.train_pass, self.experiment(context), chosen_settings(context, self.needs), folder)
+        settings: dict[str, Any] = {"total": len(keys), "each": PERCENT, "unit": "%", "engine": context.engine}
         settings |= {"desc": self.name or folder.name, "members": tuple, "checkpoint": partial(checkpoint_file, folder)}
         with Sweep(folder, KEY, **settings) as sweep:
             sweep(job, passes(keys, self.together))
@@ -119,7 +130,9 @@ class Classify(Stage):
         table = average_splits(rows, ENSEMBLE_SCORES if self.others else ENSEMBLE_SCORES[:-1])
         if self.name:
             record = folder / "record"
-            write_table(record / f"{self.name}_runs.csv", rows)
+            runs = [{key: value for key, value in row.items() if key != "spreads"} for row in rows]
+            write_table(record / f"{self.name}_runs.csv", runs)
+            write_table(record / f"{self.name}_spreads.csv", spread_table(rows))
             write_table(record / f"{self.name}.csv", table)
             plot_few_labels(table, record / f"{self.name}.png", f"{self.data}, {self.splits} splits")
         print_table([{key: row[key] for key in SHOWN} for row in table])
@@ -150,84 +163,80 @@ class Classify(Stage):
 
     def experiment(self, context: Context) -> Experiment:
         """Reads what trains and tests the networks."""
-        schedule = bayes.Schedule(
-            self.steps, self.batch_size, self.lr, warm_up=self.warm_up, temperature=self.temperature
-        )
+        rates = (self.lr, self.scale_lr)
+        schedule = bayes.Schedule(self.steps, self.batch_size, *rates, self.warm_up, self.temperature)
         images: dict[str, Any] = {"others": self.others, "held_out": self.hold_out, "test_images": self.test_images}
+        images |= {"other_images": self.other_images or self.test_images}
         settings: dict[str, Any] = {"scale": self.scale, "kernels": self.kernels, "samples": self.samples}
+        settings |= {"newton_steps": self.newton_steps}
         learned = (self.vaes, self.mixtures)
         return Experiment.read(context, self.data, self.filters, learned, schedule, **images, **settings)
 
     def train_pass(
-        self, experiment: Experiment, folder: Path, members: tuple[Member, ...], progress: Progress
+        self,
+        experiment: Experiment,
+        chosen: ChosenSettings,
+        folder: Path,
+        members: tuple[Member, ...],
+        progress: Progress,
     ) -> list[Row]:
         """Trains the networks of one pass, from its checkpoint if it has one; returns a row per split."""
         size, _, prior, init = members[0]
+        own = nearest(chosen, size, prior) or {"steps": self.steps, "temperature": self.temperature}
+        experiment = replace(experiment, schedule=replace(experiment.schedule, **own))
         trainer = experiment.trainer(size, [split for _, split, _, _ in members], prior, init)
         checkpoint = checkpoint_file(folder, members)
         if checkpoint.exists():
-            trainer.load_state_dict(load_checkpoint(checkpoint))
-            progress(trainer.step * len(members))
-        while trainer.step < experiment.schedule.steps:
-            trainer.run(BLOCK, lambda steps, *note: progress(steps * len(members), *note))
-            save_checkpoint(checkpoint, trainer.state_dict())
-        each = zip(members, trainer.trained(), last_terms(trainer), strict=True)
+            state = load_checkpoint(checkpoint)
+            trainer.load_state_dict(state["trainer"])
+            history = state["spreads"]
+        else:
+            history = [all_spreads(trainer)]
+        shown = 0
+        while trainer.step < own["steps"]:
+            trainer.run(BLOCK, lambda _, *note: progress(0, *note))
+            history.append(all_spreads(trainer))
+            save_checkpoint(checkpoint, {"trainer": trainer.state_dict(), "spreads": history})
+            before, shown = shown, PERCENT * trainer.step // own["steps"]
+            progress((shown - before) * len(members))
+        each = zip(members, trainer.trained(), last_terms(trainer), zip(*history, strict=True), strict=True)
         return [
-            dict(zip(KEY, key, strict=True)) | terms | experiment.scores(model, key[1]) for key, model, terms in each
+            dict(zip(KEY, key, strict=True))
+            | own
+            | terms
+            | experiment.scores(model, key[1])
+            | {"spreads": [row for rows in spreads for row in rows]}
+            for key, model, terms, spreads in each
         ]
 
 
-@dataclass(frozen=True)
-class Selection(Stage):
-    """Draws the results of some priors from a :class:`Classify` stage, or puts several such tables side by side.
+def all_spreads(trainer: bayes.Trainer) -> list[list[Row]]:
+    """Returns how wide the posteriors are by network and layer, with the number of the step."""
+    return [
+        [{"step": trainer.step, **spread._asdict()} for spread in bayes.spreads(objective.network)]
+        for objective in trainer.trained()
+    ]
 
-    Args:
-        needs: The stages with the runs; a figure is drawn where there is one.
-        name: Base name of the CSV and PNG files.
-        priors: The priors.
+
+def chosen_settings(context: Context, needs: Sequence[str]) -> ChosenSettings:
+    """Reads the settings that earlier stages have chosen."""
+    chosen = [row for need in needs for row in read_done(context.out / need)["chosen"]]
+    return {(row["size"], row["prior"]): {name: row[name] for name in SETTINGS} for row in chosen}
+
+
+def nearest(chosen: ChosenSettings, size: int, prior: str) -> dict[str, Any]:
+    """Returns the settings of a prior at the number of labels of the smallest ratio; empty if none are chosen.
+
+    Of two equal ratios the smaller number counts.
+
+    Raises:
+        ValueError: ChosenSettings are chosen for other priors alone.
     """
-
-    name: str = "fig5_gaussian"
-    priors: tuple[str, ...] = (DWP_PRIOR, LOG_UNIFORM_AUTHORS, STANDARD_NORMAL, GAUSSIAN_PRIOR)
-
-    def run(self, folder: Path, context: Context) -> dict[str, Any]:
-        table = []
-        for need in self.needs:
-            found = [row for row in read_done(context.out / need)["table"] if row["prior"] in self.priors]
-            missing = set(self.priors) - {row["prior"] for row in found}
-            if missing:
-                raise ValueError(f"{need} has no runs of {', '.join(sorted(missing))}; add them to its priors")
-            table += [{"runs": need, **row} if len(self.needs) > 1 else row for row in found]
-        record = folder / "record"
-        write_table(record / f"{self.name}.csv", table)
-        if len(self.needs) == 1:
-            plot_few_labels(table, record / f"{self.name}.png", f"{table[0]['splits']} splits")
-        print_table([{key: row[key] for key in ("runs", *SHOWN) if key in row} for row in table])
-        return {"table": table}
-
-
-def average_splits(rows: Sequence[Row], scores: Sequence[str] = ENSEMBLE_SCORES) -> list[Row]:
-    """Averages runs over splits: a row per size, prior and initialisation, with mean and sd of each score.
-
-    ``over_dwp`` is how far the accuracy is above that of dwp from dwp on the same splits, in points; empty where that
-    was not run.
-    """
-    found: dict[tuple[int, str, str], dict[int, Row]] = {}
-    for row in rows:
-        found.setdefault((row["size"], row["prior"], row["init"]), {})[row["split"]] = row
-    table = []
-    for (size, prior, init), runs in found.items():
-        row = {"size": size, "prior": prior, "init": init, "over_dwp": "", "over_dwp_sd": ""}
-        reference = found.get((size, DWP_PRIOR, FROM_DWP), {})
-        values = {name: torch.tensor([run[name] for run in runs.values()]) for name in scores}
-        if reference.keys() == runs.keys():
-            row |= mean_sd(
-                "over_dwp", values["accuracy"] - torch.tensor([reference[split]["accuracy"] for split in runs]), 4
-            )
-        for name, value in values.items():
-            row |= mean_sd(name, value, 4)
-        table.append(row | {"splits": len(runs)})
-    return table
+    sizes = sorted(labels for labels, name in chosen if name == prior)
+    if chosen and not sizes:
+        raise ValueError(f"no settings are chosen for {prior}; add it to the priors of the stages that are chosen from")
+    ratios = {abs(math.log(labels / size)): labels for labels in reversed(sizes)}
+    return dict(chosen[ratios[min(ratios)], prior]) if ratios else {}
 
 
 def passes(keys: Sequence[Member], together: int) -> list[tuple[Member, ...]]:
@@ -254,32 +263,3 @@ def last_terms(trainer: bayes.Trainer) -> list[Row]:
         return [{} for _ in trainer.trained()]
     nll, kl = (term.tolist() for term in trainer.terms)
     return [{"train_nll": round(a, 2), "kl": [round(layer, 1) for layer in b]} for a, b in zip(nll, kl, strict=True)]
-
-
-def plot_few_labels(table: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draws accuracy over the number of labels, as in Fig. 2: a line per prior, a panel per initialisation.
-
-    Args:
-        table: Rows with ``size``, ``prior``, ``init``, ``accuracy`` and ``accuracy_sd`` in %.
-        path: Path of the PNG.
-        title: Title of the figure.
-    """
-    inits, priors, sizes = (dict.fromkeys(row[key] for row in table) for key in ("init", "prior", "size"))
-    figure = Figure(figsize=(5.4 * len(inits), 4.4))
-    panels = figure.subplots(1, len(inits), sharey=True, squeeze=False).flatten()
-    for axes, init in zip(panels, inits, strict=True):
-        for prior in priors:
-            rows = [row for row in table if (row["prior"], row["init"]) == (prior, init)]
-            style: dict[str, Any] = {"color": PRIORS[prior].colour if prior in PRIORS else None}
-            style |= {"linestyle": "--" if prior == DETERMINISTIC else "-", "marker": "o", "markersize": 3}
-            error = [row["accuracy_sd"] or 0.0 for row in rows]
-            if rows:
-                mean = [row["accuracy"] for row in rows]
-                axes.errorbar([row["size"] for row in rows], mean, error, capsize=2, **style, label=prior)
-        log_ticks(axes, sorted(sizes))
-        axes.grid(alpha=0.3)
-        axes.set(xlabel="labelled images", title=f"from {init}")
-    panels[0].set_ylabel("test accuracy, %")
-    panels[0].legend(loc="lower right", fontsize=8)
-    figure.suptitle(title)
-    save_figure(figure, path)

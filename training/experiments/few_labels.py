@@ -105,6 +105,7 @@ class Experiment:
         scale: Standard deviation of an additive posterior at the start.
         kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
+        newton_steps: Steps by which the posterior's scales are brought to the optimum of the objective before training.
     """
 
     network: str
@@ -117,6 +118,7 @@ class Experiment:
     scale: float
     kernels: int
     samples: int
+    newton_steps: int = 0
 
     @classmethod
     def read(
@@ -130,6 +132,7 @@ class Experiment:
         others: str = "",
         held_out: int = 0,
         test_images: int = 10_000,
+        other_images: int = 10_000,
         **settings: Any,
     ) -> "Experiment":
         """Reads the images and the learned priors of an experiment.
@@ -142,17 +145,18 @@ class Experiment:
             schedule: Schedule of Algorithm 1.
             others: Name of the data set whose test images are the unknown ones; none if empty.
             held_out: Number of training images, the last ones, that replace the test images.
-            test_images: Maximum number of images to test on, evenly spaced, and of unknown ones.
-            **settings: ``scale``, ``kernels`` and ``samples``.
+            test_images: Maximum number of images to test on, evenly spaced.
+            other_images: Maximum number of unknown ones.
+            **settings: ``scale``, ``kernels``, ``samples`` and ``newton_steps``.
         """
         untrained(data, filters)  # refuses settings before anything is read
-        check_counts(test_images=test_images)
+        check_counts(test_images=test_images, other_images=other_images)
         train, test = read_images(context, data, held_out, test_images)
         unknown = context.images(others, "test").to(context.device)[0] if others else test[0][:0]
         if unknown.shape[1:] != test[0].shape[1:]:
             shapes = f"{tuple(unknown.shape[1:])}, not {tuple(test[0].shape[1:])}"
             raise ValueError(f"images of others={others!r} are {shapes} as those of {data!r}; choose another")
-        parts = (train, test, thin(unknown, test_images), LearnedPriors.load(*learned))
+        parts = (train, test, thin(unknown, other_images), LearnedPriors.load(*learned))
         return cls(data, filters, *parts, schedule, **settings)
 
     def trainer(self, size: int, splits: Sequence[int], prior: str, init: str) -> bayes.Trainer:
@@ -160,6 +164,11 @@ class Experiment:
         objectives = [self.objective(split, prior, init) for split in splits]
         rows = [stratified(self.train[1], size, split) for split in splits]
         images, labels = (torch.stack([part[picked] for picked in rows]) for part in self.train)
+        if self.newton_steps:
+            settings: dict[str, Any] = {"temperature": self.schedule.temperature, "steps": self.newton_steps}
+            for split, objective, *data in zip(splits, objectives, images, labels, strict=True):
+                torch.manual_seed(split)
+                bayes.start_at_optimal_scales_(objective, *data, **settings)
         return bayes.Trainer(objectives, images, labels, self.schedule, seed=splits[0])
 
     def objective(self, split: int, prior: str, init: str) -> bayes.Objective:

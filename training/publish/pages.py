@@ -85,7 +85,11 @@ def _families() -> dict[str, Any]:
 
 def _few_labels() -> dict[str, Any]:
     columns = ("prior", "init"), "size"
+    draws = results.by(results.read_record("table1_semi_implicit_draws"), "latents", "trained_by", "draws")
+    steps = results.by(results.read_record("inference_step_semi_implicit"), "draws", "kernels_per_layer")
     return _bayes() | {
+        "semi_implicit": draws["encoder"],
+        "semi_implicit_steps": steps,
         "warm": results.by(results.read_record("fig2a_mnist"), *columns),
         "cold": results.by(results.read_record("fig2a_mnist_cold"), *columns),
         "paper": FEW_LABELS["mnist"],

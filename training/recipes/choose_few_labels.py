@@ -9,8 +9,9 @@ Departures: the last 10,000 training images replace the test images.
 """
 
 from training.engine.stage import Stage
-from training.experiments.classify import Classify, Selection
+from training.experiments.classify import Classify
 from training.experiments.few_labels import DWP_PRIOR, STANDARD_NORMAL
+from training.experiments.few_labels_choice import Selection
 from training.recipes import Fields, fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER

@@ -10,8 +10,8 @@ directions are at least a thousandth of the largest.
 """
 
 from training.engine.stage import Stage
-from training.experiments.classify import Selection
 from training.experiments.few_labels import MIXTURE
+from training.experiments.few_labels_choice import Selection
 from training.recipes import fig2a_mnist
 
 FOLDER = fig2a_mnist.FOLDER

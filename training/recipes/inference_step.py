@@ -5,7 +5,8 @@
 Expected: at most 2.5 times with the dense VAEs on a CPU, and memory that is bounded by the number
 of kernels that a step looks at.
 Found: ``training/results/inference_step.csv``, and ``inference_step_semi_implicit.csv`` with the semi-implicit bound
-for several numbers of draws K; run it on an idle machine.
+for several numbers of draws K. The latter was measured on a busy machine: medians of alternating pairs, far apart from
+their minima and maxima. Run it on an idle one.
 """
 
 from training.engine.stage import Stage

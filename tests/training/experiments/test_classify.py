@@ -1,4 +1,5 @@
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.engine.workers import Processes
 from training.experiments import classify
-from training.experiments.classify import ENSEMBLE_SCORES, Classify, Selection, average_splits, passes
+from training.experiments.classify import Classify, passes
 from training.experiments.few_labels import (
     DETERMINISTIC,
     DWP_FIXED,
@@ -38,6 +39,8 @@ from training.experiments.few_labels import (
     Experiment,
     LearnedPriors,
 )
+from training.experiments.few_labels_choice import ChooseSettings, Selection
+from training.experiments.few_labels_table import ENSEMBLE_SCORES, average_splits
 from training.images.sets import Images
 
 SMALL = Classify(
@@ -149,6 +152,54 @@ def test_the_table(data: Any, tmp_path: Path) -> None:
             assert row[f"{name}_sd"] == pytest.approx(values.std().item(), abs=1e-3)
     assert table[0]["over_dwp"] == 0 and (folder / "record" / "fig2a_mnist.png").stat().st_size > 5000
     assert not list(folder.glob("*.checkpoint"))
+
+
+def spread_rows(out: Path) -> list[dict[str, Any]]:
+    with (out / "fig2a_mnist" / "record" / "fig2a_mnist_spreads.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_posteriors_in_the_course_of_training(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the scales start, and that they move by their own learning rate; deterministic networks have none."""
+    monkeypatch.setattr(classify, "BLOCK", 2)
+    stage = replace(SMALL, from_xavier=(), scale=0.01, scale_lr=0.5)
+    rows = run(stage, tmp_path)
+    assert {row["steps"] for row in rows} == {"4"} and {row["temperature"] for row in rows} == {"1.0"}
+    assert "spreads" not in rows[0]
+    found = spread_rows(tmp_path)
+    assert [(row["prior"], row["step"], row["layer"]) for row in found] == [
+        (DWP_PRIOR, step, layer) for step in "024" for layer in ("features.conv1", "features.conv2")
+    ]
+    first, last = float(found[0]["scale"]), float(found[-1]["scale"])
+    assert first == pytest.approx(0.01, abs=1e-5) and last > 1.2 * first
+    assert float(found[0]["entropy"]) == pytest.approx(math.log(0.01) + 0.5 * math.log(2 * math.pi * math.e), abs=1e-4)
+    run(replace(stage, scale_lr=1e-9), tmp_path / "still")
+    assert float(spread_rows(tmp_path / "still")[-1]["scale"]) == pytest.approx(0.01, abs=1e-5)
+
+
+def test_scales_start_at_the_optimum(data: Any, tmp_path: Path) -> None:
+    """That of the objective at its temperature, for every split alike whether trained alone or together."""
+    stage = replace(SMALL, priors=(STANDARD_NORMAL,), from_xavier=(), newton_steps=20, steps=1, scale_lr=1e-9)
+    found = {}
+    for temperature, together in ((1.0, 1), (1.0, 2), (0.01, 1)):
+        out = tmp_path / f"{temperature}_{together}"
+        run(replace(stage, temperature=temperature, together=together), out)
+        found[temperature, together] = [float(row["scale"]) for row in spread_rows(out)[:2]]
+    assert found[1.0, 1] == found[1.0, 2] and max(found[1.0, 1]) > 0.1
+    assert all(cold < warm for cold, warm in zip(found[0.01, 1], found[1.0, 1], strict=True))
+
+
+def test_settings_that_an_earlier_stage_has_chosen(data: Any, tmp_path: Path) -> None:
+    held = replace(SMALL, name="", others="", from_xavier=(), hold_out=30, first_split=5)
+    tried = {"a": held, "b": replace(held, steps=2, temperature=0.1)}
+    chosen = {"chosen": ChooseSettings(tuple(tried), "chosen")}
+    rows = run_stages(tried | chosen | {"last": replace(SMALL, needs=("chosen",), name="")}, Context(tmp_path))
+    table = {(row["prior"]): row for row in read_done(rows["chosen"])["chosen"]}
+    made = read_done(rows["last"])["table"]
+    assert len(made) == 4 and set(table) == {DWP_PRIOR, DETERMINISTIC}
+    for row in made:
+        expected = table[row["prior"]]
+        assert (row["steps"], row["temperature"]) == (expected["steps"], expected["temperature"])
 
 
 def test_differences_are_paired_by_split() -> None:

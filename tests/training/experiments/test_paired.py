@@ -8,7 +8,7 @@ import torch
 
 from training.engine.records import RESULTS, Row, write_table
 from training.experiments import converge, vae_converge
-from training.experiments.classify import average_splits
+from training.experiments.few_labels_table import average_splits
 from training.experiments.paired import (
     by_mark,
     comparison,
