@@ -102,7 +102,7 @@ def _layer_gap(
     auxiliary, blind = (own + _mean_bound(bound, drawn, generator) for bound in (prior.elbo, prior.blind_elbo))
     tight = prior.estimate(drawn, samples, generator)
     proposals: tuple[LatentProposal, ...] = get_args(LatentProposal)
-    semi_implicit = {
+    semi_implicit: dict[tuple[LatentProposal, int], Tensor] = {
         (proposal, count): own
         + _mean_bound(partial(prior.importance_bound, samples=count, proposal=proposal), drawn, generator)
         for proposal in proposals

@@ -232,7 +232,8 @@ class SemiImplicitKL(LatentKL):
         check_count(draws=draws)
         check_one_of("proposal", proposal, get_args(LatentProposal))
         super().__init__(prior, samples, train_reverse and proposal == "encoder")
-        self.draws, self.proposal = draws, proposal
+        self.draws = draws
+        self.proposal: LatentProposal = proposal
 
     def bound(self, kernels: Tensor) -> Tensor:
         return self.prior.importance_bound(kernels, self.draws, proposal=self.proposal)

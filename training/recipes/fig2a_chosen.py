@@ -39,13 +39,14 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
     for steps, temperature in product(STEPS_TRIED, TEMPERATURES):
         priors = tuple(prior for prior in common["priors"] if temperature == 1 or prior != DETERMINISTIC)
         own: Fields = {"steps": steps, "temperature": temperature, "priors": priors}
-        own |= SMALL_HELD_OUT | {"steps": steps // 100} if smoke else {"sizes": TRIED_SIZES}
+        own |= SMALL_HELD_OUT | Fields(steps=steps // 100) if smoke else Fields(sizes=TRIED_SIZES)
         held[f"held_out_{steps}_{temperature:g}"] = Classify(**common | CHOSEN_ON | own)
+    tempered: Fields = {"name": "fig2a_tempered"}
     wide: Fields = BAYES | {"name": "fig2a_bayes_optimal_scales", "newton_steps": 15}
     return held | {
         "choose_bayes": ChooseSettings(tuple(held), "choose_bayes", (1.0,)),
         "choose_tempered": ChooseSettings(tuple(held), "choose_tempered"),
         "fig2a_bayes": Classify(("choose_bayes",), **common | BAYES),
         "fig2a_bayes_optimal_scales": Classify(("choose_bayes",), **common | wide),
-        "fig2a_tempered": Classify(("choose_tempered",), **common | {"name": "fig2a_tempered"}),
+        "fig2a_tempered": Classify(("choose_tempered",), **common | tempered),
     }

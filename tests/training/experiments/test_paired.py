@@ -9,6 +9,7 @@ import torch
 from training.engine.records import RESULTS, Row, write_table
 from training.experiments import converge, vae_converge
 from training.experiments.few_labels_table import average_splits
+from training.experiments.frozen_readout import readout_table
 from training.experiments.paired import (
     by_mark,
     comparison,
@@ -148,6 +149,11 @@ def test_averages_over_seeds(name: str, average: Callable[[list[Row]], list[Row]
     assert same(name, average(read(f"{name}_runs")), tmp_path)
 
 
+def test_averages_of_readouts(tmp_path: Path) -> None:
+    runs = pd.read_csv(RESULTS / "frozen_mnist_small_runs.csv", keep_default_na=False).to_dict("records")
+    assert same("frozen_mnist_small", readout_table(runs), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "curves", "measure", "levels"),
     [
@@ -178,4 +184,5 @@ def test_that_is_all_records_with_runs() -> None:
     names = {path.stem.removesuffix("_runs") for path in RESULTS.glob("*_runs.csv")}
     names = {name for name in names if not name.startswith(("benchmark_", "scale_default_"))}
     tested = {"choose_family", "converge_mnist", "vae_converge", "fig2a_mnist", "fig2a_mnist_cold"}
+    tested |= {"frozen_mnist_small"}
     assert names == tested | {"fig3a", "fig3b", "fig4a", "fig4b", "fig4b_curves", "fig4c", "fig4c_curves"}
