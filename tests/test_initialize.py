@@ -109,19 +109,13 @@ def test_a_draw_that_its_dtype_cannot_hold_is_refused(dtype: torch.dtype, gaussi
     assert torch.equal(layer.weight.float(), before.float())
 
 
-def _expanded(layer: nn.Conv2d) -> None:
-    layer.weight = nn.Parameter(torch.rand(*layer.weight.shape[:2], 1, 1).expand(layer.weight.shape))
-
-
 def _inferred(layer: nn.Conv2d) -> None:
     with torch.inference_mode():
         layer.weight = nn.Parameter(torch.rand(layer.weight.shape))
 
 
 @pytest.mark.parametrize("name", ["1.0", "1.2"])
-@pytest.mark.parametrize(
-    ("spoil", "message"), [(_expanded, "refers to a single memory location"), (_inferred, "inference tensor")]
-)
+@pytest.mark.parametrize(("spoil", "message"), [(_inferred, "inference tensor")])
 def test_weight_that_cannot_be_written_changes_nothing(
     spoil: Callable[[nn.Conv2d], None], message: str, name: str, gaussian: Fit, snapshot: Snapshot
 ) -> None:
