@@ -40,6 +40,11 @@ class Choice(NamedTuple):
     fitting: Fitting
     may_pass: bool = False
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the set of priors leaves the layer as it is, because its kernels are smaller than the prior's."""
+        return self.rule.only_larger and self.fitting.is_reduced
+
     def is_drawn(self) -> bool:
         """Whether the weight looks as an earlier draw does that is not random in all of its channels."""
         if self.may_pass and passes_on(self.layer):
@@ -161,7 +166,10 @@ def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
     if choice is not None:
         return layer.weight.reason_to_refuse(layer.shape, layer.he_rms) or choice
     kind = f" {' or '.join(layer.kinds)}" if any(rule.kind for rule in rules) else ""
-    hint = "" if resize or not near else f"; resize=True would take {_nearest(near).rule.name}"
+    if resizable := [choice for choice in near if not choice.is_left]:
+        hint = "" if resize else f"; resize=True would take {_nearest(resizable).rule.name}"
+    else:
+        hint = f"; {near[0].rule.given_as!r} leaves those smaller than its own: name a prior for them" if near else ""
     return f"{NO_PRIOR} {size_text(layer.size)}{kind} kernels here{hint}"
 
 
@@ -169,7 +177,8 @@ def _take(near: list[Choice], resize: bool) -> Choice | None:
     """Returns the first prior of the layer's size, or else the first one whose middle row it takes, or the nearest."""
     whole = [choice for choice in near if not choice.fitting.is_resized]
     same = [choice for choice in whole if not choice.fitting.is_sliced]
-    return next(iter(same + whole), None) or (_nearest(near) if resize else None)
+    resizable = [choice for choice in near if resize and not choice.is_left]
+    return next(iter(same + whole), None) or (_nearest(resizable) if resizable else None)
 
 
 def _nearest(near: list[Choice]) -> Choice:

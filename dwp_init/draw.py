@@ -74,6 +74,9 @@ def check_effect(choices: list[Choice], options: Options) -> None:
         several = len({choice.rule.name for choice in choices}) > 1
         names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in choices}))
         raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
+    if options.orthogonal is not None and all(choice.rule.prior.joint for choice in choices):
+        names = few(sorted({choice.rule.name for choice in choices}))
+        raise ValueError(f"orthogonal={options.orthogonal} has no effect: {names} draws filters together; remove it")
     if options.generator is None:
         return
     found = options.generator.device

@@ -47,12 +47,13 @@ def kernels_(
     resize: bool = False,
     generator: torch.Generator | None = None,
 ) -> AnyTensor:
-    """Draws the weight of one convolution from a prior, in place, with the numbers that ``apply_`` would draw.
+    """Draws the weight of one convolution from a prior, in place.
 
-    ``apply_`` knows the model, and with it the depth of each layer and what its author set up. Here the caller says
-    which layer it is, and the weight is always drawn: also one that is zero or frozen. As with ``torch.nn.init``,
-    nothing happens to a weight on the meta device, or, while transformers loads a checkpoint, to one of it. The
-    ranks of a ``DTensor`` draw the same weight.
+    ``apply_`` knows the model, and with it the depth of each layer, what its author set up, and which layers of a plain
+    chain pass their inputs on. Here the caller says which layer it is, and all of the weight is drawn or it is an
+    error: also one that is zero or frozen, and also channels that ``apply_`` would make copies of inputs. As with
+    ``torch.nn.init``, nothing happens to a weight on the meta device, or, while transformers loads a checkpoint, to one
+    of it. The ranks of a ``DTensor`` draw the same weight.
 
     Args:
         weight: Weight ``(out, in/groups, *size)`` of a convolution with kernels of 1 to 3 axes, of any floating-point

@@ -57,8 +57,10 @@ def apply_(
     own, as in networks without normalisation. Such a layer is drawn only if ``layers`` contains its exact name.
 
     Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
-    the first output channels of dense layers in plain chains pass their inputs on. A whitened stem assumes images of
-    mean 0 whose neighbouring pixels are alike: on noise or latents its outputs may be much larger than before.
+    the first output channels of dense layers in plain chains pass their inputs on. In a layer with as many outputs as
+    inputs nothing is drawn then, and the report calls its prior ``identity``. A whitened stem assumes images of mean 0
+    whose neighbouring pixels are alike: on noise its outputs may be several times as large as before. A second call
+    draws what a first one would, so that the same seed gives the same weights.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
     model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first.
@@ -107,9 +109,11 @@ def apply_(
             64 output channels are made orthogonal 64 at a time, each of up to 1,024 also to those before, and only in
             the strongest components of the kernels, so that the cost grows with the number of weights. ``None`` takes
             the default of the set of priors, which is ``True`` for the dense layers of ``"natural"``, and ``False``
-            without a set.
+            without a set. Whitened stems stay as they are drawn, and so do channels that pass their inputs on; it is an
+            error if all layers are whitened stems.
         resize: Whether a layer whose kernel size no prior has takes the prior of the nearest size. The draws are
-            resampled linearly along each axis.
+            resampled linearly along each axis. Sets may leave some kinds where that would make kernels smaller, as
+            ``"natural"`` does with depthwise layers.
         seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.
             The global random state does not change. Wrappers such as ``torch.compile`` and ``DistributedDataParallel``
             do not change names. Other types of devices give other draws.

@@ -53,7 +53,7 @@ def _check_complete(plan: Plan, rules: list[Rule]) -> None:
     parts = [f"{NO_PRIOR} {few(sizes)}"] if sizes else []
     parts += _by_reason(others) + [f"no layer took {name!r}" for name in plan.unused]
     if parts:
-        resize = "resize=True, " if any(_hint(layer, plan) for layer in misfits) else ""
+        resize = "resize=True, " if any(_hint(layer, plan).startswith("resize=") for layer in misfits) else ""
         raise ValueError(f"strict: {'; '.join(parts)}; add a prior, {resize}narrow layers=, or leave strict off")
 
 
@@ -67,13 +67,15 @@ def _by_fit(layers: list[Layer], plan: Plan) -> tuple[list[Layer], dict[Layer, s
 def _misfit(layers: list[Layer], plan: Plan, rules: list[Rule]) -> str:
     """Says for which kernels the priors are, and which kernels the layers have that take none of them."""
     first = min(layers, key=lambda layer: not layer.is_spatial)
-    hint = _hint(first, plan) or "list_priors() names the priors there are"
+    hint = _hint(first, plan)
+    if not hint.startswith("resize="):
+        hint = "; ".join(filter(None, (hint, "list_priors() names the priors there are")))
     whose = "the model has" if all(layer.asked for layer in plan.convolutions) else "the layers asked for have"
     return f"{_purposes(rules)}; {whose} {_counts(layers, rules)}; {hint}"
 
 
 def _hint(layer: Layer, plan: Plan) -> str:
-    """Says what ``resize=True`` would do with a layer that no prior fits; empty if nothing."""
+    """Says what ``resize=True`` would do with a layer that no prior fits, or why it would leave it; or nothing."""
     return plan.skipped[layer.name].reason.partition("; ")[2]
 
 
@@ -101,7 +103,7 @@ def _purposes(rules: list[Rule]) -> str:
         in_colour = rule.kind == "stem" and channels == 3
         kind, text = ("RGB stem", size_text(size)) if in_colour else (rule.kind, kernel_text(rule.prior.kernel_shape))
         if rule.prior.joint:
-            kind, text = "stem", "any"
+            kind, text = "stem", rule.prior.kernels_text
         sizes.setdefault(given, {}).setdefault(kind, []).append(text)
     kinds = {given: [_of_kind(*item) for item in by_kind.items()] for given, by_kind in sizes.items()}
     return few([f"{given} is for {', '.join(each)} kernels" for given, each in kinds.items()])

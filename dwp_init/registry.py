@@ -44,7 +44,7 @@ def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoi
     for name, entry in sorted(registry().items()):
         log_prob = "-" if entry.get("log_prob") is None else f"{entry['log_prob']:.1f}"
         known = (str(entry.get(key, "-")) for key in ("family", "source"))
-        rows[name] = kernel_text(entry["kernel_shape"]), *known, log_prob
+        rows[name] = entry.get("kernels") or kernel_text(entry["kernel_shape"]), *known, log_prob
     return NameTable(rows, ("name", "kernel", "family", "source", "log p"), rows)
 
 

@@ -35,6 +35,11 @@ class Fitting(NamedTuple):
         return any(after not in (1, before) for before, after in zip(self.drawn, self.wanted, strict=True))
 
     @property
+    def is_reduced(self) -> bool:
+        """Whether kernels are interpolated to fewer weights along an axis."""
+        return any(1 < after < before for before, after in zip(self.drawn, self.wanted, strict=True))
+
+    @property
     def distance(self) -> float:
         """How far apart the sizes are: the sum of |log| of their ratios, along the axes that are interpolated."""
         pairs = zip(self.drawn, self.wanted, strict=True)

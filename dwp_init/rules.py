@@ -58,6 +58,11 @@ class Rule:
         return self.member_of is not None and self.member_of.dirac
 
     @property
+    def only_larger(self) -> bool:
+        """Whether kernels are resampled to larger sizes only."""
+        return self.member_of is not None and self.kind in self.member_of.only_larger
+
+    @property
     def given_as(self) -> str:
         """Name of what the caller gave: the set or the prior."""
         return self.member_of.name if self.member_of else self.name

@@ -27,6 +27,8 @@ class PriorSet:
             draw the filters of a layer together take any 2-D stem of up to 3 channels whose size they can make.
         dense: Names, folders or priors for dense layers, grouped ones included.
         depthwise: Names, folders or priors for depthwise layers.
+        only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
+            stay as they are.
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
         dirac: Whether layers between ReLUs, in a plain chain in which nothing normalises, pass their inputs on, if
@@ -45,6 +47,7 @@ class PriorSet:
     stem: tuple[SetMember, ...] = ()
     dense: tuple[SetMember, ...] = ()
     depthwise: tuple[SetMember, ...] = ()
+    only_larger: tuple[Kind, ...] = ()
     orthogonal: bool | tuple[Kind, ...] = False
     dirac: bool = False
     name: str = "PriorSet"
@@ -54,8 +57,10 @@ class PriorSet:
             given = getattr(self, kind)
             if not isinstance(given, (tuple, list)):
                 raise TypeError(f"{kind} must be a tuple of names, folders or priors; got {given!r}")
+            object.__setattr__(self, kind, tuple(cast(Sequence[SetMember], given)))  # a set can be hashed
         if not isinstance(self.orthogonal, bool):
-            _check_kinds(self.orthogonal)
+            object.__setattr__(self, "orthogonal", _kinds("orthogonal", "True, False or ", self.orthogonal))
+        object.__setattr__(self, "only_larger", _kinds("only_larger", "", self.only_larger))
         check_flag("dirac", self.dirac)
         _check_name(self.name)
         if not any(self):
@@ -70,10 +75,12 @@ class PriorSet:
         return ((kind, prior) for kind in KINDS for prior in getattr(self, kind))
 
 
-def _check_kinds(given: object) -> None:
+def _kinds(name: str, others: str, given: object) -> tuple[Kind, ...]:
+    """Returns the kinds that an argument names, which is a tuple or a list of these, or one of the ``others``."""
     kinds = cast(Sequence[object], given) if isinstance(given, (tuple, list)) else (None,)
     if not all(kind in KINDS for kind in kinds):
-        raise TypeError(f"orthogonal must be True, False or a tuple of the kinds {', '.join(KINDS)}; got {given!r}")
+        raise TypeError(f"{name} must be {others}a tuple of the kinds {', '.join(KINDS)}; got {given!r}")
+    return cast(tuple[Kind, ...], tuple(kinds))
 
 
 def _check_name(name: object) -> None:
@@ -86,6 +93,7 @@ _NATURAL = PriorSet(
     stem=("natural-stem",),
     dense=_DENSE,
     depthwise=("natural-dw7x7",),
+    only_larger=("depthwise",),
     orthogonal=("dense",),
     dirac=True,
     name="natural",

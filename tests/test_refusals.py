@@ -19,7 +19,7 @@ def pruned() -> nn.Module:
 LAZY = "lazy: run a forward pass first, so that its shape is known"
 PRUNED = "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
 SEVEN = "'notmnist-7x7' is for 7×7 kernels"
-NATURAL = "'natural' is for any stem, 3×3, 5×5, 7×7 dense, 7×7 depthwise kernels"
+NATURAL = "'natural' is for up to 16×16 stem, 3×3, 5×5, 7×7 dense, 7×7 depthwise kernels"
 POINT = nn.Conv2d(8, 8, 1)
 NOTHING = [
     ([nn.Linear(2, 2)], "natural", {}, "the model has no convolution"),

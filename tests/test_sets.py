@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from dwp_init import SETS, PriorSet, apply_, load_prior
+from dwp_init.init import kernels_
 from tests.models import Fit, named
 
 
@@ -167,6 +168,37 @@ def test_a_named_sets_priors_are_for_what_they_are_called(name: str) -> None:
     for kind, like in SETS[name]:
         assert (load_prior(like).kernel_shape[0] > 1) == (kind == "stem")
         assert ("dw" in like) == (kind == "depthwise") and ("stem" in like) == (kind == "stem")
+
+
+def test_lists_are_as_good_as_tuples(gaussian: Fit) -> None:
+    prior = gaussian(3)
+    lists = PriorSet(dense=[prior], orthogonal=["dense"], only_larger=["dense"])
+    assert hash(lists) == hash(PriorSet(dense=(prior,), orthogonal=("dense",), only_larger=("dense",)))
+    with pytest.raises(TypeError, match=r"only_larger must be a tuple of the kinds stem, .*; got 'dense'"):
+        PriorSet(dense=(prior,), only_larger="dense")
+
+
+def test_natural_enlarges_depthwise_kernels_and_leaves_smaller_layers() -> None:
+    sizes = (3, 5, (1, 7), 9)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *(nn.Conv2d(8, 8, size, groups=8) for size in sizes))
+    report = apply_(model, "natural", resize=True, dry_run=True)
+    assert {row.layer: row.prior for row in report.drawn} == {
+        "0": "natural-stem",
+        "3": "natural-dw7x7, middle row of 7×7",
+        "4": "natural-dw7x7, resized from 7×7",
+    }
+    left = "'natural' leaves those smaller than its own: name a prior for them"
+    sizes_left = {"1": "3×3", "2": "5×5"}
+    assert report.skipped == {
+        name: f"no prior given fits {size} depthwise kernels here; {left}" for name, size in sizes_left.items()
+    }
+    with pytest.raises(ValueError, match=r"strict: no prior given fits .* depthwise .*; add a prior, narrow layers="):
+        apply_(model, "natural", layers=["0", "1", "2"], strict=True)
+    with pytest.raises(ValueError, match=rf"; {left}; list_priors\(\) names the priors there are"):
+        apply_(model, "natural", layers="1", resize=True)
+    with pytest.raises(ValueError, match=f"kernels here; {left}"):
+        kernels_(torch.empty(8, 1, 3, 3), "natural", groups=8)
+    kernels_(torch.empty(8, 1, 3, 3), ["natural", "natural-dw3x3"], groups=8)
 
 
 @pytest.mark.parametrize(("channels", "prior"), [(1, "natural-stem"), (3, "natural-stem"), (4, "tinyimagenet-3x3")])

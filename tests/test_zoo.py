@@ -32,7 +32,7 @@ SMALLEST = (  # one of each family that is quick to build
     "vgg11",
 )
 OWN_SIZES = {"dense": {(3, 3), (5, 5), (7, 7)}, "depthwise": {(7, 7)}}  # and a stem of any size
-NONE_FITS = r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here(; resize=True would take \S+)?"
+NONE_FITS = r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here(; (resize=|'natural' leaves) .+)?"
 
 
 def build(name: str) -> nn.Module:
@@ -65,6 +65,8 @@ def has_a_prior(module: nn.Conv2d, resize: bool) -> bool:
     longest = max(module.kernel_size)
     size = (longest, longest) if min(module.kernel_size) == 1 < longest else module.kernel_size
     kind = "depthwise" if module.groups == module.in_channels > 1 else "dense"
+    if resize and kind == "depthwise":  # its kernels are only enlarged
+        return longest > 1 and all(side == 1 or side >= 7 for side in module.kernel_size)
     return longest > 1 if resize else size in OWN_SIZES[kind]
 
 

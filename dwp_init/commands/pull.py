@@ -7,7 +7,6 @@ from pathlib import Path
 from dwp_init.access import Access
 from dwp_init.files import parse_prior
 from dwp_init.registry import find, obtain
-from dwp_init.report import kernel_text
 
 
 @dataclass(frozen=True)
@@ -32,5 +31,5 @@ class PullCommand:
         origin = (
             f"commit {files.commit}" if files.commit else "comes with this version, so there is nothing to download"
         )
-        print(f"{self.prior}: {kernel_text(prior.kernel_shape)}, {prior.family}, {size:.2f} MB, {origin}")
+        print(f"{self.prior}: {prior.kernels_text}, {prior.family}, {size:.2f} MB, {origin}")
         print(files.folder)

@@ -8,7 +8,6 @@ from dwp_init.commands.base import PRIOR
 from dwp_init.layers import KINDS
 from dwp_init.priors import Prior
 from dwp_init.registry import load_prior
-from dwp_init.report import kernel_text
 from dwp_init.rules import Rule, load_rules
 from dwp_init.sets import SETS, PriorSet
 from dwp_init.text import aligned, outline
@@ -36,7 +35,7 @@ def _show_prior(prior: Prior) -> None:
     about = {
         "name": details.pop("name"),
         "family": prior.family,
-        "kernel": kernel_text(prior.kernel_shape),
+        "kernel": prior.kernels_text,
         **prior.arguments(),
         "parameters": f"{prior.parameter_count:,}",
         "log_prob": "exact" if prior.exact else "a lower bound",
@@ -60,7 +59,7 @@ def _member(rule: Rule) -> tuple[str, ...]:
     log_prob = prior.details.get("metrics", {}).get("log_prob")
     return (
         str(rule.kind),
-        kernel_text(prior.kernel_shape),
+        prior.kernels_text,
         rule.name,
         prior.family,
         f"{prior.parameter_count:,}",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dwp_init.priors.checks import checked_shape, whole_number
 from dwp_init.priors.precision import full_precision
+from dwp_init.report import kernel_text
 from dwp_init.split import split
 
 KernelShape = tuple[int, ...]
@@ -168,6 +169,11 @@ class Prior(nn.Module, ABC):
             dilation: Distance of neighbouring taps along each axis.
         """
         return None
+
+    @property
+    def kernels_text(self) -> str:
+        """The kernels that the prior is for, such as ``7×7``, or ``3×7×7`` for three input channels."""
+        return kernel_text(self.kernel_shape)
 
     def describe_size(self) -> str:
         """Returns a sentence on the size, such as ``"9 numbers; its tensors take 3.6e-05 MB."``."""

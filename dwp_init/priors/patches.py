@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.whitening import identity, standard_normal_log_prob
+from dwp_init.report import size_text
 from dwp_init.split import split
 
 RIDGE = 5e-4
@@ -96,6 +97,10 @@ class PatchWhitening(Prior):
             f"stems of any kernel size and dilation within that, and up to {MOST_CHANNELS} channels. "
             f"{self.describe_size()}"
         )
+
+    @property
+    def kernels_text(self) -> str:
+        return f"up to {size_text(self.span)}"
 
     def shaped(self, kernel_shape: KernelShape, dilation: Sequence[int]) -> "PatchWhitening | None":
         """Returns the filters of another shape.

@@ -144,11 +144,13 @@ def test_apply_takes_it_for_stems_of_any_shape_alone() -> None:
         nn.Conv2d(3, 8, 5), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv3d(3, 4, (1, 3, 3))
     )
     prior = fitted(3, 3, 3)
-    report = dwp_init.apply_(model, prior, seed=0, orthogonal=True)
+    report = dwp_init.apply_(model, prior, seed=0)
     assert report.initialized == ["0"]
-    stem = model[0].weight.detach().clone()
-    dwp_init.apply_(model, prior, seed=0)
-    torch.testing.assert_close(model[0].weight.detach(), stem)  # the draws of a layer stay as they are
+    for orthogonal in (False, True):
+        with pytest.raises(
+            ValueError, match=f"orthogonal={orthogonal} has no effect: PatchWhitening draws filters tog"
+        ):
+            dwp_init.apply_(model, prior, orthogonal=orthogonal)
     assert dwp_init.apply_(nn.Sequential(model[3]), prior, seed=0).initialized == ["0"]
     with pytest.raises(ValueError, match="the model has 3×1×3"):  # they see lines of several images
         dwp_init.apply_(nn.Conv3d(3, 4, (3, 1, 3)), prior)

@@ -135,6 +135,8 @@ def _row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "shape": prior.kernel_shape,
+        "kernels": prior.kernels_text,
+        "joint": prior.joint,
         "details": Details.of(prior),
         "depths": prior.depths,
         "row": found.get(name),

@@ -119,6 +119,7 @@ def registry_entry(prior: Prior, sha256: Mapping[str, str], **pin: str) -> dict[
     details = Details.of(prior)
     return {
         "kernel_shape": list(prior.kernel_shape),
+        **({"kernels": prior.kernels_text} if prior.joint else {}),
         "family": prior.family,
         "source": details.data or "unknown",
         "license": prior.details["license"],
