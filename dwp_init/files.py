@@ -49,6 +49,13 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
             not JSON, uses one of the configuration's own keys or has a name that is not a printable string, or a file
             would be larger than :data:`dwp_init.folder.MAX_BYTES`.
         OSError: The files cannot be written.
+
+    Examples:
+        >>> from dwp_init import load_prior
+        >>> prior = load_prior("natural-dw3x3")
+        >>> prior.details["name"] = "mine"
+        >>> load_prior(save_prior(prior, "priors/mine")).details["name"]
+        'mine'
     """
     if not isinstance(prior, Prior):
         raise TypeError(f"save_prior needs a dwp_init Prior; got {type(prior).__name__}")

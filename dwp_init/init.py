@@ -85,6 +85,11 @@ def kernels_(
         RuntimeError: The weight could not be drawn or written; it has not changed.
         FileNotFoundError: The folder of a prior lacks one of its files.
         PriorError: A prior could not be loaded from the Hub.
+
+    Examples:
+        >>> weight = torch.empty(64, 1, 7, 7)
+        >>> kernels_(weight, "natural", depth=0.5, groups=64).shape
+        torch.Size([64, 1, 7, 7])
     """
     check_instance("weight", weight, Tensor, "torch.Tensor")
     check_flag("resize", resize)

@@ -140,6 +140,12 @@ def apply_(
         FileNotFoundError: The folder of a prior lacks one of its files.
         PriorError: A prior could not be loaded from the Hub; :func:`dwp_init.load_prior` lists the subclasses.
 
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 32, 7), nn.ReLU(), nn.Conv2d(32, 64, 5))
+        >>> report = apply_(model, ["notmnist-7x7", "notmnist-5x5"], seed=0)
+        >>> report.initialized
+        ['0', '2']
+
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
     check_instance("model", model, nn.Module, "torch.nn.Module")

@@ -37,6 +37,10 @@ def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoi
 
     Raises:
         PriorDownloadError: The Hub cannot be reached.
+
+    Examples:
+        >>> "notmnist-7x7" in list_priors()
+        True
     """
     if remote:
         return listed_priors(hub.search(Access(token=token, endpoint=endpoint)))
@@ -107,6 +111,12 @@ def load_prior(
         PriorDownloadError: The Hub cannot be reached, or the cache cannot be written, and the cache lacks a file.
         PriorCorruptError: A download is damaged, also when it is repeated.
         TypeError: ``name_or_folder`` is neither a string nor a path, or ``revision`` is not a string.
+
+    Examples:
+        >>> prior = load_prior("notmnist-7x7")
+        >>> kernels = prior.sample(64)
+        >>> kernels.shape, prior.log_prob(kernels).shape
+        (torch.Size([64, 1, 7, 7]), torch.Size([64]))
     """
     access = Access(
         revision=revision,

@@ -1,5 +1,7 @@
 """Every code block of ``docs/`` runs: those of a page one after the other, as a reader would run them."""
 
+import doctest
+import inspect
 import re
 import shlex
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import dwp_init
 from dwp_init.cli import main as dwp_init_main
 from tests.localhub import LocalHub
 from tests.localhub.repos import User
@@ -69,6 +72,30 @@ def test_code_blocks_run(
     names: dict[str, object] = {"__name__": "page"}
     for language, code in code_blocks(text):
         RUNNERS[language](code, names)
+
+
+def public_functions() -> dict[str, Callable[..., object]]:
+    """What ``dwp_init`` exports that is a function, and those of ``dwp_init.init`` that are its own."""
+    named = {**vars(dwp_init), **{f"init.{name}": each for name, each in vars(dwp_init.init).items()}}
+    functions = {name: each for name, each in named.items() if inspect.isfunction(each) and "._" not in f".{name}"}
+    own = {name: each for name, each in functions.items() if each.__module__.startswith("dwp_init")}
+    return {name: each for name, each in own.items() if "." not in name or each.__module__ == "dwp_init.init"}
+
+
+@pytest.mark.parametrize("name", public_functions())
+def test_each_public_function_has_an_example_that_runs(
+    name: str, toy_families: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    function = inspect.unwrap(public_functions()[name])
+    (example,) = doctest.DocTestFinder(recurse=False).find(function, name, globs=dict(function.__globals__))
+    assert example.examples
+    runner = doctest.DocTestRunner()
+    assert runner.run(example).failed == 0
+
+
+def test_the_public_functions_are_known() -> None:
+    assert {"apply_", "init.kernels_", "list_priors", "load_prior", "register", "save_prior"} <= set(public_functions())
 
 
 def test_an_unknown_command_and_an_unknown_extra_fail() -> None:

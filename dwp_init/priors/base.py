@@ -245,6 +245,25 @@ def register(family: _Family) -> _Family:
     Raises:
         TypeError: ``family`` is not a class derived from :class:`Prior`, or it lacks a method.
         ValueError: The class has no valid ``family`` of its own, or another class has that name.
+
+    Examples:
+        >>> @register
+        ... class WhiteNoise(Prior):
+        ...     family, exact = "white-noise", True
+        ...
+        ...     def arguments(self):
+        ...         return {}
+        ...
+        ...     def describe(self):
+        ...         return "White noise."
+        ...
+        ...     def log_prob(self, kernels):
+        ...         return torch.distributions.Normal(0.0, 1.0).log_prob(self._flatten(kernels)).sum(1)
+        ...
+        ...     def _draw(self, n, generator, noise):
+        ...         return torch.randn(n, self.dim, generator=generator)
+        >>> WhiteNoise((1, 5, 5)).sample(2).shape
+        torch.Size([2, 1, 5, 5])
     """
     if not _is_family(family):
         raise TypeError(f"register takes a class derived from dwp_init.Prior; got {family!r}")

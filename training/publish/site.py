@@ -9,14 +9,16 @@ import os.path
 import re
 from pathlib import Path, PurePosixPath
 
+import jupytext
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from PIL import Image
+from PIL import Image, ImageChops
 
 from dwp_init.registry import registry
 from training.engine.records import ROOT
 from training.publish.gallery import gallery_models, gallery_pages, gallery_pictures
+from training.publish.notebooks import notebook_of
 from training.publish.pages import BLOCKS, blocks, fill_blocks
 
 INCLUDED = {  # pages of the site that are files of the clone elsewhere than in docs/
@@ -32,7 +34,9 @@ INCLUDED = {  # pages of the site that are files of the clone elsewhere than in 
     "security.md": "SECURITY.md",
 }
 CARDS_OF = {f"priors/{name}.md": f"model_cards/{name}/README.md" for name in registry()}  # pages made from cards
+NOTEBOOKS = ("tutorials/few-labels.md", "tutorials/timm.md")  # pages that are notebooks too
 _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
+_UNSEEN = 24  # of 255: difference of a colour
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?![a-z]+:|/)([^)\s#]+)\)(?!\{)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#|/)([^)\s#]+)[^)]*\)")
 
@@ -42,6 +46,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     included = {uri: (ROOT / path).read_text(encoding="utf-8") for uri, path in INCLUDED.items()}
     for uri, content in (included | gallery_pages() | gallery_pictures()).items():
         files.append(File.generated(config, uri, content=content))
+    for uri in NOTEBOOKS:
+        notebook = jupytext.writes(notebook_of((ROOT / "docs" / uri).read_text(encoding="utf-8")), fmt="ipynb")
+        files.append(File.generated(config, uri.replace(".md", ".ipynb"), content=notebook))
     for uri, path in gallery_models().items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
@@ -104,11 +111,15 @@ def _size(path: Path) -> str:
 
 
 def smaller_png(path: Path) -> bytes:
-    """Returns a picture with at most 256 colours, if that makes it smaller, or else as it is."""
+    """Returns a picture with at most 256 colours, if that makes it smaller and nobody sees it, or else as it is."""
     content = io.BytesIO()
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
-    return min(content.getvalue(), path.read_bytes(), key=len)
+        colours = picture.convert("RGB")
+        fewer = colours.quantize(256, dither=Image.Dither.NONE)
+        difference = ImageChops.difference(colours, fewer.convert("RGB"))
+        fewer.save(content, "PNG", optimize=True)
+    unseen = difference.point(lambda value: 255 * (value > _UNSEEN)).getbbox() is None
+    return min(content.getvalue(), path.read_bytes(), key=len) if unseen else path.read_bytes()
 
 
 def _within(here: PurePosixPath, target: str) -> str:
