@@ -30,7 +30,7 @@ _OWN = {"library_name", _SEAL, _TENSORS, *_REQUIRED}
 
 @full_precision()
 def save_prior(prior: Prior, folder: str | Path) -> Path:
-    """Saves a prior in a folder, which is created if it does not exist.
+    """Saves a prior in a folder, which is created if it does not exist, and returns the folder.
 
     A kill, a full disk or a loss of power leaves the old prior or the new one, and others load one of the two at every
     moment, see :func:`dwp_init.folder.write_prior`. The configuration holds digests of the tensors and of itself.
@@ -38,9 +38,6 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     Args:
         prior: The prior; its ``details`` are saved with it.
         folder: The folder of ``config.json`` and ``model.safetensors``.
-
-    Returns:
-        The folder.
 
     Raises:
         TypeError: ``prior`` is not a prior, or its class is not registered with :func:`dwp_init.register`.
@@ -51,10 +48,7 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         OSError: The files cannot be written.
 
     Examples:
-        >>> from dwp_init import load_prior
-        >>> prior = load_prior("natural-dw3x3")
-        >>> prior.details["name"] = "mine"
-        >>> load_prior(save_prior(prior, "priors/mine")).details["name"]
+        >>> save_prior(dwp_init.load_prior("natural-dw3x3"), "priors/mine").name
         'mine'
     """
     if not isinstance(prior, Prior):
@@ -62,8 +56,7 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
     _check_registered(type(prior))
     _check_parameters(prior, "this prior")
     _check_name(prior.details, "details")
-    taken = sorted(set(prior.details) & _OWN)
-    if taken:
+    if taken := sorted(set(prior.details) & _OWN):
         raise ValueError(f"details uses {', '.join(taken)}, which are keys of the configuration itself; rename them")
     model = safetensors_bytes(prior.state_dict())
     config = _config_bytes(prior, model)

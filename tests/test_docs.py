@@ -88,7 +88,9 @@ def test_each_public_function_has_an_example_that_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     function = inspect.unwrap(public_functions()[name])
-    (example,) = doctest.DocTestFinder(recurse=False).find(function, name, globs=dict(function.__globals__))
+    (example,) = doctest.DocTestFinder(recurse=False).find(
+        function, name, globs={**function.__globals__, "dwp_init": dwp_init}
+    )
     assert example.examples
     runner = doctest.DocTestRunner()
     assert runner.run(example).failed == 0

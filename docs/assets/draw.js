@@ -16,25 +16,28 @@ function colour(value) {
   return [1 + value, 1 - Math.abs(value), 1 - value].map((part) => Math.round(255 * Math.min(part, 1)));
 }
 
-// Paints kernels (n, c, k, k) as dwp_init.picture.kernel_sheet does; three channels as red, green and blue.
-function paint(canvas, kernels, { channels, size, columns, count, zoom }) {
-  const step = size * zoom + 1;
-  canvas.width = columns * step + 1;
-  canvas.height = Math.ceil(count / columns) * step + 1;
+// Paints kernels (n, planes, height, width) as dwp_init.picture.kernel_sheet does: a tile for each plane, or, if rgb is set,
+// one for the three planes together.
+function paint(canvas, kernels, { planes, height, width, rgb, columns, count, zoom }) {
+  const perKernel = rgb ? 1 : planes;
+  const across = columns * perKernel;
+  const [right, down] = [width * zoom + 1, height * zoom + 1];
+  canvas.width = across * right + 1;
+  canvas.height = Math.ceil(count / columns) * down + 1;
   const context = canvas.getContext("2d");
-  const line = channels === 3 ? 255 : LINE;
+  const line = rgb ? 255 : LINE;
   context.fillStyle = `rgb(${line}, ${line}, ${line})`;
   context.fillRect(0, 0, canvas.width, canvas.height);
-  const plane = size * size;
-  for (let n = 0; n < count; n++) {
-    const kernel = kernels.subarray(n * channels * plane, (n + 1) * channels * plane);
+  const plane = height * width;
+  for (let tile = 0; tile < count * perKernel; tile++) {
+    const kernel = kernels.subarray(Math.floor(tile / perKernel) * planes * plane).subarray(0, planes * plane);
     const largest = kernel.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+    const first = (tile % perKernel) * plane;
     for (let i = 0; i < plane; i++) {
-      const values = Array.from({ length: channels }, (_, c) => kernel[c * plane + i] / largest);
-      const rgb = channels === 3 ? values.map((value) => Math.round((255 * (value + 1)) / 2)) : colour(values[0]);
-      context.fillStyle = `rgb(${rgb.join(", ")})`;
-      const left = 1 + (n % columns) * step + (i % size) * zoom;
-      const top = 1 + Math.floor(n / columns) * step + Math.floor(i / size) * zoom;
+      const channels = [0, 1, 2].map((c) => Math.round((255 * (kernel[c * plane + i] / largest + 1)) / 2));
+      context.fillStyle = `rgb(${(rgb ? channels : colour(kernel[first + i] / largest)).join(", ")})`;
+      const left = 1 + (tile % across) * right + (i % width) * zoom;
+      const top = 1 + Math.floor(tile / across) * down + Math.floor(i / width) * zoom;
       context.fillRect(left, top, zoom, zoom);
     }
   }

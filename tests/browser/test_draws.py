@@ -67,8 +67,9 @@ def test_draw_again_gives_the_kernels_of_the_seed_in_python(name: str, visit: Vi
     torch.testing.assert_close(last.flatten(), found, rtol=1e-4, atol=1e-5 * found.abs().max().item())
 
 
-def test_the_picture_is_that_of_python(visit: Visit) -> None:
-    page = visit.go("priors/notmnist-7x7/")
+@pytest.mark.parametrize("name", ["notmnist-7x7", "tinyimagenet-stem-7x7", "audio", "brain-mri"])
+def test_the_picture_is_that_of_python(name: str, visit: Visit) -> None:
+    page = visit.go(f"priors/{name}/")
     shot = page.locator("form.draw img").screenshot()
     page.click("button[name=draw]")  # seed 0, as the picture
     page.locator("form.draw canvas").wait_for()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dwp_init import SETS, GaussianMixture, MixtureByDepth, Prior, PriorSet, load_prior
 from dwp_init.folder import MODEL
-from dwp_init.picture import Colors, kernel_sheet, write_png
+from dwp_init.picture import Colors, kernel_sheet, planes_of, write_png
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.report import size_text
 from training.publish.benchmark_page import read_tasks
@@ -160,13 +160,18 @@ def _picture(prior: Prior, name: str, count: int, text: str, side: int = SIDE) -
 
 
 def _painted(kernels: Tensor, name: str, text: str, side: int = SIDE) -> Picture:
-    colors: Colors = "rgb" if kernels.shape[1] == 3 else "diverging"
-    pixels = kernel_sheet(kernels, ACROSS, zoom=_zoom(kernels.shape[-1], side), colors=colors)
+    colors: Colors = "rgb" if _is_colour(kernels) else "diverging"
+    pixels = kernel_sheet(kernels, ACROSS, zoom=_zoom(kernels, side), colors=colors)
     return Picture(f"pictures/{name}.png", pixels, text)
 
 
-def _zoom(size: int, side: int) -> int:
-    return math.ceil(side / size)
+def _is_colour(kernels: Tensor) -> bool:
+    return kernels.dim() == 4 and kernels.shape[1] == 3
+
+
+def _zoom(kernels: Tensor, side: int) -> int:
+    planes, _, width = planes_of(kernels)[0].shape
+    return math.ceil(side / (width if _is_colour(kernels) else planes * width))
 
 
 def _prior_page(prior: Prior, name: str) -> str:
@@ -191,14 +196,16 @@ def _drawing(prior: Prior, name: str) -> dict[str, Any]:
     mixture = prior.at(prior.depths[0]) if prior.depths else prior
     if not isinstance(mixture, GaussianMixture):
         return {}
-    channels, size = prior.kernel_shape[0], prior.kernel_shape[-1]
+    kernels = torch.empty(1, *prior.kernel_shape)
+    planes, height, width = planes_of(kernels)[0].shape
     settings: dict[str, Any] = {
         "name": name,
         "depths": [float(f"{depth:.4g}") for depth in prior.depths],
         "scales": mixture.scales,
     }
-    settings |= {"dim": prior.dim, "channels": channels, "size": size, "count": DRAWN_KERNELS, "columns": ACROSS}
-    return {"settings": json.dumps(settings | {"zoom": _zoom(size, LARGE)}), "depths": prior.depths}
+    settings |= {"dim": prior.dim, "planes": planes, "height": height, "width": width, "rgb": _is_colour(kernels)}
+    settings |= {"count": DRAWN_KERNELS, "columns": ACROSS, "zoom": _zoom(kernels, LARGE)}
+    return {"settings": json.dumps(settings), "depths": prior.depths}
 
 
 def _set_page(prior_set: PriorSet, tasks: Iterable[OnRecord]) -> str:

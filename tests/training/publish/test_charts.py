@@ -64,13 +64,13 @@ def test_a_curve_has_the_interval_of_its_mean(monkeypatch: pytest.MonkeyPatch) -
         assert (high[place] + low[place]) / 2 == pytest.approx(values[:, place].mean().item())
 
 
-def test_charts_of_a_set_are_those_of_its_rows_of_record(bars: list[tuple[float, float]]) -> None:
+def test_charts_of_a_start_are_those_of_its_rows_of_record(bars: list[tuple[float, float]]) -> None:
     from training.publish.benchmark_page import read_tasks
 
     task = next(each for each in read_tasks() if each.stage.name == "bench_frozen_3x3")
     assert isinstance(task.stage, Benchmark)
-    text = charts.over_own_chart([task], "natural", "over own")
-    row = next(row for row in task.task.table if row["start"] == "natural")
+    text = charts.over_own_chart([task], "Kaiming", "over own")
+    row = next(row for row in task.task.table if row["start"] == "Kaiming")
     assert bars == [(float(row["over_own"]), float(row["over_own_95"]))] and ">frozen 3x3</text>" in text
-    (curve,) = charts.task_curves([task], "natural")
-    assert 'aria-label="frozen 3x3: test accuracy over steps from natural and' in curve
+    (curve,) = charts.task_curves([task], "Kaiming")
+    assert 'aria-label="frozen 3x3: test accuracy over steps from Kaiming and' in curve
