@@ -23,33 +23,37 @@ def reason_to_leave(layer: Layer, is_drawn: Callable[[], bool]) -> str | None:
         is_drawn: Whether the weight is one that an earlier call drew; asked if it looks as if made by hand.
     """
     reason = _reason(layer)
-    if reason is None and (reason := _reason_of_kernels(layer)) and is_drawn():
-        return None
+    if reason is None:
+        weight = layer.weight.read()
+        reason = _reason_of_zeros(layer, weight) or _reason_of_kernels(layer, weight, is_drawn)
     where = "its exact name in layers=" if layer.name else "layers='', the name of the model itself"
     return f"{reason}; to draw it, give {where}" if reason else None
 
 
 def _reason(layer: Layer) -> str | None:
-    """Says what the author of a layer set up, apart from its kernels; ``None`` if nothing is known."""
-    tensors = layer.weight.tensors
-    if not any(tensor.requires_grad for tensor in tensors):
+    """Says what the author of a layer set up, apart from its weight; ``None`` if nothing is known."""
+    if not any(tensor.requires_grad for tensor in layer.weight.tensors):
         return "its weight is frozen (requires_grad is False), as one that is pretrained"
     if isinstance(getattr(layer.module, "gain", None), nn.Parameter):  # as in timm's ScaledStdConv2d
         return "its forward pass standardises the weight, so its response cannot be kept"
-    if _all_zero(layer.weight.read()) or _all_zero(whole(tensors[-1])):
+    return None
+
+
+def _reason_of_zeros(layer: Layer, weight: Tensor) -> str | None:
+    if _all_zero(weight) or _all_zero(whole(layer.weight.tensors[-1])):
         return "its weight is all zero, as its author left it"
     return None
 
 
-def _reason_of_kernels(layer: Layer) -> str | None:
-    """Says why the kernels of a layer look as if made by hand; ``None`` if they do not."""
-    weight = layer.weight.read()
+def _reason_of_kernels(layer: Layer, weight: Tensor, is_drawn: Callable[[], bool]) -> str | None:
+    """Says why the kernels of a layer look as if made by hand; ``None`` if they do not, or are an earlier draw."""
     kernels = _some_kernels(weight, layer.size.numel())
+    reason = None
     if _most_repeat(kernels):
-        return "most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling"
-    if weight.dtype.itemsize > 1 and _most_have_few_values(kernels):
-        return "most of its kernels have few different values, as filters made by hand, such as blur or Sobel"
-    return None
+        reason = "most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling"
+    elif weight.dtype.itemsize > 1 and _most_have_few_values(kernels):
+        reason = "most of its kernels have few different values, as filters made by hand, such as blur or Sobel"
+    return None if reason and is_drawn() else reason
 
 
 def is_untouched(layer: Layer) -> bool:

@@ -22,7 +22,7 @@ def passes_on(layer: Layer) -> bool:
     filters = layer.filters(layer.weight.read())
     if filters[0].count_nonzero() != 1:
         return False
-    by_group = filters.float().unflatten(0, (layer.groups, -1))
+    by_group = filters.float().view(layer.groups, -1, *filters.shape[1:])
     copies, others = by_group[:, : layer.inputs], by_group[:, layer.inputs :]
     expected = nn.init.dirac_(torch.empty_like(copies[0]))
     return bool((copies == expected).all() and others.flatten(2).any(2).all())

@@ -32,7 +32,9 @@ SMALLEST = (  # one of each family that is quick to build
     "vgg11",
 )
 OWN_SIZES = {"dense": {(3, 3), (5, 5), (7, 7)}, "depthwise": {(7, 7)}}  # and a stem of any size
-NONE_FITS = r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here(; (resize=|'natural' leaves) .+)?"
+NONE_FITS = (
+    r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here(; (resize=True|'natural' leaves) .+)?"
+)
 
 
 def build(name: str) -> nn.Module:

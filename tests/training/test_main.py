@@ -251,7 +251,7 @@ def test_a_vae_has_a_thousand_latents_per_kernel(
         ),
         ("{gaussian}", "{tmp}", "no kernel file "),
         ("{gaussian}", "{bad}", "bad.npy has shape (20, 9); kernels have shape (n, k, k)"),
-        ("nope", "{stage}", "no prior and no folder is called 'nope'; there are natural-"),
+        ("nope", "{stage}", "no prior and no folder is called 'nope'; there are audio, "),
         ("runs/nope", "{stage}", "'runs/nope' is not a folder here"),
         ("{tmp}", "{stage}", "config.json does not exist; a prior's folder holds"),
     ],

@@ -78,7 +78,7 @@ class ResponseRho(Stage):
     data: str = "cifar10"
     images: int = 64
     seeds: int = 2
-    prior: str = "natural"
+    prior: str = "natural-v1"
 
     def data_sets(self) -> tuple[str, ...]:
         return (self.data,)

@@ -36,8 +36,8 @@ def _digests(name: str) -> dict[str, str]:
         raise ValueError(f"{name!r} is no bundled prior; this stage takes one of these: {', '.join(registry())}")
     config: dict[str, Any] = json.loads((BUNDLED / name / CONFIG).read_bytes())
     del config["config_sha256"]  # as in format 1, in which the runs of record know it
-    known = hashlib.sha256(json_bytes(config | {"format_version": 1})).hexdigest()
-    return registry()[name]["sha256"] | {CONFIG: known}
+    digests: dict[str, str] = registry()[name]["sha256"]
+    return digests | {CONFIG: hashlib.sha256(json_bytes(config | {"format_version": 1})).hexdigest()}
 
 
 @torch.no_grad()

@@ -229,7 +229,7 @@ def test_inputs_that_do_not_fit_are_refused(
         ({"marks": ()}, r"marks must be steps from 1 up, each once and in order; got \(\)"),
         ({"marks": (4, 2)}, r"marks must be steps from 1 up, each once and in order; got \(4, 2\)"),
         ({"marks": (0, 2)}, "marks must be steps from 1 up"),
-        ({"priors": ("notmnist-7x7", "notmnist-5")}, "no prior and no folder is called 'notmnist-5'"),
+        ({"priors": ("notmnist-7x7", "notmnist-5")}, "'notmnist-5' is no bundled prior"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_trained(

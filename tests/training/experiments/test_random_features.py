@@ -165,7 +165,7 @@ def test_the_cifar_network_by_settings_alone(data: Any, make_images: Any, tmp_pa
         ({"inits": ("dwp", "He")}, "each name must be one of a start, given once; got dwp; He; there are own; "),
         ({"inits": (DWP, DWP)}, "given once; got dwp; dwp"),
         ({"priors": ()}, "dwp cannot be drawn from nothing: name priors=, or leave them out"),
-        ({"priors": ("notmnist",)}, "no prior and no folder is called 'notmnist'"),
+        ({"priors": ("notmnist",)}, "'notmnist' is no bundled prior"),
         (
             {"network": "resnet", "filters": (8, 8)},
             "must have features and classifier, as mnist and cifar; got 'resnet'",

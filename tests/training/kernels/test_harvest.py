@@ -64,7 +64,7 @@ def test_kernels_and_their_labels(zoo: Path, tmp_path: Path) -> None:
     assert list(found.folders) == list(shapes)
     for name, (each, *shape) in shapes.items():
         kernels, arrays, labels, done = read(tmp_path / "out" / name)
-        assert done == found.folders[name]
+        assert found.folders[name].items() <= done.items()
         assert kernels.counts() == {"train": 2 * each, "validation": each, "test": each} == done["kernels"]
         assert kernels.train.shape[1:] == tuple(shape) and kernels.train.dtype == torch.float32
         assert labels["checkpoints"] == [f"zoo/net{i}.safetensors" for i in range(4)]
@@ -108,7 +108,7 @@ def siblings(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
 def test_siblings_stay_together(seed: int, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every order of the three families, the third and fourth network, of one family, are of the same part."""
     monkeypatch.setattr(
-        "training.kernels.harvest.find_checkpoints", lambda sources: siblings(find_checkpoints(sources))
+        "training.kernels.harvest.find_checkpoints", lambda *places: siblings(find_checkpoints(*places))
     )
     source = harvest([str(zoo)], tmp_path / "out", Settings(seed=seed)).folders["dense-3x3"]["source"]
     _, arrays, labels, _ = read(tmp_path / "out" / "dense-3x3")
