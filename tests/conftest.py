@@ -18,9 +18,11 @@ from tests.localhub import LocalHub
 from tests.models import REPO
 from tests.toy_family import Spherical, SphericalBound
 
-# Read by huggingface_hub when it is imported: no test reaches the public Hub, or the user's own cache and token.
+# Read by huggingface_hub and Ray when they are imported: no test reaches the public Hub, the user's own cache
+# and token, or another interface than loopback.
 _HOME = tempfile.TemporaryDirectory(prefix="dwp-init-tests-")
 os.environ |= {"HF_HOME": _HOME.name, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_ETAG_TIMEOUT"):
     os.environ.pop(_name, None)

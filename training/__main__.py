@@ -16,12 +16,11 @@ from dwp_init.interrupts import run_command
 from dwp_init.registry import REGISTRY
 from dwp_init.text import printable
 from training import recipes
-from training.arguments import WITH_SETTINGS, parse
+from training.arguments import WITH_SETTINGS, engine_of, parse
 from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
 from training.engine.run import run_stages
 from training.engine.stage import Context, StageChangedError
-from training.engine.workers import Processes
 from training.fits.authors import import_authors
 from training.fits.base import FITS
 from training.fits.evaluate import check_unseen, evaluate_priors, transposed
@@ -73,12 +72,13 @@ def _run(options: argparse.Namespace) -> None:
     else:
         raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for prior_tinyimagenet alone")
     stages = only(override(stages, options.settings), options.only)
+    out = options.out or Path("runs") / folder
     context = Context(
-        out=options.out or Path("runs") / folder,
+        out=out,
         data_root=options.data_root,
         download=options.download,
         device=_device(options.device),
-        engine=Processes(options.workers),
+        engine=engine_of(options, out),
         smoke=options.smoke,
         from_record=options.from_record,
     )

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import torch
 
+from training.engine.ray import Ray
+from training.engine.workers import Engine, Processes
 from training.fits.authors import UNSTATED
 from training.fits.base import FITS
 from training.fits.evaluate import SCALES
@@ -52,8 +54,45 @@ def _run(commands: Commands) -> None:
     parser.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
     from_record = "count the runs in training/results as done (recipe benchmark)"
     parser.add_argument("--from-record", action="store_true", help=from_record)
-    parser.add_argument("--workers", type=int, default=1, help="number of processes that train networks in parallel")
+    _add_engine(parser)
     _add_device(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, help="number of processes that train networks in parallel (default: 1)")
+    engine = "local: in processes of this machine; ray: on the nodes of a Ray cluster (default: %(default)s)"
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=engine)
+    address = "of the Ray cluster: auto for one on this machine, or HOST:PORT (default: starts Ray on this machine)"
+    parser.add_argument("--address", metavar="ADDRESS", help=address)
+    parser.add_argument("--cpus", type=int, metavar="N", help="CPUs and threads of a training on Ray (default: 1)")
+    gpus = "GPUs of a training on Ray, such as 0.25 (default: 1 with --device cuda)"
+    parser.add_argument("--gpus", type=float, metavar="SHARE", help=gpus)
+
+
+def engine_of(options: argparse.Namespace, folder: Path) -> Engine:
+    """Returns the engine that options of ``run`` ask for.
+
+    Args:
+        options: The options.
+        folder: The folder that holds the stages' folders.
+
+    Raises:
+        ValueError: An option would have no effect, or a training on Ray no GPU to compute on.
+    """
+    of_ray = {name: value for name in ("address", "cpus", "gpus") if (value := getattr(options, name)) is not None}
+    if options.engine == "local":
+        if of_ray:
+            raise ValueError(f"--{next(iter(of_ray))} is for --engine ray; add it, or leave out --{next(iter(of_ray))}")
+        return Processes(1 if options.workers is None else options.workers)
+    if options.workers is not None:
+        raise ValueError("--workers is for --engine local; on Ray as many trainings run as the cluster has room for")
+    on_gpu = options.device != "cpu"
+    if on_gpu != bool(of_ray.setdefault("gpus", float(on_gpu))) or (on_gpu and options.device != "cuda"):
+        raise ValueError(
+            f"--device {options.device} does not go with --gpus {of_ray['gpus']:g}; with Ray give --device cpu, or "
+            "--device cuda with --gpus above 0, because Ray chooses among GPUs"
+        )
+    return Ray(folder, **of_ray)
 
 
 def _fit(commands: Commands) -> None:

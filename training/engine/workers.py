@@ -111,9 +111,14 @@ _state: tuple[Job[Any, Any], Any, Any]  # of a worker, set by _start
 def _start(job: Job[Any, Any], reports: Any, stop: Any, threads: int) -> None:
     global _state
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_up_worker(threads)
+    _state = (job, reports, stop)
+
+
+def set_up_worker(threads: int) -> None:
+    """Prepares a process that runs jobs, of any engine, with this number of threads."""
     _keep_memory()
     torch.set_num_threads(threads)
-    _state = (job, reports, stop)
 
 
 def _keep_memory() -> None:
