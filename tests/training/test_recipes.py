@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ RECIPES = [
         "choose_few_labels",
         "converge_mnist",
         "decoding",
+        "engine_cost",
         "fig2a_chosen",
         "fig2a_mnist",
         "fig2b_cifar10",
@@ -130,6 +133,8 @@ def test_smoke(name: str, runs: Path, capsys: pytest.CaptureFixture) -> None:
     missing = set(BUNDLED.get(name, ())) - set(registry())
     if missing:
         pytest.skip(f"needs the bundled priors {', '.join(sorted(missing))}")
+    if name == "engine_cost" and (sys.platform != "linux" or find_spec("ray") is None):
+        pytest.skip("starts a cluster of Ray")
     out = runs / recipes.load(name).FOLDER
     results = contents(command_line.RESULTS)
     made = {path.parent.name for path in out.glob("*/done.json")}
