@@ -4,8 +4,8 @@
 
 Expected: at most 0.2 s a task and 5 % over processes on the same cores, and memory of the driver that does not depend
 on the number of tasks.
-Found: ``training/results/engine_cost.csv`` and ``engine_cost_tasks.csv``, medians of three sweeps on an idle machine of two
-cores. Processor time is within the target, and time per task far below it. With two and three nodes there are fewer
+Found: ``training/results/engine_cost.csv`` and ``engine_cost_tasks.csv``, medians of three sweeps on an idle machine of
+two cores. Processor time is within the target, and time per task far below it. With two and three nodes there are fewer
 trainings per hour than the target, because Ray and the driver need some of the same two cores.
 ``engine_cost_10000.csv`` is calculated.
 """
