@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -14,6 +15,7 @@ from dwp_init.storage import is_temporary, sync_folder, write_files
 CONFIG, MODEL = "config.json", "model.safetensors"
 MAX_BYTES = {CONFIG: 2**20, MODEL: 2**30}
 """The largest files that are read, in bytes."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _WAITING = f".{MODEL}."  # and the digest: tensors whose configuration has its name, or is about to take it
 _READS = 1000  # after which a folder that somebody rewrites all the time is an error
 
@@ -104,7 +106,7 @@ def stated_digest(config: bytes) -> str | None:
     with contextlib.suppress(ValueError, RecursionError):
         parsed: object = json.loads(config)
         stated = cast(dict[str, object], parsed).get("model_sha256") if isinstance(parsed, dict) else None
-        return stated if isinstance(stated, str) and stated.isalnum() else None
+        return stated if isinstance(stated, str) and _SHA256.fullmatch(stated) else None
     return None
 
 
@@ -130,7 +132,8 @@ def _sweep(folder: Path) -> None:
     config = folder / CONFIG
     stated = stated_digest(config.read_bytes()) if config.is_file() else None
     left = [path for name in (CONFIG, MODEL) for path in folder.glob(f".*{name}.*.tmp") if is_temporary(path)]
-    for path in [*left, *folder.glob(f"{_WAITING}*")]:
+    waiting = [path for path in folder.glob(f"{_WAITING}*") if _SHA256.fullmatch(path.name.removeprefix(_WAITING))]
+    for path in [*left, *waiting]:
         if path.name != f"{_WAITING}{stated}":
             path.unlink(missing_ok=True)
 

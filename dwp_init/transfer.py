@@ -52,9 +52,9 @@ def ask(file: str, address: Address, access: Access) -> "HfFileMetadata | None":
 
 
 def check_place(path: Path, file: str, address: Address) -> None:
-    """Raises ``PriorDownloadError`` if a file of the cache is not in the folder of its repository."""
+    """Raises ``PriorDownloadError`` if a file of the cache is not in its repository's folder or in the shared blobs."""
     place = path.resolve()
-    if not place.is_relative_to(path.parents[2].resolve()):
+    if not any(place.is_relative_to(folder.resolve()) for folder in (path.parents[2], path.parents[3] / "blobs")):
         raise PriorDownloadError(f"{file} of {address} is outside of the cache, at {place}; check the endpoint")
 
 

@@ -45,12 +45,16 @@ class Undo:
         self._ending, self._late = False, list[int]()
 
     def __enter__(self) -> "Undo":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if threading.current_thread() is threading.main_thread() and callable(handler):
-                self._handlers[number] = handler
-                signal.signal(number, self._handle)
-        return self
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if threading.current_thread() is threading.main_thread() and callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._handle)
+            return self
+        except BaseException:
+            self._release_signals()
+            raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Handles the first signal as before, and remembers those that arrive while old values are put back."""
@@ -59,6 +63,7 @@ class Undo:
         else:
             self._ending = True
             self._handlers[number](number, frame)
+            self._ending = False  # a handler that only takes a note of the signal ends nothing
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,10 +75,13 @@ class Undo:
         finally:
             if self._file is not None:
                 self._file.close()
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            self._release_signals()
             for number in self._late:
                 signal.raise_signal(number)
+
+    def _release_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     @torch.no_grad()
     def keep(self, weight: Weight) -> None:

@@ -115,6 +115,13 @@ def test_where_folders_have_no_lock_and_no_handle(folder: Path, monkeypatch: pyt
     assert found(save_prior(prior(NEW), folder)) == NEW
 
 
+def test_files_of_others_stay(folder: Path) -> None:
+    for name in (f".{MODEL}.swp", f".{MODEL}.backup"):
+        (folder / name).write_bytes(b"mine")
+    save_prior(load_prior(folder), folder)
+    assert (folder / f".{MODEL}.swp").exists() and (folder / f".{MODEL}.backup").exists()
+
+
 def test_contents_are_on_the_disk_before_names_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     real = Path.replace, os.fsync

@@ -10,7 +10,7 @@ import pytest
 
 import dwp_init.hub
 import dwp_init.transfer
-from dwp_init import PriorDownloadError
+from dwp_init import PriorCorruptError, PriorDownloadError
 from dwp_init.access import Access
 from dwp_init.errors import without_secrets
 from dwp_init.folder import CONFIG, MODEL
@@ -59,6 +59,20 @@ def test_a_link_out_of_the_cache_is_not_followed(load: Callable, hub: LocalHub, 
     link.symlink_to(outside)
     with pytest.raises(PriorDownloadError, match=r"config.json of .* is outside of the cache, at .*outside.json"):
         load()
+
+
+def test_blobs_that_repositories_share_are_read(load: Callable, commit: str, tmp_path: Path) -> None:
+    """A client files a blob under its digest, or files there a link to a store of blobs under other names."""
+    load()
+    link = next((tmp_path / "cache").rglob(f"snapshots/*/{MODEL}"))
+    blob, store = link.resolve(), tmp_path / "cache" / "blobs" / "ab"
+    store.mkdir(parents=True)
+    blob.rename(store / f"ab{'3' * 62}")
+    blob.symlink_to(store / f"ab{'3' * 62}")
+    load(local_files_only=True)
+    (store / f"ab{'3' * 62}").write_bytes(blob.read_bytes()[:-1] + b"!")
+    with pytest.raises(PriorCorruptError, match=rf"corrupt \(its digest is .*, expected {blob.name}\)"):
+        load(local_files_only=True)
 
 
 def test_a_transfer_ends_after_a_while(

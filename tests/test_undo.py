@@ -8,6 +8,7 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +115,34 @@ def test_a_signal_at_any_line_of_the_undo_waits_until_it_is_done(
         if line > 0:
             break
     assert number > 10  # more lines than that
+
+
+def test_a_handler_that_returns_leaves_the_next_signal_its_own() -> None:
+    noted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: noted.append(number))
+    try:
+        with Undo():
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert noted == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_at_the_start_leaves_the_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, install = signal.getsignal(signal.SIGINT), signal.signal
+
+    def interrupted(number: int, handler: Any) -> object:
+        found = install(number, handler)
+        monkeypatch.setattr(signal, "signal", install)
+        signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt), Undo():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class Full(FileIO):
