@@ -13,6 +13,7 @@ from torch import Tensor
 from dwp_init.options import check_instance, check_one_of
 from dwp_init.storage import tensor_bytes, write_bytes
 
+ACROSS = 8  # kernels in a row where there is little room
 _PIXEL = 4  # side of a pixel of a digit
 _DIGITS = (  # 5 rows of 3 pixels
     "####.##.##.####",
@@ -80,6 +81,11 @@ def planes_of(kernels: Tensor) -> Tensor:
     return kernels.unsqueeze(2) if kernels.dim() == 3 else kernels.flatten(1, -3)
 
 
+def colors_of(kernels: Tensor) -> Colors:
+    """Returns ``"rgb"`` for kernels ``(n, 3, k, k)`` of colour images, and ``"diverging"`` for others."""
+    return "rgb" if kernels.dim() == 4 and kernels.shape[1] == 3 else "diverging"
+
+
 def numbered_sheets(sheets: Sequence[Tensor]) -> Tensor:
     """Arranges pictures in rows from left to right on white, with the number of each above it, from 1.
 
@@ -118,14 +124,26 @@ def write_png(path: str | Path, pixels: Tensor) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"the picture is a PNG, so its name must end in .png; got {path.name!r}")
+    write_bytes(path, png_bytes(pixels))
+    return path
+
+
+def png_bytes(pixels: Tensor) -> bytes:
+    """Returns pixels as the content of a PNG file.
+
+    Args:
+        pixels: Pixels of shape ``(height, width, 3)``, uint8.
+
+    Raises:
+        ValueError: ``pixels`` has a wrong shape or dtype.
+    """
     if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[2] != 3 or not pixels.numel():
         raise ValueError(f"pixels must be uint8 (height, width, 3); got {pixels.dtype} {tuple(pixels.shape)}")
     height, width, _ = pixels.shape
     lines = torch.cat([pixels.new_zeros(height, 1), pixels.flatten(1)], 1)  # each line begins with its filter: 0, none
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits per channel, RGB, not interlaced
     chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(tensor_bytes(lines), 9)) + _chunk(b"IEND", b"")
-    write_bytes(path, b"\x89PNG\r\n\x1a\n" + chunks)
-    return path
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def _check_kernels(kernels: Tensor) -> None:

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any, cast
 
 _LONGEST = 600  # characters of a value in an error
+_RULE = "1px solid rgba(128, 128, 128, 0.4)"  # the line below a row of an HTML table
 
 
 class NameTable(list[str]):
@@ -92,9 +93,14 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def html_table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Formats rows as an HTML table, the first as its head; everything is escaped."""
-    style = ' style="text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0"'
-    head, *body = ([escape(printable(cell)) for cell in row] for row in rows)
-    lines = ["".join(f"<th{style}>{cell}</th>" for cell in head)]
-    lines += ["".join(f"<td{style}>{cell}</td>" for cell in row) for row in body]
-    return "\n".join(['<table style="margin-bottom: 1em">', *(f"<tr>{line}</tr>" for line in lines), "</table>"])
+    """Formats rows as an HTML table, the first as its head; everything is escaped.
+
+    It has no colour of its own, so that it is read on a light and on a dark page, and scrolls on a narrow one.
+    """
+    cell = f"text-align: left; vertical-align: top; padding: 0.15em 1.2em 0.15em 0; border: 0; border-bottom: {_RULE}"
+    head, *body = ([escape(printable(text)) for text in row] for row in rows)
+    lines = ["".join(f'<th scope="col" style="{cell}">{text}</th>' for text in head)]
+    lines += ["".join(f'<td style="{cell}">{text}</td>' for text in row) for row in body]
+    table = "border-collapse: collapse; font-variant-numeric: tabular-nums"
+    rest = "\n".join([*(f"<tr>{line}</tr>" for line in lines), "</table></div>"])
+    return f'<div style="margin-bottom: 1em; overflow-x: auto"><table style="{table}">\n{rest}'

@@ -1,5 +1,7 @@
 """What a report says."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -99,8 +101,11 @@ def test_html_has_both_tables_and_escapes_everything() -> None:
     row = Drawn(evil, evil, evil, 0.0, 1, 1.0, None)
     html = Report([row], {evil: evil}, [evil], dry_run=True, spatial={evil: 1})._repr_html_()
     assert "<script" not in html and "\x1b" not in html and html.count("&lt;script&gt;&amp;\\x1b") == 6
-    assert html.startswith("<p><b>would take 1 of 1 spatial convolution, 100 % of its weights</b></p>\n<table ")
+    assert html.startswith("<p><b>would take 1 of 1 spatial convolution, 100 % of its weights</b></p>\n<div ")
     assert html.count("<table ") == html.count("</table>") == 2 and html.count("</tr>") == 4
+    assert html.count('<th scope="col"') == 6 + 4 and html.count("</div>") == 2
+    colours = set(re.findall(r"(?:color|background)[\w-]*:|rgba?\([^)]*\)|#[0-9a-f]{3}", html))
+    assert colours == {"rgba(128, 128, 128, 0.4)"}  # of lines alone, so that it is read on light and on dark pages
     assert "<table" not in Report([])._repr_html_()
 
 

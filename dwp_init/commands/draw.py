@@ -10,19 +10,24 @@ from torch import Tensor
 
 from dwp_init.access import Access
 from dwp_init.commands.base import PRIOR, depth_option, in_folder, whole_option
-from dwp_init.picture import Colors, kernel_sheet, numbered_sheets, write_png
+from dwp_init.picture import ACROSS, Colors, colors_of, kernel_sheet, numbered_sheets, write_png
 from dwp_init.priors import Prior
 from dwp_init.report import kernel_text
 from dwp_init.rules import Rule, load_rules
 from dwp_init.sets import SETS
+from dwp_init.terminal import kernel_blocks, shows_pictures
 from dwp_init.text import aligned, shown_value
 
 _BLOCK = 448  # pixels of the side of a block in the picture of a set, about
+_ROWS = 4  # of kernels in a terminal, of one prior; a prior of a set has one
 
 
 @dataclass(frozen=True)
 class DrawCommand:
-    """Draws kernels from a prior, as a picture; from a set, a numbered block of kernels for each of its priors."""
+    """Draws kernels from a prior, as a picture; from a set, a numbered block of kernels for each of its priors.
+
+    A terminal of 24-bit colour shows some of them too.
+    """
 
     prior: str
     n: int
@@ -67,10 +72,18 @@ class DrawCommand:
         about = f"{path}, {pixels.shape[1]}×{pixels.shape[0]} pixels"
         if len(rules) == 1:
             name, size = shown_value(rules[0].name), kernel_text(rules[0].prior.kernel_shape)
-            print(f"{self.n} kernels of {name} ({size}): {about}")
+            self._print_with_kernels([f"{self.n} kernels of {name} ({size}): {about}"], kernels, _ROWS)
         else:
             print(f"{self.n} kernels of each prior of {rules[0].given_as}: {about}")
-            print(aligned([_legend(number, rule) for number, rule in enumerate(rules, 1)]))
+            legend = aligned([_legend(number, rule) for number, rule in enumerate(rules, 1)])
+            self._print_with_kernels(legend.splitlines(), kernels, 1)
+
+    def _print_with_kernels(self, lines: list[str], kernels: list[Tensor], rows: int) -> None:
+        """Prints the lines, and below each of them some kernels if the terminal can show them."""
+        for line, each in zip(lines, kernels, strict=True):
+            print(line)
+            if shows_pictures():
+                print(kernel_blocks(each[: rows * ACROSS], self._colors(each)))
 
     def _check_effect(self, rules: list[Rule], priors: list[Prior]) -> None:
         one = f"a {priors[0].family} prior" if len(priors) == 1 else f"no prior of {rules[0].given_as}"
@@ -84,13 +97,12 @@ class DrawCommand:
     def _sample(self, prior: Prior) -> Tensor:
         """Draws with the seed anew, so that a prior of a set gives the same kernels as on its own."""
         generator = torch.Generator().manual_seed(self.seed)
-        return prior.sample(self.n, generator, noise=not self.mean)
+        return prior.sample_layer(self.n, generator, noise=not self.mean)
 
     def _colors(self, kernels: Tensor) -> Colors:
-        if kernels.dim() == 4 and kernels.shape[1] == 3:
-            return self.colors or "rgb"
-        rgb_of_others = self.colors == "rgb" and self.prior in SETS  # it is meant for those of 3 channels
-        return "diverging" if self.colors is None or rgb_of_others else self.colors
+        own = colors_of(kernels)
+        rgb_of_others = self.colors == "rgb" != own and self.prior in SETS  # it is meant for those of 3 channels
+        return own if self.colors is None or rgb_of_others else self.colors
 
 
 def _legend(number: int, rule: Rule) -> tuple[str, ...]:

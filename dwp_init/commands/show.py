@@ -10,6 +10,7 @@ from dwp_init.priors import Prior
 from dwp_init.registry import load_prior
 from dwp_init.rules import Rule, load_rules
 from dwp_init.sets import SETS, PriorSet
+from dwp_init.terminal import heading, prior_blocks
 from dwp_init.text import aligned, outline
 
 
@@ -41,7 +42,9 @@ def _show_prior(prior: Prior) -> None:
         "log_prob": "exact" if prior.exact else "a lower bound",
     }
     first = {key: details.pop(key) for key in ["metrics", "source", "license"] if key in details}
-    print("\n".join([*outline(about), *outline(first), *outline(details)]))
+    lines = [*outline(about), *outline(first), *outline(details)]
+    print("\n".join(line if line.startswith(" ") else heading(line) for line in lines))
+    _print_picture(prior, rows=2)
 
 
 def _show_set(prior_set: PriorSet) -> None:
@@ -52,6 +55,8 @@ def _show_set(prior_set: PriorSet) -> None:
     head = ("for layers", "kernel", "prior", "family", "parameters", "log p", "depths")
     print(aligned([head, *map(_member, rules)]))
     print("\nlog p: nats per kernel, on kernels of held-out networks; depths: 0 is the first layer, 1 the last")
+    for rule in rules:
+        _print_picture(rule.prior, rows=1, title=rule.name)
 
 
 def _member(rule: Rule) -> tuple[str, ...]:
@@ -66,3 +71,10 @@ def _member(rule: Rule) -> tuple[str, ...]:
         "-" if log_prob is None else f"{log_prob:.1f}",
         ", ".join(f"{depth:.2g}" for depth in prior.depths) or "any",
     )
+
+
+def _print_picture(prior: Prior, rows: int, title: str = "") -> None:
+    """Prints kernels drawn from a prior below a title, on terminals that can show them."""
+    picture = prior_blocks(prior, rows)
+    if picture:
+        print(f"\n{heading(title)}\n{picture}" if title else f"\n{picture}")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from dwp_init import SETS, GaussianMixture, MixtureByDepth, Prior, PriorSet, load_prior
 from dwp_init.folder import MODEL
-from dwp_init.picture import Colors, kernel_sheet, planes_of, write_png
+from dwp_init.picture import ACROSS, colors_of, kernel_sheet, planes_of, png_bytes
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.report import size_text
 from training.publish.benchmark_page import read_tasks
@@ -37,7 +36,7 @@ DOMAIN_OF_DATA = {
     "tinyimagenet": "photographs",
     "ImageNet": "photographs",
 }  # by how data sets begin
-ACROSS, DRAWN_KERNELS = 8, 32  # kernels in a row, and in a picture
+DRAWN_KERNELS = 32  # in a picture
 SIDE, LARGE = 40, 80  # pixels of the side of a kernel, about, on a tile and on a page
 INITS = {"notmnist-7x7": "dwp", "notmnist-5x5": "dwp", "-vae": "dense VAE", "-h1": "paper's VAE"}
 """By how names of priors end, the initialisation of ``converge_mnist`` that draws from them."""
@@ -93,9 +92,7 @@ def gallery_pictures() -> dict[str, bytes]:
     """Returns the PNG files by their place in the site."""
     shown = [picture for tile in tiles() for picture in tile.pictures]
     shown += [_first_draw(load_prior(name), name) for name in registry()]
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "picture.png"
-        return {f"priors/{each.file}": write_png(path, each.pixels).read_bytes() for each in shown}
+    return {f"priors/{each.file}": png_bytes(each.pixels) for each in shown}
 
 
 def gallery_models() -> dict[str, Path]:
@@ -160,18 +157,13 @@ def _picture(prior: Prior, name: str, count: int, text: str, side: int = SIDE) -
 
 
 def _painted(kernels: Tensor, name: str, text: str, side: int = SIDE) -> Picture:
-    colors: Colors = "rgb" if _is_colour(kernels) else "diverging"
-    pixels = kernel_sheet(kernels, ACROSS, zoom=_zoom(kernels, side), colors=colors)
+    pixels = kernel_sheet(kernels, ACROSS, zoom=_zoom(kernels, side), colors=colors_of(kernels))
     return Picture(f"pictures/{name}.png", pixels, text)
-
-
-def _is_colour(kernels: Tensor) -> bool:
-    return kernels.dim() == 4 and kernels.shape[1] == 3
 
 
 def _zoom(kernels: Tensor, side: int) -> int:
     planes, _, width = planes_of(kernels)[0].shape
-    return math.ceil(side / (width if _is_colour(kernels) else planes * width))
+    return math.ceil(side / (width if colors_of(kernels) == "rgb" else planes * width))
 
 
 def _prior_page(prior: Prior, name: str) -> str:
@@ -203,7 +195,13 @@ def _drawing(prior: Prior, name: str) -> dict[str, Any]:
         "depths": [float(f"{depth:.4g}") for depth in prior.depths],
         "scales": mixture.scales,
     }
-    settings |= {"dim": prior.dim, "planes": planes, "height": height, "width": width, "rgb": _is_colour(kernels)}
+    settings |= {
+        "dim": prior.dim,
+        "planes": planes,
+        "height": height,
+        "width": width,
+        "rgb": colors_of(kernels) == "rgb",
+    }
     settings |= {"count": DRAWN_KERNELS, "columns": ACROSS, "zoom": _zoom(kernels, LARGE)}
     return {"settings": json.dumps(settings), "depths": prior.depths}
 

@@ -22,6 +22,8 @@ pip install '.[timm]'
 
 ```python
 x = 1
+print(x)
+print(f(x))  # in %
 ```
 
 ```bash
@@ -32,7 +34,10 @@ dwp-init list
 
 def test_blocks_are_cells_except_installations_and_links_leave_the_site_behind() -> None:
     cells = notebook_of(PAGE).cells
-    assert [cell.source for cell in cells if cell.cell_type == "code"] == ["x = 1", "%%bash\ndwp-init list"]
+    assert [cell.source for cell in cells if cell.cell_type == "code"] == [
+        "x = 1\nprint(x)\nf(x)  # in %",
+        "%%bash\ndwp-init list",
+    ]
     assert "see another and [the web](https://example.org)" in cells[0].source
     assert any("pip install" in cell.source for cell in cells if cell.cell_type == "markdown")
 
@@ -51,3 +56,6 @@ def test_notebooks_run_from_top_to_bottom(page: str, tmp_path: Path, monkeypatch
     client.execute()
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert len(counts) > 3 and all(counts)
+    if "timm" in page:
+        outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert any("natural-stem" in data.get("text/html", "") for data in outputs)
