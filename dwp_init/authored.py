@@ -50,7 +50,7 @@ def _reason_of_kernels(layer: Layer, weight: Tensor, is_drawn: Callable[[], bool
     kernels = _some_kernels(weight, layer.size.numel())
     reason = None
     if _most_repeat(kernels):
-        reason = "most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling"
+        reason = "most of its kernels are copies of others, as after dirac_, another apply_, ICNR or upsampling"
     elif weight.dtype.itemsize > 1 and _most_have_few_values(kernels):
         reason = "most of its kernels have few different values, as filters made by hand, such as blur or Sobel"
     return None if reason and is_drawn() else reason

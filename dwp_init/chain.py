@@ -19,7 +19,7 @@ class Rectified(NamedTuple):
     """Names of convolutions that a rectifier follows.
 
     Attributes:
-        all: All of them.
+        all: All of them, wherever they are used.
         between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
     """
@@ -41,11 +41,13 @@ def rectified(model: nn.Module) -> Rectified:
     if {id(named.module) for named in found} - {id(module) for module in chain}:
         return Rectified()
     names = {id(named.module): named.name for named in found}
-    places = {names[id(each)]: place for place, each in enumerate(chain) if id(each) in names}
-    behind = {name: _rectifier(chain[place + 1 :]) for name, place in places.items()}
-    before = {name: _rectifier(reversed(chain[:place])) for name, place in places.items()}
-    between = frozenset(name for name, each in behind.items() if _returns(each, before[name]))
-    return Rectified(frozenset(name for name, each in behind.items() if each), between)
+    places = [(names[id(each)], place) for place, each in enumerate(chain) if id(each) in names]
+    behind = [_rectifier(chain[place + 1 :]) for _, place in places]
+    before = [_rectifier(reversed(chain[:place])) for _, place in places]
+    bare = {name for (name, _), each in zip(places, behind, strict=True) if each is None}
+    changed = {name for (name, _), *pair in zip(places, behind, before, strict=True) if not _returns(*pair)}
+    everywhere = frozenset(name for name, _ in places)  # a module that is used more than once has several places
+    return Rectified(everywhere - bare, everywhere - changed)
 
 
 def normalises(module: nn.Module) -> bool:

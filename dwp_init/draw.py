@@ -111,6 +111,11 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
         ValueError: The scale of the draw is not finite, or 0, or the dtype of the weight cannot hold it.
     """
     layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
+    passing = layer.name in options.passing
+    if passing and choice.passes_all:
+        identity = torch.zeros(layer.shape, device=layer.weight.device)
+        pass_on_(layer.filters(identity), layer.groups)
+        return identity.to(dtype), layer.measure(identity)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
     orthogonal = orthogonal and not prior.joint
@@ -134,7 +139,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
     weight.mul_(by)
-    if layer.name in options.passing:
+    if passing:
         pass_on_(layer.filters(weight), layer.groups)
         return _rounded(weight, dtype), layer.measure(weight)
     return _rounded(weight, dtype), Strength(found.rms * by, found.gain)

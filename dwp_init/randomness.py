@@ -11,6 +11,7 @@ class OwnRandomness(TorchDispatchMode):
     """A context in which random operations of this thread take generators of its own, with the seed 0.
 
     The global random state neither changes nor is read, so that other threads draw what they would draw without it.
+    An operation that takes no generator, such as ``native_dropout`` of tensors on an accelerator, runs as it is.
     ``torch.random.fork_rng`` instead puts the state back, and with it what other threads have drawn meanwhile.
     """
 

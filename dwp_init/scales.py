@@ -71,7 +71,7 @@ def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
     names = listed([choice.layer.name for choice in passing])
     return [
         f"{len(passing)} of {layers} layers ({names}) pass their inputs on: their first output channels are copies of "
-        f"these; {fixed * (whole > 0)}scale='fan_in' draws all channels"
+        f"these; {fixed * (whole > 0)}in a new model scale='fan_in' draws all channels"
     ]
 
 

@@ -1,7 +1,7 @@
 """Sets of priors: one for each kind of convolution that a network may have."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -27,17 +27,17 @@ class PriorSet:
             draw the filters of a layer together take any 2-D stem of up to 3 channels whose size they can make.
         dense: Names, folders or priors for dense layers, grouped ones included.
         depthwise: Names, folders or priors for depthwise layers.
-        only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
-            stay as they are.
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
+        name: Name of the set in reports and messages.
+        only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
+            stay as they are.
         dirac: Whether layers between ReLUs, in a plain chain in which nothing normalises, pass their inputs on, if
             their weights are PyTorch's default: as many of the first output channels as there are inputs become copies
             of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the others are draws. With as
             many outputs as inputs nothing is drawn, and the report names the prior ``identity``. Only with
             ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of even size, or layers with
             fewer outputs than inputs.
-        name: Name of the set in reports and messages.
 
     Raises:
         TypeError: An argument has a wrong type.
@@ -47,10 +47,10 @@ class PriorSet:
     stem: tuple[SetMember, ...] = ()
     dense: tuple[SetMember, ...] = ()
     depthwise: tuple[SetMember, ...] = ()
-    only_larger: tuple[Kind, ...] = ()
     orthogonal: bool | tuple[Kind, ...] = False
-    dirac: bool = False
     name: str = "PriorSet"
+    only_larger: tuple[Kind, ...] = field(default=(), kw_only=True)
+    dirac: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for kind in KINDS:

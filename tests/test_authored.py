@@ -12,7 +12,7 @@ from tests.models import Fit, Snapshot, old_style, responses
 
 NAMED = "; to draw it, give its exact name in layers="
 ZERO = f"its weight is all zero, as its author left it{NAMED}"
-COPIES = f"most of its kernels are copies of others, as after dirac_, ICNR or bilinear upsampling{NAMED}"
+COPIES = f"most of its kernels are copies of others, as after dirac_, another apply_, ICNR or upsampling{NAMED}"
 BY_HAND = f"most of its kernels have few different values, as filters made by hand, such as blur or Sobel{NAMED}"
 STANDARDISED = f"its forward pass standardises the weight, so its response cannot be kept{NAMED}"
 FROZEN = f"its weight is frozen (requires_grad is False), as one that is pretrained{NAMED}"

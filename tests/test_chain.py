@@ -65,6 +65,9 @@ def hooked() -> nn.Sequential:
         (lambda: nn.Sequential(parametrizations.weight_norm(conv()), nn.ReLU(), conv(), nn.GELU()), {"0", "2"}),
         (lambda: nn.Sequential(conv(), nn.Tanh(), conv(), nn.ReLU()), {"2"}),
         (lambda: nn.Sequential(conv(), relu := nn.ReLU(), conv(), relu, conv(), relu), {"0", "2", "4"}),
+        (lambda: nn.Sequential(used := conv(), nn.ReLU(), conv(), nn.ReLU(), used, nn.ReLU()), {"0", "2"}),
+        (lambda: nn.Sequential(used := conv(), nn.Tanh(), conv(), nn.ReLU(), used, nn.ReLU()), {"2"}),
+        (lambda: nn.Sequential(used := conv(), nn.ReLU(), conv(), nn.ReLU(), used), {"2"}),
         (lambda: nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.ReLU()), set()),
         (lambda: nn.Sequential(Residual(nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU())), conv()), set()),
         (lambda: nn.Sequential(conv(), nn.ReLU(), Residual(nn.Identity()), conv(), nn.ReLU()), set()),
@@ -105,6 +108,24 @@ def test_layers_between_rectifiers(before: nn.Module, behind: nn.Module, returns
         assert (behind(x) - x).norm() < 0.02 * x.norm()
 
 
+def test_a_layer_that_is_used_twice_must_be_between_rectifiers_both_times() -> None:
+    used, relu = conv(), nn.ReLU()
+    assert rectified(nn.Sequential(conv(), relu, used, relu, used, relu)).between == {"2"}
+    assert rectified(nn.Sequential(used, relu, conv(), relu, used, relu)).between == {"2"}
+
+
+def test_no_kernel_is_drawn_for_a_layer_whose_outputs_are_all_copies(gaussian: Fit) -> None:
+    found = []
+    for width in (8, 9):  # of the second layer
+        model = nn.Sequential(conv(), nn.ReLU(), nn.Conv2d(8, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3))
+        generator = torch.Generator().manual_seed(0)
+        apply_(nn.Sequential(*model[:4]), PriorSet(dense=(gaussian(3),), dirac=True), generator=generator)
+        found.append(generator.get_state())
+    one = torch.Generator().manual_seed(0)
+    apply_(conv(), gaussian(3), generator=one)
+    assert torch.equal(found[0], one.get_state()) and not torch.equal(found[1], one.get_state())
+
+
 def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: Fit) -> None:
     def draw(dirac: bool = True, model: nn.Module | None = None, **options: str) -> nn.Sequential:
         torch.manual_seed(0)
@@ -113,9 +134,8 @@ def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: F
             *(nn.Conv2d(12, 24, 3, padding=1, groups=4), nn.ReLU(), nn.Conv2d(24, 8, 3), nn.GELU()),
             *(nn.ConvTranspose2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 4), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)),
         )
-        report = apply_(
-            made, PriorSet(dense=(gaussian(3), gaussian(4)), depthwise=(gaussian(3),), dirac=dirac), **options
-        )
+        prior = PriorSet(dense=(gaussian(3), gaussian(4)), depthwise=(gaussian(3),), dirac=dirac)
+        report = apply_(made, prior, seed=0, **options)
         passing.append({row.layer: row.prior for row in report.drawn if row.prior.endswith("identity")})
         return made
 
@@ -202,7 +222,8 @@ def test_notes_tell_layers_of_he_from_those_that_pass_their_inputs_on(gaussian: 
     assert notes[0].startswith("2 of 4 layers had PyTorch's default scale in a chain")
     assert notes[1:] == [
         "3 of 4 layers (2, 4, 6) pass their inputs on: their first output channels are copies of these; 2 of them have "
-        "no other channels, so that nothing is drawn and all seeds give the same; scale='fan_in' draws all channels"
+        "no other channels, so that nothing is drawn and all seeds give the same; in a new model "
+        "scale='fan_in' draws all channels"
     ]
     assert apply_(model, prior).notes == notes[1:]
 

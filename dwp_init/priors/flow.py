@@ -1,6 +1,7 @@
 """Normalizing flows, built with the library zuko."""
 
 import importlib
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, ClassVar, Literal, get_args
 
@@ -12,6 +13,7 @@ from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.bounds import reserve
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.whitening import Whitening, standard_normal_log_prob
+from dwp_init.randomness import OwnRandomness
 
 FlowNetwork = Literal["maf", "nsf"]
 MAX_WEIGHTS = 2**27
@@ -66,7 +68,7 @@ class Flow(Prior):
         meta = torch.empty(0).is_meta
         # zuko reads its masks while it builds them, which is not possible on the meta device; the numbers that it draws
         # there are not used, so they must not move the global random state
-        with torch.device("cpu"), torch.random.fork_rng(devices=[], enabled=meta):
+        with torch.device("cpu"), OwnRandomness() if meta else nullcontext():
             self.flow = flow(self.dim, transforms=transforms, hidden_features=(hidden, hidden), passes=passes).transform
 
     def arguments(self) -> dict[str, Any]:
