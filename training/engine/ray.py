@@ -23,6 +23,7 @@ from training.engine.workers import Job, Progress, set_up_worker
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 RETRIES = 3  # of a job whose node or process died
+ENDED_WITHIN = 30  # seconds, in which jobs that are not needed any more are told to end
 START = "start one with ray start --head, or leave out --address to start Ray on this machine alone"
 REPORTED_EVERY = 1.0  # seconds, at most, from each job
 LOOPBACK = {
@@ -35,9 +36,9 @@ LOOPBACK = {
 class Ray:
     """The engine that runs jobs as tasks of Ray, each as soon as a node of the cluster has room for it.
 
-    What the jobs hold goes to each node once, where processes share it. Jobs write to ``folder``, so nodes must share
-    it and the clone, for instance by a network file system. A job whose node or process dies starts again elsewhere,
-    from its checkpoint if it has one.
+    What the jobs hold goes to each node once, where processes share it, so that its tensors are to be read only. Jobs
+    write to ``folder``, so nodes must share it and the clone, for instance by a network file system. A job whose node
+    or process dies starts again elsewhere, from its checkpoint if it has one.
 
     Args:
         folder: The folder that holds the stages' folders.
@@ -68,7 +69,7 @@ class Ray:
         if not items:
             return
         ray = connect(self.address)
-        board, bars = _board(ray.get_runtime_context().gcs_address), Bars(progress)
+        board, bars = _board(ray.get_runtime_context().get_job_id()), Bars(progress)
         places = (Path.cwd(), self.folder.resolve())
         task = ray.remote(_work).options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)
         shared, queue = ray.put(job), iter(items)
@@ -87,8 +88,7 @@ class Ray:
                     yield _result(ray, reference, item)
                     bars.forget(number)
         finally:
-            for reference in pending:
-                ray.cancel(reference, force=True)
+            _end(ray, list(pending))
 
     def _room(self, ray: Any) -> int:
         """Returns how many jobs to have in the cluster: as many as run at once, and as many again that wait."""
@@ -106,6 +106,7 @@ def connect(address: str = "") -> Any:
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: No cluster answers.
+        ValueError: The address has another form, such as that of Ray Client, ``ray://``.
     """
     if not address:
         os.environ |= LOOPBACK  # read when Ray is imported
@@ -133,15 +134,17 @@ def connect(address: str = "") -> Any:
 def _check_answers(address: str) -> None:
     """Raises ``ConnectionError`` where nobody listens, which Ray would ask again for many minutes."""
     host, _, port = address.rpartition(":")
+    if "//" in address or not (host and port.isdecimal()):
+        raise ValueError(f"a Ray cluster is addressed as auto or HOST:PORT, as ray start --head shows; got {address!r}")
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # an IPv6 address is in brackets
+    except (OSError, OverflowError) as error:
         raise ConnectionError(f"no Ray cluster answers at {address!r} ({error}); {START}") from error
 
 
 @cache
-def _board(cluster: str) -> Any:
-    """Starts the board of this process in the cluster that it is connected to, on the same node."""
+def _board(connection: str) -> Any:
+    """Starts the board of this process in the cluster that it is connected to, on the same node, once a connection."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -185,6 +188,16 @@ def _result(ray: Any, reference: Any, item: object) -> Any:
             f"{item!r} was tried {RETRIES + 1} times, and each time its node or process died ({reason}); what is "
             "finished is kept: run the same command again to resume"
         ) from error
+
+
+def _end(ray: Any, pending: list[Any]) -> None:
+    """Ends tasks and waits for it, because others may write to the folder of the run after that."""
+    for _ in range(ENDED_WITHIN if pending else 0):
+        for reference in pending:
+            ray.cancel(reference, force=True)
+        _, pending = ray.wait(pending, num_returns=len(pending), timeout=1)
+        if not pending:
+            return
 
 
 def _pack(tensor: Tensor) -> tuple[Any, ...]:

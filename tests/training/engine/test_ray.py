@@ -106,6 +106,14 @@ def test_results_and_progress_are_complete(cluster: Any, tmp_path: Path) -> None
     assert list(Ray(tmp_path, cluster.address).run_jobs(burst, [], reports.append)) == []
 
 
+def test_a_process_may_leave_the_cluster_and_come_back(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    for _ in range(2):
+        assert list(Ray(tmp_path, cluster.address).run_jobs(burst, [3], lambda units: None)) == [(9, 1)]
+        ray.shutdown()
+
+
 def leave(item: object, progress: object) -> None:
     os._exit(1)
 
@@ -178,7 +186,10 @@ def test_a_node_must_share_the_folders(tmp_path: Path) -> None:
         (["--engine", "ray", "--gpus", "0.5"], "--device cpu does not go with --gpus 0.5; with Ray give --device cpu"),
         (["--engine", "ray", "--cpus", "0"], "cpus must be 1 or more; got 0"),
         (["--engine", "ray", "--address", "127.0.0.1:9"], "no Ray cluster answers at '127.0.0.1:9' ("),
-        (["--engine", "ray", "--address", "here:now"], "start one with ray start --head, or leave out --address"),
+        (["--engine", "ray", "--address", "[::1]:9"], "start one with ray start --head, or leave out --address"),
+        (["--engine", "ray", "--address", "127.0.0.1:66666"], "no Ray cluster answers at '127.0.0.1:66666' ("),
+        (["--engine", "ray", "--address", "here:now"], "auto or HOST:PORT, as ray start --head shows; got 'here:now'"),
+        (["--engine", "ray", "--address", "ray://127.0.0.1:9"], "addressed as auto or HOST:PORT"),
     ],
 )
 def test_helpful_errors(options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
