@@ -17,13 +17,12 @@ from dwp_init.priors.bounds import Bounded
 from dwp_init.priors.checks import checked_shape, is_int
 from dwp_init.priors.precision import full_precision
 from dwp_init.priors.whitening import RasterWhitening, Whitening
-from dwp_init.storage import is_sealed, safetensors_bytes, sealed_json
+from dwp_init.storage import is_sealed, largest_file, safetensors_bytes, sealed_json
 from dwp_init.text import brief, few
 
 FORMAT_VERSION = 2
 LIBRARY = "dwp_init"
 _SEAL, _TENSORS = "config_sha256", "model_sha256"  # digests, which format 1 has not, or need not have
-_HEADER, _ENTRY = 2**16, 2**10  # bytes of a safetensors header, besides names: most for metadata, and for each tensor
 _REQUIRED = ("format_version", "family", "kernel_shape", "arguments")
 _OWN = {"library_name", _SEAL, _TENSORS, *_REQUIRED}
 
@@ -226,9 +225,7 @@ def build_prior(config: dict[str, Any], path: str, size: int) -> Prior:
 
 def model_size(prior: Prior) -> int:
     """Returns how large the file of a prior's tensors can be, in bytes: their values, and a header."""
-    tensors: dict[str, Tensor] = prior.state_dict()
-    values = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    return min(values + _HEADER + sum(len(name) + _ENTRY for name in tensors), MAX_BYTES[MODEL])
+    return min(largest_file(prior.state_dict()), MAX_BYTES[MODEL])
 
 
 def _parse_tensors(content: bytes, path: str) -> dict[str, Tensor]:

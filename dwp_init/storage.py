@@ -15,6 +15,7 @@ from torch import Tensor
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the names that write_files gives
 _UNSEALED = "0" * 64
+_HEADER, _ENTRY = 2**16, 2**10  # bytes of a safetensors header, besides names: most for metadata, and for each tensor
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -94,12 +95,24 @@ def sealed_json(content: Mapping[str, Any], seal: str, allow_nan: bool = False) 
     Raises:
         TypeError, ValueError: As for :func:`json_bytes`.
     """
-    blank = json_bytes({seal: _UNSEALED} | dict(content) | {seal: _UNSEALED}, allow_nan)
+    return _sealed(json_bytes({seal: _UNSEALED} | dict(content) | {seal: _UNSEALED}, allow_nan))
+
+
+def sealed_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], seal: str) -> bytes:
+    """Packs tensors as a safetensors file whose metadata begins with the file's digest, as in :func:`sealed_json`.
+
+    Raises:
+        ValueError: As for :func:`safetensors_bytes`.
+    """
+    return _sealed(safetensors_bytes(tensors, {seal: _UNSEALED, **metadata}))
+
+
+def _sealed(blank: bytes) -> bytes:
     return blank.replace(_UNSEALED.encode(), _digest(blank).encode(), 1)
 
 
 def is_sealed(content: bytes, stated: object) -> bool:
-    """Whether a file is as :func:`sealed_json` packed it.
+    """Whether a file is as :func:`sealed_json` or :func:`sealed_safetensors` packed it.
 
     Args:
         content: The file.
@@ -142,6 +155,12 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | 
     head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     return b"".join([len(head).to_bytes(8, "little"), head, *packed])
+
+
+def largest_file(tensors: Mapping[str, Tensor]) -> int:
+    """Returns how large a safetensors file of such tensors can be, in bytes: their values, and a header."""
+    values = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return values + _HEADER + sum(len(name) + _ENTRY for name in tensors)
 
 
 def tensor_bytes(tensor: Tensor) -> bytearray:

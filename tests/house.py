@@ -9,7 +9,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 FLOORS = (  # folders of training/, from the lowest floor up; a floor imports lower ones only
-    ("images", "figures", "bayes"),
+    (
+        "images",
+        "figures",
+    ),
     ("engine",),
     ("networks",),
     ("kernels",),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training import bayes
+from dwp_init import bayes
 from training.engine.options import check_counts
 from training.engine.records import Row, load_checkpoint, print_table, read_done, save_checkpoint, write_table
 from training.engine.stage import Context, Stage

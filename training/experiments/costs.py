@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import dwp_init
-from dwp_init import Prior
-from training import bayes
+from dwp_init import Prior, bayes
 from training.engine.options import check_counts
 from training.engine.records import Row, print_table, write_table
 from training.engine.stage import Context, Stage

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 import dwp_init
-from dwp_init import Gaussian, GaussianMixture, Prior
-from training import bayes
+from dwp_init import Gaussian, GaussianMixture, Prior, bayes
 from training.engine.options import check_counts
 from training.engine.stage import Context
 from training.experiments.base import read_images
 from training.images.split import Labelled, stratified, thin
 from training.networks.registry import build
+from training.networks.scores import ood_auroc, prediction_scores
 from training.starts.base import initialize_
 from training.starts.controls import XAVIER
 from training.starts.priors import DWP_OWN
@@ -191,14 +191,14 @@ class Experiment:
         generator = torch.Generator(images.device).manual_seed(split)
         drawn = bayes.predict_samples(network, both, self.samples, generator) if objective.layers else mean[None]
         ensemble = drawn.mean(0)
-        one = [bayes.prediction_scores(part[:known], labels)["accuracy"] for part in drawn]
+        one = [prediction_scores(part[:known], labels)["accuracy"] for part in drawn]
         found = {
-            **bayes.prediction_scores(ensemble[:known], labels),
-            "accuracy_mean_weights": bayes.prediction_scores(mean[:known], labels)["accuracy"],
+            **prediction_scores(ensemble[:known], labels),
+            "accuracy_mean_weights": prediction_scores(mean[:known], labels)["accuracy"],
             "accuracy_one_sample": sum(one) / len(one),
         }
         if len(self.others):
-            found["ood_auroc"] = bayes.ood_auroc(ensemble[:known], ensemble[known:])
+            found["ood_auroc"] = ood_auroc(ensemble[:known], ensemble[known:])
         return {name: round(value, 4) for name, value in found.items()}
 
 

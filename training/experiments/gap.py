@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import bayes
+from dwp_init import bayes
 from training.engine.options import check_counts
 from training.engine.records import Row, print_table, write_table
 from training.engine.stage import Context, Stage

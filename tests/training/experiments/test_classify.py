@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from dwp_init import load_prior
-from training import bayes
+from dwp_init import bayes, load_prior
 from training.engine import sweep
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
@@ -42,6 +41,7 @@ from training.experiments.few_labels import (
 from training.experiments.few_labels_choice import ChooseSettings, Selection
 from training.experiments.few_labels_table import ENSEMBLE_SCORES, average_splits
 from training.images.sets import Images
+from training.networks.scores import prediction_scores
 
 SMALL = Classify(
     filters=(2, 3),
@@ -223,9 +223,9 @@ def test_an_ensemble_is_scored_by_its_mean(experiment: Experiment) -> None:
     images, labels = experiment.test
     generator = torch.Generator().manual_seed(4)
     drawn = bayes.predict_samples(objective.network, images, 3, generator)
-    for name, value in bayes.prediction_scores(drawn.mean(0), labels).items():
+    for name, value in prediction_scores(drawn.mean(0), labels).items():
         assert found[name] == pytest.approx(value, abs=1e-3)
-    one = [bayes.prediction_scores(part, labels)["accuracy"] for part in drawn]
+    one = [prediction_scores(part, labels)["accuracy"] for part in drawn]
     assert found["accuracy_one_sample"] == pytest.approx(sum(one) / 3, abs=1e-3)
     assert 0 <= found["ood_auroc"] <= 100
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.bayes.gap import LayerGap
+from dwp_init.bayes.gap import LayerGap
 from training.engine.records import read_done
 from training.engine.run import run_stages
 from training.engine.stage import Context

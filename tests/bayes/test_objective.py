@@ -5,9 +5,7 @@ import torch
 from torch import nn
 
 from dwp_init import Gaussian
-from dwp_init.priors.latent import Normal
-from tests.training.bayes.small import gaussian, images, network, objective, vae
-from training.bayes import (
+from dwp_init.bayes import (
     GaussianKL,
     NormalKL,
     Objective,
@@ -16,6 +14,8 @@ from training.bayes import (
     bayesianize_,
     kl_from,
 )
+from dwp_init.priors.latent import Normal
+from tests.bayes.small import gaussian, images, network, objective, vae
 
 
 def test_the_parts_of_the_bound() -> None:

@@ -1,6 +1,5 @@
 import copy
 import math
-import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -8,9 +7,7 @@ import torch
 from torch import nn
 
 from dwp_init import GaussianMixture, KernelVAE
-from tests.training.bayes.small import gaussian, images, network, objective, vae
-from training import bayes
-from training.bayes import (
+from dwp_init.bayes import (
     KL,
     AuxiliaryKL,
     BayesConv2d,
@@ -22,7 +19,7 @@ from training.bayes import (
     bayesianize_,
     kl_from,
 )
-from training.networks.paper import MNISTNet
+from tests.bayes.small import gaussian, images, network, objective, vae
 
 
 def trainer(objectives: list[Objective], schedule: Schedule, seed: int = 0, n: int = 12) -> Trainer:
@@ -234,7 +231,7 @@ def test_schedule() -> None:
     rates = []
     for _ in range(4):
         run.run(1)
-        rates.append([group["lr"] for group in run._optimizer.param_groups])
+        rates.append([group["lr"] for group in run._descent.optimizer.param_groups])
     assert torch.tensor(rates).T.allclose(torch.tensor([[0.8, 0.6, 0.4, 0.2], [0.4, 0.3, 0.2, 0.1]]))
 
 
@@ -276,15 +273,6 @@ def test_helpful_errors() -> None:
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Schedule(**wrong)
-
-
-def test_the_example_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bayes, "Schedule", lambda: Schedule(steps=3))
-    example = bayes.__doc__.split("\n\n", 1)[1]
-    pictures = torch.rand(20, 1, 28, 28)
-    names = {"network": MNISTNet((2, 3)), "images": pictures, "labels": torch.arange(20) % 10, "test_images": pictures}
-    exec(textwrap.dedent(example), names)
-    assert names["probabilities"].shape == (20, 10) and names["trainer"].step == 3
 
 
 def test_layers_in_training_mode_draw_and_reverse_models_do_not_drop() -> None:

@@ -1,38 +1,9 @@
-"""Predictions of a posterior, and their accuracy and calibration."""
+"""Scores of predictions: accuracy, calibration, and how well they tell unknown images from known ones."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
-
-from dwp_init.priors.checks import check_count
-from training.bayes.convert import sample_network
-
-
-@torch.no_grad()
-def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)``, with the network in evaluation mode.
-
-    A Bayesian network predicts with its mean weights. The modes of the network's modules are restored afterwards.
-    """
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.eval()
-        return torch.cat([network(part).softmax(1) for part in images.split(batch_size)])
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def predict_samples(
-    network: nn.Module, images: Tensor, samples: int = 10, generator: torch.Generator | None = None
-) -> Tensor:
-    """Maps images ``(n, c, h, w)`` to probabilities ``(samples, n, classes)`` of networks drawn from the posterior.
-
-    Their mean over the first dimension is the ensemble's prediction.
-    """
-    check_count(samples=samples)
-    return torch.stack([predict(sample_network(network, generator), images) for _ in range(samples)])
 
 
 def prediction_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:

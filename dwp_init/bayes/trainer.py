@@ -1,55 +1,18 @@
 """Algorithm 1: stochastic variational inference, for several networks in one pass."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from dwp_init.priors.checks import check_count, check_positive
-from training.bayes.objective import Objective, Terms
+from dwp_init.bayes.objective import Objective, Terms
+from dwp_init.bayes.schedule import Descent, Schedule
 
 Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a bound is maximised: by Adam, with learning rates that fall linearly to 0 at every step.
-
-    Args:
-        steps: Number of steps.
-        batch_size: Images per step, each time drawn without replacement from all; all images if there are fewer.
-        lr: Initial learning rate.
-        scale_lr: Initial learning rate of the posterior's log variances; ``lr`` by default.
-        warm_up: Steps over which the weight of the divergences grows linearly from 0 to ``temperature``.
-        temperature: Weight of the divergences; 1 is Bayes' rule, and lower values give a colder posterior.
-    """
-
-    steps: int = 10_000
-    batch_size: int = 50
-    lr: float = 1e-3
-    scale_lr: float | None = None
-    warm_up: int = 0
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_count(steps=self.steps, batch_size=self.batch_size)
-        check_positive(lr=self.lr, temperature=self.temperature, scale_lr=self.log_variance_lr)
-        if type(self.warm_up) is not int or not 0 <= self.warm_up <= self.steps:
-            raise ValueError(f"warm_up must be from 0 to the {self.steps} steps; got {self.warm_up!r}")
-
-    @property
-    def log_variance_lr(self) -> float:
-        """Initial learning rate of the posterior's log variances."""
-        return self.lr if self.scale_lr is None else self.scale_lr
-
-    def kl_weight(self, step: int) -> float:
-        """Returns the weight of the divergences in a step, counted from 0."""
-        return self.temperature * min(1.0, (step + 1) / (self.warm_up + 1))
 
 
 class Trainer:
@@ -92,8 +55,7 @@ class Trainer:
         parameters, buffers = stack_module_state([copy.deepcopy(objective).train() for objective in objectives])
         self._parameters = {name: parameters[name] for name in _trained(self._base)}
         self._fixed = {name: (parameters | buffers)[name] for name in _fixed(self._base) if name.startswith("network.")}
-        self._optimizer = torch.optim.Adam(self._groups(), lr=schedule.lr)
-        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._descent = Descent(schedule, self._parameters)
         self._random = _fresh_random_state(seed, images.device)
 
     @property
@@ -119,14 +81,15 @@ class Trainer:
             raise ValueError(f"all {self.schedule.steps} steps of the schedule are done, or steps={steps} is below 1")
         with self._own_random_state():
             while self.step < last:
-                self.terms = terms = self._take_step()
-                progress(1, *([self._note(terms)] if self.step % 10 == 0 else []))
+                self.terms = self._take_step()
+                progress(1, *([self._note(self.terms)] if self.step % 10 == 0 else []))
+        terms = cast(Terms, self.terms)
         self._check_finite(terms)
         return terms
 
     def trained(self) -> list[Objective]:
         """Returns copies of the objectives with the current parameters of networks and reverse models."""
-        found = []
+        found: list[Objective] = []
         for i in range(len(self.images)):
             objective = copy.deepcopy(self._base)
             state = {**dict(objective.named_parameters()), **dict(objective.named_buffers())}
@@ -143,7 +106,7 @@ class Trainer:
             "terms": None if self.terms is None else tuple(self.terms),
             "parameters": {name: value.detach().clone() for name, value in self._parameters.items()},
             "fixed": {name: value.clone() for name, value in self._fixed.items()},
-            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+            "optimizer": copy.deepcopy(self._descent.optimizer.state_dict()),
             "random": dict(self._random),
         }
 
@@ -161,23 +124,17 @@ class Trainer:
             )
         for name, value in ours.items():
             value.copy_(theirs[name])
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._descent.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.step, self._random = state["step"], dict(state["random"])
         device = self.images.device
         self.terms = None if state["terms"] is None else Terms(*(part.to(device) for part in state["terms"]))
 
     def _take_step(self) -> Terms:
-        schedule = self.schedule
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * (1 - self.step / schedule.steps)
         images, labels = self._batch()
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
         kl = torch.stack(parts)
-        loss = nll.sum() + schedule.kl_weight(self.step) * kl.sum()
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
+        self._descent.take_step(self.step, nll, kl)
         self.step += 1
         return Terms(nll.detach(), kl.detach())
 
@@ -196,14 +153,8 @@ class Trainer:
         rows = torch.arange(networks, device=self.labels.device)[:, None]
         return self.images[rows, order], self.labels[rows, order]
 
-    def _groups(self) -> list[dict[str, Any]]:
-        scales = [value for name, value in self._parameters.items() if name.endswith(".log_variance")]
-        rest = [value for name, value in self._parameters.items() if not name.endswith(".log_variance")]
-        groups = [{"params": rest, "lr": self.schedule.lr}, {"params": scales, "lr": self.schedule.log_variance_lr}]
-        return [group for group in groups if group["params"]]
-
     def _note(self, terms: Terms) -> str:
-        kl = zip(self.layers, terms.kl.mean(0).tolist(), strict=True)
+        kl = zip(self.layers, cast(list[float], terms.kl.mean(0).tolist()), strict=True)
         return ", ".join([f"nll {terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
 
     def _check_finite(self, terms: Terms) -> None:
@@ -212,19 +163,25 @@ class Trainer:
             finite &= value.detach().flatten(1).isfinite().all(1)
         if not finite.all():
             raise ValueError(
-                f"network {(~finite).nonzero()[0].item()} diverged by step {self.step}: nll {terms.nll.tolist()}, KL "
-                f"{terms.kl.tolist()}; lower lr={self.schedule.lr}, or start nearer to the prior"
+                f"network {(~finite).nonzero()[0].item()} diverged by step {self.step}: nll {_listed(terms.nll)}, KL "
+                f"{_listed(terms.kl)}; lower lr={self.schedule.lr}, or start nearer to the prior"
             )
 
     @contextmanager
-    def _own_random_state(self) -> Iterator[None]:
+    def _own_random_state(self) -> Generator[None, None, None]:
         device = self.images.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        fork = cast(Callable[[list[torch.device]], AbstractContextManager[None]], torch.random.fork_rng)
+        with fork([device] if device.type == "cuda" else []):
             _set_random_state(self._random, device)
             try:
                 yield
             finally:
                 self._random = _random_state(device)
+
+
+def _listed(values: Tensor) -> list[Any]:
+    found: list[Any] = values.tolist()
+    return found
 
 
 class _Method(nn.Module):

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE
-from tests.training.bayes.small import gaussian, images, network, vae
-from training.bayes import (
+from dwp_init.bayes import (
     SCALE,
     AuxiliaryKL,
     GaussianKL,
@@ -21,6 +20,7 @@ from training.bayes import (
     spreads,
     start_at_optimal_scales_,
 )
+from tests.bayes.small import gaussian, images, network, vae
 
 
 def conditional_scale(prior: Gaussian) -> Tensor:

@@ -1,17 +1,17 @@
 """The bound of Eq. 3 for one network, with a divergence from a prior for each Bayesian layer."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwp_init.bayes.kl import KL
+from dwp_init.bayes.layers import BayesConv2d, bayes_layers
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
-from training.bayes.kl import KL
-from training.bayes.layers import BayesConv2d
 
 
 class Terms(NamedTuple):
@@ -32,7 +32,8 @@ class Objective(nn.Module):
     Args:
         network: A network with Bayesian layers, or without any for deterministic training. It is not copied.
         terms: The divergences. Each Bayesian layer takes a copy of the first one that fits it, so one ``NormalKL()`` is
-            for all layers, and a :class:`training.bayes.PriorKL` for those of its kernel size.
+            for all layers, and a :class:`dwp_init.bayes.PriorKL` for those of its kernel size. A mapping names the
+            layer of each, such as :meth:`dwp_init.bayes.LayerPriors.terms`.
         kernels: Maximum number of random kernels of a layer used in a step. Their sum is scaled up to all kernels, so
             it stays unbiased, and time and memory of a step are bounded. ``None`` for all.
 
@@ -43,14 +44,22 @@ class Objective(nn.Module):
         ValueError: A Bayesian layer has no term, so its divergence would silently be 0, or a term has no layer.
     """
 
-    def __init__(self, network: nn.Module, terms: KL | Iterable[KL] = (), kernels: int | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        terms: KL | Iterable[KL] | Mapping[str, KL] = (),
+        kernels: int | None = None,
+    ) -> None:
         super().__init__()
         if kernels is not None:
             check_count(kernels=kernels)
         self.network, self.kernels = network, kernels
-        found = {name: module for name, module in network.named_modules() if isinstance(module, BayesConv2d)}
-        self.layers = list(found)
-        chosen = _match(found, [terms] if isinstance(terms, KL) else list(terms))
+        found = bayes_layers(network)
+        self.layers: list[str] = list(found)
+        if isinstance(terms, Mapping):
+            chosen = _check_named(found, cast(Mapping[str, KL], terms))
+        else:
+            chosen = _match(found, [terms] if isinstance(terms, KL) else list(terms))
         self.terms = nn.ModuleList(copy.deepcopy(chosen[name]) for name in self.layers)
         weight = next(network.parameters(), None)
         if weight is None:
@@ -97,6 +106,14 @@ def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
     """Returns q of a layer's kernels, each part ``(n, c, k, k)`` with the term's c, or 1."""
     channels = 1 if term.kernel_shape is None else term.kernel_shape[0]
     return Normal(*(part.reshape(-1, channels, *layer.kernel_size) for part in layer.q))
+
+
+def _check_named(layers: dict[str, BayesConv2d], terms: Mapping[str, KL]) -> dict[str, KL]:
+    for name in terms:
+        if name not in layers:
+            there = ", ".join(layers) or "none"
+            raise ValueError(f"terms has a divergence for {name!r}, which is no Bayesian layer; there are {there}")
+    return {name: _match({name: layer}, [terms[name]] if name in terms else [])[name] for name, layer in layers.items()}
 
 
 def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:

@@ -8,11 +8,12 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from dwp_init.bayes.kl import LatentKL, entropy
+from dwp_init.bayes.objective import Objective, kernels_of
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
 from dwp_init.priors.vae import KernelVAE, LatentProposal
-from training.bayes.kl import LatentKL, entropy
-from training.bayes.objective import Objective, kernels_of
+from dwp_init.split import split
 
 REPEATS = 20  # estimates of each bound except the importance-weighted one, whose mean is reported
 _CHUNK = 512  # kernels at a time
@@ -28,7 +29,7 @@ class LayerGap(NamedTuple):
         error: Monte Carlo standard error of ``tight``.
         blind: The auxiliary bound with r(z|w) = p(z), which shows what is gained by training r.
         total: Number of kernels in the layer, of which n were used.
-        semi_implicit: The bounds of :class:`training.bayes.SemiImplicitKL`, by proposal and K.
+        semi_implicit: The bounds of :class:`dwp_init.bayes.SemiImplicitKL`, by proposal and K.
     """
 
     layer: str
@@ -68,14 +69,14 @@ def bound_gaps(
         draws: Each K at which the semi-implicit bounds are estimated too.
 
     Raises:
-        ValueError: A layer's term is not a :class:`training.bayes.LatentKL`, so there is no gap.
+        ValueError: A layer's term is not a :class:`dwp_init.bayes.LatentKL`, so there is no gap.
     """
     check_count(samples=samples)
     for count in draws:
         check_count(draws=count)
     if kernels is not None:
         check_count(kernels=kernels)
-    found = []
+    found: list[LayerGap] = []
     for name, (layer, term) in zip(objective.layers, objective.pairs(), strict=True):
         if not isinstance(term, LatentKL):
             raise ValueError(
@@ -114,6 +115,6 @@ def _layer_gap(
 def _mean_bound(bound: Callable[..., Tensor], kernels: Tensor, generator: torch.Generator | None) -> Tensor:
     parts = [
         sum((bound(part, generator=generator) for _ in range(REPEATS)), start=torch.zeros(())) / REPEATS
-        for part in kernels.split(_CHUNK)
+        for part in split(kernels, _CHUNK)
     ]
     return torch.cat(parts)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from dwp_init.bayes import BayesConv2d, RelativeBayesConv2d, TruncatedLogUniformKL
 from dwp_init.priors.latent import Normal
-from tests.training.bayes.small import KINDS, LAYERS
-from training.bayes import BayesConv2d, RelativeBayesConv2d, TruncatedLogUniformKL
+from tests.bayes.small import KINDS, LAYERS
 
 
 def made(conv: nn.Conv2d, kind: type[BayesConv2d] = BayesConv2d, scale: float = 0.3) -> BayesConv2d:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init import Gaussian, KernelVAE
-from training.bayes import KL, BayesConv2d, Objective, RelativeBayesConv2d, bayesianize_
+from dwp_init.bayes import KL, BayesConv2d, Objective, RelativeBayesConv2d, bayesianize_
 
 KINDS = (BayesConv2d, RelativeBayesConv2d)
 LAYERS = {

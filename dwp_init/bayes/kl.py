@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwp_init import Gaussian, KernelVAE, Prior
+from dwp_init.bayes.layers import FLOOR, BayesConv2d, RelativeBayesConv2d
 from dwp_init.options import check_one_of
 from dwp_init.priors.base import KernelShape
 from dwp_init.priors.checks import check_count, check_positive
 from dwp_init.priors.latent import Normal
 from dwp_init.priors.vae import LatentProposal
 from dwp_init.priors.whitening import LOG_2PI
-from training.bayes.layers import FLOOR, BayesConv2d, RelativeBayesConv2d
 
 
 class KL(nn.Module, ABC):
@@ -81,7 +81,7 @@ class TruncatedLogUniformKL(KL):
     """KL from p(log |w|) ∝ const by the cubic fit of Kingma et al. (2015), valid for α = σ²/μ² ≤ 1.
 
     The fit is within 0.04 nats per weight of the integral, up to a constant that is left out, because the prior is
-    improper. It is for :class:`training.bayes.RelativeBayesConv2d`, the posterior that keeps α ≤ 1.
+    improper. It is for :class:`dwp_init.bayes.RelativeBayesConv2d`, the posterior that keeps α ≤ 1.
     """
 
     def fits(self, layer: BayesConv2d) -> bool:
@@ -112,14 +112,18 @@ class PriorKL(KL):
         return self
 
 
+def _check_prior(term: str, wanted: str, prior: object, fits: bool) -> None:
+    if not fits:
+        raise TypeError(f"{term} needs {wanted}; got {type(prior).__name__}: see kl_from")
+
+
 class GaussianKL(PriorKL):
     """KL from a :class:`dwp_init.Gaussian` of full covariance, in closed form (Appendix C)."""
 
     prior: Gaussian
 
     def __init__(self, prior: Gaussian) -> None:
-        if not isinstance(prior, Gaussian):
-            raise TypeError(f"GaussianKL needs a Gaussian prior; got {type(prior).__name__}: see kl_from")
+        _check_prior("GaussianKL", "a Gaussian prior", prior, isinstance(cast(object, prior), Gaussian))
         super().__init__(prior)
 
     def forward(self, q: Normal) -> Tensor:
@@ -138,8 +142,8 @@ class MonteCarloKL(PriorKL):
     """
 
     def __init__(self, prior: Prior, samples: int = 1) -> None:
-        if not (isinstance(prior, Prior) and prior.exact):
-            raise TypeError(f"MonteCarloKL needs a prior with an exact log p; got {type(prior).__name__}: see kl_from")
+        exact = isinstance(cast(object, prior), Prior) and prior.exact
+        _check_prior("MonteCarloKL", "a prior with an exact log p", prior, exact)
         check_count(samples=samples)
         super().__init__(prior)
         self.samples = samples
@@ -164,9 +168,7 @@ class LatentKL(PriorKL):
     prior: KernelVAE
 
     def __init__(self, prior: KernelVAE, samples: int = 1, train_reverse: bool = True) -> None:
-        if not isinstance(prior, KernelVAE):
-            name = type(self).__name__
-            raise TypeError(f"{name} needs a prior with latents; got {type(prior).__name__}: see kl_from")
+        _check_prior(type(self).__name__, "a prior with latents", prior, isinstance(cast(object, prior), KernelVAE))
         check_count(samples=samples)
         super().__init__(prior)
         self.samples = samples
@@ -237,6 +239,30 @@ class SemiImplicitKL(LatentKL):
 
     def bound(self, kernels: Tensor) -> Tensor:
         return self.prior.importance_bound(kernels, self.draws, proposal=self.proposal)
+
+
+class ScaledKL(KL):
+    """KL from the law of ``scale`` times the kernels of another term's prior.
+
+    A divergence does not change if both its sides are scaled, so it is that of q / scale from the prior itself. For a
+    density it is the same as KL from ``p(w / scale) / scale^d``.
+
+    Args:
+        term: The divergence from the prior.
+        scale: Factor from the prior's kernels to those of the layer.
+    """
+
+    def __init__(self, term: KL, scale: float) -> None:
+        super().__init__()
+        check_positive(scale=scale)
+        self.term, self.scale, self.kernel_shape = term, scale, term.kernel_shape
+
+    def fits(self, layer: BayesConv2d) -> bool:
+        return self.term.fits(layer)
+
+    def forward(self, q: Normal) -> Tensor:
+        found: Tensor = self.term(Normal(q.loc / self.scale, q.scale / self.scale))
+        return found
 
 
 def kl_from(prior: Prior, samples: int = 1, train_reverse: bool = True, draws: int | None = None) -> PriorKL:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dwp_init.bayes.kl import KL, entropy
+from dwp_init.bayes.layers import SCALE, RelativeBayesConv2d, bayes_layers
+from dwp_init.bayes.objective import Objective
 from dwp_init.priors.checks import check_count, check_positive
 from dwp_init.priors.latent import Normal
-from training.bayes.kl import KL, entropy
-from training.bayes.layers import SCALE, BayesConv2d, RelativeBayesConv2d
-from training.bayes.objective import Objective
 
 FARTHEST = 4.0  # factor by which a step changes a variance at most, where the bound is far from quadratic
 
@@ -61,7 +61,7 @@ def start_at_optimal_scales_(
 
     One scale for each tap of the kernels of a layer, shared by its channels: the σ² at which the entropy's pull to
     larger scales, one nat per weight and unit of log σ, and the curvatures of likelihood and prior balance. The
-    temperature weighs the divergences, as in :class:`training.bayes.Schedule`; unless it is 1, this is the optimum of
+    temperature weighs the divergences, as in :class:`dwp_init.bayes.Schedule`; unless it is 1, this is the optimum of
     the tempered objective, which is no bound on the evidence. Layers of :class:`RelativeBayesConv2d`, whose scales
     follow the weights, stay as they are.
 
@@ -91,8 +91,7 @@ def start_at_optimal_scales_(
 
 def spreads(network: nn.Module) -> list[Spread]:
     """Returns how wide the posterior of each Bayesian layer of a network is."""
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, BayesConv2d)}
-    return [_spread(name, layer.q) for name, layer in layers.items()]
+    return [_spread(name, layer.q) for name, layer in bayes_layers(network).items()]
 
 
 @torch.no_grad()

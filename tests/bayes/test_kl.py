@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, distributions, nn
 
 from dwp_init import Gaussian, GaussianMixture, KernelChain, KernelVAE, Prior
-from dwp_init.priors.latent import Normal
-from training.bayes import (
+from dwp_init.bayes import (
     KL,
     AuxiliaryKL,
     GaussianKL,
@@ -20,7 +19,8 @@ from training.bayes import (
     TruncatedLogUniformKL,
     kl_from,
 )
-from training.bayes.kl import entropy
+from dwp_init.bayes.kl import entropy
+from dwp_init.priors.latent import Normal
 
 SHAPE = (1, 2, 2)
 DIM = 4

@@ -1,12 +1,14 @@
 """Convolutions whose weights have a distribution: the factorised normal posterior of Eq. 3 and Eq. 5."""
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwp_init.priors.checks import is_number
 from dwp_init.priors.latent import Normal
 
 SCALE = math.exp(-5)  # of the posterior at the start, in the authors' experiments
@@ -20,7 +22,7 @@ class BayesConv2d(nn.Conv2d):
     In training mode the outputs are drawn, not the weights. Given the input, each output is normal, with the mean and
     the variance that follow from those of the weights, and independent of the others (local reparametrisation, Kingma
     et al. 2015). The positions of one output channel share weights, so their true noise is correlated; to predict, draw
-    networks with :func:`training.bayes.sample_network`. In evaluation mode the layer convolves with the mean.
+    networks with :func:`dwp_init.bayes.sample_network`. In evaluation mode the layer convolves with the mean.
 
     ``weight`` is the mean of q, so any initialisation of a convolution initialises the posterior's mean. The bias has
     no distribution.
@@ -38,7 +40,7 @@ class BayesConv2d(nn.Conv2d):
 
     def __init__(self, *arguments: Any, scale: float | None = None, **named: Any) -> None:
         scale = self.default_scale if scale is None else scale
-        if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
+        if not (is_number(scale) and 0 < scale < math.inf):
             raise ValueError(f"the scale of a posterior must be a number above 0; got {scale!r}")
         super().__init__(*arguments, **named)
         self.log_variance = nn.Parameter(torch.full_like(self.weight, self._start(scale)))
@@ -103,6 +105,12 @@ class RelativeBayesConv2d(BayesConv2d):
     def q(self) -> Normal:
         """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
         return Normal(self.weight, (0.5 * F.logsigmoid(self.log_variance)).exp() * (self.weight.abs() + FLOOR))
+
+
+def bayes_layers(model: nn.Module) -> dict[str, BayesConv2d]:
+    """Returns a model's Bayesian convolutions by name; none if it has none."""
+    modules = cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # torch does not annotate it
+    return {name: module for name, module in modules if isinstance(module, BayesConv2d)}
 
 
 def _settings(conv: nn.Conv2d) -> dict[str, Any]:

@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from dwp_init import KernelVAE
+from dwp_init import KernelVAE, bayes
+from dwp_init.bayes import gap
 from dwp_init.priors.latent import Normal
-from training import bayes
-from training.bayes import gap
 
 
 def objective(off: float = 0.0) -> bayes.Objective:

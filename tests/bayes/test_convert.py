@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.bayes.small import KINDS, LAYERS
-from training.bayes import BayesConv2d, bayesian_layers, bayesianize_, posterior_mean_, sample_network
+from dwp_init.bayes import BayesConv2d, bayesian_layers, bayesianize_, posterior_mean_, sample_network
+from tests.bayes.small import KINDS, LAYERS
 
 
 def net() -> nn.Sequential:
@@ -28,7 +28,7 @@ def test_there_and_back(name: str, kind: type[BayesConv2d]) -> None:
     model = nn.Sequential(copy.deepcopy(LAYERS[name])).eval()
     images = torch.rand(2, LAYERS[name].in_channels, 8, 8)
     before, weight = model(images), model[0].weight
-    assert bayesianize_(model, kind=kind) == ["0"] and type(model[0]) is kind
+    assert list(bayesianize_(model, kind=kind)) == ["0"] and type(model[0]) is kind
     assert model[0].weight is weight and not model[0].training
     torch.testing.assert_close(model(images), before)
     assert posterior_mean_(model) is model and type(model[0]) is nn.Conv2d and not model[0].training
@@ -39,17 +39,17 @@ def test_there_and_back(name: str, kind: type[BayesConv2d]) -> None:
 def test_only_the_chosen_layers_change() -> None:
     model = net()
     others = [model[1], model[2], model[4], model[5], model[0]]
-    assert bayesianize_(model, "3.*", scale=0.5) == ["3.0"]
+    assert list(bayesianize_(model, "3.*", scale=0.5)) == ["3.0"]
     assert [model[1], model[2], model[4], model[5], model[0]] == others
     assert list(bayesian_layers(model)) == ["3.0"]
-    assert bayesianize_(model, ["0", "0"]) == ["0"] and model[0].log_variance.mean() == -10
+    assert list(bayesianize_(model, ["0", "0"])) == ["0"] and model[0].log_variance.mean() == -10
     assert model[3][0].log_variance.mean().item() == pytest.approx(2 * math.log(0.5))
 
 
 def test_a_layer_in_two_places_stays_one() -> None:
     conv = nn.Conv2d(2, 2, 3, padding=1)
     model = nn.Sequential(conv, conv)
-    assert bayesianize_(model) == ["0"] and model[0] is model[1]
+    assert list(bayesianize_(model)) == ["0"] and model[0] is model[1]
     assert posterior_mean_(model)[0] is model[1] and type(model[0]) is nn.Conv2d
 
 

@@ -1,0 +1,171 @@
+"""Converts a network to a Bayesian one, in place, and back."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dwp_init.access import Access
+from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, normal_prior
+from dwp_init.bayes.layers import BayesConv2d, bayes_layers
+from dwp_init.convolutions import layer_of
+from dwp_init.draw import Scale
+from dwp_init.rules import PriorsByPattern
+
+
+def bayesianize_(
+    model: nn.Module,
+    layers: str | Iterable[str] = "*",
+    *,
+    prior: PriorsByPattern | None = None,
+    prior_scale: Scale = "auto",
+    without: Without = "fixed",
+    kind: type[BayesConv2d] = BayesConv2d,
+    scale: float | None = None,
+    access: Access | None = None,
+) -> LayerPriors:
+    """Replaces a model's convolutions by Bayesian ones, in place, with each posterior centred at the present weight.
+
+    To start from a prior, draw the weights first: ``dwp_init.apply_(model, prior)``. The parameters are kept, and so
+    are the training modes and everything except the chosen ``nn.Conv2d`` modules. Make an optimiser afterwards, because
+    it needs the new ``log_variance`` parameters too. The priors that it returns give the divergences, as
+    ``Objective(model, priors.terms())``; an objective may have others.
+
+    Args:
+        model: The model, which must not itself be a convolution.
+        layers: Shell patterns of layer names (``"features.*"``), case-sensitive; all convolutions by default.
+        prior: Which layers become Bayesian, and under which prior: those that take a prior of these, by kernel size,
+            kind and depth, see :func:`layer_priors`. ``None`` makes all layers Bayesian, each under a normal prior of
+            independent weights at the layer's scale.
+        prior_scale: Scale of the priors, the argument ``scale`` of :func:`layer_priors`.
+        without: What becomes of layers that no prior fits, see :func:`layer_priors`; ``"fixed"`` ones stay as they are.
+        kind: :class:`BayesConv2d`, or :class:`RelativeBayesConv2d`.
+        scale: Standard deviation at the start; by default that of ``kind``.
+        access: How the Hub is reached.
+
+    Returns:
+        The priors of the layers replaced, by name, and the reasons why others stay deterministic.
+
+    Raises:
+        TypeError: ``model`` is not a module or is itself a convolution, or ``kind`` is another class.
+        ValueError: A pattern matches no convolution; without ``prior`` a chosen layer is of a subclass, is parametrized
+            or has hooks, and with it all of them are; or ``scale`` is wrong. The model is unchanged.
+    """
+    _check_model(model)
+    _check_kind(kind)
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    if not patterns:
+        raise ValueError(f"layers={layers!r} names no layer; give a pattern, or leave it out for all")
+    if prior is None:
+        given = _normal_priors(model, patterns)
+    else:
+        found = layer_priors(model, prior, layers=patterns, scale=prior_scale, without=without, access=access)
+        given = _bayesian(found)
+    convolutions = [cast(nn.Conv2d, each.layer.module) for each in given.values()]
+    _replace(model, {conv: kind.of(conv, scale) for conv in convolutions})
+    return given
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module) or isinstance(model, nn.Conv2d):
+        raise TypeError(f"model must be a module that holds convolutions; got {type(model).__name__}: wrap it in one")
+
+
+def _check_kind(kind: object) -> None:
+    if not (isinstance(kind, type) and issubclass(kind, BayesConv2d)):
+        raise TypeError(f"kind must be BayesConv2d or RelativeBayesConv2d; got {kind!r}")
+
+
+def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
+    """Returns normal priors of all layers whose names match; raises ``ValueError`` if one cannot be made Bayesian."""
+    modules = cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # torch does not annotate it
+    there = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in there):
+            raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {', '.join(there) or 'none'}")
+    chosen = {name: conv for name, conv in there.items() if any(fnmatchcase(name, p) for p in patterns)}
+    for name, conv in chosen.items():
+        if reason := _reason_against(conv):
+            raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
+    return LayerPriors({name: normal_prior(layer_of(conv, name)) for name, conv in chosen.items()})
+
+
+def _bayesian(given: LayerPriors) -> LayerPriors:
+    """Returns the priors of the layers that can be made Bayesian, and the reasons why others cannot."""
+    against = {name: _reason_against(each.layer.module) for name, each in given.items()}
+    reasons = {name: f"cannot be made Bayesian: {reason}" for name, reason in against.items() if reason}
+    if len(reasons) == len(given):
+        listed = "; ".join(f"{name} {reason}" for name, reason in [*given.skipped.items(), *reasons.items()])
+        raise ValueError(f"no layer with a prior can be made Bayesian: {listed or 'the model has no convolution'}")
+    kept = {name: each for name, each in given.items() if name not in reasons}
+    return replace(given, priors=kept, skipped={**given.skipped, **reasons})
+
+
+def posterior_mean_(model: nn.Module) -> nn.Module:
+    """Turns a model's Bayesian convolutions back into ordinary ones with the posterior's mean, in place; returns it.
+
+    Raises:
+        TypeError: The model is itself such a layer.
+        ValueError: It has none.
+    """
+    if isinstance(model, BayesConv2d):
+        raise TypeError("a layer cannot be replaced in itself; use layer.plain(layer.weight)")
+    return _made_plain_(model, lambda layer: layer.weight)
+
+
+def sample_network(model: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
+    """Returns a copy of a model, in evaluation mode, with ordinary convolutions whose weights are drawn from q(w).
+
+    Args:
+        model: The model, which is not changed.
+        generator: Source of randomness on the device of the weights; PyTorch's global one by default.
+
+    Raises:
+        ValueError: It has no Bayesian convolution.
+    """
+    return _made_plain_(copy.deepcopy(model), lambda layer: layer.draw_weight(generator)).eval()
+
+
+def bayesian_layers(model: nn.Module) -> dict[str, BayesConv2d]:
+    """Returns a model's Bayesian convolutions by name.
+
+    Raises:
+        ValueError: It has none.
+    """
+    found = bayes_layers(model)
+    if not found:
+        raise ValueError("the model has no Bayesian convolution; call bayesianize_(model) first")
+    return found
+
+
+@torch.no_grad()
+def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> nn.Module:
+    found = bayesian_layers(model)
+    if "" in found:
+        return found[""].plain(weight(found[""]))
+    _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
+    return model
+
+
+def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
+    """Replaces modules wherever they are registered."""
+    for parent in list(model.modules()):
+        children: dict[str, nn.Module | None] = vars(parent)["_modules"]  # named_children() names a shared one once
+        for name, child in list(children.items()):
+            if child is not None and child in new:
+                setattr(parent, name, new[child])
+
+
+def _reason_against(conv: nn.Module) -> str | None:
+    if type(conv) is not nn.Conv2d:
+        return f"it is a {type(conv).__name__}, not a plain Conv2d"
+    own: dict[str, Any] = vars(conv)
+    if parametrize.is_parametrized(conv) or "weight" not in own["_parameters"]:
+        return "its weight is made from others (a parametrization)"
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "it has hooks, which would be lost" if any(own[name] for name in hooks) else None

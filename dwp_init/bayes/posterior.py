@@ -1,0 +1,149 @@
+"""A posterior and its file: a network with Bayesian layers as safetensors, checked when saved and when loaded."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from dwp_init.bayes.convert import bayesian_layers, bayesianize_
+from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
+from dwp_init.storage import is_sealed, largest_file, sealed_safetensors, write_bytes
+from dwp_init.text import brief, few
+
+POSTERIOR_FORMAT = 1
+_SEAL, _VERSION, _LAYERS = "file_sha256", "dwp_init.posterior", "layers"  # keys of the metadata
+_SCALE = ".log_variance"
+_KINDS = {kind.__name__: kind for kind in (BayesConv2d, RelativeBayesConv2d)}
+
+
+def save_posterior(model: nn.Module, path: str | Path) -> Path:
+    """Saves a model with Bayesian layers, all its parameters and buffers, as one safetensors file; returns its path.
+
+    The file is written whole or not at all, and holds its own digest. The priors are no part of it.
+
+    Args:
+        model: The model, with at least one layer of :func:`bayesianize_`.
+        path: The file, such as ``posterior.safetensors``; its folder is created if it does not exist.
+
+    Raises:
+        ValueError: The model has no Bayesian layer, or one of a class that is not known; or a value is NaN, infinite,
+            without memory, or the log of a variance that a number of its dtype cannot hold.
+        OSError: The file cannot be written.
+    """
+    layers, path = bayesian_layers(model), Path(path)
+    kinds = {name: type(layer).__name__ for name, layer in layers.items()}
+    if strange := [name for name, kind in kinds.items() if kind not in _KINDS]:
+        raise ValueError(f"{strange[0]!r} is a {kinds[strange[0]]}; only {' and '.join(_KINDS)} can be saved")
+    tensors: dict[str, Tensor] = model.state_dict()
+    if away := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise ValueError(f"{few(away)} of the model is on the meta device; give it values first")
+    _check_values(tensors, layers, "the model")
+    metadata = {_VERSION: str(POSTERIOR_FORMAT), _LAYERS: json.dumps(kinds)}
+    content = sealed_safetensors(tensors, metadata, _SEAL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+    return path
+
+
+def load_posterior(model: nn.Module, path: str | Path) -> nn.Module:
+    """Loads a posterior into a model of the same architecture, in place, and returns the model.
+
+    Its convolutions become Bayesian as in the file, unless they are already. Nothing changes unless all of the file
+    fits: its digest, the names, shapes and dtypes of its tensors, and their values.
+
+    Args:
+        model: The model, as it was before :func:`bayesianize_`, or after it.
+        path: The file of :func:`save_posterior`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is larger than the model's posterior can be, or is corrupt, of a newer format or of another
+            model. The model is unchanged.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = model.state_dict()
+    limit = 2 * largest_file(tensors)  # no more scales than weights
+    if path.stat().st_size > limit:
+        raise ValueError(
+            f"{path} has {path.stat().st_size:,} bytes, and a posterior of this model at most {limit:,}; check both"
+        )
+    content = path.read_bytes()
+    found, kinds = _parse(content, path)
+    wanted = _expected(model, kinds, path)
+    _check_fit(found, wanted, path)
+    _check_values(found, kinds, path)
+    present = bayes_layers(model)
+    for kind in dict.fromkeys(kinds.values()):
+        if new := [name for name, each in kinds.items() if each is kind and name not in present]:
+            bayesianize_(model, new, kind=kind)
+    model.load_state_dict(found)
+    return model
+
+
+def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, type[BayesConv2d]]]:
+    """Returns the tensors of a file, and the classes of the Bayesian layers by name."""
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error}); get it again") from error
+    metadata: Mapping[str, str] = header.get("__metadata__", {})
+    version = metadata.get(_VERSION)
+    if version is None:
+        raise ValueError(f"{path} is no posterior: its metadata lack {_VERSION!r}; save_posterior writes one")
+    if version != str(POSTERIOR_FORMAT):
+        raise ValueError(f"{path} has format {brief(version)}, and this dwp_init reads {POSTERIOR_FORMAT}; upgrade it")
+    if not is_sealed(content, metadata.get(_SEAL)):
+        raise ValueError(f"{path} differs from what was saved, by its {_SEAL}; get it again")
+    kinds: dict[str, Any] = json.loads(metadata[_LAYERS])
+    if unknown := [kind for kind in kinds.values() if kind not in _KINDS]:
+        known = " and ".join(_KINDS)
+        raise ValueError(f"{path} has layers of {brief(unknown[0])}, and this dwp_init knows {known}; upgrade it")
+    return tensors, {name: _KINDS[kind] for name, kind in kinds.items()}
+
+
+def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Path) -> dict[str, Tensor]:
+    """Returns tensors, on the meta device, like those that a model's file must have."""
+    modules = dict(cast(Iterable[tuple[str, nn.Module]], model.named_modules()))  # torch does not annotate it
+    wanted = {name: tensor.to("meta") for name, tensor in cast(dict[str, Tensor], model.state_dict()).items()}
+    for name, kind in kinds.items():
+        layer = modules.get(name)
+        if not isinstance(layer, nn.Conv2d):
+            what = "no such layer" if layer is None else f"a {type(layer).__name__} there"
+            raise ValueError(f"{path} has a Bayesian layer {name!r}, but the model has {what}; build the saved model")
+        if isinstance(layer, BayesConv2d) and type(layer) is not kind:
+            raise ValueError(f"{path} has a {kind.__name__} {name!r}, but the model's is a {type(layer).__name__}")
+        wanted[name + _SCALE] = layer.weight.detach().to("meta")
+    if more := [name for name in bayes_layers(model) if name not in kinds]:
+        raise ValueError(f"{path} has no posterior for {few(more)}, which the model has; leave it out of bayesianize_")
+    return wanted
+
+
+def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or unknown:
+        lacks, more = few(missing) or "nothing", few(unknown) or "nothing"
+        raise ValueError(f"{path} is of another model: it lacks {lacks}, and has {more} that the model has not")
+    for name, tensor in wanted.items():
+        ours, theirs = ((each.dtype, tuple(each.shape)) for each in (tensor, found[name]))
+        if ours != theirs:
+            raise ValueError(f"{path} is of another model: {name} is {theirs[0]} {theirs[1]}, here {ours[0]} {ours[1]}")
+
+
+def _check_values(tensors: Mapping[str, Tensor], layers: Iterable[str], owner: object) -> None:
+    for name, tensor in tensors.items():
+        if wrong := (~tensor.isfinite()).sum().item():
+            raise ValueError(f"{name} of {owner} has {wrong} NaN or infinite values of {tensor.numel()}; train again")
+    for name in layers:
+        log_variance = tensors[name + _SCALE]
+        variance = log_variance.exp()
+        if not ((variance > 0) & variance.isfinite()).all():
+            least, most = log_variance.min().item(), log_variance.max().item()
+            raise ValueError(
+                f"{name + _SCALE} of {owner} is from {least:.4g} to {most:.4g}: {tensors[name + _SCALE].dtype} cannot "
+                "hold such a variance; train it again"
+            )

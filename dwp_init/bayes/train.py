@@ -1,0 +1,78 @@
+"""Training one Bayesian network on batches of any source."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from dwp_init.bayes.objective import Objective, Terms
+from dwp_init.bayes.schedule import Descent, Schedule
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def train_(
+    objective: Objective,
+    batches: Batches,
+    count: int | None = None,
+    *,
+    steps: int,
+    lr: float = 1e-3,
+    scale_lr: float | None = None,
+    warm_up: int = 0,
+    temperature: float = 1.0,
+    progress: Callable[[Terms], Any] = lambda terms: None,
+) -> None:
+    """Maximises the bound of a network by Adam, with learning rates that fall linearly to 0.
+
+    Args:
+        objective: The network and its divergences, trained in place. It is in evaluation mode afterwards.
+        batches: Pairs of images and labels, such as a ``DataLoader``; they are moved to the network's device. It is
+            iterated again and again.
+        count: Number of images in the training set, to which a batch is scaled up; ``len(batches.dataset)`` by
+            default. Augmented copies of an image do not count: they would make the posterior colder without saying so.
+        steps: Number of steps.
+        lr: As in :class:`Schedule`.
+        scale_lr: As in :class:`Schedule`.
+        warm_up: As in :class:`Schedule`.
+        temperature: As in :class:`Schedule`.
+        progress: Called after each step with the parts of the bound.
+
+    Raises:
+        ValueError: ``count`` is not known, the batches come to an end and cannot be iterated again, or the bound is
+            infinite or NaN.
+    """
+    schedule = Schedule(steps, lr=lr, scale_lr=scale_lr, warm_up=warm_up, temperature=temperature)
+    count = len(getattr(batches, "dataset", ())) if count is None else count
+    if count < 1:
+        raise ValueError(f"count, the number of training images, is not known from {type(batches).__name__}; give it")
+    trained = {name: value for name, value in objective.named_parameters() if value.requires_grad}
+    descent, device = Descent(schedule, trained), next(objective.parameters()).device
+    objective.train()
+    source = _endless(batches)
+    for step in range(steps):
+        images, labels = (part.to(device) for part in next(source))
+        terms: Terms = objective(images, labels, count)
+        descent.take_step(step, *terms)
+        seen = Terms(terms.nll.detach(), terms.kl.detach())
+        _check_finite(seen, step, lr)
+        progress(seen)
+    objective.eval()
+
+
+def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        empty = True
+        for images, labels in batches:
+            empty = False
+            yield images, labels
+        if empty:
+            raise ValueError(f"the batches ended: {type(batches).__name__} cannot be iterated again; give a DataLoader")
+
+
+def _check_finite(terms: Terms, step: int, lr: float) -> None:
+    if not (terms.nll.isfinite() and terms.kl.isfinite().all()):
+        raise ValueError(
+            f"the bound diverged in step {step}: nll {terms.nll.item()}, KL {terms.kl}; lower lr={lr}, or "
+            "start nearer to the prior"
+        )

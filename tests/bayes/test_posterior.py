@@ -1,0 +1,153 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import dwp_init
+from dwp_init.bayes import (
+    BayesConv2d,
+    RelativeBayesConv2d,
+    bayesianize_,
+    load_posterior,
+    predict_samples,
+    save_posterior,
+)
+from tests.bayes.small import KINDS
+
+
+def network(seed: int = 0, width: int = 4) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3),
+        nn.BatchNorm2d(width),
+        nn.Conv2d(width, width, 3, groups=width),
+        nn.Conv2d(width, 3, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    model = network()
+    bayesianize_(model, ["0", "2"], scale=0.2)
+    return save_posterior(model, tmp_path / "new" / "posterior.safetensors")
+
+
+@pytest.mark.parametrize("already", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_round_trip_bit_for_bit(dtype: torch.dtype, kind: type[BayesConv2d], already: bool, tmp_path: Path) -> None:
+    model = network().to(dtype)
+    bayesianize_(model, ["0", "2"], kind=kind)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn_like(value), alpha=0.1)
+    path = save_posterior(model, tmp_path / "posterior.safetensors")
+    other = network(seed=5).to(dtype)
+    if already:
+        bayesianize_(other, ["0", "2"], kind=kind)
+    parameters = {id(value) for value in other.parameters()}
+    assert load_posterior(other, path) is other and parameters <= {id(value) for value in other.parameters()}
+    assert type(other[2]) is kind and type(other[3]) is nn.Conv2d
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    pictures = torch.rand(3, 1, 8, 8, dtype=dtype)
+    first, second = (predict_samples(each, pictures, 2, torch.Generator().manual_seed(0)) for each in (model, other))
+    assert torch.equal(first, second)
+
+
+def test_both_kinds_in_one_network(tmp_path: Path) -> None:
+    model = network()
+    bayesianize_(model, "0")
+    bayesianize_(model, "2", kind=RelativeBayesConv2d)
+    loaded = load_posterior(network(1), save_posterior(model, tmp_path / "a.safetensors"))
+    assert [type(layer) for layer in (loaded[0], loaded[2])] == [BayesConv2d, RelativeBayesConv2d]
+
+
+def test_a_file_that_was_changed_is_refused(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    saved.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="differs from what was saved, by its file_sha256; get it again"):
+        load_posterior(network(), saved)
+    saved.write_bytes(bytes(content[:-9]))
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
+        load_posterior(network(), saved)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            network(width=5),
+            r"of another model: 0\.weight is torch.float32 \(4, 1, 3, 3\), here torch.float32 \(5,",
+        ),
+        (network().double(), r"0\.weight is torch.float32 \(4, 1, 3, 3\), here torch.float64 \(4, 1, 3, 3\)"),
+        (
+            nn.Sequential(nn.BatchNorm2d(1), *network()[1:]),
+            "has a Bayesian layer '0', but the model has a BatchNorm2d there; build the saved model",
+        ),
+        (network()[:2], "has a Bayesian layer '2', but the model has no such layer"),
+        (network()[:3], r"lacks nothing, and has 3\.bias, 3\.weight that the model has not"),
+        (nn.Sequential(*network(), nn.Linear(3, 3)), r"it lacks 6\.bias, 6\.weight"),
+    ],
+)
+def test_another_model_is_refused_and_stays(model: nn.Module, message: str, saved: Path) -> None:
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        load_posterior(model, saved)
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_other_layers_are_refused(saved: Path) -> None:
+    model = network()
+    bayesianize_(model, kind=RelativeBayesConv2d)
+    with pytest.raises(ValueError, match="has a BayesConv2d '0', but the model's is a RelativeBayesConv2d"):
+        load_posterior(model, saved)
+    model = network()
+    bayesianize_(model)
+    with pytest.raises(ValueError, match="has no posterior for 3, which the model has; leave it out of bayesianize_"):
+        load_posterior(model, saved)
+
+
+def test_other_files_are_refused(saved: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.safetensors"
+    save_file(load_file(saved), plain)
+    with pytest.raises(ValueError, match=r"is no posterior: its metadata lack 'dwp_init\.posterior'"):
+        load_posterior(network(), plain)
+    save_file(load_file(saved), plain, {"dwp_init.posterior": "2"})
+    with pytest.raises(ValueError, match="has format '2', and this dwp_init reads 1; upgrade it"):
+        load_posterior(network(), plain)
+    plain.write_bytes(bytes(10**7))
+    with pytest.raises(ValueError, match=r"has 10,000,000 bytes, and a posterior of this model at most"):
+        load_posterior(network(), plain)
+    with pytest.raises(FileNotFoundError):
+        load_posterior(network(), tmp_path / "none.safetensors")
+
+
+def test_a_posterior_that_is_none_is_not_saved(tmp_path: Path) -> None:
+    path = tmp_path / "posterior.safetensors"
+    with pytest.raises(ValueError, match="the model has no Bayesian convolution"):
+        save_posterior(network(), path)
+    model = network()
+    bayesianize_(model)
+    model[0].log_variance.data[0] = 100.0
+    with pytest.raises(ValueError, match=r"0\.log_variance of the model is from -10 to 100: torch.float32 cannot hold"):
+        save_posterior(model, path)
+    model[0].log_variance.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"0\.log_variance of the model has 9 NaN or infinite values of 36"):
+        save_posterior(model, path)
+
+    class Strange(BayesConv2d):
+        """A posterior that no file describes."""
+
+    with pytest.raises(ValueError, match="'0' is a Strange; only BayesConv2d and RelativeBayesConv2d can be saved"):
+        save_posterior(nn.Sequential(Strange(1, 1, 3)), path)
+    with pytest.raises(ValueError, match="of the model is on the meta device; give it values first"):
+        save_posterior(nn.Sequential(BayesConv2d(1, 1, 3, device="meta")), path)
+    assert not path.exists() and dwp_init.bayes.__doc__

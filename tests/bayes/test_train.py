@@ -1,0 +1,63 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dwp_init.bayes import NormalKL, Objective, Terms, bayesianize_, predict, spreads, train_
+from tests.bayes.small import images, network
+
+
+def loader(batch_size: int = 5) -> DataLoader:
+    pictures, labels = images()
+    return DataLoader(TensorDataset(pictures[0], labels[0]), batch_size, shuffle=True)
+
+
+def test_a_network_learns_its_images() -> None:
+    model, (pictures, labels) = network(norm=True), images()
+    seen: list[Terms] = []
+    torch.manual_seed(1)
+    train_(Objective(model, NormalKL(0.1)), loader(), steps=200, lr=1e-2, progress=seen.append)
+    assert len(seen) == 200 and seen[-1].nll < 0.5 * seen[0].nll and not seen[0].nll.requires_grad
+    assert not model.training and (predict(model, pictures[0]).argmax(1) == labels[0]).all()
+
+
+def test_the_posterior_of_a_mean_is_the_conjugate_one() -> None:
+    """With y = w · x + N(0, 1) and a normal prior the best factorised posterior of one weight is the exact one."""
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 1, 1, 1), torch.randn(40)
+
+    class Regression(Objective):
+        def nll(self, images: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
+            layer = self.network[0]
+            loc, variance = layer.weight.flatten(), layer.q.scale.square().flatten()
+            squares = (labels - images.flatten() * loc).square() + images.flatten().square() * variance
+            return 0.5 * squares.mean() * count
+
+    model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
+    bayesianize_(model, scale=0.3)
+    train_(Regression(model, NormalKL(0.5)), [(x, y)], 40, steps=800, lr=2e-2)
+    precision = 1 / 0.5**2 + x.square().sum().item()
+    assert model[0].weight.item() == pytest.approx((x.flatten() * y).sum().item() / precision, abs=1e-3)
+    assert spreads(model)[0].scale == pytest.approx(1 / math.sqrt(precision), rel=1e-2)
+
+
+def test_the_count_weighs_the_data() -> None:
+    model, seen = network(), []
+    for count in (None, 120):
+        torch.manual_seed(2)
+        train_(Objective(model, NormalKL()), loader(12), count, steps=1, lr=1e-9, progress=seen.append)
+    assert seen[1].nll.item() == pytest.approx(10 * seen[0].nll.item(), rel=1e-3)
+
+
+def test_helpful_errors() -> None:
+    objective, (pictures, labels) = Objective(network(), NormalKL()), images()
+    with pytest.raises(ValueError, match="the number of training images, is not known from list; give it"):
+        train_(objective, [(pictures[0], labels[0])], steps=1)
+    with pytest.raises(ValueError, match="the batches ended: generator cannot be iterated again; give a DataLoader"):
+        train_(objective, ((pictures[0], labels[0]) for _ in range(2)), 12, steps=3)
+    with pytest.raises(ValueError, match="the bound diverged in step 0: nll nan"):
+        train_(objective, [(pictures[0] * math.nan, labels[0])], 12, steps=1)
+    with pytest.raises(ValueError, match="warm_up must be from 0 to the 1 steps"):
+        train_(objective, loader(), steps=1, warm_up=2)
