@@ -7,7 +7,7 @@ import torch
 
 from dwp_init import GaussianMixture, MixtureByDepth, load_prior
 from dwp_init.registry import registry
-from tests.browser.conftest import Visit
+from tests.browser.visits import Visit
 
 COUNT = 32
 DRAW = """async ([base, file, prefix, scales, normals, uniforms, order]) => {

@@ -2,7 +2,7 @@
 
 from dwp_init import SETS
 from dwp_init.registry import registry
-from tests.browser.conftest import Visit
+from tests.browser.visits import Visit
 
 
 def shown(visit: Visit) -> set[str]:

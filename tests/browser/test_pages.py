@@ -1,24 +1,17 @@
 """Every page in a browser: errors, other hosts, links, width on a phone, accessibility; and what a page weighs."""
 
-import gzip
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 import pytest
 
-from dwp_init.registry import registry
-from tests.browser.conftest import AXE, SITE, Visit, need
+from tests.browser.conftest import need
+from tests.browser.measure import BYTES, INTERACTIVE_S, PAGES
+from tests.browser.visits import AXE, SITE, Visit
 
 EVERY = sorted(path.relative_to(SITE).parent.as_posix() + "/" for path in SITE.rglob("index.html"))
 LOOKED_AT = ("", "priors/", "priors/notmnist-7x7/", "priors/natural/", "tutorials/timm/", "reference/initialise/")
-SHIFTS = """() => new Promise((resolve) => {
-  let total = 0;
-  new PerformanceObserver((list) => list.getEntries().forEach((entry) => (total += entry.value)))
-    .observe({ type: "layout-shift", buffered: true });
-  setTimeout(() => resolve(total), 300);
-})"""
 
 
 class _Links(HTMLParser):
@@ -66,29 +59,28 @@ def test_pages_are_quiet_and_as_wide_as_a_phone(visit: Visit) -> None:
 def test_nothing_moves_while_a_page_loads_on_a_phone(path: str, visit: Visit) -> None:
     page = visit.go(path)
     page.mouse.wheel(0, 2000)
-    assert page.evaluate(SHIFTS) < 0.01
+    assert visit.shifts() < 0.01
 
 
 @pytest.mark.parametrize("visit", ["desktop light", "desktop dark", "phone light"], indirect=True)
 @pytest.mark.parametrize("path", LOOKED_AT)
 def test_axe_finds_no_serious_fault(path: str, visit: Visit) -> None:
     need(AXE.exists(), "needs axe-core in build/axe: npm pack axe-core")
-    page = visit.go(path)
-    page.add_script_tag(path=AXE)
-    found: dict[str, Any] = page.evaluate("axe.run()")
-    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
-    assert len(found["passes"]) > 10
-    assert [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in serious] == []
+    visit.go(path)
+    assert visit.serious_faults() == []
 
 
-@pytest.mark.parametrize("name", registry())
-def test_a_priors_page_is_light_and_soon_interactive(name: str, visit: Visit) -> None:
-    bodies: dict[str, bytes] = {}
-    visit.page.on("response", lambda answer: bodies.setdefault(answer.url, answer.body()))
-    seconds = []
-    for _ in range(3):
-        page = visit.go(f"priors/{name}/")
-        seconds.append(page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd") / 1000)
-    assert {url.rpartition(".")[2] for url in bodies} >= {"css", "js", "json", "png"}
-    assert sum(len(gzip.compress(body)) for body in bodies.values()) <= 500_000  # as hosts of static pages send them
-    assert min(seconds) < 1
+@pytest.mark.parametrize("path", PAGES)
+def test_a_priors_page_is_light_and_soon_interactive(path: str, visit: Visit) -> None:
+    weight = visit.weigh(path)
+    assert weight.requests > 8 and weight.bytes <= BYTES
+    assert weight.interactive_s < INTERACTIVE_S
+
+
+def test_the_search_finds_functions_and_shows_their_text(visit: Visit) -> None:
+    page = visit.go("priors/natural/")
+    page.locator("input.md-search__input").click()
+    page.keyboard.type("fan_in")
+    first = page.locator(".md-search-result__item").first
+    first.wait_for()
+    assert "apply_" in page.locator(".md-search-result").inner_text() and "<" not in first.inner_text()

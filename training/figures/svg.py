@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _INK = "#0b0c0d"  # of no other thing: it becomes currentColor
+_DIGITS = re.compile(r"(\d\.\d)\d+")
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -54,4 +55,12 @@ def svg_of(figure: Figure, label: str) -> str:
     width, height = (float(found) for found in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
     head = f'<svg class="chart" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width:g} {height:g}" '
     head += f'width="{4 / 3 * width:.0f}" height="{4 / 3 * height:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    return re.sub(r"<svg[^>]*>", head, text, count=1).replace("\n", " ")
+    return _shortened(re.sub(r"<svg[^>]*>", head, text, count=1))
+
+
+def _shortened(svg: str) -> str:
+    """Leaves out what nobody sees: digits after the first of a position, names that nothing refers to, and spaces."""
+    svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: _DIGITS.sub(r"\1", found[0]), svg)
+    named = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in named else "", svg).replace("<g/>", "")
+    return re.sub(r">\s+<", "><", re.sub(r"\s+", " ", svg))

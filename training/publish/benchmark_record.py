@@ -71,7 +71,7 @@ class OnRecord:
         alike = now <= sources and len(sources) == len(self.stage.starts)
         return shown == counts and alike and len({row["setting"] for row in self.runs}) == 1
 
-    @property
+    @cached_property
     def finished(self) -> bool:
         """Whether all runs are on record, and their table."""
         return bool(self.task.table) and not self.missing and self.is_current

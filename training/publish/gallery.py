@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dwp_init import SETS, GaussianMixture, MixtureByDepth, Prior, PriorSet, load_prior
 from dwp_init.folder import MODEL
-from dwp_init.picture import ACROSS, colors_of, kernel_sheet, planes_of, png_bytes
+from dwp_init.picture import ACROSS, colors_of, kernel_sheet, planes_of
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.report import size_text
+from training.figures.webp import webp_bytes
 from training.publish.benchmark_page import read_tasks
 from training.publish.benchmark_record import OnRecord
 from training.publish.cards import card_values
@@ -67,6 +69,9 @@ class Tile:
     pictures: tuple[Picture, ...]
 
 
+_prior = cache(load_prior)  # each is asked for several times
+
+
 @cache
 def tiles() -> tuple[Tile, ...]:
     """Returns the tiles: sets first, then priors in the order of the registry."""
@@ -74,6 +79,7 @@ def tiles() -> tuple[Tile, ...]:
     return (*(_set_tile(each, priors) for each in SETS.values()), *priors.values())
 
 
+@cache
 def gallery_pages() -> dict[str, str]:
     """Returns the pages by their place in the site."""
     found = tiles()
@@ -81,28 +87,29 @@ def gallery_pages() -> dict[str, str]:
     finished = [each for each in read_tasks() if each.finished]
     pages = {"priors/index.md": render("site_gallery.md.jinja", tiles=found, facets=FACETS, choices=choices)}
     for name in registry():
-        pages[f"priors/{name}.md"] = _prior_page(load_prior(name), name)
+        pages[f"priors/{name}.md"] = _prior_page(_prior(name), name)
     for each in SETS.values():
         tasks = [task for task in finished if task.has(each.name, OWN)]
         pages[f"priors/{each.name}.md"] = _set_page(each, tasks)
     return pages
 
 
+@cache
 def gallery_pictures() -> dict[str, bytes]:
-    """Returns the PNG files by their place in the site."""
+    """Returns the WebP files by their place in the site."""
     shown = [picture for tile in tiles() for picture in tile.pictures]
-    shown += [_first_draw(load_prior(name), name) for name in registry()]
-    return {f"priors/{each.file}": png_bytes(each.pixels) for each in shown}
+    shown += [_first_draw(_prior(name), name) for name in registry()]
+    return {f"priors/{each.file}": webp_bytes(Image.fromarray(each.pixels.numpy())) for each in shown}
 
 
 def gallery_models() -> dict[str, Path]:
     """Returns the files of tensors that pages read in the browser, by their place in the site."""
-    mixtures = [name for name in registry() if isinstance(load_prior(name), GaussianMixture | MixtureByDepth)]
+    mixtures = [name for name in registry() if isinstance(_prior(name), GaussianMixture | MixtureByDepth)]
     return {f"priors/models/{name}.safetensors": BUNDLED / name / MODEL for name in mixtures}
 
 
 def _prior_tile(name: str) -> Tile:
-    prior = load_prior(name)
+    prior = _prior(name)
     details = Details.of(prior)
     kind, depths = details.source.kind or "dense", prior.depths
     facets = {
@@ -122,7 +129,7 @@ def _set_tile(prior_set: PriorSet, priors: dict[str, Tile]) -> Tile:
     facets = {facet: tuple(sorted({value for _, tile in members for value in tile.facets[facet]})) for facet in FACETS}
     facets |= {"family": ("set",), "kind": tuple(dict.fromkeys(kind for kind, _ in members))}
     pictures = [
-        _picture(load_prior(tile.name), f"{prior_set.name}-{tile.name}", ACROSS, f"{kind} layers: {tile.note}")
+        _picture(_prior(tile.name), f"{prior_set.name}-{tile.name}", ACROSS, f"{kind} layers: {tile.note}")
         for kind, tile in members
     ]
     return Tile(prior_set.name, facets, f"a set: {', '.join(facets['kind'])}", tuple(pictures))
@@ -158,7 +165,7 @@ def _picture(prior: Prior, name: str, count: int, text: str, side: int = SIDE) -
 
 def _painted(kernels: Tensor, name: str, text: str, side: int = SIDE) -> Picture:
     pixels = kernel_sheet(kernels, ACROSS, zoom=_zoom(kernels, side), colors=colors_of(kernels))
-    return Picture(f"pictures/{name}.png", pixels, text)
+    return Picture(f"pictures/{name}.webp", pixels, text)
 
 
 def _zoom(kernels: Tensor, side: int) -> int:

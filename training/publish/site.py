@@ -4,19 +4,21 @@ A hook of ``mkdocs.yml``. Links in Markdown are those of the clone, so that they
 into links of the site.
 """
 
-import io
+import json
 import os.path
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import jupytext
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from PIL import Image, ImageChops
+from PIL import Image
 
 from dwp_init.registry import registry
 from training.engine.records import ROOT
+from training.figures.webp import webp_bytes
 from training.publish.gallery import gallery_models, gallery_pages, gallery_pictures
 from training.publish.notebooks import notebook_of
 from training.publish.pages import BLOCKS, blocks, fill_blocks
@@ -36,7 +38,9 @@ INCLUDED = {  # pages of the site that are files of the clone elsewhere than in 
 CARDS_OF = {f"priors/{name}.md": f"model_cards/{name}/README.md" for name in registry()}  # pages made from cards
 NOTEBOOKS = ("tutorials/few-labels.md", "tutorials/timm.md")  # pages that are notebooks too
 _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
-_UNSEEN = 24  # of 255: difference of a colour
+_STEP = 15  # of colours, in figures
+_TAG = re.compile(r"</?[a-z][^>]*>")
+_HEADS = re.compile(r"\b(?:Name +)?Type +Description( +Default)?\b")
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?![a-z]+:|/)([^)\s#]+)\)(?!\{)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#|/)([^)\s#]+)[^)]*\)")
 
@@ -67,6 +71,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return rewrite_links(fill_blocks(markdown, filled), here, uri, files, config)
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    """Makes the text of the search index plain, which every page loads."""
+    path = Path(config.site_dir) / "search" / "search_index.json"
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for entry in index["docs"]:
+        entry["text"] = plain_text(entry["text"])
+    path.write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+def plain_text(html: str) -> str:
+    """Returns HTML without its tags and the heads of tables of parameters; what is escaped stays so."""
+    return " ".join(_HEADS.sub(" ", _TAG.sub(" ", html)).split())
+
+
 def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config: MkDocsConfig) -> str:
     """Turns the links of a file of the clone into those of a page of the site.
 
@@ -89,10 +107,9 @@ def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config
         if path.startswith("docs/"):
             return match[1] if here.parts[0] == "docs" else _relative(path.removeprefix("docs/"), uri)
         if path not in places and (ROOT / path).is_file():
-            places[path] = f"files/{path}"
+            places[path] = f"files/{re.sub('[.]png$', '.webp', path)}"
             if places[path] not in files.src_uris:
-                content = smaller_png(ROOT / path) if path.endswith(".png") else (ROOT / path).read_bytes()
-                files.append(File.generated(config, places[path], content=content))
+                files.append(File.generated(config, places[path], content=_content(ROOT / path)))
         return _relative(places[path], uri) if path in places else match[1]
 
     def sized(picture: re.Match[str]) -> str:
@@ -110,16 +127,12 @@ def _size(path: Path) -> str:
         return f"{{ width={picture.width} height={picture.height} }}"
 
 
-def smaller_png(path: Path) -> bytes:
-    """Returns a picture with at most 256 colours, if that makes it smaller and nobody sees it, or else as it is."""
-    content = io.BytesIO()
+def _content(path: Path) -> bytes:
+    """The content of a file for the site; a PNG becomes WebP."""
+    if path.suffix != ".png":
+        return path.read_bytes()
     with Image.open(path) as picture:
-        colours = picture.convert("RGB")
-        fewer = colours.quantize(256, dither=Image.Dither.NONE)
-        difference = ImageChops.difference(colours, fewer.convert("RGB"))
-        fewer.save(content, "PNG", optimize=True)
-    unseen = max(difference.tobytes()) <= _UNSEEN
-    return min(content.getvalue(), path.read_bytes(), key=len) if unseen else path.read_bytes()
+        return webp_bytes(picture, _STEP)
 
 
 def _within(here: PurePosixPath, target: str) -> str:

@@ -1,6 +1,6 @@
 """What the hook of the documentation site makes of links and blocks; the site itself is built by ``.ci/site``."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -52,18 +52,16 @@ def test_a_file_that_is_no_page_is_added_once(files: Files, config: MkDocsConfig
     for uri in ("paper/figures.md", "benchmark.md"):
         found = site.rewrite_links(text, PurePosixPath("model_cards/paper_figures.md"), uri, files, config)
         start = "../" if "/" in uri else ""
-        assert found.count(f"({start}files/training/results/fig4b.png){size}") == 2
-    assert [file.src_uri for file in files if file.src_uri.startswith("files/")] == ["files/training/results/fig4b.png"]
+        assert found.count(f"({start}files/training/results/fig4b.webp){size}") == 2
+    assert [file.src_uri for file in files if file.src_uri.startswith("files/")] == [
+        "files/training/results/fig4b.webp"
+    ]
 
 
-def test_pictures_get_fewer_colours_only_where_that_makes_them_smaller(tmp_path: Path) -> None:
-    path = tmp_path / "noise.png"
-    Image.merge("RGB", [Image.effect_noise((64, 64), 80) for _ in "RGB"]).save(path)  # more colours than 256
-    assert site.smaller_png(path) == path.read_bytes()
-    grey = tmp_path / "grey.png"
-    Image.linear_gradient("L").convert("RGB").save(grey, compress_level=0)
-    smaller = site.smaller_png(grey)
-    assert smaller.startswith(b"\x89PNG") and len(smaller) < len(grey.read_bytes())
+def test_the_search_index_is_plain_text() -> None:
+    head = "Name Type Description Default"
+    html = f"<pre><code>sample(n)\n</code></pre> <p>Draws &lt;n&gt;.</p> {head} <code>n</code> <p>How many.</p>"
+    assert site.plain_text(html) == "sample(n) Draws &lt;n&gt;. n How many."
 
 
 def test_every_included_page_is_there_and_read(files: Files) -> None:
