@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import cast
@@ -17,7 +18,8 @@ MAX_BYTES = {CONFIG: 2**20, MODEL: 2**30}
 """The largest files that are read, in bytes."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WAITING = f".{MODEL}."  # and the digest: tensors whose configuration has its name, or is about to take it
-_READS = 1000  # after which a folder that somebody rewrites all the time is an error
+_ABANDONED = 3600.0  # seconds, after which no writer is at work on a file
+_READS, _WRITES = 1000, 100  # after which a folder that somebody rewrites all the time is an error
 
 
 def write_prior(folder: Path, config: bytes, model: bytes) -> None:
@@ -25,22 +27,43 @@ def write_prior(folder: Path, config: bytes, model: bytes) -> None:
 
     Two files cannot be renamed at once. The new tensors are stored under a hidden name that contains their digest.
     Then the new configuration, which states the digest, takes its name: from this moment on the folder holds the new
-    prior, for :func:`read_files` finds tensors by the digest. Last, the tensors take their name. A kill or a loss of
-    power leaves the old prior before that moment and the new one after it. One process writes at a time.
+    prior, for :func:`read_files` finds tensors by the digest. Last, the tensors take their name; if they cannot, for
+    instance because Windows has the old ones open, they keep the hidden one. A kill or a loss of power leaves the old
+    prior before that moment and the new one after it. One process writes at a time, where folders can be locked;
+    elsewhere the last of several writers makes the folder whole.
 
     Raises:
-        OSError: A file cannot be written; the old prior stays.
+        OSError: A file cannot be written; the old prior stays. Or others write all the time.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder) as alone:
+        for _ in range(_WRITES):
+            _write(folder, config, model, alone)
+            if alone or _is_whole(folder):
+                return
+    raise OSError(f"others write to {folder} all the time, and it cannot be locked; wait until they have finished")
+
+
+def _write(folder: Path, config: bytes, model: bytes, alone: bool) -> None:
     waiting = folder / f"{_WAITING}{_digest(model)}"
-    with _alone_in(folder):
-        try:
-            write_files({waiting: model})
-            write_files({folder / CONFIG: config})
+    try:
+        write_files({waiting: model})
+        write_files({folder / CONFIG: config})
+        with contextlib.suppress(OSError):
             waiting.replace(folder / MODEL)
             sync_folder(folder)
-        finally:
-            _sweep(folder)
+    finally:
+        with contextlib.suppress(OSError):
+            _sweep(folder, waiting, alone)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds the tensors that its configuration states."""
+    try:
+        found = read_files(folder)
+    except FileNotFoundError:
+        return False
+    return stated_digest(found[CONFIG]) in (None, _digest(found[MODEL]))
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -60,7 +83,8 @@ def read_files(folder: Path) -> dict[str, bytes]:
             except FileNotFoundError:
                 continue
             found = _digest(model)
-            if stated in (None, found):
+            unchanged = stated == found or (stated is None and config == read_bounded(folder / CONFIG, CONFIG))
+            if unchanged:
                 return {CONFIG: config, MODEL: model}
         if seen == (config, found):  # not a moment between two names
             return {CONFIG: config, MODEL: read_bounded(folder / MODEL, MODEL)}
@@ -111,30 +135,39 @@ def stated_digest(config: bytes) -> str | None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Generator[None, None, None]:
-    """Keeps other writers out of a folder, where the system can lock one; the lock leaves no file."""
+def _alone_in(folder: Path) -> Generator[bool, None, None]:
+    """Keeps other writers out of a folder, and says whether the system can; the lock leaves no file."""
     if sys.platform == "win32":
-        yield
+        yield False
         return
     import fcntl
 
     handle = os.open(folder, os.O_RDONLY)
     try:
+        locked = False
         with contextlib.suppress(OSError):  # some network file systems cannot
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            locked = True
+        yield locked
     finally:
         os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what killed writers left, but not the tensors that the configuration states."""
+def _sweep(folder: Path, own: Path, alone: bool) -> None:
+    """Removes what killed writers left, but not the tensors that the configuration states.
+
+    Args:
+        folder: The folder.
+        own: The tensors of this writer.
+        alone: Whether nobody else can be writing; if not, other files are left for an hour.
+    """
     config = folder / CONFIG
     stated = stated_digest(config.read_bytes()) if config.is_file() else None
     left = [path for name in (CONFIG, MODEL) for path in folder.glob(f".*{name}.*.tmp") if is_temporary(path)]
     waiting = [path for path in folder.glob(f"{_WAITING}*") if _SHA256.fullmatch(path.name.removeprefix(_WAITING))]
     for path in [*left, *waiting]:
-        if path.name != f"{_WAITING}{stated}":
+        free = alone or path == own or time.time() - path.stat().st_mtime > _ABANDONED
+        if free and path.name != f"{_WAITING}{stated}":
             path.unlink(missing_ok=True)
 
 

@@ -1,5 +1,6 @@
 """Files written whole or not at all, as plain bytes, JSON or safetensors; needs no numpy."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from torch import Tensor
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the names that write_files gives
 _UNSEALED = "0" * 64
 _HEADER, _ENTRY = 2**16, 2**10  # bytes of a safetensors header, besides names: most for metadata, and for each tensor
+_NO_SUCH_CALL = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # of file systems that cannot sync a folder
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -62,12 +64,15 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk; Windows has no such call, and does without."""
+    """Waits until the names in a folder are on the disk, where the system can; Windows and some others have no call."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
     finally:
         os.close(handle)
 

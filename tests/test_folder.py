@@ -1,9 +1,14 @@
 """A prior's folder holds a whole prior at every moment: under kills, readers and other writers."""
 
+import contextlib
+import errno
+import json
 import multiprocessing
 import os
+import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +118,99 @@ def test_where_folders_have_no_lock_and_no_handle(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setitem(sys.modules, "fcntl", None)
     assert found(save_prior(prior(NEW), folder)) == NEW
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no flock")
+@pytest.mark.parametrize("call", range(1, 4))
+def test_two_writers_that_cannot_lock_leave_a_whole_prior(
+    call: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    real, calls = Path.replace, iter(range(1, 99))
+
+    def replace(path: Path, target: Path) -> Path:
+        if next(calls) == call:  # another writer comes between two steps of this one
+            save_prior(prior(OLD), folder)
+        return real(path, target)
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(Path, "replace", replace)
+    save_prior(prior(NEW), folder)
+    assert found(folder) in (OLD, NEW) and {path.name for path in folder.iterdir()} == {CONFIG, MODEL}
+
+
+def test_a_writer_that_cannot_lock_ends_where_others_write_all_the_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(dwp_init.folder, "read_files", lambda folder: {CONFIG: b"{}", MODEL: b""})
+    monkeypatch.setattr(dwp_init.folder, "stated_digest", lambda config: "0" * 64)
+    with pytest.raises(OSError, match=r"others write to .* all the time, and it cannot be locked; wait until they ha"):
+        save_prior(prior(NEW), folder)
+
+
+def test_a_last_name_that_cannot_be_taken_is_no_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if target.name == MODEL:
+            raise PermissionError(errno.EACCES, "in use by another process")
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        save_prior(prior(NEW), folder)
+        assert found(folder) == NEW
+    save_prior(prior(OLD), folder)
+    assert found(folder) == OLD and {path.name for path in folder.iterdir()} == {CONFIG, MODEL}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="does not sync folders")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_where_folders_cannot_be_synced(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, "sync")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with contextlib.nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="sync"):
+        save_prior(prior(NEW), folder)
+    assert number == errno.EIO or found(folder) == NEW
+
+
+def test_leftovers_of_writers_that_could_not_lock_go_after_an_hour(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f".{MODEL}.{'a' * 64}", f".{CONFIG}.0123abcd.tmp"]
+    for name, age in zip(names, (7200, 60), strict=True):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    monkeypatch.setattr(sys, "platform", "win32")
+    save_prior(prior(NEW), folder)
+    assert [(folder / name).exists() for name in names] == [False, True]
+
+
+@pytest.mark.parametrize("name", [CONFIG, MODEL])
+def test_a_reader_of_a_folder_without_digests_is_not_confused(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {key: value for key, value in json.loads((folder / CONFIG).read_bytes()).items() if "sha256" not in key}
+    (folder / CONFIG).write_text(json.dumps(config | {"format_version": 1}))
+    old, real, after = read_files(folder), dwp_init.folder.read_bounded, []
+
+    def read(path: Path, kind: str) -> bytes:
+        content = real(path, kind)
+        if kind == name and not after:
+            after.append(save_prior(prior(NEW), folder))
+        return content
+
+    monkeypatch.setattr(dwp_init.folder, "read_bounded", read)
+    assert read_files(folder) in (old, read_files(folder)) and after
 
 
 def test_files_of_others_stay(folder: Path) -> None:
