@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict
 
 from dwp_init.access import Access, Address
 from dwp_init.errors import (
@@ -20,11 +20,10 @@ from dwp_init.errors import (
     chainable,
     explain,
     is_unwritable,
-    mark_rejected_token,
 )
 from dwp_init.files import build_prior, model_size, parse_config
 from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, read_bounded
-from dwp_init.transfer import BYTES_A_SECOND, SECONDS, ask, check_place, within
+from dwp_init.transfer import BYTES_A_SECOND, SECONDS, ask, check_place, within, without_a_rejected_token
 from dwp_init.version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ class _Client(TypedDict):
 
 CLIENT: _Client = {"library_name": "dwp_init", "library_version": __version__}  # what requests say that they come from
 TAG = "dwp-prior"  # marks the repositories that hold a prior
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def search(access: Access) -> list[Listing]:
         return sorted((_listing(model) for model in found), key=lambda listing: listing.repo)
 
     try:
-        return _without_a_rejected_token(models, access.token)
+        return without_a_rejected_token(models, access.token)
     except Warning:  # the one of a rejected token, if warnings are errors
         raise
     except Exception as error:  # transport errors belong to httpx or httpx2, which this code should not name
@@ -202,14 +200,14 @@ def _locate(file: str, address: Address, access: Access, most: Callable[[int], i
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     path = None if again else _cached(file, address, access)
-    asked = None if path and address.is_commit else ask(file, address, access)
+    asked, access = (None, access) if path and address.is_commit else ask(file, address, access)
     if path and (address.is_commit or (asked and asked.commit_hash == path.parent.name)):
         check_place(path, file, address)
         return path
     size = asked.size if asked else None
     check_size(size or 0, file, f"{file} of {address}", most(MAX_BYTES[file] if size is None else size))
     try:
-        path = _without_a_rejected_token(
+        path = without_a_rejected_token(
             lambda token: _download(file, address, replace(access, token=token), again, size or 0), access.token
         )
     except HFValidationError as error:
@@ -261,26 +259,6 @@ def _download(file: str, address: Address, access: Access, again: bool = False, 
         ),
     )
     return Path(path)
-
-
-def _without_a_rejected_token(call: Callable[[str | bool | None], _Result], token: str | bool | None) -> _Result:
-    """Calls with the token, and without one if the Hub rejects it: public files need no token, so not a valid one."""
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-
-    try:
-        return call(token)
-    except RepositoryNotFoundError:
-        raise
-    except HfHubHTTPError as error:
-        if token is False or error.response.status_code != 401:
-            raise
-        try:
-            result = call(False)
-        except Exception as second:
-            mark_rejected_token(second)
-            raise
-        warnings.warn("the Hub rejects the configured token, which may have expired; continuing without", stacklevel=2)
-        return result
 
 
 def _listing(model: "ModelInfo") -> Listing:

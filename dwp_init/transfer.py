@@ -2,26 +2,25 @@
 
 import re
 import threading
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dwp_init.access import Access, Address
-from dwp_init.errors import PriorDownloadError, is_offline
+from dwp_init.errors import PriorDownloadError, is_offline, mark_rejected_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
 
-SECONDS, BYTES_A_SECOND = (
-    60.0,
-    50_000,
-)  # how long a transfer may last; longer for large files
+SECONDS, BYTES_A_SECOND = 60.0, 50_000  # how long a transfer may last; longer for large files
 _NAME = re.compile(r"[A-Za-z0-9_-][\w.-]{0,254}", re.ASCII)  # of a file in the cache
 _Result = TypeVar("_Result")
 
 
-def ask(file: str, address: Address, access: Access) -> "HfFileMetadata | None":
-    """Asks the Hub how large a file is, and of which commit.
+def ask(file: str, address: Address, access: Access) -> "tuple[HfFileMetadata | None, Access]":
+    """Asks the Hub how large a file is, and of which commit; without the token, if the Hub rejects it.
 
     Args:
         file: Its name.
@@ -29,7 +28,8 @@ def ask(file: str, address: Address, access: Access) -> "HfFileMetadata | None":
         access: How the Hub is reached.
 
     Returns:
-        Its ``size`` in bytes and ``commit_hash``; None if the Hub was not asked, or fails: the client will say why.
+        Its ``size`` in bytes and ``commit_hash``; None if the Hub was not asked, or fails: the client will say why. And
+        how the Hub answered: as it was given, or without the token.
 
     Raises:
         PriorDownloadError: The Hub files it under a name, its ETag, that would leave the folder of the cache.
@@ -37,18 +37,44 @@ def ask(file: str, address: Address, access: Access) -> "HfFileMetadata | None":
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     if access.local_files_only or is_offline():
-        return None
-    try:
+        return None, access
+
+    def metadata(token: str | bool | None) -> "tuple[HfFileMetadata, str | bool | None]":
         url = hf_hub_url(address.repo, file, revision=address.revision, endpoint=access.endpoint)
-        found = within(SECONDS, lambda: get_hf_file_metadata(url, token=access.token, endpoint=access.endpoint))
+        return within(SECONDS, lambda: get_hf_file_metadata(url, token=token, endpoint=access.endpoint)), token
+
+    try:
+        found, token = without_a_rejected_token(metadata, access.token)
+    except Warning:  # the one of a rejected token, if warnings are errors
+        raise
     except Exception:
-        return None
+        return None, access
     if found.etag is not None and not _NAME.fullmatch(found.etag):
         raise PriorDownloadError(
             f"the Hub files {file} of {address} under {found.etag[:80]!r}, which is no digest and could be anywhere; "
             "nothing was downloaded: check the endpoint"
         )
-    return found
+    return found, replace(access, token=token)
+
+
+def without_a_rejected_token(call: Callable[[str | bool | None], _Result], token: str | bool | None) -> _Result:
+    """Calls with the token, and without one if the Hub rejects it: public files need no token, so not a valid one."""
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        return call(token)
+    except RepositoryNotFoundError:
+        raise
+    except HfHubHTTPError as error:
+        if token is False or error.response.status_code != 401:
+            raise
+        try:
+            result = call(False)
+        except Exception as second:
+            mark_rejected_token(second)
+            raise
+        warnings.warn("the Hub rejects the configured token, which may have expired; continuing without", stacklevel=2)
+        return result
 
 
 def check_place(path: Path, file: str, address: Address) -> None:

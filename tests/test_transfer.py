@@ -50,6 +50,16 @@ def test_files_larger_than_expected_are_not_fetched(load: Callable, hub: LocalHu
     assert [request.path.split("/")[-1] for request in hub.requests() if request.method == "GET"] == [CONFIG]
 
 
+def test_a_rejected_token_does_not_lift_the_bounds(load: Callable, hub: LocalHub, files: dict[str, bytes]) -> None:
+    hub.add_repo("a/model", files | {MODEL: bytes(2**20)})
+    with (
+        pytest.warns(UserWarning, match="the Hub rejects the configured token"),
+        pytest.raises(ValueError, match=r"model.safetensors of a/model@.* has 1,048,576 bytes; .* may have at most"),
+    ):
+        load("a/model", token="hf_expired")
+    assert [request.path.split("/")[-1] for request in hub.requests() if request.method == "GET"] == [CONFIG]
+
+
 def test_a_link_out_of_the_cache_is_not_followed(load: Callable, hub: LocalHub, commit: str, tmp_path: Path) -> None:
     load()
     link = next((tmp_path / "cache").rglob(f"snapshots/*/{CONFIG}"))
