@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
@@ -25,26 +26,43 @@ Row = dict[str, Any]
 
 
 def record_metrics(folder: Path, **metrics: Any) -> None:
-    """Appends one line to the stage's ``metrics.jsonl``, and waits until it is on the disk."""
+    """Appends one line to the stage's ``metrics.jsonl``, and waits until it is on the disk.
+
+    A line is a pair of a checksum and a row, so that a damaged row is not taken for another one.
+    """
     path = folder / _METRICS
-    cut_short = path.exists() and not path.read_bytes().endswith(b"\n")
+    before = path.read_bytes() if path.exists() else b""
+    cut_short = bool(before) and not before.endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
-        file.write("\n" * cut_short + json.dumps(metrics) + "\n")
+        file.write("\n" * cut_short + _line(metrics))
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """Reads the lines of ``metrics.jsonl``; a line cut short by a kill is left out."""
+    """Reads the rows of ``metrics.jsonl``; leaves out a line that is damaged, or was cut short by a kill.
+
+    Rows of older versions have no checksum.
+    """
     path = folder / _METRICS
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    rows: list[Row] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
-            row = json.loads(line)
+            found = json.loads(line)
         except (json.JSONDecodeError, RecursionError):
             continue
-        rows += [row] if isinstance(row, dict) else []
+        if isinstance(found, list) and len(found) == 2 and isinstance(found[1], dict):
+            rows += [found[1]] if found[0] == _checksum(found[1]) else []
+        elif isinstance(found, dict):
+            rows.append(found)
     return rows
+
+
+def write_metrics(folder: Path, rows: Sequence[Row]) -> None:
+    """Replaces all lines of ``metrics.jsonl``, if they are not those of the rows already."""
+    path, content = folder / _METRICS, "".join(map(_line, rows)).encode()
+    if content != (path.read_bytes() if path.exists() else b""):
+        write_bytes(path, content)
 
 
 def order_metrics(folder: Path, rows: Sequence[Row]) -> None:
@@ -52,14 +70,21 @@ def order_metrics(folder: Path, rows: Sequence[Row]) -> None:
 
     Jobs on several processes end in any order; what they leave behind should not tell.
     """
-    found = [json.dumps(row) for row in read_metrics(folder)]
-    place = {line: number for number, line in enumerate(found)}
-    lines = [json.dumps(row) for row in rows]
-    for number, line in zip(sorted(place[line] for line in lines), lines, strict=True):
-        found[number] = line
-    text = "".join(line + "\n" for line in found).encode()
-    if rows and text != (folder / _METRICS).read_bytes():
-        write_bytes(folder / _METRICS, text)
+    found = list(
+        {json.dumps(row): row for row in read_metrics(folder)}.values()
+    )  # a row that is there twice counts once
+    place = {json.dumps(row): number for number, row in enumerate(found)}
+    for number, row in zip(sorted(place[json.dumps(row)] for row in rows), rows, strict=True):
+        found[number] = row
+    write_metrics(folder, found)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps([_checksum(row), row]) + "\n"
+
+
+def _checksum(row: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -67,14 +92,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _read_json(folder / STAGE_CONFIG)
 
 
-def read_done(folder: Path) -> dict[str, Any]:
-    """Reads the summary of a finished stage."""
-    return {key: value for key, value in _read_json(folder / DONE).items() if key not in (_SEAL, _OUTPUTS)}
+def read_done(folder: Path, *needed: str) -> dict[str, Any]:
+    """Reads the summary of a finished stage.
+
+    Raises:
+        ValueError: It is damaged, or lacks one of the entries that are needed.
+    """
+    found = {key: value for key, value in _read_json(folder / DONE).items() if key not in (_SEAL, _OUTPUTS)}
+    if missing := [key for key in needed if key not in found]:
+        raise ValueError(
+            f"{folder / DONE} has no {', '.join(missing)}, so it is no summary of this stage; restore it, or remove "
+            f"{folder} to make it again"
+        )
+    return found
 
 
 def write_done(folder: Path, summary: Mapping[str, Any]) -> None:
     """Writes the summary of a stage, which is thereby finished, with digests of its files and of the summary."""
-    outputs = {path.relative_to(folder).as_posix(): _sha256(path) for path in _outputs(folder)}
+    outputs = {path.relative_to(folder).as_posix(): file_sha256(path) for path in _outputs(folder)}
     write_bytes(folder / DONE, sealed_json({**summary, _OUTPUTS: outputs}, _SEAL, allow_nan=True))
 
 
@@ -88,7 +123,7 @@ def check_outputs(folder: Path) -> None:
     for name, stated in _read_json(folder / DONE).get(_OUTPUTS, {}).items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing, which {DONE} names; {way_out}")
-        if (found := _sha256(folder / name)) != stated:
+        if (found := file_sha256(folder / name)) != stated:
             raise ValueError(f"{folder / name} has changed: its sha256 is {found}, {DONE} states {stated}; {way_out}")
 
 
@@ -98,7 +133,13 @@ def _outputs(folder: Path) -> list[Path]:
     return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
-def _sha256(path: Path) -> str:
+def is_as_stated(path: Path, sha256: str | None) -> bool:
+    """Whether a file is there and has this digest; rows of older versions state none."""
+    return path.is_file() and sha256 in (None, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, of which a part at a time is in memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(2**20):
@@ -133,13 +174,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: The file is broken.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"{damaged} has another checksum")
+        check_archive(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is not a complete checkpoint; remove it to start that part again") from error
     return state
+
+
+def check_archive(path: Path) -> None:
+    """Reads all of a zip archive, as ``torch.save`` writes them, and compares it with the checksums that it states.
+
+    Raises:
+        zipfile.BadZipFile: One does not hold, or the file is no archive. A checksum of 0 is none: torch can be told so.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.CRC:
+                with archive.open(entry) as content:
+                    while content.read(2**20):
+                        pass
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -63,7 +63,7 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
     if STAGE_CONFIG not in there:
         raise StageChangedError(
             f"{folder} holds {', '.join(sorted(there))} but no {STAGE_CONFIG}, so no stage made it; "
-            "choose another --out"
+            "choose another --out, or remove that folder, if it was one of a run"
         )
     found = read_config(folder)
     if found.get("fingerprint") == config["fingerprint"]:

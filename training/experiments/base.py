@@ -64,7 +64,14 @@ class PairedRuns(Stage):
         inits: tuple[str, ...] = getattr(self, "inits", ())
         return inits + ((LEARNED_HE, LEARNED_OWN) if self.needs else ())
 
-    def sweep(self, folder: Path, context: Context, train: Train, each: int) -> list[Row]:
+    def sweep(
+        self,
+        folder: Path,
+        context: Context,
+        train: Train,
+        each: int,
+        made: Callable[[Row], bool] = lambda row: True,
+    ) -> list[Row]:
         """Trains from each of ``arms`` with each seed what is missing; returns the rows, those of one start together.
 
         Args:
@@ -72,10 +79,11 @@ class PairedRuns(Stage):
             context: Where it runs.
             train: Makes the row of a pair of start and seed; picklable.
             each: Steps of one run.
+            made: As for :class:`training.engine.sweep.Sweep`.
         """
         runs = [(init, seed) for seed in self.all_seeds() for init in self.arms]
         settings: dict[str, Any] = {"total": len(runs), "each": each, "engine": context.engine, "desc": self.name}
-        with Sweep(folder, ("init", "seed"), **settings) as sweep:
+        with Sweep(folder, ("init", "seed"), made=made, **settings) as sweep:
             sweep(train, runs)
         return [sweep.done[init, seed] for init in self.arms for seed in self.all_seeds()]
 

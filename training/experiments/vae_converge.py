@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 
 from dwp_init.storage import write_bytes
 from training.engine.options import check_counts, check_marks
-from training.engine.records import Row, print_table, read_config, read_metrics
+from training.engine.records import Row, file_sha256, is_as_stated, print_table, read_config, read_metrics
 from training.engine.stage import FIXED, Context, Stage
 from training.engine.workers import Progress
 from training.experiments.base import PairedRuns, Parts
@@ -77,7 +77,12 @@ class VAEConverge(PairedRuns):
                 "lower sample_marks, or add to marks"
             )
         job = partial(self.train_one, self.parts(folder, context))
-        runs = by_mark(self.sweep(folder, context, job, self.marks[-1]), "elbo", self.marks)
+
+        def made(row: Row) -> bool:
+            sampled = row["seed"] == self.first_seed
+            return not sampled or is_as_stated(samples_file(folder, row["init"]), row.get("samples_sha256"))
+
+        runs = by_mark(self.sweep(folder, context, job, self.marks[-1], made), "elbo", self.marks)
         table = comparison(runs, "elbo", ELBO_BASELINES, ahead=False)
         self.record(folder, table=table, runs=runs)
         print_table([row for row in table if row["step"] in (self.marks[0], *self.sample_marks, self.marks[-1])])
@@ -117,10 +122,13 @@ class VAEConverge(PairedRuns):
 
         stops = sorted({*self.marks, *self.sample_marks})
         found = train(step, order, self.lr, progress=progress, marks=stops, measure=measure)
-        if seed == self.first_seed:
-            write_bytes(samples_file(parts.folder, init), save(samples))
         elbo = [value for stop, value in zip(stops, found, strict=True) if stop in self.marks]
-        return [{"init": init, "seed": seed, "elbo": elbo}]
+        row: Row = {"init": init, "seed": seed, "elbo": elbo}
+        if seed == self.first_seed:
+            path = samples_file(parts.folder, init)
+            write_bytes(path, save(samples))
+            row["samples_sha256"] = file_sha256(path)
+        return [row]
 
 
 @torch.no_grad()

@@ -109,7 +109,7 @@ class Fit(Stage):
         return {"family": self.family, "metrics": metrics}
 
     def _source(self, context: Context) -> dict[str, Any]:
-        made = read_done(context.out / self.needs[0])
+        made = read_done(context.out / self.needs[0], "source")
         source: dict[str, Any] = made["source"]
         return source | {key: made[key] for key in ("kernels", "kept", "norm_threshold") if key in made}
 

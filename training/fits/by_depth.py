@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dwp_init import Gaussian, GaussianMixture, MixtureByDepth, Prior
 from training.engine.options import check_counts
-from training.engine.records import read_done
+from training.engine.records import read_done, write_metrics
 from training.engine.stage import Context
 from training.fits.base import either, has_form, register_fit
 from training.fits.mixture import FitMixture
@@ -70,6 +70,7 @@ class FitByDepth(FitMixture):
         self._check(depths, layers, context)
         warn_if_few(self.name, min((layer.train for layer in layers), key=len))
         torch.manual_seed(self.seed)
+        write_metrics(folder, [])  # an interrupted fit starts again
 
         def mixture(kernels: KernelSet, place: int, reach: int) -> GaussianMixture:
             return self.best(kernels, folder, layer=place, reach=reach)
@@ -133,7 +134,7 @@ class FitByDepth(FitMixture):
 
     def _check_held_out(self, context: Context) -> None:
         """Raises where a layer's mixture might be fitted to kernels of networks that another layer holds out."""
-        sources = {need: read_done(context.out / need)["source"] for need in self.needs}
+        sources = {need: read_done(context.out / need, "source")["source"] for need in self.needs}
         networks = {need: {key: source[key] for key in source.keys() - OF_A_LAYER} for need, source in sources.items()}
         first, *others = networks
         for need in others:
@@ -159,7 +160,7 @@ class FitByDepth(FitMixture):
 
         The checkpoints of harvests are together, each once, and so are their origins.
         """
-        each = [read_done(context.out / need) for need in self.needs]
+        each = [read_done(context.out / need, "source") for need in self.needs]
         layers = [done["source"] for done in each]
         source = {
             key: value if all(layer.get(key) == value for layer in layers) else [layer.get(key) for layer in layers]

@@ -15,7 +15,7 @@ from dwp_init import Prior
 from dwp_init.priors.base import KernelShape
 from dwp_init.priors.whitening import Whitening
 from training.engine.options import check_counts
-from training.engine.records import load_checkpoint, record_metrics, save_checkpoint
+from training.engine.records import load_checkpoint, read_metrics, record_metrics, save_checkpoint, write_metrics
 from training.fits.base import CHECKPOINT, Fit, either, has_form
 from training.fits.score import score
 from training.kernels.kernelset import KernelSet
@@ -76,11 +76,13 @@ class FitByGradient(Fit):
     def _train(self, prior: Prior, train: Tensor, validation: Tensor, folder: Path) -> Prior:
         optimizer = torch.optim.AdamW(prior.parameters(), lr=self.lr, weight_decay=0)
         state: dict[str, Any] = {"epoch": 0, "best": -math.inf, "best_state": copy.deepcopy(prior.state_dict())}
+        state["rows"] = []
         checkpoint = folder / CHECKPOINT
         if checkpoint.exists():
             state = load_checkpoint(checkpoint)
             prior.load_state_dict(state["prior"])
             optimizer.load_state_dict(state["optimizer"])
+        write_metrics(folder, state.setdefault("rows", read_metrics(folder)))  # a kill may have left one more
         total, first = self.epochs * len(train), state["epoch"]
         with tqdm(total=total, initial=first * len(train), unit="kernel", unit_scale=True, desc=self.name) as bar:
             for epoch in range(first, self.epochs):
@@ -89,7 +91,8 @@ class FitByGradient(Fit):
                 if (epoch + 1) % self.evaluate_every and epoch + 1 < self.epochs:
                     continue
                 found = score(prior, validation, samples=32, most=2000)[1]["log_prob"]
-                record_metrics(folder, epoch=epoch + 1, train_bound=round(bound, 3), validation_log_prob=found)
+                state["rows"].append({"epoch": epoch + 1, "train_bound": round(bound, 3), "validation_log_prob": found})
+                record_metrics(folder, **state["rows"][-1])
                 bar.set_postfix(validation=f"{found:.2f} nats")
                 if found > state["best"]:
                     state |= {"best": found, "best_state": copy.deepcopy(prior.state_dict())}

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dwp_init import GaussianMixture, Prior
 from training.engine.options import check_counts
-from training.engine.records import record_metrics
+from training.engine.records import record_metrics, write_metrics
 from training.engine.workers import Progress
 from training.fits.base import Fit, either, has_form, register_fit
 from training.fits.score import score
@@ -58,6 +58,7 @@ class FitMixture(Fit):
         return ""
 
     def fit(self, kernels: KernelSet, folder: Path, device: torch.device) -> Prior:
+        write_metrics(folder, [])  # an interrupted fit starts again
         return self.best(kernels, folder)
 
     def best(self, kernels: KernelSet, folder: Path, **labels: int) -> GaussianMixture:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dwp_init.storage import safetensors_bytes, write_bytes
 from training.engine.options import check_counts
-from training.engine.records import Row, load_checkpoint, save_checkpoint
+from training.engine.records import Row, file_sha256, is_as_stated, load_checkpoint, save_checkpoint
 from training.engine.stage import Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
@@ -80,7 +80,7 @@ class Sources(Stage):
             unit="image",
             desc="sources",
             checkpoint=job.checkpoint,
-            made=lambda row: network_file(folder, row["seed"]).exists(),
+            made=lambda row: is_as_stated(network_file(folder, row["seed"]), row.get("sha256")),
         ) as sweep:
             found = [row["test_accuracy"] for row in sweep(job.train, [(seed,) for seed in seeds])]
         return {
@@ -137,8 +137,9 @@ class _Job:
             progress(n)
         row = {"seed": seed, "train_loss": round(loss, 5), "test_accuracy": round(accuracy(network, *self.test), 4)}
         metadata = {key: str(value) for key, value in row.items()}
-        write_bytes(network_file(self.folder, seed), safetensors_bytes(network.state_dict(), metadata))
-        return [row]
+        path = network_file(self.folder, seed)
+        write_bytes(path, safetensors_bytes(network.state_dict(), metadata))
+        return [row | {"sha256": file_sha256(path)}]
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
         """Returns Adam with weight decay on the convolutions alone."""

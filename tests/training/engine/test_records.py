@@ -1,5 +1,6 @@
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 from training.engine.records import (
     RESULTS,
     ROOT,
+    check_archive,
     check_outputs,
     load_checkpoint,
+    order_metrics,
     print_table,
     read_done,
     read_metrics,
@@ -17,6 +20,7 @@ from training.engine.records import (
     record_metrics,
     save_checkpoint,
     write_done,
+    write_metrics,
     write_table,
 )
 
@@ -28,6 +32,58 @@ def test_metrics_survive_a_line_cut_short(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [{"step": 1}]
     record_metrics(tmp_path, step=3)
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_flipped_bit_of_a_row_loses_it_and_never_changes_it(tmp_path: Path) -> None:
+    rows = [{"seed": 0, "loss": 0.25}, {"seed": 1, "loss": math.inf}]
+    for row in rows:
+        record_metrics(tmp_path, **row)
+    whole, lost = (tmp_path / "metrics.jsonl").read_bytes(), 0
+    for place in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        (tmp_path / "metrics.jsonl").write_bytes(flipped)
+        found = read_metrics(tmp_path)
+        assert all(row in rows for row in found)
+        lost += len(found) < 2
+    assert lost > 7 * len(whole)
+
+
+def test_all_rows_are_replaced_or_put_in_order_and_none_is_there_twice(tmp_path: Path) -> None:
+    write_metrics(tmp_path, [])
+    assert not list(tmp_path.iterdir())
+    rows = [{"seed": seed} for seed in range(3)]
+    (tmp_path / "metrics.jsonl").write_text('{"seed": 2}\n{"seed": 0}\n')  # of an older version
+    for row in (rows[1], rows[1]):
+        record_metrics(tmp_path, **row)
+    order_metrics(tmp_path, rows)
+    assert read_metrics(tmp_path) == rows
+    content = (tmp_path / "metrics.jsonl").read_bytes()
+    write_metrics(tmp_path, [])
+    record_metrics(tmp_path, **rows[0])
+    assert content.startswith((tmp_path / "metrics.jsonl").read_bytes())
+
+
+def test_a_summary_that_lacks_what_is_needed(tmp_path: Path) -> None:
+    write_done(tmp_path, {"count": 3})
+    assert read_done(tmp_path, "count") == {"count": 3}
+    with pytest.raises(ValueError, match=r"done.json has no source, so .*, or remove .* to make it again"):
+        read_done(tmp_path, "source")
+
+
+def test_archives_are_compared_with_their_checksums(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(64)}, tmp_path / "a.pt")
+    check_archive(tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content.replace(b"\x3f\x00\x00\x80", b"\x3f\x00\x00\x81", 1))
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+        check_archive(tmp_path / "a.pt")
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.ones(64)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    check_archive(tmp_path / "a.pt")
 
 
 def test_a_broken_checkpoint_says_what_to_do(tmp_path: Path) -> None:

@@ -158,6 +158,16 @@ def test_an_interrupted_stage_trains_what_is_missing(data: Any, resumed: Any, tm
         run_stages({"runs": replace(SMALL, latent_dim=4)}, Context(tmp_path))
 
 
+def test_samples_that_are_damaged_are_drawn_again(data: Any, tmp_path: Path) -> None:
+    folder = run_stages({"vae_converge": SMALL}, Context(tmp_path))["vae_converge"]
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".jsonl", ".safetensors")}
+    for damaged, content in ((samples_file(folder, DWP), b"!"), (samples_file(folder, XAVIER), None)):
+        (folder / "done.json").unlink()
+        damaged.write_bytes(content) if content else damaged.unlink()
+        run_stages({"vae_converge": SMALL}, Context(tmp_path))
+        assert {name: (folder / name).read_bytes() for name in before} == before
+
+
 def test_learned_kernels_come_with_their_stages(data: Any, save_kernels: Any, tmp_path: Path) -> None:
     for k in (7, 5):
         save_kernels(tmp_path / f"kernels_{k}", k)

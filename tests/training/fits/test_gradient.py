@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dwp_init import Flow, Prior
 from tests.training.fits.common import QUICK, QUICKS, mixture, model_bytes, run
-from training.engine.records import read_metrics
+from training.engine.records import read_metrics, save_checkpoint
 from training.fits import score as evaluate
 from training.fits.autoregressive import FitAutoregressive
 from training.fits.base import FITS, fitted_prior
@@ -86,6 +86,39 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does(
     folder = run(tmp_path / "part", stage)
     assert model_bytes(folder) == expected
     assert [row["epoch"] for row in read_metrics(folder)] == ([1, 2, 3, 4] if evaluate_every == 1 else [3, 4])
+
+
+@pytest.mark.parametrize("damage", [b"", b'["00000000", {"epoch": 1}]\n', None])
+def test_a_row_is_written_once_and_a_damaged_one_again(
+    damage: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the second row and its checkpoint; then perhaps the rows are damaged (None: left as they are)."""
+    expected, saved = run(tmp_path / "whole", QUICK), []
+
+    def killed(path: Path, state: dict[str, Any]) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(save_checkpoint(path, state))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.fits.gradient.save_checkpoint", killed)
+        run(tmp_path / "part", QUICK)
+    assert len(read_metrics(tmp_path / "part" / "fit")) == 2
+    if damage is not None:
+        (tmp_path / "part" / "fit" / "metrics.jsonl").write_bytes(damage)
+    found = run(tmp_path / "part", QUICK)
+    assert (found / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+
+
+def test_a_checkpoint_of_an_older_version_has_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_rows(path: Path, state: dict[str, Any]) -> None:
+        save_checkpoint(path, {key: value for key, value in state.items() if key != "rows"})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.fits.gradient.save_checkpoint", without_rows)
+        run(tmp_path, QUICK)
+    assert [row["epoch"] for row in read_metrics(run(tmp_path, QUICK))] == [1, 2, 3, 4]
 
 
 def looks(values: list[float], seen: list[dict[str, Tensor]]) -> Callable[..., tuple[Tensor, dict[str, float]]]:

@@ -6,7 +6,7 @@ import torch
 
 from dwp_init import Gaussian, GaussianMixture
 from tests.training.fits.common import mixture, run, write_kernels
-from training.engine.records import read_metrics
+from training.engine.records import read_metrics, record_metrics
 from training.fits.base import FITS, fitted_prior
 from training.fits.mixture import FitMixture
 from training.kernels.kernelset import KernelSet
@@ -49,3 +49,11 @@ def test_a_mixture_without_a_finite_log_prob_names_the_outlier(tmp_path: Path) -
     stage = FITS["mixture"](components=(2,), shrinkages=(10.0,), restarts=1)
     with pytest.raises(ValueError, match=r"no mixture of 'my-prior' gives the validation kernels a finite .*inf"):
         run(tmp_path, stage)
+
+
+def test_an_interrupted_fit_starts_again_without_its_old_rows(tmp_path: Path) -> None:
+    stage = FitMixture(components=(1, 2), shrinkages=(5.0,), scales=(1.0,), restarts=1)
+    rows = read_metrics(run(tmp_path / "whole", stage))
+    (tmp_path / "part" / "fit").mkdir(parents=True)
+    record_metrics(tmp_path / "part" / "fit", **rows[0])
+    assert len(rows) == 2 and read_metrics(run(tmp_path / "part", stage)) == rows

@@ -244,3 +244,27 @@ def test_recorded_steps_train_as_eager_ones(tmp_path: Path, monkeypatch: pytest.
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], atol=2e-3, rtol=2e-2, msg=name)
     assert read_metrics(recorded)[0]["train_loss"] == pytest.approx(read_metrics(eager)[0]["train_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("loss", ["row", "network", "bit"])
+def test_what_is_lost_between_a_network_and_its_row_is_made_again(
+    loss: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a network's file and before its row; or the file of a recorded row is lost, or damaged."""
+
+    def killed(*_: Any, **row: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"training.engine.sweep.{'record' if loss == 'row' else 'order'}_metrics", killed)
+        run(SMALL, tmp_path)
+    path = network_file(tmp_path / "sources", 0)
+    assert path.exists() and len(read_metrics(path.parent)) == (0 if loss == "row" else 2)
+    if loss == "network":
+        path.unlink()
+    elif loss == "bit":
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    folder = run(SMALL, tmp_path)
+    for name in ("metrics.jsonl", "network-000.safetensors", "network-001.safetensors"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert {file.name for file in folder.iterdir()} == {file.name for file in finished.iterdir()}
