@@ -59,6 +59,7 @@ def cut(suffix: str, length: int) -> Callable[[Path], None]:
         ("k.npy", cut(".npy", 500), "cannot be read"),
         ("k.npy", cut(".npy", 50), "cannot be read"),
         ("k.npy", cut(".npy", 0), "cannot be read"),
+        ("k.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x08\x00{'a': (\n"), "cannot be read"),
         ("k.safetensors", cut(".safetensors", 500), "cannot be read"),
         ("k.safetensors", cut(".safetensors", 4), "cannot be read"),
         ("k.safetensors", cut(".safetensors", 0), "cannot be read"),

@@ -46,12 +46,13 @@ def _read(path: Path) -> "dict[str, tuple[TensorProto, NodeProto]]":
     try:
         model = onnx.load(path, load_external_data=False)
         model = inline_local_functions(model) if model.functions else model
-    except Exception as error:  # that of protobuf, or of the library for what is malformed
+        weights = list(_weights(model.graph, {}))
+    except Exception as error:  # that of protobuf, of the library for what is malformed, or of a name that is no text
         raise ValueError(f"{path} is not a complete ONNX file ({error}); get it again, or remove it") from error
     if not model.graph.node:
         raise ValueError(f"{path} is not an ONNX graph with operators; get it again, or remove it")
     found: dict[str, tuple[TensorProto, NodeProto]] = {}
-    for name, tensor, node in _weights(model.graph, {}):
+    for name, tensor, node in weights:
         key, number = name, 1
         while key in found and found[key][0] is not tensor:  # another graph's tensor of the same name
             number += 1

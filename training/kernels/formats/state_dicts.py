@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.engine.records import check_archive
 from training.kernels.formats.base import Entry, Format, dtype_name
 
 OLDEST_TORCH = "2.6"  # before it, weights_only could be made to run code (CVE-2025-32434)
@@ -22,7 +23,8 @@ class StateDictFormat(Format):
 
     A tensor's name is the path of keys to it, such as ``state_dict.stem.weight``. Of the outermost dict all keys are
     read but those that begin with ``optim``, and those that hold a network twice: next to the first key of
-    :data:`AVERAGES` that leads to tensors, the other averages and the keys of :data:`AVERAGED` are left out.
+    :data:`AVERAGES` that leads to tensors, the other averages and the keys of :data:`AVERAGED` are left out. The
+    checksums that ``torch.save`` writes must hold.
     """
 
     suffixes = (".pth", ".pt", ".bin", ".ckpt")
@@ -43,9 +45,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             "newer, or convert the file to safetensors"
         )
     try:
+        archive = zipfile.is_zipfile(path)
+        if archive:
+            check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old storages and TorchScript, on which nobody can act
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # the reader meets arbitrary bytes, and raises what they lead to
         why = next(iter(str(error).splitlines()), repr(error))
         raise ValueError(

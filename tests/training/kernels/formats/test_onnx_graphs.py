@@ -142,3 +142,11 @@ def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
     with pytest.raises(ValueError, match=f"net.onnx {message}"):
         OnnxFormat().entries(tmp_path / "net.onnx")
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    save(helper.make_model(graph_of([conv("weight")], tensor("weight", 8, 1, 3, 3))), path)
+    path.write_bytes(path.read_bytes().replace(b"weight", b"\xff" * 6))
+    with pytest.raises(ValueError, match=r"net.onnx is not a complete ONNX file"):
+        OnnxFormat().entries(path)

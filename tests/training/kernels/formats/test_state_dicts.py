@@ -94,6 +94,14 @@ def test_broken_files(tmp_path: Path, length: int) -> None:
         StateDictFormat().entries(path)
 
 
+def test_a_checksum_that_does_not_hold(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(2, 1, 3, 3)}, tmp_path / "net.pt")
+    content = (tmp_path / "net.pt").read_bytes()
+    (tmp_path / "net.pt").write_bytes(content.replace(b"\x00\x00\x80\x3f", b"\x00\x00\x81\x3f", 1))
+    with pytest.raises(ValueError, match=r"net.pt cannot be read without running code, or is broken \(Bad CRC-32"):
+        StateDictFormat().entries(tmp_path / "net.pt")
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_no_state_dict(tmp_path: Path) -> None:
     torch.save([A], tmp_path / "list.pt")
