@@ -1,0 +1,102 @@
+"""Forked processes, which start with everything imported, so that a try costs what the work costs."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HANGS = "hangs"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Args:
+        status: Its exit status; negative for the number of a signal; :data:`HANGS` if it was ended after too long.
+        said: What it wrote to the standard error.
+        seconds: How long it ran.
+    """
+
+    status: int | str
+    said: str
+    seconds: float
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines that it wrote, without bars of progress."""
+        return [line for line in self.said.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
+
+
+@dataclass
+class Child:
+    """A forked process; :meth:`wait` says how it ended."""
+
+    pid: int
+    said: Path
+    start: float
+
+    def kill(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float, number: int = 0, after: float = 0, ready: Path | None = None) -> Ended:
+        """Waits for the end.
+
+        Args:
+            seconds: The most that it may take.
+            number: Of a signal to send to the process, if it is still there; 0 for none.
+            after: Seconds after which to send it, counted from when ``ready`` appears.
+            ready: A file.
+        """
+        status: int | str | None = None
+        since: float | None = None
+        while status is None:
+            found, code = os.waitpid(self.pid, os.WNOHANG)
+            age = time.monotonic() - self.start
+            since = age if since is None and (ready is None or ready.exists()) else since
+            if found:
+                status = os.waitstatus_to_exitcode(code)
+            elif number and since is not None and age >= since + after:
+                self.kill(number)
+                number = 0
+            elif age > seconds:
+                self.kill(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                status = HANGS
+            else:
+                time.sleep(0.002)
+        said = self.said.read_text(errors="replace")
+        self.said.unlink()
+        return Ended(status, said, time.monotonic() - self.start)
+
+
+def fork(act: Callable[[], int]) -> Child:
+    """Starts a copy of this process, which must have no threads, and runs ``act`` there; it returns the exit status.
+
+    Signals act there as in a process that a shell starts.
+    """
+    handle, name = tempfile.mkstemp(prefix="dwp-init-fuzz-")
+    start = time.monotonic()
+    pid = os.fork()
+    if pid:
+        os.close(handle)
+        return Child(pid, Path(name), start)
+    status = 70
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.dup2(handle, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False, buffering=1) for number in (1, 2))  # noqa: SIM115
+        status = act()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,83 @@
+"""The judge notices each kind of fault, and a short run over all targets finds none."""
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.fuzz.target import FAULTS, Differs, Outcome, Tally, Target, examine, judge
+from tests.fuzz.targets import TARGETS
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_short_run_finds_no_fault(name: str, tmp_path: Path) -> None:
+    target, tally, numbers = TARGETS[name], Tally(), itertools.count()
+
+    def act(case: Any) -> None:
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        verdict = judge(target, case, folder)
+        assert verdict.outcome not in FAULTS, verdict
+        tally.add(verdict)
+
+    examine(target, target.tries, None, act)
+    assert tally.counts["refused"] and tally.counts["same"] + tally.counts["as stated"], tally.counts
+
+
+def raising(error: BaseException) -> Any:
+    def attempt(case: Any, folder: Path) -> Outcome:
+        raise error
+
+    return attempt
+
+
+def large(case: Any, folder: Path) -> Outcome:
+    bytearray(b"x" * 200 * 2**20)
+    return "same"
+
+
+def long(case: Any, folder: Path) -> Outcome:
+    time.sleep(0.03 if case else 60)
+    return "same"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome", "detail"),
+    [
+        (lambda case, folder: "same", "same", ""),
+        (raising(Differs("other tensors")), "silent", "other tensors"),
+        (raising(KeyError("source")), "crash", "KeyError: 'source'"),
+        (raising(ValueError("a number is wrong")), "crash", "that names no file"),
+        (raising(ValueError("")), "crash", "a message of 0 characters"),
+        (large, "large", " MB"),
+    ],
+)
+def test_faults_are_noticed(attempt: Any, outcome: str, detail: str, tmp_path: Path) -> None:
+    verdict = judge(Target("any", st.none, attempt), None, tmp_path)
+    assert verdict.outcome == outcome and detail in verdict.detail
+
+
+@pytest.mark.parametrize("case", [True, False])
+def test_what_takes_too_long_is_noticed_and_ended(case: bool, tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert judge(Target("any", st.none, long, seconds=0.02), case, tmp_path).outcome == "slow"
+    assert time.monotonic() - start < 5
+
+
+def test_an_error_that_names_the_folder_is_a_refusal(tmp_path: Path) -> None:
+    error = ValueError(f"{tmp_path}/config.json is no JSON; get it again")
+    assert judge(Target("any", st.none, raising(error)), None, tmp_path).outcome == "refused"
+    error = ValueError(f"{tmp_path} holds {'x' * 5000}")
+    assert judge(Target("any", st.none, raising(error)), None, tmp_path).outcome == "crash"
+
+
+def test_a_seed_gives_other_inputs_and_none_the_same_ones() -> None:
+    found: list[list[int]] = []
+    for seed in (None, None, 1, 2):
+        found.append([])
+        examine(Target("numbers", lambda: st.integers(), long), 20, seed, found[-1].append)
+    assert found[0] == found[1] != found[2] != found[3]
