@@ -5,6 +5,9 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
+
+_ENDS: dict[int, tuple[str, int]] = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
 
 
 class Terminated(BaseException):
@@ -14,6 +17,9 @@ class Terminated(BaseException):
 def run_command(run: Callable[[], int], way_on: str = "") -> int:
     """Runs a command, which may be ended by a signal.
 
+    A library may turn the exception of a signal into another error, as ``torch.tensor`` does: a command that fails
+    after a signal was ended by the signal.
+
     Args:
         run: The command; it returns the exit status.
         way_on: What the line says after ``interrupted`` or ``terminated``.
@@ -21,20 +27,36 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
     Returns:
         The exit status: that of the command, 130 after SIGINT, 143 after SIGTERM.
     """
+    arrived: list[int] = []
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    def end(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    alone = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    before = signal.signal(signal.SIGTERM, terminate) if alone else None
+    before = _handlers(end) if threading.current_thread() is threading.main_thread() else {}  # no other may set them
     try:
-        return run()
-    except KeyboardInterrupt:
-        what, status = "interrupted", 130
-    except Terminated:
-        what, status = "terminated", 143
+        status = run()
+    except (KeyboardInterrupt, Terminated) as error:
+        arrived.append(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+        status = 1
+    except Exception:
+        if not arrived:
+            raise
+        status = 1
     finally:
-        if alone:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if not status or not arrived:
+        return status
+    what, status = _ENDS[arrived[-1]]
     print(f"{what}{way_on}", file=sys.stderr)
     return status
+
+
+def _handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Sets the handler of both signals, of SIGINT unless it is ignored; returns those before."""
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    taken = {number: found for number, found in before.items() if number == signal.SIGTERM or found != signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, handler)
+    return {number: signal.SIG_DFL if found is None else found for number, found in taken.items()}

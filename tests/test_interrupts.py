@@ -1,5 +1,6 @@
 """A signal ends a command with one line and the exit status that shells expect."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,6 +31,47 @@ def test_a_signal_cleans_up_and_says_so(
 
     assert run_command(run, "; go on") == status and cleaned == [True]
     assert capsys.readouterr().err == f"{what}; go on\n" and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "status", "what"), SIGNALS)
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_signal_that_a_library_turns_into_an_error_is_still_one(
+    number: int, status: int, what: str, raises: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> int:
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            if raises:
+                raise TypeError("could not determine the shape") from error
+        return 1
+
+    assert run_command(run) == status
+    assert capsys.readouterr().err == f"{what}\n"
+    with pytest.raises(TypeError, match="of another kind"):
+        run_command(_raise)
+
+
+def _raise() -> int:
+    raise TypeError("of another kind")
+
+
+def test_a_signal_that_ends_nothing_is_none() -> None:
+    def run() -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    assert run_command(run) == 0 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_command(lambda: signal.raise_signal(signal.SIGINT) or 0) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_without_a_signal_the_status_is_that_of_the_command() -> None:
