@@ -17,12 +17,13 @@ class Call:
     """A call that is about to be made.
 
     Args:
-        kind: ``"create"`` opens a file to write; ``"sync"`` is ``fsync`` of a file or a folder.
+        kind: ``"create"`` opens a file to write, ``"append"`` to write at its end; ``"sync"`` is ``fsync`` of a file or
+            a folder.
         path: What it changes.
         target: The new name.
     """
 
-    kind: Literal["create", "rename", "remove", "folder", "sync"]
+    kind: Literal["create", "append", "rename", "remove", "folder", "sync"]
     path: Path
     target: Path | None = None
 
@@ -61,8 +62,8 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _, flags = arguments
-        if isinstance(path, (str, bytes, os.PathLike)) and isinstance(flags, int) and flags & _WRITING:
-            _tell("create", path)
+        if isinstance(path, (str, bytes, os.PathLike)) and flags & _WRITING and not flags & os.O_DIRECTORY:
+            _tell("append" if flags & os.O_APPEND else "create", path)
     elif event in _EVENTS:
         _tell(_EVENTS[event], *arguments[: 2 if event == "os.rename" else 1])
 

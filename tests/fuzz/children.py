@@ -32,6 +32,12 @@ class Ended:
         """The last lines that it wrote, without bars of progress."""
         return [line for line in self.said.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
 
+    @property
+    def is_clear_error(self) -> bool:
+        """Whether a command said what is wrong in one line, and ended with the status for that."""
+        said = self.lines[-1:]
+        return self.status == 1 and bool(said) and said[0].startswith("error: ") and "Traceback" not in self.said
+
 
 @dataclass
 class Child:

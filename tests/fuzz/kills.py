@@ -12,7 +12,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +25,16 @@ from training import recipes
 from training.__main__ import main
 
 SIGNALS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}  # and the status with which a command ends
-SAID = {
-    143: "terminated; run the same command again to resume",
-    130: "interrupted; run the same command again to resume",
-}
+GO_ON = "; run the same command again to resume"
+SAID = {143: f"terminated{GO_ON}", 130: f"interrupted{GO_ON}"}
 REFUSALS = {"full disk": errno.ENOSPC, "read-only": errno.EROFS}  # errors of a call and of all later ones
 PLANS = [(how, moment) for moment in ("call", "time") for how in SIGNALS] + [(how, "call") for how in REFUSALS]
 PLANS += [("no room", "bytes")]  # files that may not grow beyond some bytes, so that a part of one is written
 WITHOUT = ("engine_cost",)  # starts clusters of Ray
 LAZY = ("torch._dynamo", "matplotlib.pyplot", "pandas", "timm", "torchvision", "scipy.stats", "zuko", "onnx", "sympy")
-COLUMNS = ("recipe", "stage", "kill", "moment", "place", "status", "outcome", "detail")
+TABLE = "kills.csv"
+KEY = ("recipe", "stage", "kill", "moment")
+COLUMNS = (*KEY, "place", "status", "outcome", "detail")
 SAME, REMOVED, UNTOUCHED = "resumed, the same", "said what to remove, then the same", "ended before it"
 FAULTS = ("wrong end", "differs", "not resumed", "hangs")
 _LONGEST = 600.0  # seconds of a stage
@@ -206,32 +207,46 @@ def _wrong_end(how: str, ended: Ended) -> str:
         return f"a traceback: {ended.said[-300:]}"
     if how in SIGNALS:
         expected = SIGNALS[how]
-        if ended.status != expected or (
-            expected > 0 and ended.lines[-1:] != [f"{SAID[expected]}; run the same command again to resume"]
-        ):
+        if ended.status != expected or (expected > 0 and ended.lines[-1:] != [SAID[expected]]):
             return f"status {ended.status}, expected {expected}: {ended.lines[-1:]}"
         return ""
-    clear = ended.status == 1 and ended.lines and ended.lines[-1].startswith("error: ")
-    return "" if clear else f"status {ended.status}: {ended.lines[-1:]}"
+    return "" if ended.is_clear_error else f"status {ended.status}: {ended.lines[-1:]}"
 
 
 def record(path: Path, out: Path, rounds: int, names: Sequence[str], minutes: float) -> None:
-    """Adds the tries that a table lacks, row by row."""
+    """Adds the tries that a table lacks, row by row: a round over all stages, then the next one.
+
+    Args:
+        path: The table.
+        out: Folder of the finished stages, and of the disturbed ones while they are there.
+        rounds: How often each stage is disturbed in each way.
+        names: The recipes.
+        minutes: After which to stop.
+    """
     end = time.monotonic() + 60 * minutes
-    with path.open(newline="", encoding="utf-8") if path.exists() else contextlib.nullcontext([]) as file:
-        rows = list(csv.DictReader(file))
-    there = [(row["recipe"], row["stage"], row["kill"], row["moment"]) for row in rows]
-    found = sorted(wholes(out, names), key=lambda whole: whole.seconds)  # so that the quick ones are done in any case
+    there = Counter(tuple(row[key] for key in KEY) for row in read(path))
+    out.mkdir(parents=True, exist_ok=True)
+    found: Iterable[Whole] = wholes(out, names)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not rows:
+        if not there:
             writer.writeheader()
         for turn in range(rounds):
-            for how, moment in PLANS:
-                for whole in found:
+            seen = []
+            for whole in found:
+                seen.append(whole)
+                for how, moment in PLANS:
                     if time.monotonic() > end:
                         return
-                    if there.count((whole.recipe, whole.name, how, moment)) > turn:
-                        continue
-                    writer.writerow(try_one(whole, how, moment, str(turn)))
-                    file.flush()
+                    if there[whole.recipe, whole.name, how, moment] <= turn:
+                        writer.writerow(try_one(whole, how, moment, str(turn)))
+                        file.flush()
+            found = seen
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Reads a table; no rows where there is none."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy
 
 Outcome = Literal["refused", "same", "as stated", "crash", "silent", "slow", "large"]
+OUTCOMES = ("refused", "same", "as stated")
 FAULTS = ("crash", "silent", "slow", "large")
 LONGEST_MESSAGE = 3000  # characters, so that an error can be read
 _STATUS, _PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -69,6 +70,11 @@ class Tally:
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def tries(self) -> int:
+        return self.counts.total()
 
     def add(self, verdict: Verdict) -> None:
         self.counts[verdict.outcome] += 1

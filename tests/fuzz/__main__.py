@@ -1,0 +1,142 @@
+"""``python -m tests.fuzz``: what the tests run a short part of, for as long as is asked; counts what comes of it.
+
+python -m tests.fuzz --minutes 30           damaged inputs, answers and models, each kind in turn
+python -m tests.fuzz --tries 1000           the same, by number of tries of each kind
+python -m tests.fuzz kills --minutes 60     stages that are killed, and find the disk full; resumes its table
+python -m tests.fuzz publishing             a publication that is disturbed at each request
+python -m tests.fuzz power                  every state that a loss of power may leave
+"""
+
+import argparse
+import csv
+import itertools
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests import conftest as conftest  # before the client of the Hub: no try reaches the public one
+from tests.fuzz import kills, power, publishing
+from tests.fuzz.target import FAULTS, OUTCOMES, Tally, Target, Verdict, examine, judge
+from tests.fuzz.targets import TARGETS
+from training import recipes
+from training.engine.records import RESULTS, write_table
+
+TABLE = "faults.csv"
+Tallies = dict[str, Tally]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one part; returns 1 if a fault was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__, formatter_class=_Format)
+    parser.add_argument("part", nargs="?", default="targets", choices=("targets", "kills", "publishing", "power"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
+    parser.add_argument("--tries", type=int, help="tries of each kind (targets), or of each stage and way (kills)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="kinds, or recipes, whose name contains this")
+    parser.add_argument("--seed", type=int, default=0, help="of the first batch (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder of finished stages, for kills")
+    options = parser.parse_args(words)
+    if options.part == "kills":
+        return _kill(options)
+    tallies = {"targets": _targets, "publishing": _publications, "power": _losses}[options.part](options)
+    for name, tally in tallies.items():
+        for fault in tally.faults:
+            print(f"{name}: {fault}", file=sys.stderr)
+    return int(any(tally.faults for tally in tallies.values()))
+
+
+class _Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    pass
+
+
+def _kill(options: argparse.Namespace) -> int:
+    names = [name for name in recipes.names() if options.only in name and name not in kills.WITHOUT]
+    table = options.results / kills.TABLE
+    kills.record(table, options.out, options.tries or 1, names, options.minutes)
+    return int(any(row["outcome"] in kills.FAULTS for row in kills.read(table)))
+
+
+def _targets(options: argparse.Namespace) -> Tallies:
+    """Examines targets in turn, a batch of each, until the time is over or there are enough tries."""
+    tallies: Tallies = {name: Tally() for name in TARGETS if options.only in name}
+    end = time.monotonic() + 60 * (options.minutes if options.tries or options.minutes < float("inf") else 1)
+    for seed in itertools.count(options.seed):
+        for name, tally in tallies.items():
+            target, left = TARGETS[name], (options.tries or sys.maxsize) - tally.tries
+            if time.monotonic() > end or all(0 < (options.tries or 0) <= each.tries for each in tallies.values()):
+                return tallies
+            if left > 0:
+                with _counted(tally) as act:
+                    examine(target, min(target.tries, left), seed, lambda case, act=act, to=target: act(to, case))
+                _write(options.results, tallies)
+    return tallies
+
+
+def _publications(options: argparse.Namespace) -> Tallies:
+    tallies: Tallies = {}
+    for each in publishing.disturbances():
+        tally = tallies.setdefault(f"publishing, {each.situation}: {each.fault}", Tally())
+        _timed(tally, lambda each=each: publishing.judge(each))
+        _write(options.results, tallies)
+    return tallies
+
+
+def _losses(options: argparse.Namespace) -> Tallies:
+    tallies: Tallies = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for target, states in power.targets(Path(scratch)):
+            tally = tallies[target.name] = Tally()
+            with _counted(tally) as act:
+                for state in states:
+                    act(target, state)
+            _write(options.results, tallies)
+    return tallies
+
+
+@contextmanager
+def _counted(tally: Tally) -> Iterator[Callable[[Target, Any], None]]:
+    """Judges inputs of targets, each in a folder of its own, and counts the verdicts."""
+    numbers = itertools.count()
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def act(target: Target, case: Any) -> None:
+            folder = Path(scratch) / str(next(numbers))
+            folder.mkdir()
+            _timed(tally, lambda: judge(target, case, folder))
+            shutil.rmtree(folder)
+
+        yield act
+
+
+def _timed(tally: Tally, act: Callable[[], Verdict]) -> None:
+    start = time.monotonic()
+    tally.add(act())
+    tally.seconds += time.monotonic() - start
+
+
+def _write(results: Path, tallies: Tallies) -> None:
+    """Enters counts into the table, in place of older ones of the same kinds."""
+    path = results / TABLE
+    before: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            before = {row["kind"]: row for row in csv.DictReader(file)}
+    rows = before | dict(_rows(tallies))
+    if rows:
+        write_table(path, list(rows.values()))
+
+
+def _rows(tallies: Tallies) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, tally in tallies.items():
+        if tally.tries:
+            counts = {outcome: tally.counts[outcome] for outcome in (*OUTCOMES, *FAULTS)}
+            yield name, {"kind": name, "tries": tally.tries, **counts, "seconds": round(tally.seconds, 1)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Forked processes and how they end."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.children import HANGS, fork
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+def test_how_a_process_ends() -> None:
+    assert fork(lambda: 3).wait(60).status == 3
+    said = fork(lambda: print("error: it is full\r\n", file=sys.stderr) or 1).wait(60)
+    assert said.status == 1 and said.lines == ["error: it is full"] and said.is_clear_error
+    failed = fork(lambda: int("x")).wait(60)
+    assert failed.status == 70 and "ValueError" in failed.lines[-1] and not failed.is_clear_error
+
+
+def test_a_process_is_killed_a_while_after_it_is_ready(tmp_path: Path) -> None:
+    def run() -> int:
+        time.sleep(0.2)
+        (tmp_path / "ready").touch()
+        time.sleep(60)
+        return 0
+
+    ended = fork(run).wait(60, signal.SIGKILL, 0.1, tmp_path / "ready")
+    assert ended.status == -signal.SIGKILL and 0.3 <= ended.seconds < 30
+
+
+def test_a_process_that_hangs_is_ended() -> None:
+    child = fork(lambda: time.sleep(60) or 0)
+    assert child.wait(0.1).status == HANGS
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
