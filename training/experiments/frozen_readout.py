@@ -19,6 +19,7 @@ from training.engine.workers import Progress
 from training.experiments.base import PairedRuns, read_images
 from training.experiments.paired import half_width, mean_sd, shown
 from training.experiments.readout import centred_products, fit_readout
+from training.experiments.scattering import Scattering
 from training.images.split import Labelled, stratified
 from training.starts.base import initialize_
 from training.starts.controls import NOISE as WHITE_NOISE
@@ -41,6 +42,8 @@ BANK_SOURCES = {
     PRIOR_BANK: Source(DWP, ("notmnist-7x7", "notmnist-5x5")),
     KEY_FILTER_BANK: Source(DWP, ("natural-dw7x7",)),  # of 7×7 alone, so for banks of one layer
 }
+SCATTERING = "scattering"
+BY_EVIDENCE = {"filters": "by evidence", "threshold": "", "grids": ""}  # the bank of greatest evidence, in tables
 Bank = tuple[str, tuple[int, ...], float, tuple[int, ...]]  # source, filters, threshold, grids
 
 
@@ -53,7 +56,7 @@ class FrozenReadout(PairedRuns):
     next layer by averages of 2×2, and to the read-out by averages over the cells of grids. Nothing is learned but the
     read-out, a Bayesian linear regression on the classes as one-hot vectors, with the strength of regularisation by
     evidence. The bank ``by evidence`` is in each split the one whose read-out has the greatest evidence among all banks
-    of its source. Test images have no say.
+    of its source. Test images have no say. Features of the scattering transform are read out in the same way.
 
     Splits are paired: each has its own training images and draws, the same images for every bank, and larger sets
     contain the smaller ones. Records ``<name>.csv`` and ``<name>_runs.csv``.
@@ -64,6 +67,8 @@ class FrozenReadout(PairedRuns):
         filters: Numbers of filters by layer, of each bank.
         thresholds: Each t, in units of the root mean square of the responses.
         grids: Sizes of the pooling grids of each bank; several are several scales.
+        scattering: J and L of each scattering transform, see :class:`training.experiments.scattering.Scattering`, which
+            needs kymatio; none by default.
         sizes: Sizes of the training sets.
         test_images: Maximum number of test images, evenly spaced.
     """
@@ -73,6 +78,7 @@ class FrozenReadout(PairedRuns):
     filters: tuple[tuple[int, ...], ...] = ((64,), (256,), (1024,))
     thresholds: tuple[float, ...] = (0.0,)
     grids: tuple[tuple[int, ...], ...] = ((4,),)
+    scattering: tuple[tuple[int, int], ...] = ()
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     seeds: int = 10
     test_images: int = 10_000
@@ -100,9 +106,10 @@ class FrozenReadout(PairedRuns):
         return {"table": table}
 
     def banks(self) -> list[Bank]:
-        """Returns every bank; the key filters, of 7×7 alone, have those of one layer only."""
+        """Returns every bank; the key filters, of 7×7 alone, have those of one layer only. Scattering comes first."""
         found = product(self.sources, self.filters, self.thresholds, self.grids)
-        return [bank for bank in found if len(bank[1]) == 1 or (bank[0] != KEY_FILTER_BANK and len(bank[1]) == 2)]
+        drawn = [bank for bank in found if len(bank[1]) == 1 or (bank[0] != KEY_FILTER_BANK and len(bank[1]) == 2)]
+        return [(SCATTERING, each, 0.0, ()) for each in self.scattering] + drawn
 
     def measure(
         self, images: tuple[Labelled, Labelled], banks: dict[Any, Bank], run: tuple[Any, ...], progress: Progress
@@ -173,9 +180,11 @@ class FrozenBank(nn.Module):
         return torch.cat([F.relu(responses - self.threshold), F.relu(-responses - self.threshold)], 1)
 
 
-def frozen_bank(bank: Bank, seed: int, images: Tensor) -> FrozenBank:
-    """Draws a bank, with responses of unit root mean square on images ``(n, 1, h, w)``."""
+def frozen_bank(bank: Bank, seed: int, images: Tensor) -> FrozenBank | Scattering:
+    """Draws a bank, with responses of unit root mean square on images ``(n, 1, h, w)``; scattering is not drawn."""
     source, filters, threshold, grids = bank
+    if source == SCATTERING:
+        return Scattering((images.shape[2], images.shape[3]), *filters).calibrate_(images)
     start, priors = BANK_SOURCES[source]
     network = FrozenBank(filters, threshold, grids)
     initialize_(network, start, seed, priors=priors, strict=True)
@@ -185,6 +194,8 @@ def frozen_bank(bank: Bank, seed: int, images: Tensor) -> FrozenBank:
 def described(bank: Bank) -> tuple[str, str, float, str]:
     """Returns a bank as it stands in tables, such as ``("white noise", "64/256", 0.0, "4+2")``."""
     source, filters, threshold, grids = bank
+    if source == SCATTERING:
+        return source, "J={} L={}".format(*filters), threshold, ""
     return source, "/".join(map(str, filters)), threshold, "+".join(map(str, grids))
 
 
@@ -195,11 +206,14 @@ def by_evidence(rows: Sequence[Row]) -> list[Row]:
         key = (row["split"], row["size"], row["source"])
         if key not in best or row["log_evidence"] > best[key]["log_evidence"]:
             best[key] = row
-    return [row | {"filters": "by evidence", "threshold": "", "grids": "", "features": ""} for row in best.values()]
+    return [row | BY_EVIDENCE | {"features": ""} for row in best.values()]
 
 
 def readout_table(rows: Sequence[Row]) -> list[Row]:
-    """Averages over splits, with half widths of 95 % intervals of the means and of the paired lead over white noise."""
+    """Averages over splits, with half widths of 95 % intervals of the means and of the paired leads.
+
+    A lead is over white noise in a bank of the same kind, and over the scattering transform of greatest evidence.
+    """
     found: dict[tuple[Any, ...], dict[int, Row]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("filters", "threshold", "grids", "size", "source"))
@@ -209,11 +223,15 @@ def readout_table(rows: Sequence[Row]) -> list[Row]:
         row = dict(zip(("filters", "threshold", "grids"), bank, strict=True)) | {"size": size, "source": source}
         accuracy = _accuracies(runs)
         row |= mean_sd("accuracy", accuracy) | {"half_width": shown(half_width(accuracy), 3)}
-        noise = found.get((*bank, size, NOISE_BANK))
-        over = accuracy[:0] if noise is None else accuracy - _accuracies(noise)
-        row |= {"over_noise": shown(over.mean().item(), 3), "over_noise_half_width": shown(half_width(over), 3)}
+        row |= _lead("over_noise", accuracy, found.get((*bank, size, NOISE_BANK)))
+        row |= _lead("over_scattering", accuracy, found.get((*BY_EVIDENCE.values(), size, SCATTERING)))
         table.append(row | {"splits": len(runs)})
     return table
+
+
+def _lead(name: str, accuracy: Tensor, other: dict[int, Row] | None) -> Row:
+    over = accuracy[:0] if other is None else accuracy - _accuracies(other)
+    return {name: shown(over.mean().item(), 3), f"{name}_half_width": shown(half_width(over), 3)}
 
 
 def _accuracies(runs: dict[int, Row]) -> Tensor:

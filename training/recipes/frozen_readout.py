@@ -6,9 +6,11 @@
 
 Expected: the paper has no such figure. Its priors reach the accuracies in
 ``training.experiments.paper.FEW_LABELS["mnist"]`` with the convolutions trained.
-Found: ``training/results/frozen_mnist_small.csv``, three splits of one layer of 64 filters; the others are not run yet.
+Found: ``training/results/frozen_mnist_small.csv``, three splits of one layer of 64 filters and the scattering
+transform; the others are not run yet.
 Departures: no training of convolutions at all. Sources are white noise, draws of the bundled ``notmnist`` priors, and
-the eight master key filters of ``natural-dw7x7``, all at He's scale, which the banks divide out.
+the eight master key filters of ``natural-dw7x7``, all at He's scale, which the banks divide out. The scattering
+transform is kymatio's (``pip install '.[rivals]'``), with 8 angles and cells of 8 pixels, or of 4 in the long parts.
 """
 
 from training.engine.stage import Stage
@@ -18,16 +20,17 @@ from training.recipes import Fields
 FOLDER = "frozen_readout"
 ONE_LAYER: Fields = {"filters": ((64,), (256,), (1024,), (4096,)), "thresholds": (0.0, 0.5), "grids": ((4,), (4, 2, 1))}
 TWO_LAYERS: Fields = {"filters": ((64, 256), (64, 1024)), "thresholds": (0.0,), "grids": ((3,), (3, 1))}
-SMALL: Fields = {"filters": ((3,), (2, 3)), "sizes": (10, 20), "seeds": 2}
+WAVELETS: Fields = {"scattering": ((3, 8), (2, 8))}
+SMALL: Fields = {"filters": ((3,), (2, 3)), "scattering": ((3, 2),), "sizes": (10, 20), "seeds": 2}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """Returns the part that takes minutes, and banks of one and of two layers on MNIST and on FashionMNIST."""
     small: Fields = SMALL if smoke else {}
-    least: Fields = {"name": "frozen_mnist_small", "seeds": 3, "filters": ((64,),)}
+    least: Fields = {"name": "frozen_mnist_small", "seeds": 3, "filters": ((64,),), "scattering": ((3, 8),)}
     found: dict[str, Stage] = {"frozen_mnist_small": FrozenReadout(**least | small)}
     for label, data in (("mnist", "mnist"), ("fashion", "fashionmnist")):
         for layers, banks in (("", ONE_LAYER), ("_two_layers", TWO_LAYERS)):
             own: Fields = {"name": f"frozen_{label}{layers}", "data": data}
-            found[f"frozen_{label}{layers}"] = FrozenReadout(**own | banks | small)
+            found[f"frozen_{label}{layers}"] = FrozenReadout(**own | banks | WAVELETS | small)
     return found

@@ -14,6 +14,7 @@ from training.experiments.frozen_readout import (
     KEY_FILTER_BANK,
     NOISE_BANK,
     PRIOR_BANK,
+    SCATTERING,
     FrozenBank,
     FrozenReadout,
     by_evidence,
@@ -102,6 +103,18 @@ def test_images_that_are_alike_by_class_are_read_out(data: None, tmp_path: Path)
 def row(split: int, filters: str, accuracy: float, evidence: float, source: str = NOISE_BANK) -> dict[str, Any]:
     row = {"split": split, "source": source, "filters": filters, "threshold": 0.0, "grids": "4", "size": 10}
     return row | {"features": 8, "accuracy": accuracy, "log_evidence": evidence}
+
+
+def test_scattering_is_read_out_in_the_same_table(data: None, tmp_path: Path) -> None:
+    pytest.importorskip("kymatio", reason="needs the rivals extra")
+    small = replace(SMALL, sources=(NOISE_BANK,), filters=((4,),), scattering=((3, 2), (2, 2)))
+    table = read_done(run_stages({"frozen": small}, Context(tmp_path))["frozen"])["table"]
+    wavelets = [one for one in table if one["source"] == SCATTERING and one["size"] == 20]
+    assert [one["filters"] for one in wavelets] == ["J=3 L=2", "J=2 L=2", "by evidence"]
+    assert [one["over_noise"] for one in wavelets[:2]] == ["", ""] and wavelets[2]["over_scattering"] == 0.0
+    noise = next(one for one in table if one["source"] == NOISE_BANK and one["size"] == 20)
+    lead = noise["accuracy"] - wavelets[2]["accuracy"]
+    assert noise["over_scattering"] == pytest.approx(lead, abs=2e-3) and wavelets[2]["accuracy"] > 30
 
 
 def test_the_bank_by_evidence_is_chosen_in_each_split() -> None:
