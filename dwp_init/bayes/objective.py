@@ -1,6 +1,7 @@
 """The bound of Eq. 3 for one network, with a divergence from a prior for each Bayesian layer."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, cast
 
@@ -70,7 +71,8 @@ class Objective(nn.Module):
         """Estimates both parts from a minibatch.
 
         Args:
-            images: ``(batch, c, h, w)``.
+            images: ``(batch, c, h, w)``; or ``(batch, copies, c, h, w)`` of augmented copies, the mean of whose
+                likelihoods is that of the image, which counts once.
             labels: ``(batch,)``.
             count: Number of images in the training set, to which the minibatch is scaled up.
         """
@@ -78,8 +80,13 @@ class Objective(nn.Module):
 
     def nll(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
         """Returns the first part ``()``; the arguments are those of :meth:`forward`."""
-        mean: Tensor = F.cross_entropy(self.network(images), labels)
-        return mean * count
+        if images.dim() == 4:
+            mean: Tensor = F.cross_entropy(self.network(images), labels)
+            return mean * count
+        copies = images.shape[1]
+        logits: Tensor = self.network(images.flatten(0, 1))
+        each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").unflatten(0, (-1, copies))
+        return (math.log(copies) - each.logsumexp(1)).mean() * count
 
     def kl(self) -> Tensor:
         """Returns the divergence of every layer ``(layers,)``, in nats, from at most ``kernels`` of its kernels."""

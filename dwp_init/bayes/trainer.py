@@ -28,6 +28,8 @@ class Trainer:
         labels: ``(networks, n)``.
         schedule: The schedule of the training.
         seed: Seed of all random numbers.
+        augment: Makes random copies of the images ``(n, c, h, w)`` of a step, ``(n, c, h, w)`` or ``(n, copies, c, h,
+            w)``, from PyTorch's global random numbers; see :meth:`Objective.forward`. None by default.
 
     Attributes:
         step: Number of steps taken.
@@ -40,7 +42,13 @@ class Trainer:
     """
 
     def __init__(
-        self, objectives: Sequence[Objective], images: Tensor, labels: Tensor, schedule: Schedule, seed: int = 0
+        self,
+        objectives: Sequence[Objective],
+        images: Tensor,
+        labels: Tensor,
+        schedule: Schedule,
+        seed: int = 0,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if not objectives or len(images) != len(objectives) or images.shape[:2] != labels.shape:
             raise ValueError(
@@ -49,7 +57,7 @@ class Trainer:
             )
         _check_alike(objectives)
         self.schedule, self.images, self.labels = schedule, images, labels
-        self.step = 0
+        self.step, self._augment = 0, augment
         self.terms: Terms | None = None
         self._base = copy.deepcopy(objectives[0]).train()
         parameters, buffers = stack_module_state([copy.deepcopy(objective).train() for objective in objectives])
@@ -131,6 +139,8 @@ class Trainer:
 
     def _take_step(self) -> Terms:
         images, labels = self._batch()
+        if self._augment is not None:
+            images = self._augment(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
         kl = torch.stack(parts)

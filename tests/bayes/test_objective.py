@@ -31,6 +31,19 @@ def test_the_parts_of_the_bound() -> None:
         torch.testing.assert_close(kl, torch.cat(each).sum())
 
 
+def test_copies_of_an_image_count_once_by_their_mean_likelihood() -> None:
+    model, (pictures, labels) = objective(NormalKL()).eval(), images()
+    pictures, labels = pictures[0, :4], labels[0, :4]
+    copies = pictures[:, None] + 0.5 * torch.randn(4, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    likelihood = model.network(copies.flatten(0, 1)).softmax(1).view(4, 3, 2)[range(4), :, labels].mean(1)
+    torch.testing.assert_close(model.nll(copies, labels, 40), -10 * likelihood.log().sum())
+    same = pictures[:, None].expand(-1, 3, -1, -1, -1)
+    torch.testing.assert_close(model.nll(same, labels, 40), model.nll(pictures, labels, 40))
+    mean_of_logs = torch.stack([model.nll(copies[:, k], labels, 40) for k in range(3)]).mean()
+    assert model.nll(copies, labels, 40) < mean_of_logs
+    torch.testing.assert_close(model.nll(copies[:, :1], labels, 40), model.nll(copies[:, 0], labels, 40))
+
+
 @pytest.mark.parametrize("kernels", [1, 5, 11])
 def test_a_random_subset_of_kernels_is_unbiased(kernels: int) -> None:
     whole, part = (objective([NormalKL(0.3)], kernels=count) for count in (None, kernels))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dwp_init import GaussianMixture, KernelVAE
 from dwp_init.bayes import (
@@ -117,6 +117,28 @@ def test_a_resumed_run_is_exact(stop: int) -> None:
     assert second.step == 20 and all(map(torch.equal, whole.terms, second.terms))
     for ours, theirs in zip(whole.trained(), second.trained(), strict=True):
         assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+
+
+@pytest.mark.parametrize("copies", [None, 3])
+def test_augmented_runs_resume_exactly_and_every_step_has_its_own_copies(copies: int | None) -> None:
+    seen: list[Tensor] = []
+
+    def augment(pictures: Tensor) -> Tensor:
+        shape = (len(pictures), *([copies] if copies else []), 1, 1, 1)
+        seen.append((pictures if copies is None else pictures[:, None]) + 0.1 * torch.randn(shape))
+        return seen[-1]
+
+    def fresh() -> Trainer:
+        models = [objective(NormalKL(), seed=seed) for seed in (0, 1)]
+        return Trainer(models, *images(2), Schedule(6, 5), 3, augment)
+
+    whole, first, second = fresh(), fresh(), fresh()
+    whole.run()
+    assert seen[0].shape[0] == 10 and not torch.equal(seen[0], seen[1])
+    first.run(2)
+    second.load_state_dict(first.state_dict())
+    second.run()
+    assert all(map(torch.equal, whole.terms, second.terms))
 
 
 def test_the_global_random_state_stays_and_does_not_count() -> None:

@@ -26,6 +26,7 @@ RECIPES = [
         "converge_mnist",
         "decoding",
         "engine_cost",
+        "few_labels_augmented",
         "fig2a_chosen",
         "fig2a_mnist",
         "fig2b_cifar10",

@@ -35,6 +35,7 @@ from training.experiments.few_labels_table import (
     plot_few_labels,
     spread_table,
 )
+from training.images.augment import Augment
 from training.starts.priors import bundled_digests
 
 BLOCK = 100  # steps between checkpoints
@@ -83,6 +84,9 @@ class Classify(Stage):
         temperature: That weight: 1 is Bayes' rule, anything else a tempered objective.
         kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
+        augmentation: Name of :data:`training.images.augment.AUGMENTATIONS`, by which training images are changed at
+            random in each step; none by default. Each image counts once.
+        copies: Copies of each image in a step, the mean of whose likelihoods is that of the image.
     """
 
     name: str = "fig2a_mnist"
@@ -110,6 +114,8 @@ class Classify(Stage):
     temperature: float = 1.0
     kernels: int = 512
     samples: int = 10
+    augmentation: str = ""
+    copies: int = 1
 
     def data_sets(self) -> tuple[str, ...]:
         return (self.data, self.others) if self.others else (self.data,)
@@ -147,6 +153,8 @@ class Classify(Stage):
             raise ValueError(
                 f"sizes must be multiples of the {CLASSES} classes, for stratified splits; got {self.sizes}"
             )
+        if self.copies != 1 and not self.augmentation:
+            raise ValueError(f"copies={self.copies} has no effect without augmentation; name one, or remove it")
         if len(set(self.sizes)) != len(self.sizes):
             raise ValueError(f"sizes must be different; got {self.sizes}")
 
@@ -168,7 +176,8 @@ class Classify(Stage):
         images: dict[str, Any] = {"others": self.others, "held_out": self.hold_out, "test_images": self.test_images}
         images |= {"other_images": self.other_images or self.test_images}
         settings: dict[str, Any] = {"scale": self.scale, "kernels": self.kernels, "samples": self.samples}
-        settings |= {"newton_steps": self.newton_steps}
+        augment = Augment(self.augmentation, self.copies) if self.augmentation else None
+        settings |= {"newton_steps": self.newton_steps, "augment": augment}
         learned = (self.vaes, self.mixtures)
         return Experiment.read(context, self.data, self.filters, learned, schedule, **images, **settings)
 

@@ -12,6 +12,7 @@ from dwp_init import Gaussian, GaussianMixture, Prior, bayes
 from training.engine.options import check_counts
 from training.engine.stage import Context
 from training.experiments.base import read_images
+from training.images.augment import Augment
 from training.images.split import Labelled, stratified, thin
 from training.networks.registry import build
 from training.networks.scores import ood_auroc, prediction_scores
@@ -106,6 +107,7 @@ class Experiment:
         kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
         newton_steps: Steps by which the posterior's scales are brought to the optimum of the objective before training.
+        augment: Makes random copies of the images of each step; none by default.
     """
 
     network: str
@@ -119,6 +121,7 @@ class Experiment:
     kernels: int
     samples: int
     newton_steps: int = 0
+    augment: Augment | None = None
 
     @classmethod
     def read(
@@ -147,7 +150,7 @@ class Experiment:
             held_out: Number of training images, the last ones, that replace the test images.
             test_images: Maximum number of images to test on, evenly spaced.
             other_images: Maximum number of unknown ones.
-            **settings: ``scale``, ``kernels``, ``samples`` and ``newton_steps``.
+            **settings: ``scale``, ``kernels``, ``samples``, ``newton_steps`` and ``augment``.
         """
         untrained(data, filters)  # refuses settings before anything is read
         check_counts(test_images=test_images, other_images=other_images)
@@ -169,7 +172,7 @@ class Experiment:
             for split, objective, *data in zip(splits, objectives, images, labels, strict=True):
                 torch.manual_seed(split)
                 bayes.start_at_optimal_scales_(objective, *data, **settings)
-        return bayes.Trainer(objectives, images, labels, self.schedule, seed=splits[0])
+        return bayes.Trainer(objectives, images, labels, self.schedule, splits[0], self.augment)
 
     def objective(self, split: int, prior: str, init: str) -> bayes.Objective:
         """Returns an untrained network with a posterior, and its divergences from a prior of ``PRIORS``."""

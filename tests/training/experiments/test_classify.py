@@ -256,6 +256,18 @@ def test_splits_in_one_pass(data: Any, tmp_path: Path) -> None:
             assert float(row["train_nll"]) == pytest.approx(float(other["train_nll"]), rel=0.3)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_augmentation_of_every_prior(data: Any, tmp_path: Path, copies: int) -> None:
+    """Calibration and unknown images are in the same table, and a run that is interrupted resumes with its copies."""
+    augmented = replace(SMALL, augmentation="affine", copies=copies, splits=1)
+    rows, plain = run(augmented, tmp_path), run(replace(SMALL, splits=1), tmp_path / "plain")
+    assert [row["prior"] for row in rows] == [row["prior"] for row in plain]
+    for row, other in zip(rows, plain, strict=True):
+        assert row["train_nll"] != other["train_nll"] and all(row[name] for name in ("nll", "ece", "ood_auroc"))
+    images = augmented.experiment(Context(tmp_path)).trainer(10, [0], DWP_PRIOR, FROM_DWP).images
+    assert images.shape[:2] == (1, 10)  # each counts once
+
+
 def test_passes() -> None:
     keys = [(20, split, prior, FROM_DWP) for split in range(5) for prior in (DWP_PRIOR, DETERMINISTIC)]
     whole = passes(keys, 2)
@@ -380,6 +392,8 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
         ({"together": 0}, "together must be 1 or more; got 0"),
         ({"test_images": 0}, "test_images must be 1 or more; got 0"),
         ({"samples": 0}, "samples must be 1 or more; got 0"),
+        ({"augmentation": "mixup"}, "augmentation must be one of affine, crop and flip; got 'mixup'"),
+        ({"copies": 2}, "copies=2 has no effect without augmentation; name one, or remove it"),
         ({"hold_out": 100}, "hold_out must leave some of 100 training images; got 100"),
     ],
 )
