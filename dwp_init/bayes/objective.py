@@ -85,7 +85,7 @@ class Objective(nn.Module):
             return mean * count
         copies = images.shape[1]
         logits: Tensor = self.network(images.flatten(0, 1))
-        each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").unflatten(0, (-1, copies))
+        each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").view(-1, copies)
         return (math.log(copies) - each.logsumexp(1)).mean() * count
 
     def kl(self) -> Tensor:

@@ -140,7 +140,8 @@ class Trainer:
     def _take_step(self) -> Terms:
         images, labels = self._batch()
         if self._augment is not None:
-            images = self._augment(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+            made = self._augment(images.flatten(0, 1))
+            images = made.reshape(*images.shape[:2], *made.shape[1:])
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
         kl = torch.stack(parts)
@@ -164,7 +165,7 @@ class Trainer:
         return self.images[rows, order], self.labels[rows, order]
 
     def _note(self, terms: Terms) -> str:
-        kl = zip(self.layers, cast(list[float], terms.kl.mean(0).tolist()), strict=True)
+        kl = zip(self.layers, _listed(terms.kl.mean(0)), strict=True)
         return ", ".join([f"nll {terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
 
     def _check_finite(self, terms: Terms) -> None:
@@ -180,7 +181,7 @@ class Trainer:
     @contextmanager
     def _own_random_state(self) -> Generator[None, None, None]:
         device = self.images.device
-        fork = cast(Callable[[list[torch.device]], AbstractContextManager[None]], torch.random.fork_rng)
+        fork: Callable[[list[torch.device]], AbstractContextManager[None]] = cast(Any, torch.random).fork_rng
         with fork([device] if device.type == "cuda" else []):
             _set_random_state(self._random, device)
             try:
@@ -190,8 +191,7 @@ class Trainer:
 
 
 def _listed(values: Tensor) -> list[Any]:
-    found: list[Any] = values.tolist()
-    return found
+    return cast(list[Any], cast(Any, values).tolist())
 
 
 class _Method(nn.Module):

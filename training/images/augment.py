@@ -98,4 +98,4 @@ class Augment:
 
     def __call__(self, images: Tensor) -> Tensor:
         every = images.repeat_interleave(self.copies, 0)
-        return AUGMENTATIONS[self.name](every).unflatten(0, (len(images), self.copies))
+        return AUGMENTATIONS[self.name](every).reshape(len(images), self.copies, *images.shape[1:])

@@ -44,5 +44,6 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
             held[f"{data}_held_out_{temperature:g}"] = Classify(**settings | fig2a_chosen.CHOSEN_ON | tried)
         choice = f"{data}_choose"
         found |= held | {choice: ChooseSettings(tuple(held), f"choose_{data}_augmented")}
-        found[f"{data}_augmented"] = Classify((choice,), **settings | {"name": f"few_labels_{data}_augmented"})
+        named: Fields = {"name": f"few_labels_{data}_augmented"}
+        found[f"{data}_augmented"] = Classify((choice,), **settings | named)
     return found
