@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dwp_init.priors.precision import full_precision
 from dwp_init.split import split
+from dwp_init.tensors import as_list
 
 RHO = 0.9
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
@@ -53,7 +54,7 @@ def root_mean_square(values: Tensor) -> float:
 def _norm(values: Tensor, dtype: torch.dtype) -> float:
     parts = split(values.detach().reshape(-1), _PART)
     norms: list[Tensor] = [torch.linalg.vector_norm(part, dtype=dtype) for part in parts]
-    return math.hypot(*cast(list[float], torch.stack(norms).tolist()))
+    return math.hypot(*as_list(torch.stack(norms)))
 
 
 def correlation(

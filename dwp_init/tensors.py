@@ -1,5 +1,7 @@
 """Tensors: which of them have values, and which can be written."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -50,3 +52,8 @@ def reason_against(tensor: Tensor) -> str | None:
 def _is_expanded(tensor: Tensor) -> bool:
     """Whether steps along one of its axes stay at the same place in memory."""
     return any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def as_list(values: Tensor) -> Any:
+    """Returns ``values.tolist()``, whose type torch does not declare."""
+    return cast(Any, values).tolist()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dwp_init.picture import ACROSS, Colors, colors_of, kernel_sheet, planes_of
 from dwp_init.priors import Prior
+from dwp_init.tensors import as_list
 
 _SIDE = 8  # pixels of the side of a kernel, at most unless it has more weights
 _UPPER, _RESET = "▀", "\x1b[0m"
@@ -48,7 +49,7 @@ def half_blocks(pixels: Tensor) -> str:
         Lines of ``width`` characters, each for two rows of pixels; under the last row of an odd height nothing is
         coloured.
     """
-    rows: list[list[list[int]]] = pixels.tolist()
+    rows: list[list[list[int]]] = as_list(pixels)
     lines: list[str] = []
     for top in range(0, len(rows), 2):
         lower = rows[top + 1] if top + 1 < len(rows) else [None] * len(rows[top])

@@ -11,6 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from dwp_init.bayes.objective import Objective, Terms
 from dwp_init.bayes.schedule import Descent, Schedule
+from dwp_init.tensors import as_list
 
 Tensors = dict[str, Tensor]
 
@@ -165,7 +166,7 @@ class Trainer:
         return self.images[rows, order], self.labels[rows, order]
 
     def _note(self, terms: Terms) -> str:
-        kl = zip(self.layers, _listed(terms.kl.mean(0)), strict=True)
+        kl = zip(self.layers, as_list(terms.kl.mean(0)), strict=True)
         return ", ".join([f"nll {terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
 
     def _check_finite(self, terms: Terms) -> None:
@@ -174,8 +175,8 @@ class Trainer:
             finite &= value.detach().flatten(1).isfinite().all(1)
         if not finite.all():
             raise ValueError(
-                f"network {(~finite).nonzero()[0].item()} diverged by step {self.step}: nll {_listed(terms.nll)}, KL "
-                f"{_listed(terms.kl)}; lower lr={self.schedule.lr}, or start nearer to the prior"
+                f"network {(~finite).nonzero()[0].item()} diverged by step {self.step}: nll {as_list(terms.nll)}, KL "
+                f"{as_list(terms.kl)}; lower lr={self.schedule.lr}, or start nearer to the prior"
             )
 
     @contextmanager
@@ -188,10 +189,6 @@ class Trainer:
                 yield
             finally:
                 self._random = _random_state(device)
-
-
-def _listed(values: Tensor) -> list[Any]:
-    return cast(list[Any], cast(Any, values).tolist())
 
 
 class _Method(nn.Module):

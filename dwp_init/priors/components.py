@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dwp_init.tensors import as_list
+
 FEW = 2**12  # kernels
 _NARROW = 16  # numbers that a processor multiplies at a time
 
@@ -37,7 +39,7 @@ class Components:
         """Writes kernels to ``out`` that are made of white noise, both ``(n, d)``; the noise is overwritten."""
         counts = self.counts.draw(len(white), generator)
         white *= self.strengths.repeat_interleave(counts.to(white.device), output_size=len(white))[:, None]
-        sizes = cast(list[int], counts.view(-1, self.per_component).sum(1).tolist())
+        sizes = as_list(counts.view(-1, self.per_component).sum(1))
         parts = zip(white.split(sizes), out.split(sizes), strict=True)
         for one, two, (noise, kernels) in zip(self.one, self.two, parts, strict=True):
             odd = len(noise) % 2 if two is not one else 0

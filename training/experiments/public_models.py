@@ -19,6 +19,7 @@ from training.engine.records import Row, print_table, write_table
 from training.engine.stage import Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
+from training.experiments.coverage import ONLY_BY_NAME, coverage_table, layers_left
 from training.figures.style import add_legend, save_figure
 from training.networks.public import PublicModel, build_public, pink_images
 from training.starts.base import KAIMING, legend
@@ -27,7 +28,7 @@ from training.starts.priors import DWP_ORTHOGONAL, bundled_digests
 
 RULES = {"kaiming": KAIMING, "he_rms": DWP_ORTHOGONAL, "auto": "apply_'s default"}
 RULES |= {"keep": NATURAL_KEEP, "fan_in": NATURAL_FAN_IN}
-NOTHING, ONLY_BY_NAME = "no layer can be initialised", "give its exact name in layers="  # of messages of apply_
+NOTHING = "no layer can be initialised"  # of a message of apply_
 TITLES = {"output": "RMS of the output", "greatest": "greatest RMS after a convolution"}
 WITHIN = 3.0  # factor of the scale of the model's own initialisation
 
@@ -40,7 +41,8 @@ class PublicModels(Stage):
     root mean square (zeros and other weights that authors set up overwritten too), and what ``apply_`` does with
     ``scale="auto"``, ``"keep"`` and ``"fan_in"``; all other parameters are the same. Records ``<name>.csv``, a row per
     model with the root mean square of its outputs and the greatest of its convolutions, over those of the authors'
-    start; ``<name>_summary.csv``; and ``<name>.png``.
+    start; ``<name>_summary.csv``; ``<name>_coverage.csv``, the spatial convolutions that are drawn, and those that are
+    not by kind, size and reason; and ``<name>.png``.
 
     Args:
         name: Base name of the recorded files.
@@ -70,8 +72,10 @@ class PublicModels(Stage):
         record = folder / "record"
         write_table(record / f"{self.name}.csv", rows)
         write_table(record / f"{self.name}_summary.csv", summary)
+        write_table(record / f"{self.name}_coverage.csv", coverage := coverage_table(rows))
         plot_ratios(rows, record / f"{self.name}.png")
         print_table(summary)
+        print_table(coverage)
         return {"summary": summary}
 
     @torch.no_grad()
@@ -80,7 +84,11 @@ class PublicModels(Stage):
         try:
             public = build_public(name, self.seed, self.size)
             images = pink_images(self.images, public.size, self.seed)
-            row = {"model": name, **_measured(public, images, self.prior, self.seed)}
+            row = {
+                "model": name,
+                "left": layers_left(public.network, self.prior),
+                **_measured(public, images, self.prior, self.seed),
+            }
         except Exception as error:
             raise RuntimeError(f"{name}: {error}") from error
         progress(1, name)

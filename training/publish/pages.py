@@ -51,6 +51,7 @@ def blocks() -> dict[str, str]:
             "effects": results.effects(),
             "scales": results.first_scales(),
             "public": results.by(results.read_record("public_models_summary"), "start"),
+            "coverage": results.by(results.read_record("public_models_coverage"), "layers_of"),
             "costs": results.read_record("apply_cost"),
             "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
             "first_call": results.read_record("apply_cost_first_call")[0],

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init import apply_
-from training.experiments.public_models import RULES, Activations, PublicModels, ratio, scale_of, summary_table
+from training.experiments.public_models import (
+    RULES,
+    Activations,
+    PublicModels,
+    ratio,
+    scale_of,
+    summary_table,
+)
 from training.networks import public as networks
 from training.networks.public import PublicModel, build_public, pink_images
 
