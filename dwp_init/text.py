@@ -95,7 +95,8 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
 def html_table(rows: Sequence[tuple[str, ...]]) -> str:
     """Formats rows as an HTML table, the first as its head; everything is escaped.
 
-    It has no colour of its own, so that it is read on a light and on a dark page, and scrolls on a narrow one.
+    It has no colour of its own, so that it is read on a light and on a dark page, and scrolls on a narrow one, by
+    keyboard too.
     """
     cell = f"text-align: left; vertical-align: top; padding: 0.15em 1.2em 0.15em 0; border: 0; border-bottom: {_RULE}"
     head, *body = ([escape(printable(text)) for text in row] for row in rows)
@@ -103,4 +104,4 @@ def html_table(rows: Sequence[tuple[str, ...]]) -> str:
     lines += ["".join(f'<td style="{cell}">{text}</td>' for text in row) for row in body]
     table = "border-collapse: collapse; font-variant-numeric: tabular-nums"
     rest = "\n".join([*(f"<tr>{line}</tr>" for line in lines), "</table></div>"])
-    return f'<div style="margin-bottom: 1em; overflow-x: auto"><table style="{table}">\n{rest}'
+    return f'<div tabindex="0" style="margin-bottom: 1em; overflow-x: auto"><table style="{table}">\n{rest}'

@@ -21,7 +21,7 @@ FLOORS = (  # folders of training/, from the lowest floor up; a floor imports lo
     ("recipes",),
     ("publish",),
 )
-CODE = ("dwp_init", "training")
+CODE = ("dwp_init", "space", "training")
 PROTOCOL = {"FOLDER", "PRIORS", "DATA", "SMALL", "BUDGET", "stages"}  # what any recipe may define
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -12,6 +12,7 @@ WITHOUT_A_MODULE = {  # tests of the whole, which no module stands for
     "tests.browser.test_draws",
     "tests.browser.test_gallery",
     "tests.browser.test_pages",
+    "tests.browser.test_space",
     "tests.interop.test_diffusers",
     "tests.interop.test_init",
     "tests.test_bundled",

@@ -39,11 +39,17 @@ class Weight(NamedTuple):
 
 
 class Visit:
-    """A page of the browser, which remembers what went wrong: errors of the console, requests to other hosts."""
+    """A page of the browser, which remembers what went wrong: messages of the console, requests to other hosts.
 
-    def __init__(self, page: Any, site: str) -> None:
+    Args:
+        page: A page of Playwright.
+        site: The address of the site.
+        wrong: Kinds of messages that go wrong.
+    """
+
+    def __init__(self, page: Any, site: str, wrong: tuple[str, ...] = ("error", "warning")) -> None:
         self.page, self.site, self.faults = page, site, list[str]()
-        page.on("console", lambda message: self._note(message.type in ("error", "warning"), message.text))
+        page.on("console", lambda message: self._note(message.type in wrong, message.text))
         page.on("pageerror", lambda error: self._note(True, str(error)))
         page.on("request", lambda request: self._note(not request.url.startswith(site), f"request to {request.url}"))
         page.on("response", lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"))

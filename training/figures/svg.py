@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+ACCENT, FAINTER = "#4c6fd1", "#8a8f98"  # read on white and on dark
 _INK = "#0b0c0d"  # of no other thing: it becomes currentColor
 _DIGITS = re.compile(r"(\d\.\d)\d+")
 _SETTINGS: dict[Any, Any] = {

@@ -8,14 +8,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from training.experiments.paired import by_mark, curves, half_widths
-from training.figures.svg import bare, svg_of, web_ink
+from training.figures.svg import ACCENT, FAINTER, bare, svg_of, web_ink
 from training.publish import results
 from training.publish.benchmark_record import OnRecord
 from training.publish.details import Metrics
 from training.starts.base import legend
 from training.starts.controls import OWN
 
-ACCENT, FAINTER = "#4c6fd1", "#8a8f98"  # read on white and on dark
 _WIDTH = 5.0  # inches
 
 

@@ -1,0 +1,1 @@
+"""A demonstration in the browser, for the Spaces of the Hugging Face Hub: ``python -m space.app``."""

@@ -1,0 +1,174 @@
+"""A race on handwritten digits: a network trained from its own start and from a prior, with a curve that grows."""
+
+import copy
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import dwp_init
+from space.looks import timm_model
+from training.figures.style import plot_band
+from training.figures.svg import ACCENT, FAINTER, bare, svg_of, web_ink
+from training.networks.loop import Step, accuracy, batches, train
+
+FROM_OWN, FROM_PRIOR = "the model's own start", "the prior"
+PER_CLASS, TESTED, DIGIT_SIDE = 50, 300, 32  # training images of a class, test images, and pixels of their side
+BATCH, LR, WEIGHT_DECAY = 32, 1e-3, 0.05
+_EVERY, _MOST, _CORES = 5, 4000, 2  # steps between two marks, steps of a race, and networks that train at a time
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class RaceState:
+    """How far a race is.
+
+    Args:
+        steps: Steps after which networks were tested.
+        accuracies: For each start its test accuracy in %, ``(seeds, marks)``.
+        seconds: Since the beginning.
+        finished: Whether it is over.
+    """
+
+    steps: tuple[int, ...]
+    accuracies: dict[str, Tensor]
+    seconds: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Race:
+    """Trains a network from both starts and several seeds, in turns of a few steps, until the time is over.
+
+    Both starts of a seed have the same other weights and the same batches.
+
+    Args:
+        architecture: A name of timm.
+        prior: A bundled prior or a set.
+        seeds: Networks for each start, 2 or more.
+        seconds: Time for all of them together.
+    """
+
+    architecture: str
+    prior: str
+    seeds: int = 2
+    seconds: float = 120.0
+
+    def run(self) -> Iterator[RaceState]:
+        """Yields the state after each turn; the last one is finished.
+
+        Raises:
+            ValueError: There are too few seeds, the network cannot be built or does not take the images, or the prior
+                reaches no layer.
+        """
+        if self.seeds < 2:
+            raise ValueError(f"a band takes 2 seeds or more; got {self.seeds}")
+        digits = Digits.load()
+        runners = [runner for seed in range(self.seeds) for runner in self._runners(seed, digits)]
+        start, marks = time.perf_counter(), list[tuple[float, ...]]()
+        with ThreadPoolExecutor(_CORES) as pool:
+            for turn in range(0, _MOST, _EVERY):
+                marks.append(tuple(pool.map(lambda runner, place=turn: runner.advance(place), runners)))
+                spent = time.perf_counter() - start
+                finished = spent >= self.seconds or turn + _EVERY == _MOST
+                found = torch.tensor(marks).view(-1, self.seeds, 2).movedim(0, 2)  # (seeds, starts, marks)
+                steps = tuple(range(_EVERY, turn + _EVERY + 1, _EVERY))
+                yield RaceState(steps, {FROM_PRIOR: found[:, 0], FROM_OWN: found[:, 1]}, spent, finished)
+                if finished:
+                    return
+
+    def _runners(self, seed: int, digits: "Digits") -> tuple["_Runner", "_Runner"]:
+        """The two networks of a seed, first that from the prior."""
+        torch.manual_seed(seed)
+        own = timm_model(self.architecture, num_classes=10, in_chans=1)
+        drawn = copy.deepcopy(own)
+        dwp_init.apply_(drawn, self.prior, seed=seed)
+        digits.check(own, self.architecture)
+        order = batches(len(digits.labels), BATCH, _MOST, torch.Generator().manual_seed(seed))
+        return _Runner.of(drawn, digits, order), _Runner.of(own, digits, order)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's digits: images ``(n, 1, 32, 32)``, enlarged from 8×8, of zero mean and unit variance."""
+
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    @classmethod
+    def load(cls) -> "Digits":
+        """Takes 50 images of each class for training and some others for tests, the same in every race."""
+        bunch: Any = load_digits()
+        images = torch.tensor(bunch.images, dtype=torch.float32)[:, None]
+        images = F.interpolate(images, size=(DIGIT_SIDE, DIGIT_SIDE), mode="bilinear", align_corners=False)
+        images, labels = (images - images.mean()) / images.std(), torch.tensor(bunch.target)
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+        picked = torch.cat([order[labels[order] == digit][:PER_CLASS] for digit in range(10)])
+        others = order[~torch.isin(order, picked)][:TESTED]
+        return cls(images[picked], labels[picked], images[others], labels[others])
+
+    def check(self, model: nn.Module, name: str) -> None:
+        """Raises ``ValueError`` if a model does not take these images."""
+        try:
+            with torch.no_grad():
+                model(self.images[:BATCH])
+        except Exception as error:
+            message = (
+                f"{name} does not take images of {DIGIT_SIDE}×{DIGIT_SIDE} pixels: {type(error).__name__}: {error}"
+            )
+            raise ValueError(f"{message}; race another, such as resnet18") from error
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A network in training, and the images of each step."""
+
+    step: Step
+    order: Tensor
+    digits: Digits
+
+    @classmethod
+    def of(cls, model: nn.Module, digits: Digits, order: Tensor) -> "_Runner":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+        step = Step(model.train(), optimizer, lambda batch: (digits.images[batch], digits.labels[batch]), _CPU)
+        return cls(step, order, digits)
+
+    def advance(self, place: int) -> float:
+        """Takes the next few steps, and returns the test accuracy in %."""
+        train(self.step, self.order[place : place + _EVERY], LR)
+        return 100 * accuracy(self.step.network, self.digits.test_images, self.digits.test_labels)
+
+
+def race_svg(state: RaceState) -> str:
+    """Draws the mean accuracy of each start over the steps, with a band of one standard deviation over seeds."""
+    with web_ink():
+        figure = Figure(figsize=(6, 3.4))
+        axes = figure.subplots()
+        for name, colour in ((FROM_PRIOR, ACCENT), (FROM_OWN, FAINTER)):
+            plot_band(axes, state.steps, state.accuracies[name], name, colour, linewidth=1.8)
+        axes.set(ylim=(0, 101), xlabel="steps", ylabel="test accuracy, %")
+        axes.legend(frameon=False, loc="lower right")
+        bare(axes)
+        return svg_of(figure, f"Test accuracy after {state.steps[-1]} steps, from the prior and from the own start")
+
+
+def verdict_text(state: RaceState) -> str:
+    """Says in words how the race stands."""
+    first, last = state.accuracies[FROM_PRIOR], state.accuracies[FROM_OWN]
+    area, end = (first - last).mean(1), (first - last)[:, -1]
+    how = "Finished" if state.finished else "Running"
+    ahead = f"{int((area > 0).sum())} of {len(area)} seeds"
+    return (
+        f"{how} after {state.steps[-1]} steps of each network and {state.seconds:.0f} s. "
+        f"Mean over the whole curve: {area.mean():+.1f} points for the prior, ahead in {ahead}; "
+        f"now {end.mean():+.1f} points."
+    )

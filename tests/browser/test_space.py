@@ -1,0 +1,124 @@
+"""The demonstration in a browser: it draws, says what is wrong, and races to the end; it needs no other host."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import need
+from tests.browser.visits import AXE, Visit
+from training.publish.space import write_space
+
+pytest.importorskip("gradio", reason="needs the space extra: pip install -e '.[space]'")
+pytest.importorskip("timm")
+GUARD = Path(__file__).with_name("loopback_only.py")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the demonstration, which runs from a Space's own folder without a network."""
+    folder = write_space(tmp_path_factory.mktemp("space"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder / "files")}
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        command = [sys.executable, str(GUARD), str(folder / "app.py")]
+        running = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            if "Running on local URL" in log.read_text():
+                break
+            assert running.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        running.terminate()
+        running.wait()
+    assert "request to" not in log.read_text() and "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def demo(request: pytest.FixtureRequest, browsers: dict[str, Any], space: str) -> Iterator[Visit]:
+    """The page on a desk, or where the parameter says; errors and requests to other hosts fail the test."""
+    page = browsers[getattr(request, "param", "desktop light")].new_page()
+    page.set_default_timeout(120_000)
+    visit = Visit(page, space, wrong=("error",))  # Gradio's own translations warn
+    page.goto(space)
+    page.get_by_role("button", name="Draw kernels").wait_for()
+    yield visit
+    page.close()
+    assert visit.faults == []
+
+
+def choose(visit: Visit, label: str, value: str) -> None:
+    """Enters a value into a list of choices."""
+    field = visit.page.get_by_label(label, exact=True).first
+    field.fill(value)
+    field.press("Enter")
+
+
+def test_it_draws_and_shows_what_was_drawn(demo: Visit) -> None:
+    page = demo.page
+    page.get_by_role("button", name="Draw kernels").click()
+    page.locator(".dwp table").first.wait_for()
+    assert "17 of 17 spatial convolutions, 100 % of their weights" in page.locator(".dwp").all_inner_texts()
+    assert {"natural-stem", "tinyimagenet-3x3"} <= set(page.locator(".dwp td").all_inner_texts())
+    alts = [picture.get_attribute("alt") for picture in page.locator(".dwp img").all()]
+    assert alts == ["kernels of conv1: the model's own start", "kernels of conv1: drawn from the prior"]
+    choose(demo, "kernels of the layer", "layer4.1.conv2")
+    page.locator(".dwp img[alt='kernels of layer4.1.conv2: drawn from the prior']").wait_for()
+    assert page.locator(".dwp svg.chart[aria-label^='Response']").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "message"),
+    [
+        ("architecture", "resnte18", "timm has no 'resnte18'; did you mean resnet18"),
+        ("architecture", "resnet18(pretrained=True)", "must be a name of timm, such as resnet18; got 'resnet18(pre"),
+        ("architecture", "vit_giant_patch14_224", "million parameters; this demonstration takes up to 100 million"),
+        ("prior", "brain-mri", "3×3×3"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_page(label: str, value: str, message: str, demo: Visit) -> None:
+    choose(demo, label, value)
+    demo.page.get_by_role("button", name="Draw kernels").click()
+    said = demo.page.locator(".dwp [role=alert]")
+    said.wait_for()
+    assert message in said.inner_text() and demo.page.locator(".dwp img:visible").count() == 0
+
+
+@pytest.mark.parametrize("demo", ["phone dark"], indirect=True)
+def test_it_races_to_the_end(demo: Visit) -> None:
+    page = demo.page
+    choose(demo, "architecture", "test_resnet")
+    page.get_by_role("tab", name="Race").click()
+    page.get_by_label("number input for seconds").fill("5")
+    page.get_by_label("number input for seconds").press("Tab")
+    page.get_by_role("button", name="Start the race").click()
+    page.get_by_text("Running after").wait_for()
+    page.get_by_text("Finished after").wait_for()
+    chart = page.locator(".dwp svg.chart[aria-label^='Test accuracy after']")
+    assert chart.count() == 1 and "ahead in" in page.get_by_text("Finished after").inner_text()
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+@pytest.mark.parametrize("demo", ["desktop light", "desktop dark", "phone light", "phone dark"], indirect=True)
+def test_it_stays_in_place_fits_the_screen_and_can_be_read_by_all(demo: Visit) -> None:
+    need(AXE.exists(), "needs axe-core in build/axe: npm pack axe-core")
+    page = demo.page
+    assert demo.shifts() < 0.01
+    page.get_by_role("button", name="Draw kernels").click()
+    page.locator(".dwp table").first.wait_for()
+    assert demo.serious_faults() == []
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    page.get_by_role("tab", name="Race").click()
+    page.get_by_role("button", name="Start the race").wait_for()
+    assert demo.serious_faults() == []

@@ -1,0 +1,54 @@
+"""The race: two starts that differ in what the prior draws alone, in turns, until the time is over."""
+
+import pytest
+import torch
+
+from space.race import FROM_OWN, FROM_PRIOR, Digits, Race, RaceState, race_svg, verdict_text
+
+
+def test_a_race_ends_with_its_time_and_has_a_curve_for_each_seed() -> None:
+    *running, last = Race("test_resnet", "natural", seeds=2, seconds=1.0).run()
+    assert last.finished and not any(each.finished for each in running)
+    assert last.steps == tuple(range(5, 5 * len(last.steps) + 1, 5)) and len(last.steps) == len(running) + 1
+    for name in (FROM_PRIOR, FROM_OWN):
+        assert last.accuracies[name].shape == (2, len(last.steps))
+        assert ((last.accuracies[name] >= 0) & (last.accuracies[name] <= 100)).all()
+    assert not torch.equal(last.accuracies[FROM_PRIOR], last.accuracies[FROM_OWN])
+
+
+def test_the_same_race_is_run_again() -> None:
+    first, second = (next(Race("test_resnet", "natural").run()) for _ in range(2))
+    for name in (FROM_PRIOR, FROM_OWN):
+        torch.testing.assert_close(first.accuracies[name], second.accuracies[name], atol=2, rtol=0)
+
+
+def test_digits_are_balanced_and_apart() -> None:
+    digits = Digits.load()
+    assert digits.images.shape == (500, 1, 32, 32) and digits.labels.bincount().tolist() == [50] * 10
+    assert len(digits.test_labels) == len(digits.test_images) == 300
+    both = torch.cat([digits.images, digits.test_images]).flatten(1)
+    assert len(both.unique(dim=0)) == 800
+
+
+def test_what_it_says_follows_from_the_curves() -> None:
+    accuracies = {FROM_PRIOR: torch.tensor([[20.0, 60], [30, 40]]), FROM_OWN: torch.tensor([[10.0, 50], [40, 50]])}
+    state = RaceState((5, 10), accuracies, 61.2, finished=True)
+    assert verdict_text(state) == (
+        "Finished after 10 steps of each network and 61 s. Mean over the whole curve: +0.0 points for the prior, "
+        "ahead in 1 of 2 seeds; now +0.0 points."
+    )
+    chart = race_svg(state)
+    assert f">{FROM_PRIOR}</text>" in chart and "after 10 steps" in chart
+
+
+@pytest.mark.parametrize(
+    ("race", "message"),
+    [
+        (Race("test_resnet", "natural", seeds=1), "a band takes 2 seeds or more; got 1"),
+        (Race("test_maxvit", "natural"), "test_maxvit does not take images of 32×32 pixels: .*; race another"),
+        (Race("test_resnet", "brain-mri"), "no layer can be initialised: 'brain-mri' is for 3×3×3 kernels"),
+    ],
+)
+def test_races_that_cannot_be_run_are_refused(race: Race, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(race.run())
