@@ -24,14 +24,18 @@ def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
 
 
 def predict_samples(
-    network: nn.Module, images: Tensor, samples: int = 10, generator: torch.Generator | None = None
+    network: nn.Module,
+    images: Tensor,
+    samples: int = 10,
+    generator: torch.Generator | None = None,
+    batch_size: int = 500,
 ) -> Tensor:
     """Maps images ``(n, c, h, w)`` to probabilities ``(samples, n, classes)`` of networks drawn from the posterior.
 
     Their mean over the first dimension is the ensemble's prediction.
     """
     check_count(samples=samples)
-    return torch.stack([predict(sample_network(network, generator), images) for _ in range(samples)])
+    return torch.stack([predict(sample_network(network, generator), images, batch_size) for _ in range(samples)])
 
 
 def predictive_entropy(probabilities: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ def test_samples_are_predictions_of_drawn_networks() -> None:
     first, again = (predict_samples(network(), IMAGES, 5, torch.Generator().manual_seed(2)) for _ in range(2))
     assert first.shape == (5, 7, 3) and torch.equal(first, again)
     assert (first.std(0) > 1e-3).all()
+    parts = predict_samples(network(), IMAGES, 5, torch.Generator().manual_seed(2), batch_size=3)
+    torch.testing.assert_close(parts, first)
     with pytest.raises(ValueError, match="samples must be a whole number from 1"):
         predict_samples(network(), IMAGES, 0)
     torch.testing.assert_close(first.sum(2), torch.ones(5, 7))

@@ -1,5 +1,6 @@
 """The experiment of Section 4.1: the paper's network, small stratified training sets, every prior, Algorithm 1."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -29,6 +30,7 @@ STARTED_BY = {FROM_DWP: DWP_OWN, FROM_XAVIER: XAVIER}  # the start of each initi
 PAPER_NETWORKS = {"mnist": "mnist", "cifar10": "cifar"}  # by data set
 CLASSES = 10
 LATENT_DRAWS = 10  # K of the semi-implicit bound
+TESTED_AT_ONCE = 100  # images
 
 
 @dataclass(frozen=True)
@@ -188,16 +190,18 @@ class Experiment:
 
     def scores(self, objective: bayes.Objective, split: int) -> dict[str, float]:
         """Tests a trained network: its ensemble, its mean weights, single samples, and unknown images."""
-        network, (images, labels) = objective.network, self.test
-        both, known = torch.cat([images, self.others]), len(images)
-        mean = bayes.predict(network, both)
-        generator = torch.Generator(images.device).manual_seed(split)
-        drawn = bayes.predict_samples(network, both, self.samples, generator) if objective.layers else mean[None]
+        (images, labels), known = self.test, len(self.test[0])
+        network = copy.deepcopy(objective.network).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        both = torch.cat([images, self.others]).to(memory_format=torch.channels_last)
+        mean = drawn = bayes.predict(network, both, TESTED_AT_ONCE)[None]
+        if objective.layers:
+            generator = torch.Generator(images.device).manual_seed(split)
+            drawn = bayes.predict_samples(network, both, self.samples, generator, TESTED_AT_ONCE)
         ensemble = drawn.mean(0)
         one = [prediction_scores(part[:known], labels)["accuracy"] for part in drawn]
         found = {
             **prediction_scores(ensemble[:known], labels),
-            "accuracy_mean_weights": prediction_scores(mean[:known], labels)["accuracy"],
+            "accuracy_mean_weights": prediction_scores(mean[0, :known], labels)["accuracy"],
             "accuracy_one_sample": sum(one) / len(one),
         }
         if len(self.others):
