@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from dwp_init.access import Access, Address
+from dwp_init.config import build_prior, parse_config
 from dwp_init.errors import (
     PriorCorruptError,
     PriorDownloadError,
@@ -21,7 +22,7 @@ from dwp_init.errors import (
     explain,
     is_unwritable,
 )
-from dwp_init.files import build_prior, model_size, parse_config
+from dwp_init.files import model_size
 from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, read_bounded
 from dwp_init.transfer import BYTES_A_SECOND, SECONDS, ask, check_place, within, without_a_rejected_token
 from dwp_init.version import __version__

@@ -18,8 +18,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, errors
 
 from dwp_init import PriorError
 from dwp_init.access import Access, Address
+from dwp_init.config import parse_config
 from dwp_init.errors import chainable, without_secrets
-from dwp_init.files import parse_config, parse_prior
+from dwp_init.files import parse_prior
 from dwp_init.folder import CONFIG, MODEL
 from dwp_init.hub import CLIENT, fetch
 from training.publish.release import Release
