@@ -8,7 +8,6 @@ python -m tests.fuzz power                  every state that a loss of power may
 """
 
 import argparse
-import csv
 import itertools
 import shutil
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 from tests import conftest as conftest  # before the client of the Hub: no try reaches the public one
 from tests.fuzz import kills, power, publishing
-from tests.fuzz.target import FAULTS, OUTCOMES, Tally, Target, Verdict, examine, judge
+from tests.fuzz.target import FAULTS, Tally, Target, Verdict, examine, judge
 from tests.fuzz.targets import TARGETS
 from training import recipes
 from training.engine.records import RESULTS, write_table
@@ -44,9 +43,6 @@ def main(words: list[str] | None = None) -> int:
     if options.part == "kills":
         return _kill(options)
     tallies = {"targets": _targets, "publishing": _publications, "power": _losses}[options.part](options)
-    for name, tally in tallies.items():
-        for fault in tally.faults:
-            print(f"{name}: {fault}", file=sys.stderr)
     return int(any(tally.faults for tally in tallies.values()))
 
 
@@ -115,27 +111,21 @@ def _counted(tally: Tally) -> Iterator[Callable[[Target, Any], None]]:
 
 def _timed(tally: Tally, act: Callable[[], Verdict]) -> None:
     start = time.monotonic()
-    tally.add(act())
+    verdict = act()
+    tally.add(verdict)
     tally.seconds += time.monotonic() - start
+    if verdict.outcome in FAULTS:
+        print(f"{verdict.outcome}: {verdict.detail}", file=sys.stderr, flush=True)
 
 
 def _write(results: Path, tallies: Tallies) -> None:
-    """Enters counts into the table, in place of older ones of the same kinds."""
+    """Adds what was counted since the last time to the table."""
     path = results / TABLE
-    before: dict[str, dict[str, Any]] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            before = {row["kind"]: row for row in csv.DictReader(file)}
-    rows = before | dict(_rows(tallies))
-    if rows:
-        write_table(path, list(rows.values()))
-
-
-def _rows(tallies: Tallies) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = {row["kind"]: row for row in kills.read(path)}
     for name, tally in tallies.items():
-        if tally.tries:
-            counts = {outcome: tally.counts[outcome] for outcome in (*OUTCOMES, *FAULTS)}
-            yield name, {"kind": name, "tries": tally.tries, **counts, "seconds": round(tally.seconds, 1)}
+        before = rows.get(name, {})
+        rows[name] = {"kind": name} | {key: round(float(before.get(key, 0)) + new) for key, new in tally.news().items()}
+    write_table(path, [row for row in rows.values() if int(row["tries"])])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tests.fuzz.folders import differing, results
 from tests.fuzz.run_folders import to_remove
 from training import recipes
 from training.__main__ import main
+from training.engine.options import only
 
 SIGNALS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}  # and the status with which a command ends
 GO_ON = "; run the same command again to resume"
@@ -96,13 +97,11 @@ def wholes(out: Path, names: Sequence[str]) -> Iterator[Whole]:
         if ended.status:
             raise RuntimeError(f"the smoke of {recipe} ends with {ended.status}: {ended.said[-2000:]}")
         stages = recipes.load(recipe).stages(smoke=True)
-        for name, stage in stages.items():
+        for name in stages:
             if (folder.name, name) not in seen:
                 seen.add((folder.name, name))
-                needs: tuple[str, ...] = tuple(stage.needs)
-                for need in needs:
-                    needs += tuple(each for each in stages[need].needs if each not in needs)
-                yield _measured(recipe, name, needs, folder)
+                needs = [each for each in only(stages, [name]) if each != name]
+                yield _measured(recipe, name, tuple(needs), folder)
 
 
 def _measured(recipe: str, name: str, needs: tuple[str, ...], out: Path) -> Whole:

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ def one_damaged(files: Mapping[str, bytes]) -> SearchStrategy[dict[str, bytes | 
     """Files of which one is damaged, missing (None) or a copy of another; now and then all are whole."""
     names = sorted(files)
 
+    @cache
     def changed(name: str) -> SearchStrategy[dict[str, bytes | None]]:
         others = st.sampled_from([files[other] for other in names if other != name] or [b""])
         content = st.one_of(*[damaged(files[name])] * 8, others, st.none(), st.just(files[name]))
@@ -101,7 +103,7 @@ def _edited(value: Any, edits: Sequence[tuple[tuple[Any, ...], str, Any]]) -> An
             for key in path[:-1]:
                 owner = owner[key]
             if act == "set":
-                owner[path[-1]] = new
+                owner[path[-1]] = copy.deepcopy(new)
             elif act == "drop":
                 del owner[path[-1]]
             elif isinstance(owner, dict):

@@ -108,6 +108,7 @@ def _sealed(config: Any, model: bytes, version: int) -> bytes:
 
 
 def _config_cases() -> SearchStrategy[Case]:
+    @cache  # a strategy takes longer to make than an input
     def of(kind: str) -> SearchStrategy[Case]:
         files = saved(kind)
         config = json.loads(files[CONFIG])
@@ -129,6 +130,7 @@ def _config_cases() -> SearchStrategy[Case]:
 
 
 def _tensor_cases() -> SearchStrategy[Case]:
+    @cache  # a strategy takes longer to make than an input
     def of(kind: str) -> SearchStrategy[Case]:
         files = saved(kind)
         config = json.loads(files[CONFIG])
@@ -143,7 +145,11 @@ def _tensor_cases() -> SearchStrategy[Case]:
 
 
 def _damaged_cases() -> SearchStrategy[Case]:
-    return st.sampled_from(KINDS).flatmap(lambda kind: one_damaged(saved(kind)).map(lambda files: (kind, files)))
+    @cache
+    def of(kind: str) -> SearchStrategy[Case]:
+        return one_damaged(saved(kind)).map(lambda files: (kind, files))
+
+    return st.sampled_from(KINDS).flatmap(of)
 
 
 REFUSALS = (ValueError, FileNotFoundError)

@@ -71,10 +71,18 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    told: Counter[str] = field(default_factory=Counter)
 
     @property
     def tries(self) -> int:
         return self.counts.total()
+
+    def news(self) -> dict[str, float]:
+        """Returns tries, verdicts and seconds since the last call."""
+        now = Counter({"tries": self.tries, **self.counts, "seconds": self.seconds})
+        news = {key: now[key] - self.told[key] for key in ("tries", *OUTCOMES, *FAULTS, "seconds")}
+        self.told = now
+        return news
 
     def add(self, verdict: Verdict) -> None:
         self.counts[verdict.outcome] += 1

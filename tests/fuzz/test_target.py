@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from tests.fuzz.__main__ import TABLE, main
+from tests.fuzz.kills import read
 from tests.fuzz.target import FAULTS, Differs, Outcome, Tally, Target, examine, judge
 from tests.fuzz.targets import TARGETS
 
@@ -81,3 +83,20 @@ def test_a_seed_gives_other_inputs_and_none_the_same_ones() -> None:
         found.append([])
         examine(Target("numbers", lambda: st.integers(), long), 20, seed, found[-1].append)
     assert found[0] == found[1] != found[2] != found[3]
+
+
+def test_the_command_adds_its_counts_to_the_table(tmp_path: Path) -> None:
+    words = ["--only", "data sets", "--tries", "3", "--results", str(tmp_path)]
+    assert main(words) == main([*words, "--seed", "7"]) == 0
+    (row,) = read(tmp_path / TABLE)
+    assert row["kind"] == "kernel data sets, damaged bytes" and row["tries"] == "6"
+    assert int(row["refused"]) + int(row["same"]) == 6 and row["crash"] == row["silent"] == "0"
+
+
+def test_the_command_tells_of_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(TARGETS, "bad", Target("bad", st.none, raising(KeyError("source")), tries=1))
+    assert main(["--only", "bad", "--tries", "1", "--results", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "crash: KeyError: 'source'\n"
+    assert [row["crash"] for row in read(tmp_path / TABLE)] == ["1"]
