@@ -12,7 +12,7 @@ from dwp_init.folder import CONFIG, check_size
 from dwp_init.priors import FAMILIES, Prior
 from dwp_init.priors.bounds import Bounded
 from dwp_init.priors.checks import checked_shape, is_int
-from dwp_init.storage import is_sealed, sealed_json
+from dwp_init.storage import is_sealed, json_bytes, sealed_json
 from dwp_init.text import brief
 
 FORMAT_VERSION = 2
@@ -66,6 +66,7 @@ def parse_config(content: bytes, path: str) -> dict[str, Any]:
         parsed: object = json.loads(
             content, object_pairs_hook=_without_twins, parse_float=_finite, parse_constant=_finite
         )
+        json_bytes(parsed)  # text of JSON may be no Unicode, and could not be saved again
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); get the prior's folder again") from error
     if not isinstance(parsed, dict):

@@ -70,6 +70,14 @@ def test_a_key_that_stands_twice_is_refused(folder):
         load_prior(folder)
 
 
+def test_text_that_is_no_unicode_is_refused(folder):
+    change_config(folder, note="\ud800")
+    with pytest.raises(
+        ValueError, match=r"config.json is not JSON \('utf-8' codec can't encode .*surrogates not allow"
+    ):
+        load_prior(folder)
+
+
 def test_a_number_beyond_those_of_floats_is_refused(folder):
     change_config(folder, note="large")
     (folder / CONFIG).write_text((folder / CONFIG).read_text().replace('"large"', "1e999"))

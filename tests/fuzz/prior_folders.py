@@ -1,5 +1,6 @@
 """Folders of priors: damaged, or changed by somebody who also changes the digests."""
 
+import inspect
 import json
 import tempfile
 from collections.abc import Mapping
@@ -76,7 +77,13 @@ def load_stated(case: Case, folder: Path) -> Outcome:
     found = load_prior(place)
     stated, tensors = json.loads(files[CONFIG] or b""), load(files[MODEL] or b"")
     arguments = found.arguments()
-    other = {key: value for key, value in stated["arguments"].items() if arguments.get(key) != value}
+    defaults = inspect.signature(type(found)).parameters
+    given = {
+        key: value
+        for key, value in stated["arguments"].items()
+        if value is not None or defaults[key].default is not None
+    }
+    other = {key: value for key, value in given.items() if arguments.get(key) != value}
     if other or list(found.kernel_shape) != stated["kernel_shape"] or found.family != stated["family"]:
         raise Differs(f"{arguments} over {found.kernel_shape} was loaded where {stated} is stated")
     details = {key: value for key, value in stated.items() if key not in _OWN}
