@@ -43,9 +43,9 @@ ABOUT_RACE = f"""Trains the network from the prior and from its own start on sci
 CC BY 4.0): {PER_CLASS} images a class, {TESTED} others to test, AdamW at a learning rate of {LR:g}, {BATCH} images a
 step. Bands are one standard deviation over seeds; both starts of a seed have the same other weights and images.
 
-**What it shows, and what not:** small, easy images, a learning rate that was tuned for neither start, and few seeds. The
-prior may lead or lag, and either may be gone at the end. Whether a start helps in tasks like yours is a question for
-the benchmark of the documentation."""
+**What it shows, and what not:** small, easy images, a learning rate that was tuned for neither start, and few seeds.
+The prior may lead or lag, and either may be gone at the end. Whether a start helps in tasks like yours is a question
+for the benchmark of the documentation."""
 
 
 def demonstration() -> gr.Blocks:
