@@ -1,6 +1,6 @@
 """The pages of this repository that are written from results: which there are, and what their templates get."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from training.recipes import prior_domains
 
 README = ROOT / "README.md"
 BLOCKS = ("priors", "benchmark", "scale", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
+FIRST_EDITION = "tinyimagenet-"  # how its priors' names begin
 OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the README's table
 
 
@@ -41,13 +42,11 @@ def write_pages() -> list[Path]:
 
 def blocks() -> dict[str, str]:
     """Renders the README's blocks, by name."""
-    others = [name for name in prior_domains.PRIORS if name in registry()]
     values = (
         _bayes()
         | benchmark_page.summary_values(benchmark_page.read_tasks())
         | {
-            "bundled": [_row(name) for name in registry() if not name.endswith(OTHER_FAMILIES) and name not in others],
-            "others": [_row(name) for name in others],
+            "bundled": [[_row(name) for name in names] for names in _together(registry())],
             "effects": results.effects(),
             "scales": results.first_scales(),
             "public": results.by(results.read_record("public_models_summary"), "start"),
@@ -58,6 +57,16 @@ def blocks() -> dict[str, str]:
         }
     )
     return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}
+
+
+def _together(names: Iterable[str]) -> list[list[str]]:
+    """Returns the names by row: those of the first edition share one, and so do those of other domains."""
+    rows: dict[str, list[str]] = {}
+    for name in names:
+        if not name.endswith(OTHER_FAMILIES):
+            domain = "other" if name in prior_domains.PRIORS else name
+            rows.setdefault(FIRST_EDITION if name.startswith(FIRST_EDITION) else domain, []).append(name)
+    return sorted(rows.values(), key=len)
 
 
 def fill_blocks(text: str, written: dict[str, str]) -> str:

@@ -80,15 +80,16 @@ def test_the_table_of_the_readme_says_what_kernels_a_prior_has(
 ) -> None:
     monkeypatch.setattr(pages, "load_prior", lambda name: licensed(prior, source={"kind": kind}))
     table = pages.blocks()["priors"]
-    assert f"\n| [`tinyimagenet-3x3`](model_cards/tinyimagenet-3x3/README.md) | {note} |  |  |  | 0.03 MB |" in table
+    assert f"\n| [`natural-dw3x3`](model_cards/natural-dw3x3/README.md) | {note} |  |  |  | 0.05 MB |" in table
 
 
-def test_priors_of_other_domains_share_a_row_of_the_readme() -> None:
-    last = pages.blocks()["priors"].splitlines()[-1]
-    names, kernels, log_prob, *_ = (cell.strip().split(" · ") for cell in last.split("|")[1:-1])
-    assert [name.partition("`]")[0] for name in names] == [f"[`{name}" for name in prior_domains.PRIORS]
-    assert kernels == ["3×3", "3×3×3", "length 3", "3×3 depthwise"]
-    assert [float(value) for value in log_prob] == [registry()[name]["log_prob"] for name in prior_domains.PRIORS]
+def test_priors_of_other_domains_share_a_row_of_the_readme_and_so_do_those_of_the_first_edition() -> None:
+    *_, others, first = pages.blocks()["priors"].splitlines()
+    names, kernels, log_prob, *_ = (cell.strip().split(" · ") for cell in others.split("|")[1:-1])
+    assert [name[2:].partition("`]")[0] for name in names] == sorted(prior_domains.PRIORS)
+    assert kernels == ["length 3", "3×3 depthwise", "3×3×3", "3×3"]
+    assert [float(value) for value in log_prob] == [registry()[name]["log_prob"] for name in sorted(prior_domains.PRIORS)]
+    assert first.count("[`tinyimagenet-") == 6
 
 
 def test_figures_of_the_paper_stand_next_to_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
