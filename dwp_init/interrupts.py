@@ -28,14 +28,20 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
         The exit status: that of the command, 130 after SIGINT, 143 after SIGTERM.
     """
     arrived: list[int] = []
+    over: list[bool] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
+        if over:  # the command has ended, and the handlers are being put back
+            return
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     before = _handlers(end) if threading.current_thread() is threading.main_thread() else {}  # no other may set them
     try:
-        status = run()
+        try:
+            status = run()
+        finally:
+            over.append(True)
     except (KeyboardInterrupt, Terminated) as error:
         arrived.append(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
         status = 1

@@ -66,6 +66,23 @@ def test_a_signal_that_ends_nothing_is_none() -> None:
     assert run_command(run) == 0 and signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_signal_after_the_end_of_the_command(
+    status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, before = signal.signal, signal.getsignal(signal.SIGTERM)
+
+    def set_handler(number: int, handler: object) -> object:
+        if number == signal.SIGTERM and handler is before:  # as it is put back
+            signal.raise_signal(number)
+        return real(number, handler)
+
+    monkeypatch.setattr(signal, "signal", set_handler)
+    assert run_command(lambda: status) == (143 if status else 0)
+    assert capsys.readouterr().err == ("terminated\n" if status else "")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_an_interrupt_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

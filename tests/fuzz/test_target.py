@@ -43,7 +43,10 @@ def large(case: Any, folder: Path) -> Outcome:
 
 
 def long(case: Any, folder: Path) -> Outcome:
-    time.sleep(0.03 if case else 60)
+    end = time.process_time() + 0.1
+    while case and time.process_time() < end:
+        pass
+    time.sleep(0 if case else 60)
     return "same"
 
 

@@ -12,6 +12,7 @@ from training.experiments.paper import FEW_LABELS, RANDOM_FEATURES, STEPS_TO
 from training.publish import benchmark_page, results
 from training.publish.cards import CARD, render_card
 from training.publish.details import Details
+from training.publish.faults import fault_values
 from training.publish.templates import CARDS, render, render_macro
 from training.recipes import prior_domains
 
@@ -126,6 +127,7 @@ PAGES: dict[str, Callable[[], dict[str, Any]]] = {  # by the names of their temp
     "benchmark": benchmark_page.page_values,
     "benchmark_200_steps": _benchmark_200_steps,
     "lifecycles": _lifecycles,
+    "faults": fault_values,
 }
 
 

@@ -28,6 +28,7 @@ INCLUDED = {  # pages of the site that are files of the clone elsewhere than in 
     "benchmark-200-steps.md": "model_cards/benchmark_200_steps.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "faults.md": "model_cards/faults.md",
     "lifecycles.md": "model_cards/lifecycles.md",
     "paper/families.md": "model_cards/families.md",
     "paper/few-labels.md": "model_cards/few_labels.md",
