@@ -9,7 +9,7 @@ from space.race import FROM_OWN, FROM_PRIOR, Digits, Race, RaceState, race_svg, 
 def test_a_race_ends_with_its_time_and_has_a_curve_for_each_seed() -> None:
     *running, last = Race("test_resnet", "natural", seeds=2, seconds=1.0).run()
     assert last.finished and not any(each.finished for each in running)
-    assert last.steps == tuple(range(5, 5 * len(last.steps) + 1, 5)) and len(last.steps) == len(running) + 1
+    assert last.steps == tuple(range(10, 10 * len(last.steps) + 1, 10)) and len(last.steps) == len(running) + 1
     for name in (FROM_PRIOR, FROM_OWN):
         assert last.accuracies[name].shape == (2, len(last.steps))
         assert ((last.accuracies[name] >= 0) & (last.accuracies[name] <= 100)).all()

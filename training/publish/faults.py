@@ -28,6 +28,7 @@ def fault_values() -> dict[str, Any]:
         "other": sum(way["kills"] for way in ways.values() if way["kill"] not in SIGNALS),
         "stages": len({(row["recipe"], row["stage"]) for row in kills}),
         "recipes": len({row["recipe"] for row in kills}),
+        "most": dict(zip(("recipe", "tries"), Counter(row["recipe"] for row in kills).most_common(1)[0], strict=True)),
         "faults": sum(int(row[name]) for row in rows for name in FAULTS) + sum(way["faults"] for way in ways.values()),
     }
 

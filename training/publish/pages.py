@@ -18,7 +18,7 @@ from training.recipes import prior_domains
 
 README = ROOT / "README.md"
 BLOCKS = ("priors", "benchmark", "scale", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
-FIRST_EDITION = "tinyimagenet-"  # how its priors' names begin
+FIRST_PRIORS = "tinyimagenet-"  # how names of the first edition's priors begin
 OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the README's table
 
 
@@ -66,7 +66,7 @@ def _together(names: Iterable[str]) -> list[list[str]]:
     for name in names:
         if not name.endswith(OTHER_FAMILIES):
             domain = "other" if name in prior_domains.PRIORS else name
-            rows.setdefault(FIRST_EDITION if name.startswith(FIRST_EDITION) else domain, []).append(name)
+            rows.setdefault(FIRST_PRIORS if name.startswith(FIRST_PRIORS) else domain, []).append(name)
     return sorted(rows.values(), key=len)
 
 

@@ -33,6 +33,7 @@ def test_sums(values: dict[str, Any]) -> None:
     names = ("folders", "hub", "models", "kills", "other", "stages", "recipes", "faults")
     assert [values[name] for name in names] == [34, 5, 7, 3, 1, 3, 2, 4]
     assert [row["faults"] for row in values["rows"]] == [2, 1, 0, 0]
+    assert values["most"] == {"recipe": "a", "tries": 3}
 
 
 def test_a_stage_that_had_ended_was_not_disturbed(values: dict[str, Any]) -> None:
