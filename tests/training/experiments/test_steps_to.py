@@ -62,7 +62,7 @@ def test_the_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_level_that_is_reached_exactly_counts(out: Path) -> None:
     found = replace(STAGE, levels=(65.1,)).run(out / "steps", Context(out))["table"]
     lines = (out / "runs" / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line)[1] for line in lines]  # without their checksums
     for row in rows:
         row["accuracy"][-1] = 65.1
         row["accuracy"][:-1] = [0.0 for _ in row["accuracy"][:-1]]

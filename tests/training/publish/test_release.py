@@ -24,7 +24,7 @@ def test_a_bundled_prior_has_its_own_card(name: str) -> None:
     assert release.registry_entry(found.prior, found.sha256, **pin) == registry.registry()[name] | pin
 
 
-@pytest.mark.parametrize("value", [True, "1", None, 1e400])
+@pytest.mark.parametrize("value", [True, "1", None])
 def test_a_record_that_is_no_number(folder: Path, value: object) -> None:
     config = json.loads((folder / CONFIG).read_text()) | {"format_version": 1}
     del config["config_sha256"]
