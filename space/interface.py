@@ -50,7 +50,8 @@ for the benchmark of the documentation."""
 
 def demonstration() -> gr.Blocks:
     """Makes the page: a tab that looks at one draw, and a tab that races."""
-    with gr.Blocks(title="Kernels from learned priors", analytics_enabled=False) as page:
+    page: gr.Blocks = gr.Blocks(title="Kernels from learned priors", analytics_enabled=False)
+    with page:
         gr.Markdown(ABOUT_PAGE)
         with gr.Row(elem_id="choice"):
             architecture = gr.Dropdown(

@@ -8,6 +8,7 @@ import json
 import os.path
 import re
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 from typing import Any
 
 import jupytext
@@ -41,6 +42,8 @@ NOTEBOOKS = ("tutorials/few-labels.md", "tutorials/timm.md")  # pages that are n
 _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
 _STEP = 15  # of colours, in figures
 _TAG = re.compile(r"</?[a-z][^>]*>")
+SEARCHED = 240  # characters of a function's text in the search index
+_SECTIONS = re.compile(r" (?:Parameters|Attributes|Returns|Raises|Examples): ")
 _HEADS = re.compile(r"\b(?:Name +)?Type +Description( +Default)?\b")
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?![a-z]+:|/)([^)\s#]+)\)(?!\{)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#|/)([^)\s#]+)[^)]*\)")
@@ -73,17 +76,23 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Makes the text of the search index plain, which every page loads."""
+    """Makes the text of the search index, which every page loads, plain and short: of functions what they do."""
     path = Path(config.site_dir) / "search" / "search_index.json"
     index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for entry in index["docs"]:
-        entry["text"] = plain_text(entry["text"])
+        text = plain_text(entry["text"])
+        entry["text"] = _beginning(text) if entry["location"].startswith("reference/") else text
     path.write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def plain_text(html: str) -> str:
     """Returns HTML without its tags and the heads of tables of parameters; what is escaped stays so."""
     return " ".join(_HEADS.sub(" ", _TAG.sub(" ", html)).split())
+
+
+def _beginning(text: str) -> str:
+    """Returns the signature of a function and what it does, and not its parameters."""
+    return shorten(_SECTIONS.split(text)[0], SEARCHED, placeholder=" …")
 
 
 def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config: MkDocsConfig) -> str:
