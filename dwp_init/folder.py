@@ -30,7 +30,7 @@ def write_prior(folder: Path, config: bytes, model: bytes) -> None:
     prior, for :func:`read_files` finds tensors by the digest. Last, the tensors take their name; if they cannot, for
     instance because Windows has the old ones open, they keep the hidden one. A kill or a loss of power leaves the old
     prior before that moment and the new one after it. One process writes at a time, where folders can be locked;
-    elsewhere the last of several writers makes the folder whole.
+    elsewhere the last of several writers makes the folder whole, unless it is killed meanwhile: then save again.
 
     Raises:
         OSError: A file cannot be written; the old prior stays. Or others write all the time.

@@ -61,6 +61,8 @@ def bayesianize_(
     patterns = [layers] if isinstance(layers, str) else list(layers)
     if not patterns:
         raise ValueError(f"layers={layers!r} names no layer; give a pattern, or leave it out for all")
+    if prior is None and (prior_scale, without) != ("auto", "fixed"):
+        raise ValueError(f"prior_scale={prior_scale!r}, without={without!r} have no effect without prior; remove them")
     if prior is None:
         given = _normal_priors(model, patterns)
     else:
@@ -90,14 +92,18 @@ def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
             raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {', '.join(there) or 'none'}")
     chosen = {name: conv for name, conv in there.items() if any(fnmatchcase(name, p) for p in patterns)}
     for name, conv in chosen.items():
-        if reason := _reason_against(conv):
+        if reason := reason_not_bayesian(conv):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
+        if other := next((other for other in chosen if other != name and chosen[other].weight is conv.weight), None):
+            raise ValueError(
+                f"{name} cannot be made Bayesian: it shares the weight of {other}; leave both out, or untie"
+            )
     return LayerPriors({name: normal_prior(layer_of(conv, name)) for name, conv in chosen.items()})
 
 
 def _bayesian(given: LayerPriors) -> LayerPriors:
     """Returns the priors of the layers that can be made Bayesian, and the reasons why others cannot."""
-    against = {name: _reason_against(each.layer.module) for name, each in given.items()}
+    against = {name: reason_not_bayesian(each.layer.module) for name, each in given.items()}
     reasons = {name: f"cannot be made Bayesian: {reason}" for name, reason in against.items() if reason}
     if len(reasons) == len(given):
         listed = "; ".join(f"{name} {reason}" for name, reason in [*given.skipped.items(), *reasons.items()])
@@ -161,7 +167,8 @@ def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
                 setattr(parent, name, new[child])
 
 
-def _reason_against(conv: nn.Module) -> str | None:
+def reason_not_bayesian(conv: nn.Module) -> str | None:
+    """Says why a convolution cannot be made Bayesian; ``None`` if it can."""
     if type(conv) is not nn.Conv2d:
         return f"it is a {type(conv).__name__}, not a plain Conv2d"
     own: dict[str, Any] = vars(conv)

@@ -8,6 +8,7 @@ from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dwp_init.access import Access
 from dwp_init.bayes.kl import KL, ScaledKL, kl_from
@@ -16,6 +17,7 @@ from dwp_init.draw import Options, Scale
 from dwp_init.layers import Layer
 from dwp_init.names import named_modules
 from dwp_init.options import check_instance, check_one_of
+from dwp_init.passing import passes_on
 from dwp_init.priors import Gaussian, KernelVAE, Prior
 from dwp_init.refusals import check_plan
 from dwp_init.report import layer_text, shape_text
@@ -71,7 +73,7 @@ class LayerPriors(Mapping[str, LayerPrior]):
     Attributes:
         priors: The priors, in the order of the model's modules.
         skipped: Why each of the other convolutions has no prior, by name.
-        notes: What was decided about scales.
+        notes: Which layers have priors at another scale than that of the weight that was there.
     """
 
     priors: Mapping[str, LayerPrior]
@@ -111,7 +113,15 @@ class LayerPriors(Mapping[str, LayerPrior]):
         modules = {named.name: named.module for named in named_modules(model)}
         if missing := [name for name in self if name not in modules]:
             raise ValueError(f"the model has no layer {few(missing)}; choose its priors again with layer_priors")
-        parts = [given.log_prob(cast(Tensor, modules[name].weight)) for name, given in self.items()]
+        weights = {name: getattr(modules[name], "weight", None) for name in self}
+        for name, weight in weights.items():
+            if not isinstance(weight, Tensor) or weight.shape != self[name].layer.shape:
+                found = shape_text(weight.shape) if isinstance(weight, Tensor) else "no weight"
+                raise ValueError(
+                    f"layer {layer_text(name)!r} has {found}, but its prior is for {shape_text(self[name].layer.shape)}"
+                    "; choose the priors of this model with layer_priors"
+                )
+        parts = [given.log_prob(cast(Tensor, weights[name])) for name, given in self.items()]
         return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
     def terms(self, samples: int = 1, train_reverse: bool = True, draws: int | None = None) -> dict[str, KL]:
@@ -155,8 +165,8 @@ def layer_priors(
 
     A layer's scale follows from the weight that is there, so call this at the start of training, where weights are the
     author's or drawn: ``dwp_init.apply_(model, prior)``. The model does not change. What an author set up, such as
-    frozen weights, has no prior unless ``layers`` has its exact name, and layers that take the middle row or resampled
-    kernels of a prior have none, because the density of these is not known.
+    frozen weights, has no prior unless ``layers`` has its exact name. Layers that take the middle row or resampled
+    kernels of a prior have none, because the density of these is not known, nor do those that pass their inputs on.
 
     Args:
         model: The model.
@@ -189,18 +199,39 @@ def layer_priors(
     normal = [layer for layer in plan.convolutions if without == "normal" and _is_misfit(plan, layer)]
     if not normal:
         check_plan(plan, rules, strict=False)
-    options, notes = decide(model, plan, options)
+    options, _ = decide(model, plan, options)
     found = {layer.name: normal_prior(layer) for layer in normal}
     others = [layer.name for layer in plan.convolutions if layer.name in plan.skipped and layer.name not in found]
     skipped = {name: plan.reasons[name].partition("; resize=")[0] for name in others}
     for choice in plan.choices:
-        if shaped := choice.fitting.is_sliced or choice.fitting.is_resized:
-            skipped[choice.layer.name] = f"the density of the {choice.fitting} of {choice.rule.name} is not known"
-        found |= {} if shaped else {choice.layer.name: _learned(choice, options)}
+        if reason := _without_density(choice):
+            skipped[choice.layer.name] = reason
+        else:
+            found[choice.layer.name] = _learned(choice, options)
     if not found:
         raise ValueError(f"no layer can have a prior: {few([f'{name}: {reason}' for name, reason in skipped.items()])}")
     names = [layer.name for layer in plan.convolutions if layer.name in found]
-    return LayerPriors({name: found[name] for name in names}, skipped, tuple(notes))
+    return LayerPriors({name: found[name] for name in names}, skipped, _notes(options.raised.intersection(names)))
+
+
+def _without_density(choice: Choice) -> str | None:
+    """Says why the density of a layer's weight under its prior is not known, or cannot be followed by a gradient."""
+    module = choice.layer.module
+    if choice.fitting.is_sliced or choice.fitting.is_resized:
+        return f"the density of the {choice.fitting} of {choice.rule.name} is not known"
+    if choice.may_pass and passes_on(choice.layer):
+        return f"its first output channels are copies of its inputs, which {choice.rule.name} does not draw"
+    if "weight" not in dict(module.named_parameters(recurse=False)) and not parametrize.is_parametrized(module):
+        return "hooks make its weight in each forward pass; use torch.nn.utils.parametrizations"
+    return None
+
+
+def _notes(raised: frozenset[str]) -> tuple[str, ...]:
+    """Says which layers have a scale that differs from that of the weight that is there."""
+    return (
+        f"layers {few(sorted(raised))} have PyTorch's default scale in a chain without normalisation, and priors at "
+        "He's: call apply_ with the same prior first, or give scale='keep'",
+    ) * bool(raised)
 
 
 def normal_prior(layer: Layer) -> LayerPrior:

@@ -71,8 +71,9 @@ class Objective(nn.Module):
         """Estimates both parts from a minibatch.
 
         Args:
-            images: ``(batch, c, h, w)``; or ``(batch, copies, c, h, w)`` of augmented copies, the mean of whose
-                likelihoods is that of the image, which counts once.
+            images: ``(batch, c, h, w)``, or of another rank if the network takes that; or
+                ``(batch, copies, c, h, w)`` of augmented copies, the mean of whose likelihoods is that of the image,
+                which counts once.
             labels: ``(batch,)``.
             count: Number of images in the training set, to which the minibatch is scaled up.
         """
@@ -80,7 +81,9 @@ class Objective(nn.Module):
 
     def nll(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
         """Returns the first part ``()``; the arguments are those of :meth:`forward`."""
-        if images.dim() == 4:
+        if labels.dim() != 1:
+            raise ValueError(f"labels are one class for each image, (batch,); got {tuple(labels.shape)}")
+        if images.dim() != 5:
             mean: Tensor = F.cross_entropy(self.network(images), labels)
             return mean * count
         copies = images.shape[1]

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from dwp_init.bayes.convert import bayesian_layers, bayesianize_
+from dwp_init.bayes.convert import bayesian_layers, bayesianize_, reason_not_bayesian
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
 from dwp_init.storage import is_sealed, largest_file, sealed_safetensors, write_bytes
 from dwp_init.text import brief, few
@@ -117,6 +117,8 @@ def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Pa
             raise ValueError(f"{path} has a Bayesian layer {name!r}, but the model has {what}; build the saved model")
         if isinstance(layer, BayesConv2d) and type(layer) is not kind:
             raise ValueError(f"{path} has a {kind.__name__} {name!r}, but the model's is a {type(layer).__name__}")
+        if not isinstance(layer, BayesConv2d) and (reason := reason_not_bayesian(layer)):
+            raise ValueError(f"{path} has a Bayesian layer {name!r}, which the model's cannot become: {reason}")
         wanted[name + _SCALE] = layer.weight.detach().to("meta")
     if more := [name for name in bayes_layers(model) if name not in kinds]:
         raise ValueError(f"{path} has no posterior for {few(more)}, which the model has; leave it out of bayesianize_")

@@ -1,6 +1,6 @@
 """Training one Bayesian network on batches of any source."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from torch import Tensor
@@ -40,24 +40,39 @@ def train_(
 
     Raises:
         ValueError: ``count`` is not known, the batches come to an end and cannot be iterated again, or the bound is
-            infinite or NaN.
+            infinite or NaN, before the step that it would spoil.
     """
     schedule = Schedule(steps, lr=lr, scale_lr=scale_lr, warm_up=warm_up, temperature=temperature)
-    count = len(getattr(batches, "dataset", ())) if count is None else count
-    if count < 1:
-        raise ValueError(f"count, the number of training images, is not known from {type(batches).__name__}; give it")
+    count = _count(batches) if count is None else count
+    if not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"count must be a whole number of images, 1 or more; got {count!r}")
     trained = {name: value for name, value in objective.named_parameters() if value.requires_grad}
     descent, device = Descent(schedule, trained), next(objective.parameters()).device
     objective.train()
     source = _endless(batches)
-    for step in range(steps):
-        images, labels = (part.to(device) for part in next(source))
-        terms: Terms = objective(images, labels, count)
-        descent.take_step(step, *terms)
-        seen = Terms(terms.nll.detach(), terms.kl.detach())
-        _check_finite(seen, step, lr)
-        progress(seen)
-    objective.eval()
+    try:
+        for step in range(steps):
+            images, labels = (part.to(device) for part in next(source))
+            terms: Terms = objective(images, labels, count)
+            seen = Terms(terms.nll.detach(), terms.kl.detach())
+            _check_finite(seen, step, lr)
+            descent.take_step(step, *terms)
+            progress(seen)
+    finally:
+        objective.eval()
+
+
+def _count(batches: Batches) -> int:
+    """Returns the number of images of a loader; raises ``ValueError`` if it has none, or may draw a part of them."""
+    dataset, sampler = getattr(batches, "dataset", None), getattr(batches, "sampler", None)
+    count = len(dataset) if isinstance(dataset, Sized) else 0
+    if count < 1:
+        raise ValueError(f"count, the number of training images, is not known from {type(batches).__name__}; give it")
+    if isinstance(sampler, Sized) and len(sampler) != count:
+        raise ValueError(
+            f"the loader draws {len(sampler)} of {count} images in a pass; give count=, how many there are"
+        )
+    return count
 
 
 def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:

@@ -83,6 +83,15 @@ def test_there_and_back_keeps_what_is_frozen_and_the_random_state() -> None:
     assert not model[0].weight.requires_grad and model[0].bias.requires_grad and model[3][0].weight.requires_grad
 
 
+def test_tied_weights_and_options_without_effect_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    with pytest.raises(ValueError, match="prior_scale='keep', without='fixed' have no effect without prior"):
+        bayesianize_(model, prior_scale="keep")
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match="0 cannot be made Bayesian: it shares the weight of 1; leave both out"):
+        bayesianize_(model)
+
+
 def test_helpful_errors() -> None:
     model = net()
     with pytest.raises(ValueError, match=r"layers='body\.\*' matches no Conv2d; the model has 0, 3\.0"):

@@ -205,6 +205,30 @@ def test_wrappers_and_other_models() -> None:
         priors.log_prob(model[:4])
 
 
+def test_layers_that_pass_their_inputs_on_have_no_density() -> None:
+    """Also in part; before apply_ they have that of draws at He's scale, and a note says so."""
+    widths = [(16, 16), (16, 32), (32, 8)]
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), *(part for pair in widths for part in (nn.ReLU(), nn.Conv2d(*pair, 3))))
+    (note,) = layer_priors(model, "natural").notes
+    assert note.startswith("layers 0, 2, 4 have PyTorch's default scale in a chain without normalisation")
+    dwp_init.apply_(model, "natural", seed=0)
+    found = layer_priors(model, "natural")
+    assert list(found) == ["0", "6"] and set(found.skipped) == {"2", "4"} and found.notes == ()
+    assert (
+        found.skipped["2"] == "its first output channels are copies of its inputs, which tinyimagenet-3x3 does not draw"
+    )
+
+
+def test_a_weight_that_hooks_make_has_no_prior() -> None:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), torch.nn.utils.weight_norm(nn.Conv2d(4, 4, 3)))
+    found = layer_priors(model, Gaussian((1, 3, 3)))
+    assert list(found) == ["0"] and found.skipped["1"].startswith("hooks make its weight in each forward pass")
+    model[0] = nn.Conv2d(1, 5, 3)
+    with pytest.raises(ValueError, match=r"layer '0' has 5×1×3×3, but its prior is for 4×1×3×3; choose"):
+        found.log_prob(model)
+
+
 def test_helpful_errors() -> None:
     model = network()
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module; got int"):

@@ -51,13 +51,26 @@ def test_the_count_weighs_the_data() -> None:
     assert seen[1].nll.item() == pytest.approx(10 * seen[0].nll.item(), rel=1e-3)
 
 
+def test_a_bound_that_is_not_finite_spoils_no_parameter() -> None:
+    objective, (pictures, labels) = Objective(network(), NormalKL()), images()
+    before = [value.clone() for value in objective.parameters()]
+    with pytest.raises(ValueError, match="the bound diverged in step 0: nll nan"):
+        train_(objective, [(pictures[0] * math.nan, labels[0])], 12, steps=1)
+    assert all(map(torch.equal, objective.parameters(), before)) and not objective.training
+
+
 def test_helpful_errors() -> None:
     objective, (pictures, labels) = Objective(network(), NormalKL()), images()
     with pytest.raises(ValueError, match="the number of training images, is not known from list; give it"):
         train_(objective, [(pictures[0], labels[0])], steps=1)
     with pytest.raises(ValueError, match="the batches ended: generator cannot be iterated again; give a DataLoader"):
         train_(objective, ((pictures[0], labels[0]) for _ in range(2)), 12, steps=3)
-    with pytest.raises(ValueError, match="the bound diverged in step 0: nll nan"):
-        train_(objective, [(pictures[0] * math.nan, labels[0])], 12, steps=1)
+    with pytest.raises(ValueError, match="count must be a whole number of images, 1 or more; got nan"):
+        train_(objective, loader(), math.nan, steps=1)
+    some = DataLoader(loader().dataset, 5, sampler=range(3))
+    with pytest.raises(ValueError, match=r"the loader draws 3 of 12 images in a pass; give count="):
+        train_(objective, some, steps=1)
+    with pytest.raises(ValueError, match=r"labels are one class for each image, \(batch,\); got \(12, 2\)"):
+        train_(objective, [(pictures[0], labels[0][:, None].expand(-1, 2))], 12, steps=1)
     with pytest.raises(ValueError, match="warm_up must be from 0 to the 1 steps"):
         train_(objective, loader(), steps=1, warm_up=2)
