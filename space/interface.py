@@ -18,12 +18,10 @@ ARCHITECTURES = (
     "resnet50",
     "resnext50_32x4d",
     "convnext_atto",
-    "convmixer_768_32",
     "densenet121",
     "efficientnet_b0",
     "mobilenetv3_small_100",
     "regnetx_002",
-    "vgg11_bn",
 )
 CSS = """
 body:not(:has(#choice input)) .tabs { visibility: hidden; } /* nothing moves */
@@ -130,7 +128,7 @@ def _race_tab(architecture: gr.Dropdown, prior: gr.Dropdown) -> None:
             yield alert(error), ""
 
     running = button.click(race, [architecture, prior, seeds, seconds], [said, curve], concurrency_limit=1)
-    stop.click(None, cancels=[running])
+    stop.click(lambda text: text.replace("Running", "Stopped"), said, said, cancels=[running])
 
 
 def alert(error: Exception) -> str:

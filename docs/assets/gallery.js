@@ -8,12 +8,12 @@ function show() {
   for (const tile of tiles) tile.hidden = !chosen.every(([key, value]) => tile.dataset[key].split("|").includes(value));
   const left = tiles.filter((tile) => !tile.hidden).length;
   form.querySelector("output").textContent = `${left} of ${tiles.length}`;
-  history.replaceState(null, "", chosen.length ? `?${new URLSearchParams(chosen)}` : location.pathname);
+  history.replaceState(null, "", (chosen.length ? `?${new URLSearchParams(chosen)}` : location.pathname) + location.hash);
 }
 
 for (const [key, value] of new URLSearchParams(location.search)) {
   const field = form.elements[key];
-  if (field && [...field.options].some((option) => option.value === value)) field.value = value;
+  if (field instanceof HTMLSelectElement && [...field.options].some((option) => option.value === value)) field.value = value;
 }
 form.addEventListener("change", show);
 form.addEventListener("reset", () => setTimeout(show));

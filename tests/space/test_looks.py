@@ -58,6 +58,13 @@ def test_a_name_that_is_none_and_a_network_that_is_too_large_are_refused(name: s
         timm_model(name)
 
 
+def test_the_networks_to_choose_from_are_all_taken() -> None:
+    pytest.importorskip("gradio")
+    from space.interface import ARCHITECTURES
+
+    assert all(isinstance(timm_model(name), torch.nn.Module) for name in ARCHITECTURES)
+
+
 def test_a_prior_that_reaches_no_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="no layer can be initialised: 'brain-mri' is for 3×3×3 kernels"):
         look_at("test_resnet", "brain-mri")
