@@ -43,6 +43,7 @@ _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a pi
 _STEP = 15  # of colours, in figures
 _TAG = re.compile(r"</?[a-z][^>]*>")
 SEARCHED = 240  # characters of a function's text in the search index
+_NAME = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 _SECTIONS = re.compile(r" (?:Parameters|Attributes|Returns|Raises|Examples): ")
 _HEADS = re.compile(r"\b(?:Name +)?Type +Description( +Default)?\b")
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?![a-z]+:|/)([^)\s#]+)\)(?!\{)")
@@ -91,8 +92,9 @@ def plain_text(html: str) -> str:
 
 
 def _beginning(text: str) -> str:
-    """Returns the signature of a function and what it does, and not its parameters."""
-    return shorten(_SECTIONS.split(text)[0], SEARCHED, placeholder=" …")
+    """Returns the signature of a function and what it does, and of the rest the names in it, such as fan_in."""
+    start = shorten(_SECTIONS.split(text)[0], SEARCHED, placeholder=" …")
+    return " ".join([start, *(name for name in dict.fromkeys(_NAME.findall(text)) if name not in start)])
 
 
 def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config: MkDocsConfig) -> str:

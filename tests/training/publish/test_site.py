@@ -69,13 +69,13 @@ def test_the_search_index_says_what_functions_do_and_leaves_out_their_parameters
     config: MkDocsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(config, "site_dir", str(tmp_path))
-    texts = {"reference/#f": "<p>f(n) Draws.</p> <p>Parameters: </p> n", "faq/": "<p>Parameters: all.</p>"}
+    texts = {"reference/#f": "<p>f(n) Draws.</p> <p>Parameters: </p> n fan_in", "faq/": "<p>Parameters: all.</p>"}
     path = tmp_path / "search" / "search_index.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"docs": [{"location": where, "text": text} for where, text in texts.items()]}), "utf-8")
     site.on_post_build(config)
     found = json.loads(path.read_text("utf-8"))["docs"]
-    assert [entry["text"] for entry in found] == ["f(n) Draws.", "Parameters: all."]
+    assert [entry["text"] for entry in found] == ["f(n) Draws. fan_in", "Parameters: all."]
 
 
 def test_every_included_page_is_there_and_read(files: Files) -> None:
