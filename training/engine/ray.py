@@ -191,7 +191,7 @@ def _result(ray: Any, reference: Any, item: object) -> Any:
 
 
 def _end(ray: Any, pending: list[Any]) -> None:
-    """Ends tasks and waits for it, because others may write to the folder of the run after that."""
+    """Ends tasks and waits for it, up to ENDED_WITHIN, because others may write to the folder of the run after that."""
     for _ in range(ENDED_WITHIN if pending else 0):
         for reference in pending:
             ray.cancel(reference, force=True)
