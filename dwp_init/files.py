@@ -39,7 +39,7 @@ def save_prior(prior: Prior, folder: str | Path) -> Path:
         OSError: The files cannot be written.
 
     Examples:
-        >>> save_prior(dwp_init.load_prior("natural-dw3x3"), "priors/mine").name
+        >>> dwp_init.save_prior(dwp_init.load_prior("natural-dw3x3"), "priors/mine").name
         'mine'
     """
     if not isinstance(prior, Prior):

@@ -88,7 +88,7 @@ def kernels_(
 
     Examples:
         >>> weight = torch.empty(64, 1, 7, 7)
-        >>> kernels_(weight, "natural", depth=0.5, groups=64).shape
+        >>> dwp_init.init.kernels_(weight, "natural", depth=0.5, groups=64).shape
         torch.Size([64, 1, 7, 7])
     """
     check_instance("weight", weight, Tensor, "torch.Tensor")

@@ -142,7 +142,7 @@ def apply_(
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 32, 7), nn.ReLU(), nn.Conv2d(32, 64, 5))
-        >>> report = apply_(model, ["notmnist-7x7", "notmnist-5x5"], seed=0)
+        >>> report = dwp_init.apply_(model, ["notmnist-7x7", "notmnist-5x5"], seed=0)
         >>> report.initialized
         ['0', '2']
 

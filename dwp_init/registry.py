@@ -39,7 +39,7 @@ def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoi
         PriorDownloadError: The Hub cannot be reached.
 
     Examples:
-        >>> "notmnist-7x7" in list_priors()
+        >>> "notmnist-7x7" in dwp_init.list_priors()
         True
     """
     if remote:
@@ -113,7 +113,7 @@ def load_prior(
         TypeError: ``name_or_folder`` is neither a string nor a path, or ``revision`` is not a string.
 
     Examples:
-        >>> prior = load_prior("notmnist-7x7")
+        >>> prior = dwp_init.load_prior("notmnist-7x7")
         >>> kernels = prior.sample(64)
         >>> kernels.shape, prior.log_prob(kernels).shape
         (torch.Size([64, 1, 7, 7]), torch.Size([64]))

@@ -6,11 +6,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dwp_init
+from dwp_init import bayes
 from dwp_init.cli import main as dwp_init_main
 from tests.localhub import LocalHub
 from tests.localhub.repos import User
@@ -74,30 +77,38 @@ def test_code_blocks_run(
         RUNNERS[language](code, names)
 
 
-def public_functions() -> dict[str, Callable[..., object]]:
-    """What ``dwp_init`` exports that is a function, and those of ``dwp_init.init`` that are its own."""
-    named = {**vars(dwp_init), **{f"init.{name}": each for name, each in vars(dwp_init.init).items()}}
-    functions = {name: each for name, each in named.items() if inspect.isfunction(each) and "._" not in f".{name}"}
-    own = {name: each for name, each in functions.items() if each.__module__.startswith("dwp_init")}
-    return {name: each for name, each in own.items() if "." not in name or each.__module__ == "dwp_init.init"}
+def public_names() -> dict[str, Any]:
+    """The functions and classes that ``dwp_init`` and ``dwp_init.bayes`` export, and ``init.kernels_``."""
+    exported = {**vars(dwp_init), **{f"bayes.{name}": each for name, each in vars(bayes).items()}}
+    own = {name: each for name, each in exported.items() if getattr(each, "__module__", "").startswith("dwp_init")}
+    functions_or_classes = (inspect.isfunction, inspect.isclass)
+    found = {name: each for name, each in own.items() if any(is_one(each) for is_one in functions_or_classes)}
+    return {"init.kernels_": dwp_init.init.kernels_, **found}
 
 
-@pytest.mark.parametrize("name", public_functions())
+FUNCTIONS = {name: each for name, each in public_names().items() if inspect.isfunction(each)}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_public_function_has_an_example_that_runs(
     name: str, toy_families: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the imports that the reference's first page names, and no other."""
     monkeypatch.chdir(tmp_path)
-    function = inspect.unwrap(public_functions()[name])
-    (example,) = doctest.DocTestFinder(recurse=False).find(
-        function, name, globs={**function.__globals__, "dwp_init": dwp_init}
-    )
+    names: dict[str, object] = {}
+    RUNNERS["python"](dict(code_blocks(PAGES["docs/reference/index.md"].read_text("utf-8")))["python"], names)
+    (example,) = doctest.DocTestFinder(recurse=False).find(inspect.unwrap(FUNCTIONS[name]), name, globs=names)
     assert example.examples
     runner = doctest.DocTestRunner()
     assert runner.run(example).failed == 0
 
 
-def test_the_public_functions_are_known() -> None:
-    assert {"apply_", "init.kernels_", "list_priors", "load_prior", "register", "save_prior"} <= set(public_functions())
+def test_each_public_name_is_in_the_reference() -> None:
+    assert {"apply_", "init.kernels_", "load_prior", "register", "bayes.predict", "bayes.train_"} <= set(FUNCTIONS)
+    pages = [path.read_text("utf-8") for name, path in PAGES.items() if name.startswith("docs/reference/")]
+    paths = [path.rpartition(".") for text in pages for path in re.findall(r"^::: (\S+)$", text, re.MULTILINE)]
+    shown = [getattr(import_module(module), name) for module, _, name in paths]
+    assert [name for name, each in public_names().items() if each not in shown] == []
 
 
 def test_an_unknown_command_and_an_unknown_extra_fail() -> None:

@@ -55,6 +55,13 @@ def bayesianize_(
         TypeError: ``model`` is not a module or is itself a convolution, or ``kind`` is another class.
         ValueError: A pattern matches no convolution; without ``prior`` a chosen layer is of a subclass, is parametrized
             or has hooks, and with it all of them are; or ``scale`` is wrong. The model is unchanged.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3))
+        >>> report = dwp_init.apply_(model, "natural", seed=0)
+        >>> priors = bayes.bayesianize_(model, prior="natural")
+        >>> bayes.Objective(model, priors.terms()).layers
+        ['0', '3']
     """
     _check_model(model)
     _check_kind(kind)
@@ -118,6 +125,12 @@ def posterior_mean_(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: The model is itself such a layer.
         ValueError: It has none.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
+        >>> priors = bayes.bayesianize_(model)
+        >>> bayes.posterior_mean_(model)[0]
+        Conv2d(1, 8, kernel_size=(5, 5), stride=(1, 1))
     """
     if isinstance(model, BayesConv2d):
         raise TypeError("a layer cannot be replaced in itself; use layer.plain(layer.weight)")
@@ -133,6 +146,13 @@ def sample_network(model: nn.Module, generator: torch.Generator | None = None) -
 
     Raises:
         ValueError: It has no Bayesian convolution.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
+        >>> priors = bayes.bayesianize_(model)
+        >>> drawn = bayes.sample_network(model, torch.Generator().manual_seed(0))
+        >>> torch.equal(drawn[0].weight, model[0].weight)
+        False
     """
     return _made_plain_(copy.deepcopy(model), lambda layer: layer.draw_weight(generator)).eval()
 
@@ -142,6 +162,12 @@ def bayesian_layers(model: nn.Module) -> dict[str, BayesConv2d]:
 
     Raises:
         ValueError: It has none.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        >>> priors = bayes.bayesianize_(model, "2")
+        >>> list(bayes.bayesian_layers(model))
+        ['2']
     """
     found = bayes_layers(model)
     if not found:

@@ -70,6 +70,14 @@ def bound_gaps(
 
     Raises:
         ValueError: A layer's term is not a :class:`dwp_init.bayes.LatentKL`, so there is no gap.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
+        >>> priors = bayes.bayesianize_(model)
+        >>> term = bayes.kl_from(dwp_init.load_prior("notmnist-5x5-vae"))
+        >>> (found,) = bayes.bound_gaps(bayes.Objective(model, term), samples=100)
+        >>> found.layer, found.gap.shape
+        ('0', torch.Size([8]))
     """
     check_count(samples=samples)
     for count in draws:

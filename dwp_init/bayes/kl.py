@@ -276,6 +276,14 @@ def kl_from(prior: Prior, samples: int = 1, train_reverse: bool = True, draws: i
 
     Raises:
         TypeError: ``draws`` is given for a prior without latents, whose divergence needs no such bound.
+
+    Examples:
+        >>> bayes.kl_from(dwp_init.load_prior("notmnist-5x5-vae")).__class__.__name__
+        'AuxiliaryKL'
+        >>> term = bayes.kl_from(dwp_init.load_prior("notmnist-5x5"), samples=10)
+        >>> layer = bayes.BayesConv2d(1, 8, 5)
+        >>> term(layer.q).shape  # nats per kernel
+        torch.Size([8])
     """
     if draws is not None:
         return SemiImplicitKL(cast(KernelVAE, prior), draws, samples=samples, train_reverse=train_reverse)

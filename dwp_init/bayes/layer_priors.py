@@ -186,7 +186,7 @@ def layer_priors(
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3))
-        >>> priors = layer_priors(model, "natural")
+        >>> priors = bayes.layer_priors(model, "natural")
         >>> [given.name for given in priors.values()]
         ['natural-stem', 'tinyimagenet-3x3']
         >>> loss = -priors.log_prob(model) / 1000

@@ -33,6 +33,12 @@ def save_posterior(model: nn.Module, path: str | Path) -> Path:
         ValueError: The model has no Bayesian layer, or one of a class that is not known; or a value is NaN, infinite,
             without memory, or the log of a variance that a number of its dtype cannot hold.
         OSError: The file cannot be written.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
+        >>> priors = bayes.bayesianize_(model)
+        >>> bayes.save_posterior(model, "posterior.safetensors").name
+        'posterior.safetensors'
     """
     layers, path = bayesian_layers(model), Path(path)
     kinds = {name: type(layer).__name__ for name, layer in layers.items()}
@@ -63,6 +69,14 @@ def load_posterior(model: nn.Module, path: str | Path) -> nn.Module:
         FileNotFoundError: There is no such file.
         ValueError: The file is larger than the model's posterior can be, or is corrupt, of a newer format or of another
             model. The model is unchanged.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
+        >>> priors = bayes.bayesianize_(model)
+        >>> path = bayes.save_posterior(model, "posterior.safetensors")
+        >>> again = bayes.load_posterior(nn.Sequential(nn.Conv2d(1, 8, 5)), path)
+        >>> torch.equal(again[0].log_variance, model[0].log_variance)
+        True
     """
     path = Path(path)
     tensors: dict[str, Tensor] = model.state_dict()

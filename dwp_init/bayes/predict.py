@@ -13,6 +13,11 @@ def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
     """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)``, with the network in evaluation mode.
 
     A Bayesian network predicts with its mean weights. The modes of the network's modules are restored afterwards.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        >>> bayes.predict(network, torch.randn(6, 1, 28, 28)).shape
+        torch.Size([6, 2])
     """
     modes = {module: module.training for module in network.modules()}
     try:
@@ -33,6 +38,13 @@ def predict_samples(
     """Maps images ``(n, c, h, w)`` to probabilities ``(samples, n, classes)`` of networks drawn from the posterior.
 
     Their mean over the first dimension is the ensemble's prediction.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        >>> priors = bayes.bayesianize_(network)
+        >>> samples = bayes.predict_samples(network, torch.randn(6, 1, 28, 28), samples=4)
+        >>> samples.shape, samples.mean(0).shape
+        (torch.Size([4, 6, 2]), torch.Size([6, 2]))
     """
     check_count(samples=samples)
     return torch.stack([predict(sample_network(network, generator), images, batch_size) for _ in range(samples)])
@@ -43,5 +55,9 @@ def predictive_entropy(probabilities: Tensor) -> Tensor:
 
     That of the mean of :func:`predict_samples` over the samples is the whole uncertainty. The mean of the entropies of
     the samples is the part that more training data would leave; the difference is the samples' disagreement.
+
+    Examples:
+        >>> bayes.predictive_entropy(torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
+        tensor([0.6931, 0.3251])
     """
     return -torch.xlogy(probabilities, probabilities).sum(-1)

@@ -43,6 +43,11 @@ def optimal_scale(term: KL, kernels: Tensor, steps: int = 20) -> Tensor:
 
     Returns:
         Standard deviations ``(c, k, k)``.
+
+    Examples:
+        >>> kernels = torch.zeros(8, 1, 3, 3)
+        >>> bayes.optimal_scale(bayes.NormalKL(scale=0.5), kernels)[0, 0]
+        tensor([0.5000, 0.5000, 0.5000])
     """
     check_count(steps=steps)
     variance = torch.full_like(kernels[0], SCALE**2)
@@ -71,6 +76,15 @@ def start_at_optimal_scales_(
         labels: ``(n,)``.
         temperature: Weight of the divergences.
         steps: Number of Newton steps.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        >>> priors = bayes.bayesianize_(network)
+        >>> objective = bayes.Objective(network, priors.terms())
+        >>> images, labels = torch.randn(20, 1, 28, 28), torch.arange(20) % 2
+        >>> bayes.start_at_optimal_scales_(objective, images, labels)
+        >>> network[0].log_variance.unique().numel() > 1  # one for each tap
+        True
     """
     check_count(steps=steps)
     check_positive(temperature=temperature)
@@ -90,7 +104,14 @@ def start_at_optimal_scales_(
 
 
 def spreads(network: nn.Module) -> list[Spread]:
-    """Returns how wide the posterior of each Bayesian layer of a network is."""
+    """Returns how wide the posterior of each Bayesian layer of a network is.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
+        >>> priors = bayes.bayesianize_(model, scale=0.5)
+        >>> [(found.layer, round(found.scale, 4)) for found in bayes.spreads(model)]
+        [('0', 0.5)]
+    """
     return [_spread(name, layer.q) for name, layer in bayes_layers(network).items()]
 
 

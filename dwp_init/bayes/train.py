@@ -41,6 +41,17 @@ def train_(
     Raises:
         ValueError: ``count`` is not known, the batches come to an end and cannot be iterated again, or the bound is
             infinite or NaN, before the step that it would spoil.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        >>> priors = bayes.bayesianize_(network)
+        >>> data = torch.utils.data.TensorDataset(torch.randn(20, 1, 28, 28), torch.arange(20) % 2)
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=10)
+        >>> objective = bayes.Objective(network, priors.terms())
+        >>> bayes.train_(objective, loader, steps=3, progress=lambda terms: print(terms.kl.shape))
+        torch.Size([1])
+        torch.Size([1])
+        torch.Size([1])
     """
     schedule = Schedule(steps, lr=lr, scale_lr=scale_lr, warm_up=warm_up, temperature=temperature)
     count = _count(batches) if count is None else count

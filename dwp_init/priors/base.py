@@ -247,8 +247,8 @@ def register(family: _Family) -> _Family:
         ValueError: The class has no valid ``family`` of its own, or another class has that name.
 
     Examples:
-        >>> @register
-        ... class WhiteNoise(Prior):
+        >>> @dwp_init.register
+        ... class WhiteNoise(dwp_init.Prior):
         ...     family, exact = "white-noise", True
         ...
         ...     def arguments(self):
