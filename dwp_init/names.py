@@ -36,16 +36,41 @@ def named_modules(model: nn.Module) -> Iterator[Named]:
     Wrappers are what ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``FullyShardedDataParallel``,
     checkpointing, ``AveragedModel``, timm's ``ModelEmaV3`` and Lightning's Fabric put around a module.
     """
+    return (named for named in _every_module(model, remove_duplicate=True) if _wrapped(named.module) is None)
+
+
+def state_names(model: nn.Module) -> dict[str, str]:
+    """Returns the names of a model's state without wrappers, in the order of ``state_dict()``, by those it has there.
+
+    A module that is registered twice has its state under both names.
+    """
+    modules = {named.path: named.name for named in _every_module(model, remove_duplicate=False)}
+    found: dict[str, str] = {}
+    for key in cast(dict[str, object], model.state_dict()):
+        path = key.rpartition(".")[0]
+        while path not in modules:  # what a hook of the state renamed
+            path = path.rpartition(".")[0]
+        found[key] = ".".join(filter(None, [modules[path], key[len(path) :].removeprefix(".")]))
+    return found
+
+
+def names_of(model: nn.Module, module: nn.Module) -> list[str]:
+    """Returns all names of a module in a model, without the parts of wrappers; more than one where it is shared."""
+    return [named.name for named in _every_module(model, remove_duplicate=False) if named.module is module]
+
+
+def _every_module(model: nn.Module, remove_duplicate: bool) -> Iterator[Named]:
+    """Yields the modules of a model, also wrappers, in their order; those registered twice once, or with each name."""
     named: dict[str, Named] = {}
     wrapped: dict[str, str | None] = {}
-    for path, module in cast(Iterator[tuple[str, nn.Module]], model.named_modules()):  # torch does not annotate it
+    modules = model.named_modules(remove_duplicate=remove_duplicate)
+    for path, module in cast(Iterator[tuple[str, nn.Module]], modules):  # torch does not annotate it
         above, _, part = path.rpartition(".")
         owner = named[above] if path else None
         added = part if owner is None or part != wrapped[above] else ""
         name = ".".join(filter(None, [owner.name if owner else "", added]))
         named[path], wrapped[path] = Named(name, path, module), _wrapped(module)
-        if wrapped[path] is None:
-            yield named[path]
+        yield named[path]
 
 
 def matches(pattern: str, *names: str) -> bool:

@@ -14,15 +14,20 @@ from dwp_init.text import few
 
 def check_plan(plan: Plan, rules: list[Rule], strict: bool) -> None:
     """Raises ``ValueError`` if a pattern matches no layer, no layer takes a prior, or a strict plan is incomplete."""
+    check_patterns(plan, rules)
+    if not plan.choices:
+        raise ValueError(_nothing_to_do(plan, rules))
+    if strict:
+        _check_complete(plan, rules)
+
+
+def check_patterns(plan: Plan, rules: list[Rule]) -> None:
+    """Raises ``ValueError`` if a pattern of the priors matches no layer of a model that has some."""
     names = [layer.name for layer in plan.convolutions]
     for rule in rules if names else ():
         if not any(layer.matches(rule.pattern) for layer in plan.convolutions):
             there = there_text(rule.pattern, names)
             raise ValueError(f"the pattern {rule.pattern!r} of prior= matches no convolution; {there}")
-    if not plan.choices:
-        raise ValueError(_nothing_to_do(plan, rules))
-    if strict:
-        _check_complete(plan, rules)
 
 
 def _nothing_to_do(plan: Plan, rules: list[Rule]) -> str:

@@ -1,9 +1,8 @@
 """Converts a network to a Bayesian one, in place, and back."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,9 @@ from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, norm
 from dwp_init.bayes.layers import BayesConv2d, bayes_layers
 from dwp_init.convolutions import layer_of
 from dwp_init.draw import Scale
+from dwp_init.names import named_modules
 from dwp_init.rules import PriorsByPattern
+from dwp_init.text import few
 
 
 def bayesianize_(
@@ -92,12 +93,13 @@ def _check_kind(kind: object) -> None:
 
 def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
     """Returns normal priors of all layers whose names match; raises ``ValueError`` if one cannot be made Bayesian."""
-    modules = cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # torch does not annotate it
-    there = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
+    there = [named for named in named_modules(model) if isinstance(named.module, nn.Conv2d)]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in there):
-            raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {', '.join(there) or 'none'}")
-    chosen = {name: conv for name, conv in there.items() if any(fnmatchcase(name, p) for p in patterns)}
+        if not any(named.matches(pattern) for named in there):
+            names = few([named.name for named in there]) or "none"
+            raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {names}")
+    matching = [named for named in there if any(named.matches(pattern) for pattern in patterns)]
+    chosen = {named.name: cast(nn.Conv2d, named.module) for named in matching}
     for name, conv in chosen.items():
         if reason := reason_not_bayesian(conv):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")

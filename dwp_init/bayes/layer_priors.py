@@ -19,7 +19,7 @@ from dwp_init.names import named_modules
 from dwp_init.options import check_instance, check_one_of
 from dwp_init.passing import passes_on
 from dwp_init.priors import Gaussian, KernelVAE, Prior
-from dwp_init.refusals import check_plan
+from dwp_init.refusals import check_patterns, check_plan
 from dwp_init.report import layer_text, shape_text
 from dwp_init.response import strength
 from dwp_init.rules import PriorsByPattern, load_rules
@@ -197,7 +197,9 @@ def layer_priors(
     rules = load_rules(prior, access or Access())
     plan = choose(model, rules, layers, False, scale)
     normal = [layer for layer in plan.convolutions if without == "normal" and _is_misfit(plan, layer)]
-    if not normal:
+    if normal:
+        check_patterns(plan, rules)
+    else:
         check_plan(plan, rules, strict=False)
     options, _ = decide(model, plan, options)
     found = {layer.name: normal_prior(layer) for layer in normal}
@@ -236,19 +238,23 @@ def _notes(raised: frozenset[str]) -> tuple[str, ...]:
 
 def normal_prior(layer: Layer) -> LayerPrior:
     """Returns the law of a layer whose weights are independent and normal, with mean 0, at the layer's scale."""
-    prior = Gaussian((1, *layer.size)).to(layer.weight.device).requires_grad_(False).eval()
+    prior = Gaussian((1, *layer.size)).to(layer.weight.device, _dtype(layer)).requires_grad_(False).eval()
     return LayerPrior(layer, prior, _NORMAL, _response(layer))
 
 
 def _learned(choice: Choice, options: Options) -> LayerPrior:
     layer = choice.layer
     prior = copy.deepcopy(choice.rule.prior_for(layer, layer.depth)).eval()
-    prior.to("cpu", torch.promote_types(layer.weight.dtype, torch.float32))
+    prior.to("cpu", _dtype(layer))
     scale = 1.0
     if (by := options.scale_of(layer)) != "prior":
         wanted = layer.he_rms if by == "fan_in" else _response(layer)
         scale = wanted / _response_of_draws(layer, prior)
     return LayerPrior(layer, prior.requires_grad_(False).to(layer.weight.device), choice.rule.name, scale)
+
+
+def _dtype(layer: Layer) -> torch.dtype:
+    return torch.promote_types(layer.weight.dtype, torch.float32)
 
 
 def _response(layer: Layer) -> float:

@@ -1,13 +1,13 @@
 """Convolutions whose weights have a distribution: the factorised normal posterior of Eq. 3 and Eq. 5."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwp_init.names import named_modules
 from dwp_init.priors.checks import is_number
 from dwp_init.priors.latent import Normal
 
@@ -63,7 +63,8 @@ class BayesConv2d(nn.Conv2d):
         if not self.training:
             return mean
         variance: Tensor = self._conv_forward(input.square(), self.q.scale.square(), None)
-        return mean + variance.clamp_min(TINY).sqrt() * torch.randn_like(mean)
+        wide = variance.to(torch.promote_types(variance.dtype, torch.float32))  # TINY is 0 in half precision
+        return mean + wide.clamp_min(TINY).sqrt().to(mean.dtype) * torch.randn_like(mean)
 
     def plain(self, weight: Tensor) -> nn.Conv2d:
         """Returns an ordinary convolution with this layer's settings, a copy of a weight and of this layer's bias."""
@@ -108,9 +109,8 @@ class RelativeBayesConv2d(BayesConv2d):
 
 
 def bayes_layers(model: nn.Module) -> dict[str, BayesConv2d]:
-    """Returns a model's Bayesian convolutions by name; none if it has none."""
-    modules = cast(Iterator[tuple[str, nn.Module]], model.named_modules())  # torch does not annotate it
-    return {name: module for name, module in modules if isinstance(module, BayesConv2d)}
+    """Returns a model's Bayesian convolutions by name, without the parts of wrappers; none if it has none."""
+    return {named.name: named.module for named in named_modules(model) if isinstance(named.module, BayesConv2d)}
 
 
 def _settings(conv: nn.Conv2d) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dwp_init.bayes.kl import KL
 from dwp_init.bayes.layers import BayesConv2d, bayes_layers
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
+from dwp_init.text import few
 
 
 class Terms(NamedTuple):
@@ -37,6 +38,8 @@ class Objective(nn.Module):
             layer of each, such as :meth:`dwp_init.bayes.LayerPriors.terms`.
         kernels: Maximum number of random kernels of a layer used in a step. Their sum is scaled up to all kernels, so
             it stays unbiased, and time and memory of a step are bounded. ``None`` for all.
+        augmented: Whether batches are ``(batch, copies, c, h, w)``: augmented copies of each image, the mean of whose
+            likelihoods is that of the image, which counts once.
 
     Attributes:
         layers: Names of the Bayesian layers.
@@ -50,11 +53,13 @@ class Objective(nn.Module):
         network: nn.Module,
         terms: KL | Iterable[KL] | Mapping[str, KL] = (),
         kernels: int | None = None,
+        *,
+        augmented: bool = False,
     ) -> None:
         super().__init__()
         if kernels is not None:
             check_count(kernels=kernels)
-        self.network, self.kernels = network, kernels
+        self.network, self.kernels, self.augmented = network, kernels, augmented
         found = bayes_layers(network)
         self.layers: list[str] = list(found)
         if isinstance(terms, Mapping):
@@ -65,15 +70,13 @@ class Objective(nn.Module):
         weight = next(network.parameters(), None)
         if weight is None:
             raise ValueError(f"the network, a {type(network).__name__}, has no parameters to train")
-        self.terms.to(weight.device, weight.dtype)
+        self.terms.to(weight.device, torch.promote_types(weight.dtype, torch.float32))  # densities need its range
 
     def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
         """Estimates both parts from a minibatch.
 
         Args:
-            images: ``(batch, c, h, w)``, or of another rank if the network takes that; or
-                ``(batch, copies, c, h, w)`` of augmented copies, the mean of whose likelihoods is that of the image,
-                which counts once.
+            images: ``(batch, c, h, w)``, or what else the network takes; ``(batch, copies, c, h, w)`` if ``augmented``.
             labels: ``(batch,)``.
             count: Number of images in the training set, to which the minibatch is scaled up.
         """
@@ -83,9 +86,14 @@ class Objective(nn.Module):
         """Returns the first part ``()``; the arguments are those of :meth:`forward`."""
         if labels.dim() != 1:
             raise ValueError(f"labels are one class for each image, (batch,); got {tuple(labels.shape)}")
-        if images.dim() != 5:
+        if not self.augmented:
             mean: Tensor = F.cross_entropy(self.network(images), labels)
             return mean * count
+        if images.dim() < 5 or len(images) != len(labels):
+            raise ValueError(
+                f"images of an augmented objective are (batch, copies, c, h, w) for {len(labels)} labels; got "
+                f"{tuple(images.shape)}: give copies, or leave out augmented=True"
+            )
         copies = images.shape[1]
         logits: Tensor = self.network(images.flatten(0, 1))
         each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").view(-1, copies)
@@ -107,15 +115,21 @@ class Objective(nn.Module):
         return some.sum() * (count / self.kernels)
 
     def pairs(self) -> list[tuple[BayesConv2d, KL]]:
-        """Returns each Bayesian layer with its term."""
-        layers = [cast(BayesConv2d, self.network.get_submodule(name)) for name in self.layers]
-        return list(zip(layers, cast(Iterable[KL], self.terms), strict=True))
+        """Returns each Bayesian layer with its term; raises ``ValueError`` if the network has other ones by now."""
+        found = bayes_layers(self.network)
+        if list(found) != self.layers:
+            raise ValueError(
+                f"the network had the Bayesian layers {few(self.layers)}, and has {few(list(found)) or 'none'} now; "
+                "make its Objective again"
+            )
+        return list(zip(found.values(), cast(Iterable[KL], self.terms), strict=True))
 
 
 def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
-    """Returns q of a layer's kernels, each part ``(n, c, k, k)`` with the term's c, or 1."""
+    """Returns q of a layer's kernels, each part ``(n, c, k, k)`` with the term's c, or 1; in float32 at least."""
     channels = 1 if term.kernel_shape is None else term.kernel_shape[0]
-    return Normal(*(part.reshape(-1, channels, *layer.kernel_size) for part in layer.q))
+    dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+    return Normal(*(part.reshape(-1, channels, *layer.kernel_size).to(dtype) for part in layer.q))
 
 
 def _check_named(layers: dict[str, BayesConv2d], terms: Mapping[str, KL]) -> dict[str, KL]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dwp_init.bayes.convert import bayesian_layers, bayesianize_, reason_not_bayesian
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
+from dwp_init.names import named_modules, names_of, state_names
 from dwp_init.storage import is_sealed, largest_file, sealed_safetensors, write_bytes
 from dwp_init.text import brief, few
 
@@ -23,15 +24,17 @@ _KINDS = {kind.__name__: kind for kind in (BayesConv2d, RelativeBayesConv2d)}
 def save_posterior(model: nn.Module, path: str | Path) -> Path:
     """Saves a model with Bayesian layers, all its parameters and buffers, as one safetensors file; returns its path.
 
-    The file is written whole or not at all, and holds its own digest. The priors are no part of it.
+    The file is written whole or not at all, and holds its own digest. The priors are no part of it. Its names are those
+    without wrappers, such as ``torch.compile`` and DDP, so a model need not be wrapped as the saved one was.
 
     Args:
         model: The model, with at least one layer of :func:`bayesianize_`.
         path: The file, such as ``posterior.safetensors``; its folder is created if it does not exist.
 
     Raises:
-        ValueError: The model has no Bayesian layer, or one of a class that is not known; or a value is NaN, infinite,
-            without memory, or the log of a variance that a number of its dtype cannot hold.
+        ValueError: The model has no Bayesian layer, or one of a class that is not known; a parameter is NaN, infinite
+            or the log of a variance that a number of its dtype cannot hold; or a part of the state is no dense tensor
+            with memory, such as an extra state.
         OSError: The file cannot be written.
 
     Examples:
@@ -44,12 +47,10 @@ def save_posterior(model: nn.Module, path: str | Path) -> Path:
     kinds = {name: type(layer).__name__ for name, layer in layers.items()}
     if strange := [name for name, kind in kinds.items() if kind not in _KINDS]:
         raise ValueError(f"{strange[0]!r} is a {kinds[strange[0]]}; only {' and '.join(_KINDS)} can be saved")
-    tensors: dict[str, Tensor] = model.state_dict()
-    if away := [name for name, tensor in tensors.items() if tensor.is_meta]:
-        raise ValueError(f"{few(away)} of the model is on the meta device; give it values first")
-    _check_values(tensors, layers, "the model")
+    tensors = _state(model)
     metadata = {_VERSION: str(POSTERIOR_FORMAT), _LAYERS: json.dumps(kinds)}
     content = sealed_safetensors(tensors, metadata, _SEAL)
+    _check_values(tensors, _trained(model), layers, "the model")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return path
@@ -79,8 +80,7 @@ def load_posterior(model: nn.Module, path: str | Path) -> nn.Module:
         True
     """
     path = Path(path)
-    tensors: dict[str, Tensor] = model.state_dict()
-    limit = 2 * largest_file(tensors)  # no more scales than weights
+    limit = 2 * largest_file({name: tensor.to("meta") for name, tensor in _state(model).items()})  # a scale a weight
     if path.stat().st_size > limit:
         raise ValueError(
             f"{path} has {path.stat().st_size:,} bytes, and a posterior of this model at most {limit:,}; check both"
@@ -89,13 +89,35 @@ def load_posterior(model: nn.Module, path: str | Path) -> nn.Module:
     found, kinds = _parse(content, path)
     wanted = _expected(model, kinds, path)
     _check_fit(found, wanted, path)
-    _check_values(found, kinds, path)
+    _check_values(found, [*_trained(model), *(name + _SCALE for name in kinds)], kinds, path)
     present = bayes_layers(model)
     for kind in dict.fromkeys(kinds.values()):
         if new := [name for name, each in kinds.items() if each is kind and name not in present]:
             bayesianize_(model, new, kind=kind)
-    model.load_state_dict(found)
+    model.load_state_dict({key: found[name] for key, name in state_names(model).items()})
     return model
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the state of a model by names without wrappers; raises ``ValueError`` if a file cannot hold it."""
+    state: dict[str, object] = model.state_dict()
+    found: dict[str, Tensor] = {}
+    for key, name in state_names(model).items():
+        value = state[key]
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} of the model is a {type(value).__name__}, and a posterior's file holds tensors only"
+            )
+        if value.is_meta:
+            raise ValueError(f"{name} of the model is on the meta device; give it values first")
+        found[name] = value
+    return found
+
+
+def _trained(model: nn.Module) -> list[str]:
+    """Returns the names of the parameters in a model's state."""
+    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
+    return [name for key, name in state_names(model).items() if key in parameters]
 
 
 def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, type[BayesConv2d]]]:
@@ -113,17 +135,32 @@ def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, typ
         raise ValueError(f"{path} has format {brief(version)}, and this dwp_init reads {POSTERIOR_FORMAT}; upgrade it")
     if not is_sealed(content, metadata.get(_SEAL)):
         raise ValueError(f"{path} differs from what was saved, by its {_SEAL}; get it again")
-    kinds: dict[str, Any] = json.loads(metadata[_LAYERS])
+    kinds = _layers_of(metadata, path)
     if unknown := [kind for kind in kinds.values() if kind not in _KINDS]:
         known = " and ".join(_KINDS)
         raise ValueError(f"{path} has layers of {brief(unknown[0])}, and this dwp_init knows {known}; upgrade it")
     return tensors, {name: _KINDS[kind] for name, kind in kinds.items()}
 
 
+def _layers_of(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+    """Returns the names of the classes of a file's Bayesian layers by name."""
+    try:
+        kinds: object = json.loads(metadata.get(_LAYERS, "null"))
+    except (ValueError, RecursionError):
+        kinds = None
+    listed = cast(dict[str, object], kinds) if isinstance(kinds, dict) else {}
+    if not listed or not all(isinstance(kind, str) for kind in listed.values()):
+        raise ValueError(
+            f"{path} is no posterior: {_LAYERS!r} in its metadata is {brief(metadata.get(_LAYERS))}, and it should map "
+            "layers to classes; save_posterior writes one"
+        )
+    return cast(dict[str, str], listed)
+
+
 def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Path) -> dict[str, Tensor]:
     """Returns tensors, on the meta device, like those that a model's file must have."""
-    modules = dict(cast(Iterable[tuple[str, nn.Module]], model.named_modules()))  # torch does not annotate it
-    wanted = {name: tensor.to("meta") for name, tensor in cast(dict[str, Tensor], model.state_dict()).items()}
+    modules = {named.name: named.module for named in named_modules(model)}
+    wanted: dict[str, Tensor] = {name: tensor.to("meta") for name, tensor in _state(model).items()}
     for name, kind in kinds.items():
         layer = modules.get(name)
         if not isinstance(layer, nn.Conv2d):
@@ -133,7 +170,8 @@ def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Pa
             raise ValueError(f"{path} has a {kind.__name__} {name!r}, but the model's is a {type(layer).__name__}")
         if not isinstance(layer, BayesConv2d) and (reason := reason_not_bayesian(layer)):
             raise ValueError(f"{path} has a Bayesian layer {name!r}, which the model's cannot become: {reason}")
-        wanted[name + _SCALE] = layer.weight.detach().to("meta")
+        scale = layer.weight.detach().to("meta")
+        wanted |= {place + _SCALE: scale for place in names_of(model, layer)}
     if more := [name for name in bayes_layers(model) if name not in kinds]:
         raise ValueError(f"{path} has no posterior for {few(more)}, which the model has; leave it out of bayesianize_")
     return wanted
@@ -150,10 +188,11 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: 
             raise ValueError(f"{path} is of another model: {name} is {theirs[0]} {theirs[1]}, here {ours[0]} {ours[1]}")
 
 
-def _check_values(tensors: Mapping[str, Tensor], layers: Iterable[str], owner: object) -> None:
-    for name, tensor in tensors.items():
-        if wrong := (~tensor.isfinite()).sum().item():
-            raise ValueError(f"{name} of {owner} has {wrong} NaN or infinite values of {tensor.numel()}; train again")
+def _check_values(tensors: Mapping[str, Tensor], trained: Iterable[str], layers: Iterable[str], owner: object) -> None:
+    for name in trained:
+        if wrong := (~tensors[name].isfinite()).sum().item():
+            count = tensors[name].numel()
+            raise ValueError(f"{name} of {owner} has {wrong} NaN or infinite values of {count}; train again")
     for name in layers:
         log_variance = tensors[name + _SCALE]
         variance = log_variance.exp()

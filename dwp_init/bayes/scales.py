@@ -1,5 +1,7 @@
 """The scales of a posterior: their start at the optimum of the bound, and what became of them in training."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -92,15 +94,28 @@ def start_at_optimal_scales_(
     scales = [layer.log_variance for layer in layers]
     if not layers:
         return
-    modes = {module: module.training for module in objective.modules()}
-    objective.train()
-    for _ in range(steps):
-        terms = objective(images, labels, len(labels))
-        loss = terms.nll + temperature * terms.kl.sum()
-        for log_variance, slope in zip(scales, torch.autograd.grad(loss, scales), strict=True):
-            _step_(log_variance, 2 * slope / temperature)
-    for module, mode in modes.items():
-        module.training = mode
+    with _unchanged_state(objective):
+        objective.train()
+        for _ in range(steps):
+            terms = objective(images, labels, len(labels))
+            loss = terms.nll + temperature * terms.kl.sum()
+            for log_variance, slope in zip(scales, torch.autograd.grad(loss, scales), strict=True):
+                _step_(log_variance, 2 * slope / temperature)
+
+
+@contextmanager
+def _unchanged_state(module: nn.Module) -> Generator[None, None, None]:
+    """Restores the training modes and buffers, such as the averages of batch norm, at the end."""
+    modes = {each: each.training for each in module.modules()}
+    buffers = {buffer: buffer.clone() for buffer in module.buffers()}
+    try:
+        yield
+    finally:
+        for each, mode in modes.items():
+            each.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
 
 
 def spreads(network: nn.Module) -> list[Spread]:

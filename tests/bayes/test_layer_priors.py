@@ -138,6 +138,19 @@ def test_layers_without_a_prior_take_a_normal_one_or_stay() -> None:
     ]
 
 
+def test_a_pattern_without_a_layer_is_refused_also_where_normal_priors_stand_in() -> None:
+    with pytest.raises(ValueError, match="the pattern 'stem' of prior= matches no convolution"):
+        layer_priors(network(), {"stem": "natural", "*": "natural"}, without="normal")
+
+
+def test_normal_priors_have_the_dtype_of_the_weights() -> None:
+    weight = torch.randn(4, 1, 9, 9, dtype=torch.float64)
+    model = nn.Sequential(nn.Conv2d(1, 4, 9, dtype=torch.float64), nn.Conv2d(4, 4, 3, dtype=torch.float64))
+    given = layer_priors(model, "tinyimagenet-3x3", without="normal")["0"]
+    expected = distributions.Normal(0.0, torch.tensor(given.scale, dtype=torch.float64)).log_prob(weight).sum()
+    torch.testing.assert_close(given.log_prob(weight), expected, rtol=1e-14, atol=0)
+
+
 def test_what_cannot_be_bayesian_stays_and_says_why() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3), nn.Conv2d(4, 4, 3))

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from dwp_init.bayes import (
     TruncatedLogUniformKL,
     bayesianize_,
     kl_from,
+    posterior_mean_,
 )
 from dwp_init.priors.latent import Normal
 from tests.bayes.small import gaussian, images, network, objective, vae
@@ -33,15 +35,74 @@ def test_the_parts_of_the_bound() -> None:
 
 def test_copies_of_an_image_count_once_by_their_mean_likelihood() -> None:
     model, (pictures, labels) = objective(NormalKL()).eval(), images()
+    augmented = Objective(model.network, NormalKL(), augmented=True).eval()
     pictures, labels = pictures[0, :4], labels[0, :4]
     copies = pictures[:, None] + 0.5 * torch.randn(4, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     likelihood = model.network(copies.flatten(0, 1)).softmax(1).view(4, 3, 2)[range(4), :, labels].mean(1)
-    torch.testing.assert_close(model.nll(copies, labels, 40), -10 * likelihood.log().sum())
+    torch.testing.assert_close(augmented.nll(copies, labels, 40), -10 * likelihood.log().sum())
     same = pictures[:, None].expand(-1, 3, -1, -1, -1)
-    torch.testing.assert_close(model.nll(same, labels, 40), model.nll(pictures, labels, 40))
+    torch.testing.assert_close(augmented.nll(same, labels, 40), model.nll(pictures, labels, 40))
     mean_of_logs = torch.stack([model.nll(copies[:, k], labels, 40) for k in range(3)]).mean()
-    assert model.nll(copies, labels, 40) < mean_of_logs
-    torch.testing.assert_close(model.nll(copies[:, :1], labels, 40), model.nll(copies[:, 0], labels, 40))
+    assert augmented.nll(copies, labels, 40) < mean_of_logs
+    torch.testing.assert_close(augmented.nll(copies[:, :1], labels, 40), model.nll(copies[:, 0], labels, 40))
+    with pytest.raises(ValueError, match=r"\(batch, copies, c, h, w\) for 4 labels; got \(4, 1, 8, 8\)"):
+        augmented.nll(pictures, labels, 40)
+
+
+def test_a_network_of_videos_takes_batches_of_five_dimensions() -> None:
+    model = nn.Sequential(
+        nn.Flatten(0, 1),
+        nn.Conv2d(1, 2, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Unflatten(0, (2, 3)),
+        nn.Flatten(),
+    )
+    bayesianize_(model)
+    videos, labels = torch.rand(2, 3, 1, 5, 5), torch.tensor([0, 1])
+    loss = nn.functional.cross_entropy(model.eval()(videos), labels)
+    torch.testing.assert_close(Objective(model, NormalKL()).eval().nll(videos, labels, 2), 2 * loss)
+
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "compile": torch.compile,
+    "DataParallel": nn.DataParallel,
+    "two": lambda model: nn.DataParallel(torch.compile(model)),
+}
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_wrappers_do_not_change_the_names_of_layers(wrap: Callable[[nn.Module], nn.Module], first: bool) -> None:
+    model = network(bayesian=False)
+    wrapped = wrap(model) if first else model
+    priors = bayesianize_(wrapped, prior=["notmnist-5x5", gaussian(3)])
+    wrapped = wrapped if first else wrap(model)
+    found, plain = (Objective(each, priors.terms()) for each in (wrapped, model))
+    assert found.layers == plain.layers == list(priors)
+    torch.manual_seed(0)
+    expected = plain.kl()
+    torch.manual_seed(0)
+    assert torch.equal(found.kl(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_train(dtype: torch.dtype) -> None:
+    """Divergences are in float32 at least, and so is the noise of outputs whose variance is 0."""
+    expected = Objective(network(), [GaussianKL(gaussian(3)), GaussianKL(gaussian(5))]).kl()
+    model = Objective(network().to(dtype), [GaussianKL(gaussian(3)), GaussianKL(gaussian(5))])
+    torch.testing.assert_close(model.kl().float(), expected, rtol=2e-2, atol=0)
+    assert model.kl().dtype is torch.promote_types(dtype, torch.float32)
+    terms = model(torch.zeros(4, 1, 8, 8, dtype=dtype), torch.arange(4) % 2, 12)
+    (terms.nll + terms.kl.sum()).backward()
+    assert all(value.grad.isfinite().all() for value in model.network.parameters())
+
+
+def test_a_network_that_lost_its_layers_is_refused() -> None:
+    model = objective(NormalKL())
+    posterior_mean_(model.network)
+    with pytest.raises(ValueError, match="had the Bayesian layers 0, 3, and has none now"):
+        model.kl()
 
 
 @pytest.mark.parametrize("kernels", [1, 5, 11])

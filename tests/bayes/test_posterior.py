@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dwp_init.bayes import (
     predict_samples,
     save_posterior,
 )
+from dwp_init.storage import sealed_safetensors
 from tests.bayes.small import KINDS
 
 
@@ -151,3 +153,68 @@ def test_a_posterior_that_is_none_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of the model is on the meta device; give it values first"):
         save_posterior(nn.Sequential(BayesConv2d(1, 1, 3, device="meta")), path)
     assert not path.exists() and dwp_init.bayes.__doc__
+
+
+@pytest.mark.parametrize("saved_wrapped", [False, True])
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrappers_do_not_change_the_file(
+    wrap: Callable[[nn.Module], nn.Module], saved_wrapped: bool, tmp_path: Path
+) -> None:
+    model = network()
+    bayesianize_(model, ["0", "2"])
+    path = save_posterior(wrap(model) if saved_wrapped else model, tmp_path / "a.safetensors")
+    assert set(load_file(path)) == set(model.state_dict())
+    other = network(1)
+    load_posterior(other if saved_wrapped else wrap(other), path)
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_layer_that_is_used_twice(tmp_path: Path) -> None:
+    def twice(seed: int) -> nn.Sequential:
+        model = network(seed)
+        return nn.Sequential(model[2], model[2])
+
+    model = twice(0)
+    bayesianize_(model)
+    other = load_posterior(twice(1), save_posterior(model, tmp_path / "a.safetensors"))
+    assert other[0] is other[1] and torch.equal(other[1].log_variance, model[0].log_variance)
+
+
+def test_buffers_may_be_infinite(tmp_path: Path) -> None:
+    """Masks of attention are."""
+    first, second = network(), network(1)
+    for model in (first, second):
+        model.register_buffer("mask", torch.full((2,), -torch.inf))
+    bayesianize_(first)
+    load_posterior(second, save_posterior(first, tmp_path / "a.safetensors"))
+    with torch.no_grad():
+        first[0].weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"0\.weight of the model has 1 NaN or infinite values"):
+        save_posterior(first, tmp_path / "b.safetensors")
+
+
+def test_a_state_that_no_file_holds_is_refused(saved: Path, tmp_path: Path) -> None:
+    class Counting(nn.Identity):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 3}
+
+    model = network()
+    model.append(Counting())
+    refusal = r"6\._extra_state of the model is a dict, and a posterior's file holds tensors only"
+    with pytest.raises(ValueError, match=refusal):
+        load_posterior(model, saved)
+    bayesianize_(model)
+    with pytest.raises(ValueError, match=refusal):
+        save_posterior(model, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+    with pytest.raises(ValueError, match="on the meta device; give it values first"):
+        load_posterior(network().to("meta"), saved)
+
+
+@pytest.mark.parametrize("layers", [None, "{", "[]", "{}", '{"0": 3}', '"0"', "[" * 100_000])
+def test_metadata_made_by_hand_are_refused(layers: str | None, saved: Path) -> None:
+    metadata = {"dwp_init.posterior": "1"} | ({} if layers is None else {"layers": layers})
+    saved.write_bytes(sealed_safetensors(load_file(saved), metadata, "file_sha256"))
+    with pytest.raises(ValueError, match="is no posterior: 'layers' in its metadata is"):
+        load_posterior(network(), saved)

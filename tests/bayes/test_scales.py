@@ -139,3 +139,12 @@ def test_helpful_errors() -> None:
         start_at_optimal_scales_(model, pictures, labels, steps=0)
     with pytest.raises(ValueError, match="temperature must be a number above 0"):
         start_at_optimal_scales_(model, pictures, labels, temperature=0.0)
+
+
+def test_nothing_but_scales_changes() -> None:
+    """Not the averages of batch norm either, though the images pass through the network in training mode."""
+    model, (pictures, labels) = Objective(network(norm=True), NormalKL()), (part[0] for part in images())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start_at_optimal_scales_(model, pictures, labels, steps=2)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"network.0.log_variance", "network.3.log_variance"}

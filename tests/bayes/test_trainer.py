@@ -129,7 +129,7 @@ def test_augmented_runs_resume_exactly_and_every_step_has_its_own_copies(copies:
         return seen[-1]
 
     def fresh() -> Trainer:
-        models = [objective(NormalKL(), seed=seed) for seed in (0, 1)]
+        models = [Objective(network(seed), NormalKL(), augmented=copies is not None) for seed in (0, 1)]
         return Trainer(models, *images(2), Schedule(6, 5), 3, augment)
 
     whole, first, second = fresh(), fresh(), fresh()

@@ -186,7 +186,9 @@ class Experiment:
         elif prior != DETERMINISTIC:
             bayes.bayesianize_(network, scale=self.scale)
         divergences = PRIORS[prior].divergences(self.learned)
-        return bayes.Objective(network.to(self.train[0].device), divergences, self.kernels)
+        return bayes.Objective(
+            network.to(self.train[0].device), divergences, self.kernels, augmented=self.augment is not None
+        )
 
     def scores(self, objective: bayes.Objective, split: int) -> dict[str, float]:
         """Tests a trained network: its ensemble, its mean weights, single samples, and unknown images."""
