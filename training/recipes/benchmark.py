@@ -60,15 +60,17 @@ FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENS
 FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3000, "more_test": 4000}
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
 FEW_NOTMNIST: Fields = {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000}
-FULL: Fields = {"steps": 1000, "batch_size": 64, "starts": SIX}
+FULL: Fields = {"steps": 1000, "starts": SIX}
 FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)}
 FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, V1_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
 FROZEN: Fields = {"steps": 500, "frozen": True}
 FROZEN_NOTMNIST: Fields = {**FROZEN, "data": "notmnist", "hold_out": 2000}
+LARGER_BATCHES: Fields = {"batch_size": 64}  # for networks that a CPU trains in a minute even so
 TARGET: Fields = {
     **FULL,
+    **LARGER_BATCHES,
     "marks": 20,
     "starts": (OWN, KAIMING, NATURAL, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
 }
@@ -104,16 +106,16 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},
     "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": NINE},
     "full_mobilenet": {**FULL_DEPTHWISE, **LONGER_MOBILENET, "filters": (32, 48, 64)},
-    "full_vgg": {**FULL, **PLAIN_VGG, "filters": (64, 64, 128)},
+    "full_vgg": {**FULL, **LARGER_BATCHES, **PLAIN_VGG, "filters": (64, 64, 128)},
     "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (96,)},
     "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, TRAINED_NETWORK)},
     "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (32, 64)},
-    "full_paper": {**FULL, **PAPER_NET, "filters": (32, 64, 64)},
+    "full_paper": {**FULL, **LARGER_BATCHES, **PAPER_NET, "filters": (32, 64, 64)},
     "full_mobilenet5": {**FULL_FIVE, **MOBILENET_5, "filters": (48, 48, 64)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
     "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
     "full_convnext_wide": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (48, 96)},
-    "full_paper_wide": {**FULL, **PAPER_NET, "filters": (64, 64, 128)},
+    "full_paper_wide": {**FULL, **LARGER_BATCHES, **PAPER_NET, "filters": (64, 64, 128)},
 }
 
 CONFIRMING: dict[str, Fields] = {  # other networks and other data than those above
