@@ -193,7 +193,7 @@ class Verdict:
 
         Points are means over the tasks that all of these starts were run in, because tasks differ; over each one's own
         if there is none. ``None`` stands for the model's own start, if no start is ahead, and ahead on average too.
-        Whether the first is ahead of the second was not tested.
+        Whether the first is ahead of the second is not tested here.
         """
         found: dict[tuple[str, str], list[Statement]] = {}
         for each in self.statements:

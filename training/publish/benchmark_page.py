@@ -104,13 +104,38 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
     verdict = chosen(_of_role(on_record, "choose"))
     confirmations = {each.statement: each for each in confirmed(_of_role(on_record, "confirm"), verdict)}
     return {
-        "uses": [_use(verdict, kind, part, best) for (kind, part), best in verdict.to_use().items()],
+        "uses": [
+            _use(verdict, kind, part, natural_first(best, verdict, on_record) if best else None)
+            for (kind, part), best in verdict.to_use().items()
+        ],
         "confirmations": confirmations,
         "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
         "labels": sorted({each.stage.each for each in on_record} - {0}),
         "false_findings": false_findings(on_record),
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
     }
+
+
+def natural_first(best: Statement, verdict: Verdict, on_record: Iterable[OnRecord]) -> Statement:
+    """Returns the start to name: ``natural``, which is one call, unless the start of most points is ahead of it too.
+
+    The two are compared by paired seeds in every finished task of the kind and part that both were run in, with
+    p-values adjusted by Holm's method.
+
+    Args:
+        best: The start of most points, of those that are ahead of the model's own.
+        verdict: What the choosing tasks say.
+        on_record: The tasks.
+    """
+    places = (best.kind, best.part, NATURAL, "default")
+    natural = next((each for each in verdict.statements if each.about == places), None)
+    if natural is None or natural.standing != "ahead" or natural.points <= 0:
+        return best
+    shared = {name for name, _ in best.over_own} & {name for name, _ in natural.over_own}
+    asked = [each for each in on_record if each.stage.name in shared]
+    found = answers(asked, Question("", best.start, NATURAL))
+    ahead = [row["over"] > 0 for row in found if row["p"] != "" and row["p"] < LEVEL]
+    return best if ahead and all(ahead) else natural
 
 
 def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:

@@ -69,6 +69,16 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
     assert "](benchmark.png)" in text and "\n\n\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("kaiming", "named"),
+    [(1.0, "**`natural`**"), (2.05, "**`natural`**"), (4.0, "**`Kaiming`**")],
+    ids=["behind natural", "level with it", "ahead of it"],
+)
+def test_another_start_is_named_only_if_it_is_ahead_of_natural_too(results: Path, kaiming: float, named: str) -> None:
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0, "Kaiming": kaiming}))
+    assert cells(written(), "dense, without normalisation | few labels")[2] == named
+
+
 def test_losses_stand_with_the_wins(results: Path) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, DEPTHWISE, example_runs(DEPTHWISE, {"natural": -2.0}))
