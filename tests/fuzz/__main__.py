@@ -2,7 +2,8 @@
 
 python -m tests.fuzz --minutes 30           damaged inputs, answers and models, each kind in turn
 python -m tests.fuzz --tries 1000           the same, by number of tries of each kind
-python -m tests.fuzz kills --minutes 60     stages that are killed, and find the disk full; resumes its table
+python -m tests.fuzz kills --minutes 60     stages that are killed, and find the disk full, until each signal met each
+                                            stage and each class of stages often; resumes its table
 python -m tests.fuzz publishing             a publication that is disturbed at each request
 python -m tests.fuzz power                  every state that a loss of power may leave
 """
@@ -34,8 +35,8 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__, formatter_class=_Format)
     parser.add_argument("part", nargs="?", default="targets", choices=("targets", "kills", "publishing", "power"))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
-    parser.add_argument("--tries", type=int, help="tries of each kind (targets), or of each stage and way (kills)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="kinds, or recipes, whose name contains this")
+    parser.add_argument("--tries", type=int, help="of each kind (targets), or of each signal at each stage (kills)")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="kinds, or recipes, named like this")
     parser.add_argument("--seed", type=int, default=0, help="of the first batch (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder of finished stages, for kills")
@@ -46,12 +47,16 @@ def main(words: list[str] | None = None) -> int:
     return int(any(tally.faults for tally in tallies.values()))
 
 
+def _asked(options: argparse.Namespace, name: str) -> bool:
+    return any(text in name for text in options.only)
+
+
 class _Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     pass
 
 
 def _kill(options: argparse.Namespace) -> int:
-    names = [name for name in recipes.names() if options.only in name and name not in kills.WITHOUT]
+    names = [name for name in recipes.names() if _asked(options, name) and name not in kills.WITHOUT]
     table = options.results / kills.TABLE
     kills.record(table, options.out, options.tries or 1, names, options.minutes)
     return int(any(row["outcome"] in kills.FAULTS for row in kills.read(table)))
@@ -59,7 +64,7 @@ def _kill(options: argparse.Namespace) -> int:
 
 def _targets(options: argparse.Namespace) -> Tallies:
     """Examines targets in turn, a batch of each, until the time is over or there are enough tries."""
-    tallies: Tallies = {name: Tally() for name in TARGETS if options.only in name}
+    tallies: Tallies = {name: Tally() for name in TARGETS if _asked(options, name)}
     end = time.monotonic() + 60 * (options.minutes if options.tries or options.minutes < float("inf") else 1)
     for seed in itertools.count(options.seed):
         for name, tally in tallies.items():

@@ -50,24 +50,28 @@ class Child:
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def used(self) -> float:
+        """Seconds of processor time that it took, which other processes do not lengthen."""
+        return time.clock_gettime(~self.pid << 3 | 2)  # Linux's number for the clock of a process
+
     def wait(self, seconds: float, number: int = 0, after: float = 0, ready: Path | None = None) -> Ended:
         """Waits for the end.
 
         Args:
             seconds: The most that it may take.
             number: Of a signal to send to the process, if it is still there; 0 for none.
-            after: Seconds after which to send it, counted from when ``ready`` appears.
+            after: Seconds of its processor time after which to send it, counted from when ``ready`` appears.
             ready: A file.
         """
         status: int | str | None = None
         since: float | None = None
         while status is None:
             found, code = os.waitpid(self.pid, os.WNOHANG)
-            age = time.monotonic() - self.start
-            since = age if since is None and (ready is None or ready.exists()) else since
+            age, used = time.monotonic() - self.start, 0.0 if found else self.used()
+            since = used if since is None and (ready is None or ready.exists()) else since
             if found:
                 status = os.waitstatus_to_exitcode(code)
-            elif number and since is not None and age >= since + after:
+            elif number and since is not None and used >= since + after:
                 self.kill(number)
                 number = 0
             elif age > seconds:
@@ -75,7 +79,7 @@ class Child:
                 os.waitpid(self.pid, 0)
                 status = HANGS
             else:
-                time.sleep(0.002)
+                time.sleep(0.001)
         said = self.said.read_text(errors="replace")
         self.said.unlink()
         return Ended(status, said, time.monotonic() - self.start)

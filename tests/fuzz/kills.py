@@ -1,163 +1,94 @@
-"""Stages of recipes that are killed, find the disk full or read-only, and are run again."""
+"""Stages of recipes that are killed, find the disk full or read-only, and are run again in the same folder."""
 
-import contextlib
 import csv
 import errno
-import importlib
+import io
 import os
 import random
 import re
 import resource
 import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.fuzz.calls import Call, listening
 from tests.fuzz.children import HANGS, Ended, fork
-from tests.fuzz.folders import differing, results
 from tests.fuzz.run_folders import to_remove
-from training import recipes
-from training.__main__ import main
-from training.engine.options import only
+from tests.fuzz.undisturbed import LONGEST, Name, Whole, wholes
 
 SIGNALS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}  # and the status with which a command ends
 GO_ON = "; run the same command again to resume"
 SAID = {143: f"terminated{GO_ON}", 130: f"interrupted{GO_ON}"}
 REFUSALS = {"full disk": errno.ENOSPC, "read-only": errno.EROFS}  # errors of a call and of all later ones
-PLANS = [(how, moment) for moment in ("call", "time") for how in SIGNALS] + [(how, "call") for how in REFUSALS]
+Plan = tuple[str, str]  # how a stage is disturbed, and at a moment of what kind
+PLANS: list[Plan] = [(how, moment) for moment in ("call", "time") for how in SIGNALS]
+PLANS += [(how, "call") for how in REFUSALS]
 PLANS += [("no room", "bytes")]  # files that may not grow beyond some bytes, so that a part of one is written
+OF_KIND = 20  # kills by each signal of the stages of a class, together
 WITHOUT = ("engine_cost",)  # starts clusters of Ray
-LAZY = ("torch._dynamo", "matplotlib.pyplot", "pandas", "timm", "torchvision", "scipy.stats", "zuko", "onnx", "sympy")
 TABLE = "kills.csv"
-KEY = ("recipe", "stage", "kill", "moment")
-COLUMNS = (*KEY, "place", "status", "outcome", "detail")
+Row = dict[str, str]
+COLUMNS = ("recipe", "stage", "kind", "run", "kill", "moment", "place", "status", "outcome", "detail")
 SAME, REMOVED, UNTOUCHED = "resumed, the same", "said what to remove, then the same", "ended before it"
 FAULTS = ("wrong end", "differs", "not resumed", "hangs")
-_LONGEST = 600.0  # seconds of a stage
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A stage that nothing disturbed.
+def disturb(whole: Whole, plans: Sequence[Plan], run: int) -> list[Row]:
+    """Disturbs a stage in one folder, as it starts and each time that it resumes; returns a row for each disturbance.
+
+    The last run is one that nothing disturbs, or that ends before it is disturbed. All rows have what came of it,
+    except those of runs that ended otherwise than they should.
 
     Args:
-        recipe: A recipe that has it.
-        name: Its name.
-        needs: The stages that it needs, directly or not.
-        out: The folder of the recipe's finished stages.
-        seconds: From the first call that changes its files to the last.
-        calls: How many calls change its files.
-        results: The files that it leaves.
-        timings: Those that two runs leave differently, because they hold measured times.
+        whole: The stage.
+        plans: The ways to disturb it, which are taken in random order.
+        run: Number of the folder, which gives the order and the moments.
     """
-
-    recipe: str
-    name: str
-    needs: tuple[str, ...]
-    out: Path
-    seconds: float
-    calls: int
-    results: Mapping[str, bytes]
-    timings: frozenset[str]
-
-    @property
-    def bytes(self) -> int:
-        """Of its largest file."""
-        return max(map(len, self.results.values()), default=1)
-
-    def differs(self, folder: Path) -> list[str]:
-        """Names of files that are not as here; of measured times only whether they are there."""
-        found = results(folder)
-        return [
-            name
-            for name in differing(found, self.results)
-            if name not in self.timings or (name in found) != (name in self.results)
-        ]
+    chance, rows = random.Random(f"{whole.name.recipe} {whole.name.stage} {run}"), []
+    with whole.place() as out:
+        for how, moment in chance.sample(plans, len(plans)):
+            place = _place(whole, moment, chance.random())
+            ended = _disturbed(whole, out, how, moment, place)
+            outcome, detail = _end(how, ended)
+            values = (*vars(whole.name).values(), run, how, moment, place, ended.status, outcome, detail)
+            rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+            if outcome:
+                break
+        last, detail = _last(whole, out, done=rows[-1]["status"] == "0")
+    for row in rows:
+        if not row["outcome"] or (last in FAULTS and row["outcome"] == UNTOUCHED):
+            row |= {"outcome": last, "detail": detail}
+        row["detail"] = " ".join(row["detail"].split())[:300]
+    return rows
 
 
-def command(recipe: str, out: Path, *words: str) -> int:
-    """Runs a recipe's smoke, as ``python -m training run`` does."""
-    return main(["run", recipe, "--smoke", "--device", "cpu", "--out", str(out), *words])
-
-
-def wholes(out: Path, names: Sequence[str]) -> Iterator[Whole]:
-    """Runs recipes into folders below ``out``, and yields each of their stages once, after a second run of it."""
-    for module in LAZY:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-    seen: set[tuple[str, str]] = set()
-    for recipe in names:
-        folder = out / recipes.load(recipe).FOLDER
-        ended = fork(lambda recipe=recipe, folder=folder: command(recipe, folder)).wait(10 * _LONGEST)
-        if ended.status:
-            raise RuntimeError(f"the smoke of {recipe} ends with {ended.status}: {ended.said[-2000:]}")
-        stages = recipes.load(recipe).stages(smoke=True)
-        for name in stages:
-            if (folder.name, name) not in seen:
-                seen.add((folder.name, name))
-                needs = [each for each in only(stages, [name]) if each != name]
-                yield _measured(recipe, name, tuple(needs), folder)
-
-
-def _measured(recipe: str, name: str, needs: tuple[str, ...], out: Path) -> Whole:
-    first, counted = results(out / name), out / f".{name}.calls"
-    with _copy(out, needs) as scratch:
-
-        def run() -> int:
-            times: list[float] = []
-            with listening(scratch / name, lambda call: times.append(time.monotonic())):
-                status = command(recipe, scratch, "--only", name)
-            counted.write_text(f"{len(times)} {times[-1] - times[0]}")
-            return status
-
-        ended = fork(run).wait(_LONGEST)
-        if ended.status:
-            raise RuntimeError(f"stage {name} of {recipe} ends with {ended.status}: {ended.said[-2000:]}")
-        timings = frozenset(differing(results(scratch / name), first))
-    calls, seconds = counted.read_text().split()
-    return Whole(recipe, name, needs, out, float(seconds), int(calls), first, timings)
-
-
-@contextlib.contextmanager
-def _copy(out: Path, needs: Sequence[str]) -> Iterator[Path]:
-    """A folder with the finished stages that are needed, by links."""
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        for need in needs:
-            shutil.copytree(out / need, Path(scratch) / need, copy_function=os.link)
-        yield Path(scratch)
-
-
-def try_one(whole: Whole, how: str, moment: str, seed: str) -> dict[str, str]:
-    """Disturbs a stage once, runs it again, and returns a row of the table."""
-    share = random.Random(f"{whole.recipe} {whole.name} {how} {moment} {seed}").random()
-    place = {
+def _place(whole: Whole, moment: str, share: float) -> float:
+    """Returns the moment at a share of a run: the number of a call, seconds of processor time, or bytes of a file."""
+    return {
         "call": 1 + int(share * whole.calls),
-        "time": round(share * whole.seconds, 3),
+        "time": round(share * whole.seconds, 4),
         "bytes": int(share * whole.bytes),
     }[moment]
-    with _copy(whole.out, whole.needs) as out:
-        ready = out / ".ready"
-
-        def run() -> int:
-            if moment == "bytes":
-                resource.setrlimit(resource.RLIMIT_FSIZE, (place, resource.RLIM_INFINITY))
-            heard = _at(place, how) if moment == "call" else lambda call: ready.touch()
-            with listening(out / whole.name, heard):
-                return command(whole.recipe, out, "--only", whole.name)
-
-        number = getattr(signal, how) if moment == "time" else 0
-        ended = fork(run).wait(_LONGEST, number, place, ready)
-        outcome, detail = _judge(whole, out, how, ended)
-    row = (whole.recipe, whole.name, how, moment, place, ended.status, outcome, " ".join(detail.split())[:300])
-    return dict(zip(COLUMNS, map(str, row), strict=True))
 
 
-def _at(place: int, how: str) -> Callable[[Call], None]:
+def _disturbed(whole: Whole, out: Path, how: str, moment: str, place: float) -> Ended:
+    ready = out / ".ready"
+    ready.unlink(missing_ok=True)
+
+    def run() -> int:
+        if moment == "bytes":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(place), resource.RLIM_INFINITY))
+        heard = _at(place, how) if moment == "call" else lambda call: ready.touch()
+        with listening(out / whole.name.stage, heard):
+            return whole.run(out)
+
+    return fork(run).wait(LONGEST, getattr(signal, how) if moment == "time" else 0, place, ready)
+
+
+def _at(place: float, how: str) -> Callable[[Call], None]:
     """Returns a listener that kills this process at a call, or refuses it and all later ones."""
     calls = 0
 
@@ -172,78 +103,89 @@ def _at(place: int, how: str) -> Callable[[Call], None]:
     return heard
 
 
-def _judge(whole: Whole, out: Path, how: str, ended: Ended) -> tuple[str, str]:
-    """Says what came of a disturbed run and of the next one, and of a fault what it is."""
+def _end(how: str, ended: Ended) -> tuple[str, str]:
+    """Says what there is to say of the end of a disturbed run; nothing, if it was disturbed and ended as it should."""
     if ended.status == HANGS:
         return "hangs", ended.said[-300:]
-    fault = _wrong_end(how, ended)
-    if fault:
-        return "wrong end", fault
-    untouched = ended.status == 0
-    again, removed = _again(whole, out)
-    if again.status:
-        return "not resumed", again.said[-300:]
-    if different := whole.differs(out / whole.name):
-        return "differs", ", ".join(different)
-    return (UNTOUCHED if untouched else REMOVED if removed else SAME), str(removed or "")
-
-
-def _again(whole: Whole, out: Path) -> tuple[Ended, Path | None]:
-    """Runs a stage again, and once more without what the error says to remove."""
-    again = fork(lambda: command(whole.recipe, out, "--only", whole.name)).wait(_LONGEST)
-    place = to_remove(re.sub(r"^error: ", "", again.lines[-1])) if again.status == 1 and again.lines else None
-    if place is None or not place.is_relative_to(out):
-        return again, None
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
-    return fork(lambda: command(whole.recipe, out, "--only", whole.name)).wait(_LONGEST), place
-
-
-def _wrong_end(how: str, ended: Ended) -> str:
-    """Says what is wrong with the way a run ended; empty if it is as it should be."""
-    if ended.status == 0:
-        return ""
     if "Traceback" in ended.said:
-        return f"a traceback: {ended.said[-300:]}"
-    if how in SIGNALS:
-        expected = SIGNALS[how]
-        if ended.status != expected or (expected > 0 and ended.lines[-1:] != [SAID[expected]]):
-            return f"status {ended.status}, expected {expected}: {ended.lines[-1:]}"
-        return ""
-    return "" if ended.is_clear_error else f"status {ended.status}: {ended.lines[-1:]}"
+        return "wrong end", f"a traceback: {ended.said[-300:]}"
+    if ended.status == 0 or (how in SIGNALS and ended.is_clear_error):  # such as one that says what to remove
+        return UNTOUCHED, ""
+    expected = SIGNALS.get(how, 1)
+    clear = ended.is_clear_error if expected == 1 else expected < 0 or ended.lines[-1:] == [SAID[expected]]
+    return ("", "") if ended.status == expected and clear else ("wrong end", f"{ended.status}: {ended.lines[-1:]}")
 
 
-def record(path: Path, out: Path, rounds: int, names: Sequence[str], minutes: float) -> None:
-    """Adds the tries that a table lacks, row by row: a round over all stages, then the next one.
+def _last(whole: Whole, out: Path, *, done: bool) -> tuple[str, str]:
+    """Says what comes of a folder in the end, and of a fault what it is.
+
+    A run that ends with an error is run once more without what the error says to remove.
+    """
+    removed = None
+    if not done:
+        again = fork(lambda: whole.run(out)).wait(LONGEST)
+        place = to_remove(re.sub(r"^error: ", "", again.lines[-1])) if again.status == 1 and again.lines else None
+        if place and place.is_relative_to(out):
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+            again, removed = fork(lambda: whole.run(out)).wait(LONGEST), place
+        if again.status:
+            return "not resumed", again.said[-300:]
+    if different := whole.differs(out):
+        return "differs", ", ".join(different)
+    return (REMOVED, str(removed)) if removed else (SAME, "")
+
+
+def lacking(name: Name, rows: Sequence[Row], least: int) -> list[Plan]:
+    """Returns the ways in which a stage is still to be disturbed, according to a table.
+
+    Each signal and each refusal has to meet each stage ``least`` times, and each signal the stages of a class
+    :data:`OF_KIND` times.
+    """
+    met = [row for row in rows if row["outcome"] != UNTOUCHED]
+    here = Counter(row["kill"] for row in met if (row["recipe"], row["stage"]) == (name.recipe, name.stage))
+    kind = Counter(row["kill"] for row in met if row["kind"] == name.kind)
+    return [plan for plan in PLANS if here[plan[0]] < least or (plan[0] in SIGNALS and kind[plan[0]] < OF_KIND)]
+
+
+def record(path: Path, out: Path, least: int, names: Sequence[str], minutes: float) -> None:
+    """Adds the disturbances that a table lacks, folder by folder, in turns over all stages; others may add to it too.
 
     Args:
         path: The table.
         out: Folder of the finished stages, and of the disturbed ones while they are there.
-        rounds: How often each stage is disturbed in each way.
+        least: How often each signal and each refusal has to meet each stage.
         names: The recipes.
         minutes: After which to stop.
     """
     end = time.monotonic() + 60 * minutes
-    there = Counter(tuple(row[key] for key in KEY) for row in read(path))
     out.mkdir(parents=True, exist_ok=True)
-    found: Iterable[Whole] = wholes(out, names)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not there:
-            writer.writeheader()
-        for turn in range(rounds):
-            seen = []
-            for whole in found:
+    found: Iterable[Whole] = wholes(out, names, lambda name: lacking(name, read(path), least))
+    while found:
+        seen = []
+        for whole in found:
+            rows = read(path)
+            if time.monotonic() > end:
+                return
+            if plans := lacking(whole.name, rows, least):
                 seen.append(whole)
-                for how, moment in PLANS:
-                    if time.monotonic() > end:
-                        return
-                    if there[whole.recipe, whole.name, how, moment] <= turn:
-                        writer.writerow(try_one(whole, how, moment, str(turn)))
-                        file.flush()
-            found = seen
+                runs = {
+                    row["run"] for row in rows if (row["recipe"], row["stage"]) == (whole.name.recipe, whole.name.stage)
+                }
+                _append(path, disturb(whole, plans, 1 + len(runs)))
+        found = seen
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def _append(path: Path, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if not path.exists():
+        writer.writeheader()
+    writer.writerows(rows)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        file.write(text.getvalue())
+
+
+def read(path: Path) -> list[Row]:
     """Reads a table; no rows where there is none."""
     if not path.exists():
         return []

@@ -21,15 +21,23 @@ def test_how_a_process_ends() -> None:
     assert failed.status == 70 and "ValueError" in failed.lines[-1] and not failed.is_clear_error
 
 
-def test_a_process_is_killed_a_while_after_it_is_ready(tmp_path: Path) -> None:
+def test_a_process_is_killed_after_some_processor_time_from_when_it_is_ready(tmp_path: Path) -> None:
     def run() -> int:
-        time.sleep(0.2)
+        compute(0.2)
         (tmp_path / "ready").touch()
-        time.sleep(60)
+        time.sleep(0.5)
+        compute(0.1)
+        (tmp_path / "too early").touch()
+        compute(30)
         return 0
 
-    ended = fork(run).wait(60, signal.SIGKILL, 0.1, tmp_path / "ready")
-    assert ended.status == -signal.SIGKILL and 0.3 <= ended.seconds < 30
+    def compute(seconds: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    ended = fork(run).wait(120, signal.SIGKILL, 0.2, tmp_path / "ready")
+    assert ended.status == -signal.SIGKILL and ended.seconds >= 0.9 and (tmp_path / "too early").exists()
 
 
 def test_a_process_that_hangs_is_ended() -> None:

@@ -1,5 +1,6 @@
 """Stages that are disturbed in every way, and what is noticed of stages that do not stand it."""
 
+import csv
 import dataclasses
 import os
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import kills
-from tests.fuzz.kills import PLANS, SAME, UNTOUCHED, Whole
+from tests.fuzz import kills, undisturbed
+from tests.fuzz.kills import COLUMNS, PLANS, SAME, SIGNALS, UNTOUCHED, Plan, Row
+from tests.fuzz.undisturbed import Name, Whole
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 RECIPE, STAGE = "prior_natural_stem", "patches"
@@ -17,25 +19,39 @@ RECIPE, STAGE = "prior_natural_stem", "patches"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    (found,) = kills.wholes(tmp_path_factory.mktemp("kills"), [RECIPE])
+    (found,) = undisturbed.wholes(tmp_path_factory.mktemp("kills"), [RECIPE])
     return found
 
 
 def test_a_stage_is_measured_without_a_disturbance(whole: Whole) -> None:
-    assert (whole.recipe, whole.name, whole.needs, whole.timings) == (RECIPE, STAGE, (), frozenset())
-    assert whole.calls > 10 and whole.bytes > 1000 and not whole.differs(whole.out / STAGE)
+    assert (whole.name, whole.needs, whole.timings) == (Name(RECIPE, STAGE, "FitPatches"), (), frozenset())
+    assert whole.calls > 10 and whole.bytes > 1000 and 0 < whole.seconds < 60 and not whole.differs(whole.out)
+
+
+def test_stages_that_are_not_wanted_are_not_run(tmp_path: Path) -> None:
+    assert not list(undisturbed.wholes(tmp_path, [RECIPE], lambda name: name.stage != STAGE))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("how", "moment"), PLANS)
 def test_a_disturbed_stage_is_resumed(how: str, moment: str, whole: Whole) -> None:
-    row = kills.try_one(whole, how, moment, "test")
+    (row,) = kills.disturb(whole, [(how, moment)], 1)
     assert row["outcome"] in ((SAME, UNTOUCHED) if moment == "time" else (SAME,)), row
+
+
+def test_a_folder_is_disturbed_again_and_again(whole: Whole) -> None:
+    """The row of each has what comes of the folder in the end; what comes after it was done is no disturbance."""
+    rows = kills.disturb(whole, PLANS, 2)
+    assert 1 < len(rows) <= len(PLANS) and len({(row["kill"], row["moment"]) for row in rows}) == len(rows)
+    assert {row["outcome"] for row in rows[:-1]} == {SAME} and rows[-1]["outcome"] in (SAME, UNTOUCHED)
+    assert all(row["status"] == str(SIGNALS.get(row["kill"], 1)) for row in rows if row["outcome"] == SAME)
+    assert rows == kills.disturb(whole, PLANS, 2) != kills.disturb(whole, PLANS, 3)
 
 
 def leaving(words: str, status: int) -> Callable[..., int]:
     """Runs a stage that writes a file, says this and ends with a status, and ends well the next time."""
 
-    def command(recipe: str, out: Path, *_: str) -> int:
+    def run(whole: Whole, out: Path) -> int:
         (out / STAGE).mkdir(exist_ok=True)
         if (out / STAGE / "result").exists():
             return 0
@@ -44,28 +60,29 @@ def leaving(words: str, status: int) -> Callable[..., int]:
         print(words, file=sys.stderr)
         return status
 
-    return command
+    return run
 
 
 @pytest.mark.parametrize(
     ("words", "status", "outcome", "detail"),
     [
         ("Traceback (most recent call last)", 1, "wrong end", "a traceback"),
-        ("interrupted", 130, "wrong end", "['interrupted']"),
-        ("interrupted; run the same command again to resume", 1, "wrong end", "status 1, expected 130"),
-        ("interrupted; run the same command again to resume", 130, "differs", "result"),
+        ("interrupted", 130, "wrong end", "130: ['interrupted']"),
+        (kills.SAID[130], 1, "wrong end", "1: ['interrupted; run"),
+        (kills.SAID[130], 130, "differs", "result"),
+        ("done", 0, "differs", "result"),
     ],
 )
 def test_a_wrong_end_and_another_result_are_noticed(
     words: str, status: int, outcome: str, detail: str, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kills, "command", leaving(words, status))
-    row = kills.try_one(whole, "SIGINT", "time", "test")
+    monkeypatch.setattr(Whole, "run", leaving(words, status))
+    (row,) = kills.disturb(whole, [("SIGINT", "time")], 1)
     assert row["outcome"] == outcome and detail in row["detail"]
 
 
 def test_what_an_error_says_to_remove_is_removed(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    def command(recipe: str, out: Path, *_: str) -> int:
+    def run(whole: Whole, out: Path) -> int:
         place = out / STAGE / "checkpoint"
         if place.exists():
             print(f"error: {place} is damaged; remove it to start again", file=sys.stderr)
@@ -77,30 +94,52 @@ def test_what_an_error_says_to_remove_is_removed(whole: Whole, monkeypatch: pyte
             return 130
         return 0
 
-    monkeypatch.setattr(kills, "command", command)
+    monkeypatch.setattr(Whole, "run", run)
     nothing = dataclasses.replace(whole, results={})
-    row = kills.try_one(nothing, "SIGINT", "time", "test")
+    (row,) = kills.disturb(nothing, [("SIGINT", "time")], 1)
     assert row["outcome"] == kills.REMOVED and row["detail"].endswith("/patches/checkpoint")
+    first, second = kills.disturb(nothing, [("SIGINT", "time")] * 2, 1)
+    assert first["outcome"] == kills.REMOVED and second["outcome"] == UNTOUCHED
 
 
-def test_a_table_grows_and_is_resumed(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+def row_of(name: Name, plan: Plan, outcome: str = SAME) -> Row:
+    return dict(zip(COLUMNS, (*vars(name).values(), "1", *plan, "1", "0", outcome, ""), strict=True))
 
-    def try_one(whole: Whole, how: str, moment: str, seed: str) -> dict[str, str]:
-        made.append(how)
+
+def test_what_is_lacking() -> None:
+    here, like = Name("a", "one", "Kind"), Name("b", "two", "Kind")
+    plan = ("SIGKILL", "call")
+    assert kills.lacking(here, [], 1) == PLANS
+    rows = [row_of(here, plan) for plan in PLANS]
+    assert kills.lacking(here, rows, 1) == PLANS[:6]  # of each signal two, and 20 of the kind
+    assert kills.lacking(like, rows, 1) == PLANS
+    rows += [row_of(like, plan) for _ in range(9) for plan in PLANS[:6]]
+    assert not kills.lacking(here, rows, 1) and kills.lacking(here, rows, 2) == PLANS[6:]
+    assert kills.lacking(like, rows, 2) == PLANS[6:] and kills.lacking(Name("b", "two", "Other"), rows, 1) == PLANS
+    rows.remove(row_of(here, plan))
+    rows.append(row_of(here, plan, UNTOUCHED))
+    assert kills.lacking(here, rows, 1) == [plan, ("SIGKILL", "time")]
+
+
+def test_a_table_grows_until_nothing_is_lacking(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def disturb(whole: Whole, plans: list[Plan], run: int) -> list[Row]:
+        made.append(run)
         if len(made) == 3:
             raise KeyboardInterrupt
-        values = (whole.recipe, whole.name, how, moment, "1", "0", SAME, "")
-        return dict(zip(kills.COLUMNS, values, strict=True))
+        return [row_of(whole.name, plan) | {"run": str(run)} for plan in plans]
 
-    monkeypatch.setattr(kills, "wholes", lambda out, names: iter([whole]))
-    monkeypatch.setattr(kills, "try_one", try_one)
-    monkeypatch.setattr(kills, "PLANS", PLANS[:4])
+    monkeypatch.setattr(kills, "wholes", lambda out, names, wanted: (each for each in [whole] if wanted(each.name)))
+    monkeypatch.setattr(kills, "disturb", disturb)
+    path = tmp_path / "a.csv"
     with pytest.raises(KeyboardInterrupt):
-        kills.record(tmp_path / "a.csv", tmp_path, 1, [RECIPE], 60)
-    assert len(kills.read(tmp_path / "a.csv")) == 2
-    kills.record(tmp_path / "a.csv", tmp_path, 2, [RECIPE], 60)
-    found = [(row["kill"], row["moment"]) for row in kills.read(tmp_path / "a.csv")]
-    assert len(found) == 8 and all(found.count(plan) == 2 for plan in PLANS[:4])
-    kills.record(tmp_path / "a.csv", tmp_path, 3, [RECIPE], 0)
-    assert len(kills.read(tmp_path / "a.csv")) == 8
+        kills.record(path, tmp_path, 1, [RECIPE], 60)
+    assert len(kills.read(path)) == len(PLANS) + 6 and made == [1, 2, 3]
+    kills.record(path, tmp_path, 1, [RECIPE], 60)
+    assert made == [1, 2, 3, *range(3, 11)] and len(kills.read(path)) == len(PLANS) + 9 * 6
+    kills.record(path, tmp_path, 1, [RECIPE], 60)
+    kills.record(path, tmp_path, 2, [RECIPE], 0)
+    assert len(made) == 11
+    with path.open(encoding="utf-8") as file:
+        assert next(csv.reader(file)) == list(COLUMNS)
