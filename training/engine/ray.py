@@ -5,6 +5,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -88,13 +89,32 @@ class Ray:
                     yield _result(ray, reference, item)
                     bars.forget(number)
         finally:
-            _end(ray, list(pending))
+            self._end(ray, list(pending))
 
     def _room(self, ray: Any) -> int:
         """Returns how many jobs to have in the cluster: as many as run at once, and as many again that wait."""
         there = ray.cluster_resources()
         at_once = min(there.get("CPU", 0) // self.cpus, there.get("GPU", 0) // self.gpus if self.gpus else float("inf"))
         return max(int(2 * at_once), 2)
+
+    def _end(self, ray: Any, pending: list[Any]) -> None:
+        """Ends jobs and waits for it, up to ENDED_WITHIN, because others may write to the folder of the run after that.
+
+        Warns of those that have not ended.
+        """
+        for _ in range(ENDED_WITHIN if pending else 0):
+            for reference in pending:
+                ray.cancel(reference, force=True)
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=1)
+            if not pending:
+                return
+        if pending:
+            print(
+                f"warning: {len(pending)} jobs on Ray have not ended {ENDED_WITHIN} s after they were told to, and may "
+                f"still write to {self.folder}; before you run there again, see that 'pgrep -f ray::_work' shows none "
+                "of them on any node, or end the nodes with 'ray stop'",
+                file=sys.stderr,
+            )
 
 
 def connect(address: str = "") -> Any:
@@ -188,16 +208,6 @@ def _result(ray: Any, reference: Any, item: object) -> Any:
             f"{item!r} was tried {RETRIES + 1} times, and each time its node or process died ({reason}); what is "
             "finished is kept: run the same command again to resume"
         ) from error
-
-
-def _end(ray: Any, pending: list[Any]) -> None:
-    """Ends tasks and waits for it, up to ENDED_WITHIN, because others may write to the folder of the run after that."""
-    for _ in range(ENDED_WITHIN if pending else 0):
-        for reference in pending:
-            ray.cancel(reference, force=True)
-        _, pending = ray.wait(pending, num_returns=len(pending), timeout=1)
-        if not pending:
-            return
 
 
 def _pack(tensor: Tensor) -> tuple[Any, ...]:

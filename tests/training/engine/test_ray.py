@@ -128,6 +128,35 @@ def test_what_fails_is_heard(cluster: Any, tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "finished").exists()
 
 
+class Deaf:
+    """A Ray of which so many jobs do not end when they are told to."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs, self.told = jobs, []
+
+    def cancel(self, reference: str, force: bool) -> None:
+        self.told.append((reference, force))
+
+    def wait(self, pending: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        assert num_returns == len(pending) and timeout == 1
+        return pending[self.jobs :], pending[: self.jobs]
+
+
+def test_jobs_that_do_not_end_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "ENDED_WITHIN", 3)
+    deaf, ended, idle = Deaf(2), Deaf(0), Deaf(0)
+    Ray(tmp_path)._end(ended, ["a", "b"])
+    Ray(tmp_path)._end(idle, [])
+    assert capsys.readouterr().err == "" and ended.told == [("a", True), ("b", True)] and not idle.told
+    Ray(tmp_path)._end(deaf, ["a", "b", "c"])
+    assert [reference for reference, _ in deaf.told] == ["a", "b", "c", "a", "b", "a", "b"]
+    said = capsys.readouterr().err
+    assert said.startswith("warning: 2 jobs on Ray have not ended 3 s after they were told to, and may still write to ")
+    assert str(tmp_path) in said and "pgrep -f ray::_work" in said and "'ray stop'" in said
+
+
 def listening(parent: psutil.Process) -> set[str]:
     """Addresses at which a process and its descendants listen, or with which they talk."""
     sockets = [socket for each in (parent, *parent.children(recursive=True)) for socket in each.net_connections("inet")]
