@@ -50,24 +50,20 @@ class Child:
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def used(self) -> float:
-        """Seconds of processor time that it took, which other processes do not lengthen."""
-        return time.clock_gettime(~self.pid << 3 | 2)  # Linux's number for the clock of a process
-
     def wait(self, seconds: float, number: int = 0, after: float = 0, ready: Path | None = None) -> Ended:
         """Waits for the end.
 
         Args:
             seconds: The most that it may take.
             number: Of a signal to send to the process, if it is still there; 0 for none.
-            after: Seconds of its processor time after which to send it, counted from when ``ready`` appears.
+            after: Seconds of its :func:`processor_time` after which to send it, counted from when ``ready`` appears.
             ready: A file.
         """
         status: int | str | None = None
         since: float | None = None
         while status is None:
             found, code = os.waitpid(self.pid, os.WNOHANG)
-            age, used = time.monotonic() - self.start, 0.0 if found else self.used()
+            age, used = time.monotonic() - self.start, 0.0 if found else processor_time(self.pid)
             since = used if since is None and (ready is None or ready.exists()) else since
             if found:
                 status = os.waitstatus_to_exitcode(code)
@@ -79,10 +75,24 @@ class Child:
                 os.waitpid(self.pid, 0)
                 status = HANGS
             else:
-                time.sleep(0.001)
+                time.sleep(0.002)
         said = self.said.read_text(errors="replace")
         self.said.unlink()
         return Ended(status, said, time.monotonic() - self.start)
+
+
+def processor_time(pid: int) -> float:
+    """Returns the seconds of processor time of a process and of those that it started, which no other lengthens."""
+    place = Path("/proc") / str(pid)
+    try:
+        children = [
+            int(child) for task in (place / "task").iterdir() for child in (task / "children").read_text().split()
+        ]
+        waited_for = map(int, (place / "stat").read_text().rpartition(")")[2].split()[13:15])
+        own = time.clock_gettime(~pid << 3 | 2)  # Linux's number for the clock of a process
+    except OSError:  # it has ended
+        return 0.0
+    return own + sum(waited_for) / os.sysconf("SC_CLK_TCK") + sum(map(processor_time, children))
 
 
 def fork(act: Callable[[], int]) -> Child:

@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fuzz.calls import listening
-from tests.fuzz.children import fork
+from tests.fuzz.children import fork, processor_time
 from tests.fuzz.folders import differing, results
 from training import recipes
 from training.__main__ import main
@@ -122,7 +121,7 @@ def _measured(name: Name, needs: tuple[str, ...], out: Path) -> Whole:
 
         def run() -> int:
             times: list[float] = []
-            with listening(scratch / name.stage, lambda call: times.append(time.process_time())):
+            with listening(scratch / name.stage, lambda call: times.append(processor_time(os.getpid()))):
                 status = whole.run(scratch)
             counted.write_text(json.dumps([times[-1] - times[0], len(times)]))
             return status
