@@ -159,7 +159,7 @@ def test_bad_config_fails_fast_and_without_memory(folder, changes, message):
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("kde", {"count": 7}, r"learned is torch.float32 \(100, 18\), expected torch.float32 \(7, 18\)"),
+        ("kde", {"count": 7}, r"learned is torch.float32 \(200, 9\), expected torch.float32 \(7, 9\)"),
         ("kde", {"count": "7"}, "not describe a kde prior: count must be a whole number from 1 to 1048576; got '7'"),
         ("mixture", {"components": 2}, r"is torch.float32 \(3, .*\), expected torch.float32 \(2, .*\); get both files"),
         ("mixture", {"scales": [1.0]}, r"weight is torch.float32 \(3, 2\), expected torch.float32 \(3, 1\)"),

@@ -15,9 +15,9 @@ from dwp_init import (
 )
 from dwp_init.files import parse_prior
 from dwp_init.folder import CONFIG, MODEL, read_files
-from dwp_init.priors import FAMILIES
 from dwp_init.storage import safetensors_bytes, tensor_bytes
-from tests.saved import DETAILS, PRIORS, change_config, change_tensors, files, make
+from tests.priors.families import PRIORS
+from tests.saved import DETAILS, change_config, change_tensors, files, make
 
 
 @pytest.fixture(params=PRIORS)
@@ -31,10 +31,6 @@ def folder(tmp_path):
 
 
 # There and back
-
-
-def test_every_family_is_asked():
-    assert {type(make()) for make in PRIORS.values()} == set(FAMILIES.values())
 
 
 def test_round_trip_is_bit_for_bit(prior, tmp_path):

@@ -36,12 +36,17 @@ def correlated(n, dim):
     return 0.1 * torch.randn(n, dim, generator=generator) @ mix + 0.05 * torch.randn(dim, generator=generator)
 
 
-def perturbed(prior, kernels, size):
-    prior.whitening.fit_(kernels.flatten(1))
+def shaken(prior, size):
+    """Moves all parameters, away from those of networks that start at zero."""
     with torch.no_grad():
         for i, parameter in enumerate(prior.parameters()):
             parameter += size * normal(*parameter.shape, seed=i)
     return prior
+
+
+def perturbed(prior, kernels, size):
+    prior.whitening.fit_(kernels.flatten(1))
+    return shaken(prior, size)
 
 
 def by_depth(*layers):
@@ -65,6 +70,7 @@ PRIORS = {
     "gaussian": lambda: Gaussian((1, 3, 3)),
     "gaussian-channels": lambda: Gaussian((2, 3, 2)),
     "dense": lambda: KernelVAE((1, 3, 3), latent_dim=2, hidden=8),
+    "dense-options": lambda: KernelVAE((1, 3, 3), latent_dim=2, hidden=4, dropout=0.2, min_scale=0.1, whiten=False),
     "dense-channels": lambda: KernelVAE((2, 3, 2), latent_dim=2, hidden=8),
     "mixture": lambda: GaussianMixture((1, 3, 3), components=3, scales=(0.5, 1.0)),
     "mixture-channels": lambda: GaussianMixture((2, 3, 2), components=2),
@@ -73,7 +79,7 @@ PRIORS = {
     "kde-channels": lambda: KernelDensity((2, 3, 2), count=200),
     "flow": lambda: Flow((1, 3, 3), transforms=2, hidden=8),
     "flow-coupling": lambda: Flow((1, 3, 3), network="nsf", transforms=2, hidden=8, coupling=True),
-    "autoregressive": lambda: Autoregressive((1, 3, 3), hidden=8, mixtures=2),
+    "autoregressive": lambda: Autoregressive((1, 3, 3), hidden=8, mixtures=2, dropout=0.1),
     "autoregressive-channels": lambda: Autoregressive((2, 3, 2), hidden=8, mixtures=2),
     "chain": lambda: KernelChain((1, 3, 3), transitions=2, latent_dim=2, hidden=8),
     "chain-0": lambda: KernelChain((1, 3, 3), transitions=0, latent_dim=2, hidden=8),
