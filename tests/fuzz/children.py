@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HANGS = "hangs"
+_PAUSES = 0.003, 0.02  # seconds between two looks at a process, which take time that it lacks
+_CPUS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,23 @@ class Child:
         since: float | None = None
         while status is None:
             found, code = os.waitpid(self.pid, os.WNOHANG)
-            age, used = time.monotonic() - self.start, 0.0 if found else processor_time(self.pid)
-            since = used if since is None and (ready is None or ready.exists()) else since
             if found:
                 status = os.waitstatus_to_exitcode(code)
-            elif number and since is not None and used >= since + after:
-                self.kill(number)
-                number = 0
-            elif age > seconds:
+            elif time.monotonic() - self.start > seconds:
                 self.kill(signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 status = HANGS
+            elif number:
+                used = processor_time(self.pid)
+                since = used if since is None and (ready is None or ready.exists()) else since
+                left = _PAUSES[0] if since is None else since + after - used
+                if left <= 0:
+                    self.kill(number)
+                    number = 0
+                else:
+                    time.sleep(min(max(left / _CPUS, _PAUSES[0]), _PAUSES[1]))
             else:
-                time.sleep(0.002)
+                time.sleep(_PAUSES[1])
         said = self.said.read_text(errors="replace")
         self.said.unlink()
         return Ended(status, said, time.monotonic() - self.start)
