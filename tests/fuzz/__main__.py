@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz``: what the tests run a short part of, for as long as is asked; counts what comes of it.
+"""``python -m tests.fuzz``: what the tests run a short part of, for as long as is asked; records what comes of it.
 
 python -m tests.fuzz --minutes 30           damaged inputs, answers and models, each kind in turn
 python -m tests.fuzz --tries 1000           the same, by number of tries of each kind
@@ -11,6 +11,7 @@ python -m tests.fuzz power                  every state that a loss of power may
 import argparse
 import itertools
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from tests.fuzz.target import FAULTS, Tally, Target, Verdict, examine, judge
 from tests.fuzz.targets import TARGETS
 from training import recipes
 from training.engine.records import RESULTS, write_table
+from training.publish.faults import WITHOUT
 
 TABLE = "faults.csv"
 Tallies = dict[str, Tally]
@@ -41,6 +43,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder of finished stages, for kills")
     options = parser.parse_args(words)
+    options.commit = commit_of(Path(__file__).parent)  # before a table of record changes
     if options.part == "kills":
         return _kill(options)
     tallies = {"targets": _targets, "publishing": _publications, "power": _losses}[options.part](options)
@@ -56,7 +59,7 @@ class _Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 
 
 def _kill(options: argparse.Namespace) -> int:
-    names = [name for name in recipes.names() if _asked(options, name) and name not in kills.WITHOUT]
+    names = [name for name in recipes.names() if _asked(options, name) and name not in WITHOUT]
     table = options.results / kills.TABLE
     kills.record(table, options.out, options.tries or 1, names, options.minutes)
     return int(any(row["outcome"] in kills.FAULTS for row in kills.read(table)))
@@ -74,7 +77,7 @@ def _targets(options: argparse.Namespace) -> Tallies:
             if left > 0:
                 with _counted(tally) as act:
                     examine(target, min(target.tries, left), seed, lambda case, act=act, to=target: act(to, case))
-                _write(options.results, tallies)
+                _write(options, tallies)
     return tallies
 
 
@@ -83,7 +86,7 @@ def _publications(options: argparse.Namespace) -> Tallies:
     for each in publishing.disturbances():
         tally = tallies.setdefault(f"publishing, {each.situation}: {each.fault}", Tally())
         _timed(tally, lambda each=each: publishing.judge(each))
-        _write(options.results, tallies)
+        _write(options, tallies)
     return tallies
 
 
@@ -95,7 +98,7 @@ def _losses(options: argparse.Namespace) -> Tallies:
             with _counted(tally) as act:
                 for state in states:
                     act(target, state)
-            _write(options.results, tallies)
+            _write(options, tallies)
     return tallies
 
 
@@ -123,14 +126,19 @@ def _timed(tally: Tally, act: Callable[[], Verdict]) -> None:
         print(f"{verdict.outcome}: {verdict.detail}", file=sys.stderr, flush=True)
 
 
-def _write(results: Path, tallies: Tallies) -> None:
-    """Adds what was counted since the last time to the table."""
-    path = results / TABLE
-    rows = {row["kind"]: row for row in kills.read(path)}
+def _write(options: argparse.Namespace, tallies: Tallies) -> None:
+    """Puts what was counted in the place of earlier runs of the same kinds, with the commit that was tried."""
+    rows = {row["kind"]: row for row in kills.read(options.results / TABLE)}
     for name, tally in tallies.items():
-        before = rows.get(name, {})
-        rows[name] = {"kind": name} | {key: round(float(before.get(key, 0)) + new) for key, new in tally.news().items()}
-    write_table(path, [row for row in rows.values() if int(row["tries"])])
+        if tally.tries:
+            rows[name] = {"kind": name, "commit": options.commit, **tally.row()}
+    write_table(options.results / TABLE, [*rows.values()])
+
+
+def commit_of(folder: Path) -> str:
+    """Returns the commit of a clone, with a plus if files differ from it; empty where there is no clone."""
+    words = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import itertools
 import os
 import random
 import re
@@ -11,7 +12,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.fuzz.calls import Call, listening
@@ -24,14 +25,14 @@ GO_ON = "; run the same command again to resume"
 SAID = {143: f"terminated{GO_ON}", 130: f"interrupted{GO_ON}"}
 REFUSALS = {"full disk": errno.ENOSPC, "read-only": errno.EROFS}  # errors of a call and of all later ones
 Plan = tuple[str, str]  # how a stage is disturbed, and at a moment of what kind
-PLANS: list[Plan] = [(how, moment) for moment in ("call", "time") for how in SIGNALS]
-PLANS += [(how, "call") for how in REFUSALS]
-PLANS += [("no room", "bytes")]  # files that may not grow beyond some bytes, so that a part of one is written
-OF_KIND = 20  # kills by each signal of the stages of a class, together
-WITHOUT = ("engine_cost",)  # starts clusters of Ray
+KILLS: dict[str, list[Plan]] = {how: [(how, "call"), (how, "time")] for how in SIGNALS}
+OTHERS: list[Plan] = [(how, "call") for how in REFUSALS]
+OTHERS += [("no room", "bytes")]  # files that may not grow beyond some bytes, so that a part of one is written
+PLANS = [*itertools.chain(*KILLS.values()), *OTHERS]
+OF_CLASS = 20  # kills by each signal of the stages of a class, together
 TABLE = "kills.csv"
 Row = dict[str, str]
-COLUMNS = ("recipe", "stage", "kind", "run", "kill", "moment", "place", "status", "outcome", "detail")
+COLUMNS = ("recipe", "stage", "class", "run", "kill", "moment", "place", "status", "outcome", "detail")
 SAME, REMOVED, UNTOUCHED = "resumed, the same", "said what to remove, then the same", "ended before it"
 FAULTS = ("wrong end", "differs", "not resumed", "hangs")
 
@@ -136,43 +137,62 @@ def _last(whole: Whole, out: Path, *, done: bool) -> tuple[str, str]:
 
 
 def lacking(name: Name, rows: Sequence[Row], least: int) -> list[Plan]:
-    """Returns the ways in which a stage is still to be disturbed, according to a table.
+    """Returns ways in which a stage is still to be disturbed, of those that its class has met the least.
 
-    Each signal and each refusal has to meet each stage ``least`` times, and each signal the stages of a class
-    :data:`OF_KIND` times.
+    Each signal has to meet it ``least`` times, and so have the refusals together.
     """
-    met = [row for row in rows if row["outcome"] != UNTOUCHED]
-    here = Counter(row["kill"] for row in met if (row["recipe"], row["stage"]) == (name.recipe, name.stage))
-    kind = Counter(row["kill"] for row in met if row["kind"] == name.kind)
-    return [plan for plan in PLANS if here[plan[0]] < least or (plan[0] in SIGNALS and kind[plan[0]] < OF_KIND)]
+    here = Counter(row["kill"] for row in _met(rows) if (row["recipe"], row["stage"]) == (name.recipe, name.stage))
+    of_class = _of_class(name, rows)
+    ways = [plans for how, plans in KILLS.items() if here[how] < least]
+    ways += [OTHERS] if sum(here[how] for how, _ in OTHERS) < least else []
+    return [min(plans, key=lambda plan: of_class[plan]) for plans in ways]
+
+
+def lacking_of_class(name: Name, rows: Sequence[Row]) -> list[Plan]:
+    """Returns ways in which stages of a class are still to be disturbed.
+
+    Each signal has to meet them :data:`OF_CLASS` times, and each refusal once.
+    """
+    of_class = _of_class(name, rows)
+    ways = [plans for plans in KILLS.values() if sum(of_class[plan] for plan in plans) < OF_CLASS]
+    return [*itertools.chain(*ways), *(plan for plan in OTHERS if not of_class[plan])]
+
+
+def _of_class(name: Name, rows: Sequence[Row]) -> Counter[Plan]:
+    return Counter((row["kill"], row["moment"]) for row in _met(rows) if row["class"] == name.kind)
+
+
+def _met(rows: Sequence[Row]) -> Iterator[Row]:
+    return (row for row in rows if row["outcome"] != UNTOUCHED)
 
 
 def record(path: Path, out: Path, least: int, names: Sequence[str], minutes: float) -> None:
-    """Adds the disturbances that a table lacks, folder by folder, in turns over all stages; others may add to it too.
+    """Adds the disturbances that a table lacks, folder by folder; other processes may add to it at the same time.
+
+    First those that each stage lacks, then those that a class of stages lacks, at the one that takes the least time.
 
     Args:
         path: The table.
         out: Folder of the finished stages, and of the disturbed ones while they are there.
-        least: How often each signal and each refusal has to meet each stage.
+        least: How often each signal has to meet each stage.
         names: The recipes.
         minutes: After which to stop.
     """
     end = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
-    found: Iterable[Whole] = wholes(out, names, lambda name: lacking(name, read(path), least))
-    while found:
-        seen = []
-        for whole in found:
-            rows = read(path)
-            if time.monotonic() > end:
-                return
-            if plans := lacking(whole.name, rows, least):
-                seen.append(whole)
-                runs = {
-                    row["run"] for row in rows if (row["recipe"], row["stage"]) == (whole.name.recipe, whole.name.stage)
-                }
-                _append(path, disturb(whole, plans, 1 + len(runs)))
-        found = seen
+    quickest: dict[str, Whole] = {}
+    for whole in wholes(out, names):
+        quickest[whole.name.kind] = min(quickest.get(whole.name.kind, whole), whole, key=lambda each: each.seconds)
+        _fill(path, whole, lambda rows, name=whole.name: lacking(name, rows, least), end)
+    for whole in quickest.values():
+        _fill(path, whole, lambda rows, name=whole.name: lacking_of_class(name, rows), end)
+
+
+def _fill(path: Path, whole: Whole, lacks: Callable[[list[Row]], list[Plan]], end: float) -> None:
+    """Disturbs a stage, in a new folder each time, until nothing lacks or the time is over."""
+    while time.monotonic() < end and (plans := lacks(rows := read(path))):
+        runs = {row["run"] for row in rows if (row["recipe"], row["stage"]) == (whole.name.recipe, whole.name.stage)}
+        _append(path, disturb(whole, plans, 1 + len(runs)))
 
 
 def _append(path: Path, rows: Sequence[Row]) -> None:

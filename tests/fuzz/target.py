@@ -72,18 +72,18 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    told: Counter[str] = field(default_factory=Counter)
 
     @property
     def tries(self) -> int:
         return self.counts.total()
 
-    def news(self) -> dict[str, float]:
-        """Returns tries, verdicts and seconds since the last call."""
-        now = Counter({"tries": self.tries, **self.counts, "seconds": self.seconds})
-        news = {key: now[key] - self.told[key] for key in ("tries", *OUTCOMES, *FAULTS, "seconds")}
-        self.told = now
-        return news
+    def row(self) -> dict[str, int]:
+        """Returns tries, verdicts and seconds."""
+        return {
+            "tries": self.tries,
+            **{key: self.counts[key] for key in (*OUTCOMES, *FAULTS)},
+            "seconds": round(self.seconds),
+        }
 
     def add(self, verdict: Verdict) -> None:
         self.counts[verdict.outcome] += 1

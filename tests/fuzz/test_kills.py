@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,18 +20,35 @@ RECIPE, STAGE = "prior_natural_stem", "patches"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    (found,) = undisturbed.wholes(tmp_path_factory.mktemp("kills"), [RECIPE])
+    out = tmp_path_factory.mktemp("kills")
+    (found,) = undisturbed.wholes(out, [RECIPE])
+    assert list(undisturbed.wholes(out, [RECIPE, RECIPE])) == [found]  # which is there already
     return found
 
 
 def test_a_stage_is_measured_without_a_disturbance(whole: Whole) -> None:
     assert (whole.name, whole.needs, whole.timings) == (Name(RECIPE, STAGE, "FitPatches"), (), frozenset())
+    assert sorted(path.name for path in whole.out.iterdir()) == [f".{STAGE}.json", STAGE]
     assert whole.calls > 10 and whole.bytes > 1000 and 0 < whole.seconds < 60 and not whole.differs(whole.out)
 
 
-def test_stages_that_are_not_wanted_are_not_run(tmp_path: Path) -> None:
-    assert not list(undisturbed.wholes(tmp_path, [RECIPE], lambda name: name.stage != STAGE))
-    assert not list(tmp_path.iterdir())
+def test_measured_times_may_differ(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(whole: Whole, out: Path) -> int:
+        (out / STAGE).mkdir()
+        (out / STAGE / "time").write_text(str(time.monotonic()))
+        (out / STAGE / "result").write_text("1")
+        return 0
+
+    monkeypatch.setattr(Whole, "run", run)
+    timed = dataclasses.replace(whole, out=tmp_path / "a")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        run(timed, tmp_path / name)
+    assert timed.differs(tmp_path / "b") == [] and timed.timings == {"time"}
+    (tmp_path / "b" / STAGE / "result").write_text("2")
+    assert timed.differs(tmp_path / "b") == ["result"]
+    (tmp_path / "b" / STAGE / "time").unlink()
+    assert timed.differs(tmp_path / "b") == ["result", "time"]
 
 
 @pytest.mark.parametrize(("how", "moment"), PLANS)
@@ -81,7 +99,7 @@ def test_a_wrong_end_and_another_result_are_noticed(
     assert row["outcome"] == outcome and detail in row["detail"]
 
 
-def test_what_an_error_says_to_remove_is_removed(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_error_says_to_remove_is_removed(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(whole: Whole, out: Path) -> int:
         place = out / STAGE / "checkpoint"
         if place.exists():
@@ -95,7 +113,7 @@ def test_what_an_error_says_to_remove_is_removed(whole: Whole, monkeypatch: pyte
         return 0
 
     monkeypatch.setattr(Whole, "run", run)
-    nothing = dataclasses.replace(whole, results={})
+    nothing = dataclasses.replace(whole, out=tmp_path / "nothing")
     (row,) = kills.disturb(nothing, [("SIGINT", "time")], 1)
     assert row["outcome"] == kills.REMOVED and row["detail"].endswith("/patches/checkpoint")
     first, second = kills.disturb(nothing, [("SIGINT", "time")] * 2, 1)
@@ -106,40 +124,49 @@ def row_of(name: Name, plan: Plan, outcome: str = SAME) -> Row:
     return dict(zip(COLUMNS, (*vars(name).values(), "1", *plan, "1", "0", outcome, ""), strict=True))
 
 
-def test_what_is_lacking() -> None:
+def test_what_a_stage_lacks() -> None:
     here, like = Name("a", "one", "Kind"), Name("b", "two", "Kind")
-    plan = ("SIGKILL", "call")
-    assert kills.lacking(here, [], 1) == PLANS
-    rows = [row_of(here, plan) for plan in PLANS]
-    assert kills.lacking(here, rows, 1) == PLANS[:6]  # of each signal two, and 20 of the kind
-    assert kills.lacking(like, rows, 1) == PLANS
-    rows += [row_of(like, plan) for _ in range(9) for plan in PLANS[:6]]
-    assert not kills.lacking(here, rows, 1) and kills.lacking(here, rows, 2) == PLANS[6:]
-    assert kills.lacking(like, rows, 2) == PLANS[6:] and kills.lacking(Name("b", "two", "Other"), rows, 1) == PLANS
-    rows.remove(row_of(here, plan))
-    rows.append(row_of(here, plan, UNTOUCHED))
-    assert kills.lacking(here, rows, 1) == [plan, ("SIGKILL", "time")]
+    first = [("SIGKILL", "call"), ("SIGTERM", "call"), ("SIGINT", "call"), ("full disk", "call")]
+    second = [("SIGKILL", "time"), ("SIGTERM", "time"), ("SIGINT", "time"), ("read-only", "call")]
+    assert kills.lacking(here, [], 1) == first
+    rows = [row_of(here, plan) for plan in first]
+    assert kills.lacking(here, rows, 1) == [] and kills.lacking(here, rows, 2) == kills.lacking(like, rows, 1) == second
+    assert kills.lacking(Name("b", "two", "Other"), rows, 1) == first
+    rows[0]["outcome"] = UNTOUCHED
+    assert kills.lacking(here, rows, 1) == first[:1]
+
+
+def test_what_a_class_lacks() -> None:
+    here, like = Name("a", "one", "Kind"), Name("b", "two", "Kind")
+    rows = [row_of(like, plan) for plan in PLANS]
+    assert kills.lacking_of_class(here, []) == PLANS and kills.lacking_of_class(here, rows) == PLANS[:6]
+    rows += [row_of(here, plan) for _ in range(9) for plan in PLANS[:6]]
+    assert not kills.lacking_of_class(here, rows) and kills.lacking_of_class(Name("a", "one", "Other"), rows) == PLANS
+    rows.remove(row_of(here, ("SIGINT", "time")))
+    assert kills.lacking_of_class(here, rows) == [("SIGINT", "call"), ("SIGINT", "time")]
 
 
 def test_a_table_grows_until_nothing_is_lacking(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    made: list[tuple[str, int]] = []
+    slow, other = (Name(RECIPE, name, whole.name.kind) for name in ("slow", "other"))
+    found = [dataclasses.replace(whole, name=name, seconds=seconds) for name, seconds in ((slow, 9.0), (other, 1.0))]
 
     def disturb(whole: Whole, plans: list[Plan], run: int) -> list[Row]:
-        made.append(run)
+        made.append((whole.name.stage, run))
         if len(made) == 3:
             raise KeyboardInterrupt
         return [row_of(whole.name, plan) | {"run": str(run)} for plan in plans]
 
-    monkeypatch.setattr(kills, "wholes", lambda out, names, wanted: (each for each in [whole] if wanted(each.name)))
+    monkeypatch.setattr(kills, "wholes", lambda out, names: iter(found))
     monkeypatch.setattr(kills, "disturb", disturb)
     path = tmp_path / "a.csv"
     with pytest.raises(KeyboardInterrupt):
         kills.record(path, tmp_path, 1, [RECIPE], 60)
-    assert len(kills.read(path)) == len(PLANS) + 6 and made == [1, 2, 3]
+    assert len(kills.read(path)) == 2 * 4 and made == [("slow", 1), ("other", 1), ("other", 2)]
     kills.record(path, tmp_path, 1, [RECIPE], 60)
-    assert made == [1, 2, 3, *range(3, 11)] and len(kills.read(path)) == len(PLANS) + 9 * 6
+    assert made[3:] == [("other", run) for run in range(2, 11)]
     kills.record(path, tmp_path, 1, [RECIPE], 60)
     kills.record(path, tmp_path, 2, [RECIPE], 0)
-    assert len(made) == 11
+    assert len(made) == 12 and len(kills.read(path)) == 2 * 4 + 1 + 9 * 6
     with path.open(encoding="utf-8") as file:
         assert next(csv.reader(file)) == list(COLUMNS)

@@ -1,6 +1,7 @@
 """The judge notices each kind of fault, and a short run over all targets finds none."""
 
 import itertools
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from tests.fuzz.__main__ import TABLE, main
+from tests.fuzz.__main__ import TABLE, commit_of, main
 from tests.fuzz.kills import read
 from tests.fuzz.target import FAULTS, Differs, Outcome, Tally, Target, examine, judge
 from tests.fuzz.targets import TARGETS
@@ -88,12 +89,27 @@ def test_a_seed_gives_other_inputs_and_none_the_same_ones() -> None:
     assert found[0] == found[1] != found[2] != found[3]
 
 
-def test_the_command_adds_its_counts_to_the_table(tmp_path: Path) -> None:
-    words = ["--only", "data sets", "--tries", "3", "--results", str(tmp_path)]
-    assert main(words) == main([*words, "--seed", "7"]) == 0
+def test_the_table_has_one_run_of_each_kind(tmp_path: Path) -> None:
+    words = ["--only", "data sets", "--results", str(tmp_path), "--tries"]
+    assert main([*words, "3"]) == main([*words, "5", "--seed", "7"]) == 0
     (row,) = read(tmp_path / TABLE)
-    assert row["kind"] == "kernel data sets, damaged bytes" and row["tries"] == "6"
-    assert int(row["refused"]) + int(row["same"]) == 6 and row["crash"] == row["silent"] == "0"
+    assert row["kind"] == "kernel data sets, damaged bytes" and row["tries"] == "5"
+    assert row["commit"] == commit_of(Path(__file__).parent)
+    assert int(row["refused"]) + int(row["same"]) == 5 and row["crash"] == row["silent"] == "0"
+    assert main(["--only", "files, other", "nothing", "--results", str(tmp_path), "--tries", "2"]) == 0
+    assert [row["tries"] for row in read(tmp_path / TABLE)] == ["5", "2"]
+
+
+def test_the_commit_of_a_run(tmp_path: Path) -> None:
+    run = ["git", "-c", "user.name=a", "-c", "user.email=a", "-C", str(tmp_path)]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"]):
+        subprocess.run([*run, *words], check=True)
+    commit = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    found = commit_of(tmp_path)
+    assert len(found) >= 7 and commit.startswith(found)
+    (tmp_path / "a").touch()
+    subprocess.run([*run, "add", "a"], check=True)
+    assert commit_of(tmp_path) == f"{found}+"
 
 
 def test_the_command_tells_of_faults(

@@ -1,13 +1,15 @@
 """Stages of recipes that nothing disturbs: what they leave, how long they take, and how many calls change files."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tests.fuzz.calls import listening
@@ -46,17 +48,25 @@ class Whole:
         out: The folder of the recipe's finished stages.
         seconds: Of processor time, from the first call that changes its files to the last.
         calls: How many calls change its files.
-        results: The files that it leaves.
-        timings: Those that two runs leave differently, because they hold measured times.
     """
 
     name: Name
     needs: tuple[str, ...]
     out: Path
-    seconds: float
-    calls: int
-    results: Mapping[str, bytes]
-    timings: frozenset[str]
+    seconds: float = 0.0
+    calls: int = 0
+
+    @cached_property
+    def results(self) -> dict[str, bytes]:
+        """The files that it leaves."""
+        return results(self.out / self.name.stage)
+
+    @cached_property
+    def timings(self) -> frozenset[str]:
+        """Files that another run leaves differently, because they hold measured times."""
+        with self.place() as scratch:
+            _succeed(lambda: self.run(scratch))
+            return frozenset(differing(results(scratch / self.name.stage), self.results))
 
     @property
     def bytes(self) -> int:
@@ -69,7 +79,7 @@ class Whole:
         return [
             name
             for name in differing(found, self.results)
-            if name not in self.timings or (name in found) != (name in self.results)
+            if (name in found) != (name in self.results) or name not in self.timings
         ]
 
     def run(self, out: Path) -> int:
@@ -90,49 +100,42 @@ def command(recipe: str, out: Path, *words: str) -> int:
     return main(["run", recipe, "--smoke", "--device", "cpu", "--out", str(out), *words])
 
 
-def wholes(out: Path, names: Sequence[str], wanted: Callable[[Name], object] = lambda name: True) -> Iterator[Whole]:
-    """Runs recipes into folders below ``out``, and yields each of their stages once, after a second run of it.
-
-    Args:
-        out: A folder, in which finished stages are reused.
-        names: The recipes.
-        wanted: Whether to yield a stage.
-    """
+def wholes(out: Path, names: Sequence[str]) -> Iterator[Whole]:
+    """Runs the stages of recipes, each once, into folders below ``out``, and yields them; finished ones are reused."""
     for module in LAZY:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     seen: set[tuple[str, str]] = set()
     for recipe in names:
         folder, stages = out / recipes.load(recipe).FOLDER, recipes.load(recipe).stages(smoke=True)
-        found = [Name(recipe, name, type(stage).__name__) for name, stage in stages.items()]
-        found = [name for name in found if (folder.name, name.stage) not in seen and wanted(name)]
-        seen |= {(folder.name, name) for name in stages}
-        if found:
-            _succeed(lambda recipe=recipe, folder=folder: command(recipe, folder), 10 * LONGEST)
-        for name in found:
-            needs = [each for each in only(stages, [name.stage]) if each != name.stage]
-            yield _measured(name, tuple(needs), folder)
+        for name, stage in stages.items():
+            if (folder.name, name) not in seen:
+                seen.add((folder.name, name))
+                needs = tuple(each for each in only(stages, [name]) if each != name)
+                yield _measured(Whole(Name(recipe, name, type(stage).__name__), needs, folder))
 
 
-def _measured(name: Name, needs: tuple[str, ...], out: Path) -> Whole:
-    first, counted = results(out / name.stage), out / f".{name.stage}.calls"
-    whole = Whole(name, needs, out, 0.0, 0, first, frozenset())
-    with whole.place() as scratch:
+def _measured(whole: Whole) -> Whole:
+    """Runs a stage once, unless it is there with its measures."""
+    place, measures = whole.out / whole.name.stage, whole.out / f".{whole.name.stage}.json"
+    if not (measures.exists() and place.exists()):
+        whole.out.mkdir(parents=True, exist_ok=True)
+        with whole.place() as scratch:
 
-        def run() -> int:
-            times: list[float] = []
-            with listening(scratch / name.stage, lambda call: times.append(processor_time(os.getpid()))):
-                status = whole.run(scratch)
-            counted.write_text(json.dumps([times[-1] - times[0], len(times)]))
-            return status
+            def run() -> int:
+                times: list[float] = []
+                with listening(scratch / place.name, lambda call: times.append(processor_time(os.getpid()))):
+                    status = whole.run(scratch)
+                measures.write_text(json.dumps({"seconds": times[-1] - times[0], "calls": len(times)}))
+                return status
 
-        _succeed(run, LONGEST)
-        timings = frozenset(differing(results(scratch / name.stage), first))
-    seconds, calls = json.loads(counted.read_text())
-    return Whole(name, needs, out, seconds, calls, first, timings)
+            _succeed(run)
+            shutil.rmtree(place, ignore_errors=True)
+            (scratch / place.name).rename(place)
+    return dataclasses.replace(whole, **json.loads(measures.read_text()))
 
 
-def _succeed(run: Callable[[], int], seconds: float) -> None:
-    ended = fork(run).wait(seconds)
+def _succeed(run: Callable[[], int]) -> None:
+    ended = fork(run).wait(LONGEST)
     if ended.status:
         raise RuntimeError(f"a run that nothing disturbs ends with {ended.status}: {ended.said[-2000:]}")

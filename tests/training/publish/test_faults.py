@@ -14,26 +14,27 @@ INPUTS = [
     {"kind": "models through apply_", "tries": "7", "crash": "0", "silent": "0", "slow": "0", "large": "0"},
 ]
 KILLS = [
-    ("a", "one", "SIGKILL", "call", "resumed, the same"),
-    ("a", "one", "SIGKILL", "call", "said what to remove, then the same"),
-    ("a", "two", "SIGINT", "time", "ended before it"),
-    ("b", "three", "SIGINT", "time", "differs"),
-    ("b", "three", "full disk", "call", "resumed, the same"),
+    ("fig7", "fig7", "1", "SIGKILL", "call", "resumed, the same"),
+    ("fig7", "fig7", "1", "SIGKILL", "call", "said what to remove, then the same"),
+    ("choose_family", "vae_7x7", "1", "SIGINT", "time", "ended before it"),
+    ("converge_mnist", "vae_7x7", "2", "SIGINT", "time", "differs"),
+    ("converge_mnist", "vae_7x7", "2", "full disk", "call", "resumed, the same"),
 ]
+COLUMNS = ("recipe", "stage", "run", "kill", "moment", "outcome")
 
 
 @pytest.fixture
 def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    kills = [dict(zip(("recipe", "stage", "kill", "moment", "outcome"), row, strict=True)) for row in KILLS]
-    monkeypatch.setattr(faults, "read_record", {"faults": INPUTS, "kills": kills}.__getitem__)
+    kills = [dict(zip(COLUMNS, row, strict=True)) for row in KILLS]
+    inputs = [row | {"commit": commit} for row, commit in zip(INPUTS, "baab", strict=True)]
+    monkeypatch.setattr(faults, "read_record", {"faults": inputs, "kills": kills}.__getitem__)
     return fault_values()
 
 
 def test_sums(values: dict[str, Any]) -> None:
-    names = ("folders", "hub", "models", "kills", "other", "stages", "recipes", "faults")
-    assert [values[name] for name in names] == [34, 5, 7, 3, 1, 3, 2, 4]
+    names = ("folders", "hub", "models", "kills", "other", "runs", "faults", "commits")
+    assert [values[name] for name in names] == [34, 5, 7, 3, 1, 3, 4, ["a", "b"]]
     assert [row["faults"] for row in values["rows"]] == [2, 1, 0, 0]
-    assert values["most"] == {"recipe": "a", "tries": 3}
 
 
 def test_a_stage_that_had_ended_was_not_disturbed(values: dict[str, Any]) -> None:
@@ -41,3 +42,21 @@ def test_a_stage_that_had_ended_was_not_disturbed(values: dict[str, Any]) -> Non
         {"kill": "SIGKILL", "moment": "call", "kills": 2, "same": 1, "removed": 1, "before": 0, "faults": 0},
         {"kill": "SIGINT", "moment": "time", "kills": 1, "same": 0, "removed": 0, "before": 1, "faults": 1},
     ]
+
+
+def test_stages_are_counted_by_their_class_and_by_the_least_disturbed(values: dict[str, Any]) -> None:
+    found = {row.pop("class"): row for row in values["classes"]}
+    assert found["SampleGrid"] == {"stages": 1, "SIGKILL": 2, "SIGTERM": 0, "SIGINT": 0, "fewest": 0, "other": 0}
+    vae = found["FitVAE"]
+    assert vae["SIGINT"] == vae["other"] == 1 and vae["stages"] == 4 and vae["fewest"] == 0
+    assert "EngineCost" not in found and found["Gap"]["SIGKILL"] == 0
+
+
+def test_each_signal_has_to_meet_each_stage() -> None:
+    rows = [("fig7", "fig7", "1", signal, "call", "resumed, the same") for signal in faults.SIGNALS for _ in range(2)]
+    (row,) = [
+        row
+        for row in faults.class_rows([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        if row["class"] == "SampleGrid"
+    ]
+    assert row["fewest"] == 2
