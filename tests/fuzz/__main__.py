@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def _timed(tally: Tally, act: Callable[[], Verdict]) -> None:
 
 def _write(options: argparse.Namespace, tallies: Tallies) -> None:
     """Puts what was counted in the place of earlier runs of the same kinds, with the commit that was tried."""
-    rows = {row["kind"]: row for row in kills.read(options.results / TABLE)}
+    rows: dict[str, Mapping[str, object]] = {row["kind"]: row for row in kills.read(options.results / TABLE)}
     for name, tally in tallies.items():
         if tally.tries:
             rows[name] = {"kind": name, "commit": options.commit, **tally.row()}

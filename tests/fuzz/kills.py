@@ -197,7 +197,7 @@ def _fill(path: Path, whole: Whole, lacks: Callable[[list[Row]], list[Plan]], en
 
 def _append(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if not path.exists():
         writer.writeheader()
     writer.writerows(rows)

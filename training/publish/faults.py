@@ -10,11 +10,12 @@ from training.publish.results import read_record
 FAULTS = ("crash", "silent", "slow", "large")  # columns of faults.csv
 GOOD = {"resumed, the same": "same", "said what to remove, then the same": "removed", "ended before it": "before"}
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+ONCE = "alone"  # the run of a folder that was disturbed once, in the first rows
 WITHOUT = ("engine_cost",)  # starts clusters of Ray
 _FOLDERS = ("prior folders", "kernel data sets", "run folders")
 _HUB = ("answers of the Hub", "publishing")
 _MODELS = ("models",)
-Place = tuple[str, str]  # the folder of a recipe, and a stage there
+_Place = tuple[str, str]  # the folder of a recipe, and a stage there
 
 
 def fault_values() -> dict[str, Any]:
@@ -31,6 +32,8 @@ def fault_values() -> dict[str, Any]:
         "models": _tries(rows, _MODELS),
         "kills": sum(way["kills"] for way in ways.values() if way["kill"] in SIGNALS),
         "other": sum(way["kills"] for way in ways.values() if way["kill"] not in SIGNALS),
+        "met": len({(recipes.load(row["recipe"]).FOLDER, row["stage"]) for row in kills}),
+        "alone": sum(row["run"].startswith(ONCE) for row in kills),
         "runs": len({(row["recipe"], row["stage"], row["run"]) for row in kills}),
         "faults": sum(int(row[name]) for row in rows for name in FAULTS) + sum(way["faults"] for way in ways.values()),
     }
@@ -47,11 +50,11 @@ def way_row(kills: list[Row], kill: str, moment: str) -> dict[str, Any]:
 
 def class_rows(kills: list[Row]) -> list[dict[str, Any]]:
     """Counts kills by class of stages and signal, with the fewest of any signal at any stage of the class."""
-    met: defaultdict[Place, Counter[str]] = defaultdict(Counter)
+    met: defaultdict[_Place, Counter[str]] = defaultdict(Counter)
     for row in kills:
         if GOOD.get(row["outcome"]) != "before":
             met[recipes.load(row["recipe"]).FOLDER, row["stage"]][row["kill"]] += 1
-    places: defaultdict[str, list[Place]] = defaultdict(list)
+    places: defaultdict[str, list[_Place]] = defaultdict(list)
     for place, kind in _stages().items():
         places[kind].append(place)
     return [
@@ -66,7 +69,7 @@ def class_rows(kills: list[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _stages() -> dict[Place, str]:
+def _stages() -> dict[_Place, str]:
     """The class of each stage of all recipes; those that several recipes share are there once."""
     loaded = [recipes.load(name) for name in recipes.names() if name not in WITHOUT]
     return {

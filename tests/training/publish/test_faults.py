@@ -14,7 +14,7 @@ INPUTS = [
     {"kind": "models through apply_", "tries": "7", "crash": "0", "silent": "0", "slow": "0", "large": "0"},
 ]
 KILLS = [
-    ("fig7", "fig7", "1", "SIGKILL", "call", "resumed, the same"),
+    ("fig7", "fig7", "alone-1", "SIGKILL", "call", "resumed, the same"),
     ("fig7", "fig7", "1", "SIGKILL", "call", "said what to remove, then the same"),
     ("choose_family", "vae_7x7", "1", "SIGINT", "time", "ended before it"),
     ("converge_mnist", "vae_7x7", "2", "SIGINT", "time", "differs"),
@@ -32,8 +32,8 @@ def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_sums(values: dict[str, Any]) -> None:
-    names = ("folders", "hub", "models", "kills", "other", "runs", "faults", "commits")
-    assert [values[name] for name in names] == [34, 5, 7, 3, 1, 3, 4, ["a", "b"]]
+    names = ("folders", "hub", "models", "kills", "other", "runs", "met", "alone", "faults", "commits")
+    assert [values[name] for name in names] == [34, 5, 7, 3, 1, 4, 2, 1, 4, ["a", "b"]]
     assert [row["faults"] for row in values["rows"]] == [2, 1, 0, 0]
 
 
