@@ -267,7 +267,7 @@ def _listing(model: "ModelInfo") -> Listing:
     updated = model.last_modified
     return Listing(
         repo=model.id,
-        kernel=_tagged(tags, r"kernel-(\d+x\d+)"),
+        kernel=_tagged(tags, r"kernel-((?:up-to-)?\d+(?:x\d+)*)"),
         family=_tagged(tags, r"family-([\w-]+)"),
         size=getattr(model, "used_storage", None) or getattr(model, "usedStorage", None),
         downloads=model.downloads or 0,

@@ -172,6 +172,13 @@ def test_search(hub: LocalHub, commit: str, files: dict) -> None:
         assert dwp_init.list_priors(remote=True, endpoint=hub.endpoint, token="expired") == [REPO]
 
 
+@pytest.mark.parametrize("size", ["3", "3x3x3", "up-to-16x16"])
+def test_kernels_of_every_number_of_axes_are_found(size: str, hub: LocalHub) -> None:
+    card = f"---\ntags: [dwp-prior, kernel-channels-3, kernel-{size}]\n---\n"
+    hub.add_repo("a/prior", {"README.md": card.encode()})
+    assert [found.kernel for found in dwp_init.hub.search(Access(endpoint=hub.endpoint))] == [size]
+
+
 def test_search_without_a_network(hub: LocalHub, impatient: None) -> None:
     hub.stop()
     with pytest.raises(PriorDownloadError, match=r"could not be searched: .*; list_priors\(\) names"):

@@ -1,7 +1,7 @@
 """Makes and checks what the Hugging Face Hub reads of a card: its front matter and its links."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from dwp_init import Prior
+from dwp_init import PatchWhitening, Prior
 from dwp_init.report import size_text
 from training.publish.details import Details, section, single_line
 
@@ -102,22 +102,32 @@ def check_sources(prior: Prior) -> str:
 
 
 def _size(prior: Prior) -> str:
-    return "x".join(map(str, prior.kernel_shape[1:]))
+    return _joined(prior.kernel_shape[1:])
+
+
+def _joined(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _tags(prior: Prior, details: Details) -> list[str]:
-    channels = prior.kernel_shape[0]
     return [
         "dwp-prior",
         "weight-initialization",
         "deep-weight-prior",
-        f"kernel-{_size(prior)}",
-        *([f"kernel-channels-{channels}"] if channels > 1 else []),
+        *_kernel_tags(prior),
         *(["depthwise"] if details.source.kind == "depthwise" else []),
         f"family-{prior.family}",
         "pytorch",
         *(["synthetic"] if details.synthetic else []),
     ]
+
+
+def _kernel_tags(prior: Prior) -> list[str]:
+    """Returns the tags of a prior's kernels, first that of their size; one of many shapes has that of the largest."""
+    if isinstance(prior, PatchWhitening):
+        return [f"kernel-up-to-{_joined(prior.span)}"]
+    channels = prior.kernel_shape[0]
+    return [f"kernel-{_size(prior)}", *([f"kernel-channels-{channels}"] if channels > 1 else [])]
 
 
 def _license(prior: Prior, details: Details) -> dict[str, Any]:
@@ -167,7 +177,7 @@ def _metadata_faults(text: str, prior: Prior) -> list[str]:
         if data.get(key) != wanted.get(key)
     ]
     tags: list[Any] = data["tags"] if isinstance(data.get("tags"), list) else []
-    found += [f"tags lacks {tag!r}" for tag in ("dwp-prior", f"kernel-{_size(prior)}") if tag not in tags]
+    found += [f"tags lacks {tag!r}" for tag in ("dwp-prior", _kernel_tags(prior)[0]) if tag not in tags]
     ids = data.get("datasets", [])
     if not isinstance(ids, list) or not all(isinstance(item, str) and HUB_ID.fullmatch(item) for item in ids):
         found.append(f"datasets is {ids!r}, expected a list of ids on the Hub, user/name or name")

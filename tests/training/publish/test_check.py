@@ -61,6 +61,11 @@ def test_channels_are_in_tags_() -> None:
     assert {"kernel-5x7", "kernel-channels-3"} <= set(card_metadata(prior).to_dict()["tags"])
 
 
+def test_a_prior_of_many_shapes_has_the_tag_of_the_largest() -> None:
+    tags = card_metadata(load_prior("natural-stem")).to_dict()["tags"]
+    assert [tag for tag in tags if tag.startswith("kernel")] == ["kernel-up-to-16x16"]
+
+
 def _edit(old: str, new: str) -> Callable[[str], str]:
     def edited(text: str) -> str:
         assert old in text
