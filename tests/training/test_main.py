@@ -162,7 +162,7 @@ def stage(tmp_path: Path) -> Path:
     folder = tmp_path / "kernels"
     folder.mkdir()
     KernelSet(kernels(200, 1), kernels(20, 2), kernels(90, 3), torch.zeros(90)).save(folder)
-    (folder / "done.json").write_text("{}")
+    (folder / "done.json").write_text('{"made_with": {}}')
     return folder / "kernels.safetensors"
 
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]  # of the clone
 RESULTS = ROOT / "training" / "results"
 STAGE_CONFIG, _METRICS, DONE = "config.json", "metrics.jsonl", "done.json"
 _SEAL, _OUTPUTS = "sha256", "outputs"  # in the last: its own digest, and those of all other files
+_ORIGIN = "made_with"  # in all summaries, also in those of older versions, which have no digests
 
 Row = dict[str, Any]
 
@@ -39,10 +40,13 @@ def record_metrics(folder: Path, **metrics: Any) -> None:
         os.fsync(file.fileno())
 
 
-def read_metrics(folder: Path) -> list[Row]:
+def read_metrics(folder: Path, *needed: str) -> list[Row]:
     """Reads the rows of ``metrics.jsonl``; leaves out a line that is damaged, or was cut short by a kill.
 
     Rows of older versions have no checksum.
+
+    Raises:
+        ValueError: A row lacks one of the entries that are needed.
     """
     path = folder / _METRICS
     rows: list[Row] = []
@@ -55,6 +59,11 @@ def read_metrics(folder: Path) -> list[Row]:
             rows += [found[1]] if found[0] == _checksum(found[1]) else []
         elif isinstance(found, dict):
             rows.append(found)
+    if not all(row.keys() >= set(needed) for row in rows):
+        raise ValueError(
+            f"{path} has rows without {', '.join(needed)}, so it is of another stage; restore it, or remove it to make "
+            "the rows again"
+        )
     return rows
 
 
@@ -117,10 +126,13 @@ def check_outputs(folder: Path) -> None:
     """Checks that the files of a finished stage are as it left them; those of an older version state no digests.
 
     Raises:
-        ValueError: One has changed, or is missing.
+        ValueError: One has changed, or is missing; or the summary is none, such as a copy of another file.
     """
     way_out = f"restore it, or remove {folder} to make it again"
-    for name, stated in _read_json(folder / DONE).get(_OUTPUTS, {}).items():
+    summary = _read_json(folder / DONE)
+    if not summary.keys() & {_OUTPUTS, _ORIGIN}:
+        raise ValueError(f"{folder / DONE} does not say what it was made with, so it is no summary; {way_out}")
+    for name, stated in summary.get(_OUTPUTS, {}).items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing, which {DONE} names; {way_out}")
         if (found := file_sha256(folder / name)) != stated:

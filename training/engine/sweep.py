@@ -51,7 +51,7 @@ class Sweep:
     ) -> None:
         self.folder, self.key, self.each, self.engine = folder, key, each, engine
         self.members, self.checkpoint = members, checkpoint
-        self.done = {self._key(row): row for row in read_metrics(folder) if made(row)}
+        self.done = {self._key(row): row for row in read_metrics(folder, *key) if made(row)}
         units, done = total * each, len(self.done) * each
         self.bar = tqdm(total=units, initial=done, unit=unit, unit_scale=units >= 1_000_000, desc=desc)
 

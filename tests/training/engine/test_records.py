@@ -153,9 +153,17 @@ def test_a_flipped_bit_of_a_summary_is_found_in_every_byte(finished: Path) -> No
 
 
 def test_a_summary_of_an_older_version_is_read(finished: Path) -> None:
-    (finished / "done.json").write_text('{"count": 3}')
-    assert read_done(finished) == {"count": 3}
+    old = {"count": 3, "made_with": {"torch": "2"}}
+    (finished / "done.json").write_text(json.dumps(old))
+    assert read_done(finished) == old
     check_outputs(finished)
+
+
+@pytest.mark.parametrize("other", [{}, {"stage": "Sources", "fingerprint": "0" * 64}, {"family": "gaussian"}])
+def test_another_file_in_place_of_a_summary_is_none(finished: Path, other: dict[str, str]) -> None:
+    (finished / "done.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=rf"done.json does not say .* so it is no summary; .*, or remove {finished}"):
+        check_outputs(finished)
 
 
 def test_tables_are_read_as_they_were_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

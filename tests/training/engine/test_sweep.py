@@ -104,3 +104,10 @@ def test_a_row_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
     with sweep(tmp_path, made=lambda row: (tmp_path / f"{row['init']}{row['seed']}").exists()) as run:
         rows = run(job, RUNS)
     assert job.runs == [("b", 0)] and [row["value"] for row in rows] == ["recorded", "b0", "recorded", "recorded"]
+
+
+def test_rows_of_another_stage_are_refused(tmp_path: Path) -> None:
+    record_metrics(tmp_path, epoch=1, log_prob=2.5)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/metrics.jsonl has rows without init, seed, .* remove it to"):
+        sweep(tmp_path)
+    assert read_metrics(tmp_path) == read_metrics(tmp_path, "epoch") == [{"epoch": 1, "log_prob": 2.5}]

@@ -461,7 +461,7 @@ def test_a_broken_split_file(broken: str, tmp_path: Path) -> None:
     save_file({"w": normal(20, 3, 3)}, file)
     if broken == "cut":
         file.write_bytes(file.read_bytes()[:-1])
-    (tmp_path / "done.json").write_text("{}")
+    (tmp_path / "done.json").write_text('{"made_with": {}}')
     message = "next to a done.json, is not a complete file of train, validation, test and test_network"
     with pytest.raises(ValueError, match=message):
         read_reference(file)

@@ -129,7 +129,7 @@ def test_reference_of_a_kernels_stage(tmp_path: Path) -> None:
     KernelSet(numbered(8), numbered(7), numbered(6), torch.zeros(6)).save(tmp_path)
     with pytest.raises(ValueError, match="holds 4 tensors"):
         read_reference(tmp_path / "kernels.safetensors")
-    (tmp_path / "done.json").write_text("{}")
+    (tmp_path / "done.json").write_text('{"made_with": {}}')
     train, test = read_reference(tmp_path / "kernels.safetensors")
     assert torch.equal(train, numbered(8)) and torch.equal(test, numbered(6))
 
