@@ -42,15 +42,26 @@ def named_modules(model: nn.Module) -> Iterator[Named]:
 def state_names(model: nn.Module) -> dict[str, str]:
     """Returns the names of a model's state without wrappers, in the order of ``state_dict()``, by those it has there.
 
-    A module that is registered twice has its state under both names.
+    What a wrapper keeps for itself is left out, such as the number of models in an average. A module that is registered
+    twice has its state under both names; where two names would become one, one stays as it is.
     """
-    modules = {named.path: named.name for named in _every_module(model, remove_duplicate=False)}
+    modules = {named.path: named.module for named in _every_module(model, remove_duplicate=False)}
     found: dict[str, str] = {}
-    for key in cast(dict[str, object], model.state_dict()):
-        path = key.rpartition(".")[0]
-        while path not in modules:  # what a hook of the state renamed
-            path = path.rpartition(".")[0]
-        found[key] = ".".join(filter(None, [modules[path], key[len(path) :].removeprefix(".")]))
+    taken: set[str] = set()
+    state: dict[str, object] = model.state_dict()
+    for key in state:
+        parts = key.split(".")
+        owners = [modules.get(".".join(parts[:place])) for place in range(len(parts))]
+        if owners[-1] is not None and _wrapped(owners[-1]) is not None and _is_own(owners[-1], parts[-1]):
+            continue
+        kept = [
+            part
+            for part, owner in zip(parts, owners, strict=True)
+            if part not in _PARTS and not (owner is not None and part == _wrapped(owner))
+        ]
+        name = ".".join(kept)
+        found[key] = key if name in taken or (name != key and name in state) else name
+        taken.add(name)
     return found
 
 
@@ -59,23 +70,51 @@ def names_of(model: nn.Module, module: nn.Module) -> list[str]:
     return [named.name for named in _every_module(model, remove_duplicate=False) if named.module is module]
 
 
+def buffer_names(model: nn.Module) -> set[str]:
+    """Returns the names of a model's buffers, as in :func:`state_names`."""
+    return {
+        joined(named.name, name)
+        for named in _every_module(model, remove_duplicate=False)
+        for name, _ in named.module.named_buffers(recurse=False)
+    }
+
+
+def joined(name: str, leaf: str) -> str:
+    """Returns the name of a part of a module, whose own name may be empty."""
+    return f"{name}.{leaf}" if name else leaf
+
+
 def _every_module(model: nn.Module, remove_duplicate: bool) -> Iterator[Named]:
     """Yields the modules of a model, also wrappers, in their order; those registered twice once, or with each name."""
     named: dict[str, Named] = {}
     wrapped: dict[str, str | None] = {}
+    taken: dict[str, nn.Module] = {}
+    there: dict[str, nn.Module] = {}
     modules = model.named_modules(remove_duplicate=remove_duplicate)
     for path, module in cast(Iterator[tuple[str, nn.Module]], modules):  # torch does not annotate it
         above, _, part = path.rpartition(".")
         owner = named[above] if path else None
         added = part if owner is None or part != wrapped[above] else ""
         name = ".".join(filter(None, [owner.name if owner else "", added]))
-        named[path], wrapped[path] = Named(name, path, module), _wrapped(module)
+        wrapped[path] = _wrapped(module)
+        if name != path and wrapped[path] is None:
+            there = there or dict(cast(Iterator[tuple[str, nn.Module]], model.named_modules(remove_duplicate=False)))
+            other = there.get(name, module)
+            if (other is not module and _wrapped(other) is None) or taken.setdefault(name, module) is not module:
+                name = path  # a wrapper has a module of the same name as one inside it
+        named[path] = Named(name, path, module)
         yield named[path]
 
 
 def matches(pattern: str, *names: str) -> bool:
     """Whether one of the names equals a pattern, or matches it as in ``fnmatch``, case-sensitively."""
     return any(name == pattern or fnmatchcase(name, pattern) for name in names)
+
+
+def _is_own(module: nn.Module, name: str) -> bool:
+    """Whether a module itself has a parameter or buffer of this name."""
+    state: dict[str, dict[str, object]] = vars(module)
+    return name in state["_parameters"] or name in state["_buffers"]
 
 
 def _wrapped(module: nn.Module) -> str | None:

@@ -54,6 +54,11 @@ def _is_expanded(tensor: Tensor) -> bool:
     return any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
+def wide(values: Tensor) -> Tensor:
+    """Returns values in float32 where they are in half precision, differentiably."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def as_list(values: Tensor) -> Any:
     """Returns ``values.tolist()``, whose type torch does not declare."""
     return cast(Any, values).tolist()

@@ -180,8 +180,8 @@ def bayesian_layers(model: nn.Module) -> dict[str, BayesConv2d]:
 @torch.no_grad()
 def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> nn.Module:
     found = bayesian_layers(model)
-    if "" in found:
-        return found[""].plain(weight(found[""]))
+    if isinstance(model, BayesConv2d):
+        return model.plain(weight(model))
     _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
     return model
 

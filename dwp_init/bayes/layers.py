@@ -1,7 +1,7 @@
 """Convolutions whose weights have a distribution: the factorised normal posterior of Eq. 3 and Eq. 5."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dwp_init.names import named_modules
 from dwp_init.priors.checks import is_number
 from dwp_init.priors.latent import Normal
+from dwp_init.tensors import wide
 
 SCALE = math.exp(-5)  # of the posterior at the start, in the authors' experiments
 TINY = 1e-12  # least variance of an output: rounding may make it negative, and the root's gradient at 0 is infinite
@@ -51,7 +52,15 @@ class BayesConv2d(nn.Conv2d):
     @property
     def q(self) -> Normal:
         """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
-        return Normal(self.weight, (0.5 * self.log_variance).exp())
+        return self._posterior(self.weight, self.log_variance)
+
+    @property
+    def wide_q(self) -> Normal:
+        """The same in float32 at least, which scales need that half precision cannot hold."""
+        return self._posterior(wide(self.weight), wide(self.log_variance))
+
+    def _posterior(self, weight: Tensor, log_variance: Tensor) -> Normal:
+        return Normal(weight, (0.5 * log_variance).exp())
 
     def draw_weight(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws a weight from q, differentiably."""
@@ -62,9 +71,15 @@ class BayesConv2d(nn.Conv2d):
         mean: Tensor = self._conv_forward(input, self.weight, self.bias)
         if not self.training:
             return mean
-        variance: Tensor = self._conv_forward(input.square(), self.q.scale.square(), None)
-        wide = variance.to(torch.promote_types(variance.dtype, torch.float32))  # TINY is 0 in half precision
-        return mean + wide.clamp_min(TINY).sqrt().to(mean.dtype) * torch.randn_like(mean)
+        spread = self._variance(input, mean.dtype).clamp_min(TINY).sqrt()
+        return mean + spread.to(mean.dtype) * torch.randn_like(mean)
+
+    def _variance(self, input: Tensor, dtype: torch.dtype) -> Tensor:
+        """Maps images to the variances of outputs of a dtype; squares need more range than float16 has."""
+        if dtype is not torch.float16:
+            return wide(cast(Tensor, self._conv_forward(input.square(), self.q.scale.square(), None)))
+        with torch.autocast(input.device.type, enabled=False):
+            return cast(Tensor, self._conv_forward(wide(input).square(), self.wide_q.scale.square(), None))
 
     def plain(self, weight: Tensor) -> nn.Conv2d:
         """Returns an ordinary convolution with this layer's settings, a copy of a weight and of this layer's bias."""
@@ -102,10 +117,8 @@ class RelativeBayesConv2d(BayesConv2d):
             raise ValueError(f"the scale of a relative posterior must be below 1; got {scale!r}")
         return math.log(scale**2 / (1 - scale**2))
 
-    @property
-    def q(self) -> Normal:
-        """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
-        return Normal(self.weight, (0.5 * F.logsigmoid(self.log_variance)).exp() * (self.weight.abs() + FLOOR))
+    def _posterior(self, weight: Tensor, log_variance: Tensor) -> Normal:
+        return Normal(weight, (0.5 * F.logsigmoid(log_variance)).exp() * (weight.abs() + FLOOR))
 
 
 def bayes_layers(model: nn.Module) -> dict[str, BayesConv2d]:

@@ -13,6 +13,7 @@ from dwp_init.bayes.kl import KL
 from dwp_init.bayes.layers import BayesConv2d, bayes_layers
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
+from dwp_init.tensors import wide
 from dwp_init.text import few
 
 
@@ -87,15 +88,15 @@ class Objective(nn.Module):
         if labels.dim() != 1:
             raise ValueError(f"labels are one class for each image, (batch,); got {tuple(labels.shape)}")
         if not self.augmented:
-            mean: Tensor = F.cross_entropy(self.network(images), labels)
+            mean: Tensor = F.cross_entropy(wide(self.network(images)), labels)
             return mean * count
-        if images.dim() < 5 or len(images) != len(labels):
+        if images.dim() < 5 or len(images) != len(labels) or images.shape[1] < 1:
             raise ValueError(
                 f"images of an augmented objective are (batch, copies, c, h, w) for {len(labels)} labels; got "
                 f"{tuple(images.shape)}: give copies, or leave out augmented=True"
             )
         copies = images.shape[1]
-        logits: Tensor = self.network(images.flatten(0, 1))
+        logits = wide(self.network(images.flatten(0, 1)))
         each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").view(-1, copies)
         return (math.log(copies) - each.logsumexp(1)).mean() * count
 
@@ -128,8 +129,7 @@ class Objective(nn.Module):
 def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
     """Returns q of a layer's kernels, each part ``(n, c, k, k)`` with the term's c, or 1; in float32 at least."""
     channels = 1 if term.kernel_shape is None else term.kernel_shape[0]
-    dtype = torch.promote_types(layer.weight.dtype, torch.float32)
-    return Normal(*(part.reshape(-1, channels, *layer.kernel_size).to(dtype) for part in layer.q))
+    return Normal(*(part.reshape(-1, channels, *layer.kernel_size) for part in layer.wide_q))
 
 
 def _check_named(layers: dict[str, BayesConv2d], terms: Mapping[str, KL]) -> dict[str, KL]:

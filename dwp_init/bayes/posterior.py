@@ -5,19 +5,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from dwp_init.bayes.convert import bayesian_layers, bayesianize_, reason_not_bayesian
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
-from dwp_init.names import named_modules, names_of, state_names
+from dwp_init.names import buffer_names, joined, named_modules, names_of, state_names
+from dwp_init.shards import is_sharded
 from dwp_init.storage import is_sealed, largest_file, sealed_safetensors, write_bytes
 from dwp_init.text import brief, few
 
 POSTERIOR_FORMAT = 1
 _SEAL, _VERSION, _LAYERS = "file_sha256", "dwp_init.posterior", "layers"  # keys of the metadata
-_SCALE = ".log_variance"
+_SCALE = "log_variance"
 _KINDS = {kind.__name__: kind for kind in (BayesConv2d, RelativeBayesConv2d)}
 
 
@@ -50,7 +52,7 @@ def save_posterior(model: nn.Module, path: str | Path) -> Path:
     tensors = _state(model)
     metadata = {_VERSION: str(POSTERIOR_FORMAT), _LAYERS: json.dumps(kinds)}
     content = sealed_safetensors(tensors, metadata, _SEAL)
-    _check_values(tensors, _trained(model), layers, "the model")
+    _check_values(tensors, _checked(model, tensors), [joined(name, _SCALE) for name in layers], "the model")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return path
@@ -89,12 +91,15 @@ def load_posterior(model: nn.Module, path: str | Path) -> nn.Module:
     found, kinds = _parse(content, path)
     wanted = _expected(model, kinds, path)
     _check_fit(found, wanted, path)
-    _check_values(found, [*_trained(model), *(name + _SCALE for name in kinds)], kinds, path)
+    _check_ties(found, model, path)
+    _check_values(found, _checked(model, found), [joined(name, _SCALE) for name in kinds], path)
     present = bayes_layers(model)
     for kind in dict.fromkeys(kinds.values()):
         if new := [name for name, each in kinds.items() if each is kind and name not in present]:
             bayesianize_(model, new, kind=kind)
-    model.load_state_dict({key: found[name] for key, name in state_names(model).items()})
+    names = state_names(model)
+    own: dict[str, Tensor] = {key: value for key, value in model.state_dict().items() if key not in names}
+    model.load_state_dict({**own, **{key: found[name] for key, name in names.items()}})
     return model
 
 
@@ -108,16 +113,28 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
             raise ValueError(
                 f"{name} of the model is a {type(value).__name__}, and a posterior's file holds tensors only"
             )
+        if is_sharded(value):
+            raise ValueError(f"{name} of the model is sharded; a posterior's file holds whole tensors: gather it first")
         if value.is_meta:
             raise ValueError(f"{name} of the model is on the meta device; give it values first")
         found[name] = value
     return found
 
 
-def _trained(model: nn.Module) -> list[str]:
-    """Returns the names of the parameters in a model's state."""
-    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
-    return [name for key, name in state_names(model).items() if key in parameters]
+def _checked(model: nn.Module, tensors: Iterable[str]) -> list[str]:
+    """Returns the names of the tensors that must be finite, all but buffers: masks of attention have infinite ones."""
+    buffers = buffer_names(model)
+    return [name for name in tensors if name not in buffers]
+
+
+def _check_ties(found: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Raises ``ValueError`` if what is one tensor in the model has different values in the file."""
+    first: dict[int, str] = {}
+    state: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    for key, name in state_names(model).items():
+        other = first.setdefault(id(state[key]), name)
+        if not torch.equal(found[name], found[other]):
+            raise ValueError(f"{path} is of another model: {other} and {name} are one tensor here, and differ there")
 
 
 def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, type[BayesConv2d]]]:
@@ -161,6 +178,7 @@ def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Pa
     """Returns tensors, on the meta device, like those that a model's file must have."""
     modules = {named.name: named.module for named in named_modules(model)}
     wanted: dict[str, Tensor] = {name: tensor.to("meta") for name, tensor in _state(model).items()}
+    first: dict[Tensor, str] = {}
     for name, kind in kinds.items():
         layer = modules.get(name)
         if not isinstance(layer, nn.Conv2d):
@@ -170,8 +188,11 @@ def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Pa
             raise ValueError(f"{path} has a {kind.__name__} {name!r}, but the model's is a {type(layer).__name__}")
         if not isinstance(layer, BayesConv2d) and (reason := reason_not_bayesian(layer)):
             raise ValueError(f"{path} has a Bayesian layer {name!r}, which the model's cannot become: {reason}")
+        if not isinstance(layer, BayesConv2d) and (other := first.setdefault(layer.weight, name)) != name:
+            raise ValueError(f"{path} has Bayesian layers {other!r} and {name!r}, whose weight is one here; untie them")
         scale = layer.weight.detach().to("meta")
-        wanted |= {place + _SCALE: scale for place in names_of(model, layer)}
+        present = [place for place in names_of(model, layer) if joined(place, "weight") in wanted]
+        wanted |= {joined(place, _SCALE): scale for place in present}
     if more := [name for name in bayes_layers(model) if name not in kinds]:
         raise ValueError(f"{path} has no posterior for {few(more)}, which the model has; leave it out of bayesianize_")
     return wanted
@@ -188,17 +209,17 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: 
             raise ValueError(f"{path} is of another model: {name} is {theirs[0]} {theirs[1]}, here {ours[0]} {ours[1]}")
 
 
-def _check_values(tensors: Mapping[str, Tensor], trained: Iterable[str], layers: Iterable[str], owner: object) -> None:
-    for name in trained:
+def _check_values(tensors: Mapping[str, Tensor], checked: Iterable[str], scales: Iterable[str], owner: object) -> None:
+    for name in checked:
         if wrong := (~tensors[name].isfinite()).sum().item():
             count = tensors[name].numel()
             raise ValueError(f"{name} of {owner} has {wrong} NaN or infinite values of {count}; train again")
-    for name in layers:
-        log_variance = tensors[name + _SCALE]
+    for name in scales:
+        log_variance = tensors[name]
         variance = log_variance.exp()
         if not ((variance > 0) & variance.isfinite()).all():
             least, most = log_variance.min().item(), log_variance.max().item()
             raise ValueError(
-                f"{name + _SCALE} of {owner} is from {least:.4g} to {most:.4g}: {tensors[name + _SCALE].dtype} cannot "
+                f"{name} of {owner} is from {least:.4g} to {most:.4g}: {tensors[name].dtype} cannot "
                 "hold such a variance; train it again"
             )

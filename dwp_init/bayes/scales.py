@@ -74,7 +74,8 @@ def start_at_optimal_scales_(
 
     Args:
         objective: The network and its divergences. Nothing but scales is changed.
-        images: The training set ``(n, c, h, w)``, all of which pass through the network in every step.
+        images: The training set ``(n, c, h, w)``, all of which pass through the network in every step; as they are,
+            also if the objective is ``augmented``.
         labels: ``(n,)``.
         temperature: Weight of the divergences.
         steps: Number of Newton steps.
@@ -94,10 +95,11 @@ def start_at_optimal_scales_(
     scales = [layer.log_variance for layer in layers]
     if not layers:
         return
+    batch = images[:, None] if objective.augmented else images
     with _unchanged_state(objective):
         objective.train()
         for _ in range(steps):
-            terms = objective(images, labels, len(labels))
+            terms = objective(batch, labels, len(labels))
             loss = terms.nll + temperature * terms.kl.sum()
             for log_variance, slope in zip(scales, torch.autograd.grad(loss, scales), strict=True):
                 _step_(log_variance, 2 * slope / temperature)
@@ -107,15 +109,19 @@ def start_at_optimal_scales_(
 def _unchanged_state(module: nn.Module) -> Generator[None, None, None]:
     """Restores the training modes and buffers, such as the averages of batch norm, at the end."""
     modes = {each: each.training for each in module.modules()}
-    buffers = {buffer: buffer.clone() for buffer in module.buffers()}
+    buffers = [
+        (each, name, buffer, buffer.clone()) for each in modes for name, buffer in each.named_buffers(recurse=False)
+    ]
     try:
         yield
     finally:
         for each, mode in modes.items():
             each.training = mode
         with torch.no_grad():
-            for buffer, value in buffers.items():
-                buffer.copy_(value)
+            for each, name, buffer, value in buffers:
+                setattr(each, name, buffer)
+                if not buffer.allclose(value, rtol=0, atol=0, equal_nan=True):
+                    buffer.copy_(value)
 
 
 def spreads(network: nn.Module) -> list[Spread]:

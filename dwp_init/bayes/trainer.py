@@ -29,8 +29,9 @@ class Trainer:
         labels: ``(networks, n)``.
         schedule: The schedule of the training.
         seed: Seed of all random numbers.
-        augment: Makes random copies of the images ``(n, c, h, w)`` of a step, ``(n, c, h, w)`` or ``(n, copies, c, h,
-            w)``, from PyTorch's global random numbers; see :meth:`Objective.forward`. None by default.
+        augment: Makes random copies of the images ``(n, c, h, w)`` of a step, ``(n, copies, c, h, w)`` if the
+            objectives are ``augmented`` and ``(n, c, h, w)`` if not, from PyTorch's global random numbers. None by
+            default.
 
     Attributes:
         step: Number of steps taken.
@@ -142,6 +143,11 @@ class Trainer:
         images, labels = self._batch()
         if self._augment is not None:
             made = self._augment(images.flatten(0, 1))
+            if made.dim() != images.dim() - 1 + self._base.augmented:
+                raise ValueError(
+                    f"augment made {tuple(made.shape)} of images {tuple(images.shape[1:])}, and the objectives have "
+                    f"augmented={self._base.augmented}: give the other, with an axis of copies"
+                )
             images = made.reshape(*images.shape[:2], *made.shape[1:])
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
@@ -224,15 +230,18 @@ def _tensor(objective: Objective, name: str) -> Tensor:
     return value.detach()
 
 
+def _options(objective: Objective) -> str:
+    layers = f"the Bayesian layers {objective.layers}"
+    return f"kernels={objective.kernels}, augmented={objective.augmented} and {layers}"
+
+
 def _check_alike(objectives: Sequence[Objective]) -> None:
     """Raises ``ValueError`` unless objectives share everything that a trainer takes from the first."""
     first = objectives[0]
     for i, other in enumerate(objectives[1:], start=1):
-        if (first.kernels, first.layers) != (other.kernels, other.layers):
-            raise ValueError(
-                f"networks trained in one pass must be alike: number 0 has kernels={first.kernels} and Bayesian layers "
-                f"{first.layers}, number {i} kernels={other.kernels} and {other.layers}"
-            )
+        options, others = (_options(each) for each in (first, other))
+        if options != others:
+            raise ValueError(f"networks trained in one pass must be alike: number 0 has {options}, number {i} {others}")
         if _trained(first) != _trained(other) or _fixed(first) != _fixed(other):
             raise ValueError(
                 f"networks trained in one pass must train the same parameters; number {i} has others than 0"

@@ -7,6 +7,7 @@ from torch import nn
 
 from dwp_init import Gaussian
 from dwp_init.bayes import (
+    BayesConv2d,
     GaussianKL,
     NormalKL,
     Objective,
@@ -96,6 +97,33 @@ def test_other_dtypes_train(dtype: torch.dtype) -> None:
     terms = model(torch.zeros(4, 1, 8, 8, dtype=dtype), torch.arange(4) % 2, 12)
     (terms.nll + terms.kl.sum()).backward()
     assert all(value.grad.isfinite().all() for value in model.network.parameters())
+
+
+def test_half_precision_is_as_single_precision() -> None:
+    """Scales that float16 cannot square, losses of large data, and variances near 0."""
+    single, half = (Objective(network().to(dtype), NormalKL()) for dtype in (torch.float32, torch.float16))
+    for model in (single, half):
+        with torch.no_grad():
+            for layer, _ in model.pairs():
+                layer.log_variance.fill_(-24)
+    pictures, labels = torch.rand(4, 1, 8, 8), torch.arange(4) % 2
+    found = [model.eval()(pictures.to(model.network[0].weight.dtype), labels, 100_000) for model in (single, half)]
+    torch.testing.assert_close(found[1], found[0], rtol=5e-3, atol=0)
+    for model in (single, half):
+        model.kl().sum().backward()
+    ours, theirs = (model.network[3].log_variance.grad.float() for model in (half, single))
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=0)
+
+
+def test_the_noise_of_outputs_in_half_precision() -> None:
+    layer = BayesConv2d(1, 8, 3, scale=1e-4).half()
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    torch.manual_seed(0)
+    noise = layer(torch.ones(64, 1, 8, 8, dtype=torch.float16)).float().std().item()
+    assert noise == pytest.approx(3e-4, rel=0.05)
+    assert layer(torch.full((1, 1, 8, 8), 300.0, dtype=torch.float16)).isfinite().all()
 
 
 def test_a_network_that_lost_its_layers_is_refused() -> None:

@@ -1,18 +1,22 @@
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import dwp_init
 from dwp_init.bayes import (
     BayesConv2d,
     RelativeBayesConv2d,
+    bayesian_layers,
     bayesianize_,
     load_posterior,
+    posterior_mean_,
     predict_samples,
     save_posterior,
 )
@@ -218,3 +222,99 @@ def test_metadata_made_by_hand_are_refused(layers: str | None, saved: Path) -> N
     saved.write_bytes(sealed_safetensors(load_file(saved), metadata, "file_sha256"))
     with pytest.raises(ValueError, match="is no posterior: 'layers' in its metadata is"):
         load_posterior(network(), saved)
+
+
+def test_what_a_wrapper_keeps_for_itself_is_not_in_the_file(tmp_path: Path) -> None:
+    model = network()
+    bayesianize_(model, ["0", "2"])
+    average = AveragedModel(model)
+    path = save_posterior(average, tmp_path / "a.safetensors")
+    assert set(load_file(path)) == set(model.state_dict())
+    other = load_posterior(AveragedModel(network(1)), path)
+    assert torch.equal(other.module[2].log_variance, model[2].log_variance)
+
+
+class Checkpointed(nn.Module):
+    """Keeps its own part out of the names of its state, as PyTorch's wrapper for checkpointing does."""
+
+    part = "_checkpoint_wrapped_module"
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        setattr(self, self.part, module)
+        self.register_state_dict_post_hook(
+            lambda _, state, prefix, __: self.rename(state, f"{prefix}{self.part}.", prefix)
+        )
+        self.register_load_state_dict_pre_hook(
+            lambda _, state, prefix, *__: self.rename(state, prefix, f"{prefix}{self.part}.")
+        )
+
+    def rename(self, state: dict[str, Tensor], old: str, new: str) -> None:
+        for name in [name for name in state if name.startswith(old)]:
+            state[new + name.removeprefix(old)] = state.pop(name)
+
+
+RENAMING: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "one": Checkpointed,
+    "two": lambda model: Checkpointed(nn.Sequential(torch.compile(model))),
+}
+
+
+@pytest.mark.parametrize("wrap", RENAMING.values(), ids=RENAMING)
+def test_wrappers_that_rename_their_state(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
+    first, second = (nn.Sequential(wrap(network(seed))) for seed in (0, 1))
+    bayesianize_(first)
+    load_posterior(second, save_posterior(first, tmp_path / "a.safetensors"))
+    assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+    with torch.no_grad():
+        next(first.parameters())[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="has 1 NaN or infinite values"):
+        save_posterior(first, tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_a_layer_alone_in_a_wrapper(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
+    layer = BayesConv2d(1, 2, 3)
+    path = save_posterior(wrap(layer), tmp_path / "a.safetensors")
+    other = load_posterior(wrap(nn.Conv2d(1, 2, 3)), path)
+    assert torch.equal(bayesian_layers(other)[""].log_variance, layer.log_variance)
+    assert posterior_mean_(other) is other and type(next(other.children())) is nn.Conv2d
+
+
+def test_names_that_wrappers_would_make_alike_stay_apart(tmp_path: Path) -> None:
+    class Teacher(nn.DataParallel):
+        def __init__(self, seed: int) -> None:
+            super().__init__(nn.Sequential(OrderedDict(conv=network(seed)[0])))
+            self.conv = network(seed + 5)[0]
+
+    first, second = Teacher(0), Teacher(1)
+    bayesianize_(first)
+    assert list(bayesian_layers(first)) == ["module.conv", "conv"]
+    load_posterior(second, save_posterior(first, tmp_path / "a.safetensors"))
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert len(ours) == 6 and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_tied_weights_are_loaded_as_one_or_not_at_all(tmp_path: Path) -> None:
+    def model(tied: bool, seed: int = 0) -> nn.Sequential:
+        torch.manual_seed(seed)
+        found = nn.Sequential(*(nn.Conv2d(2, 2, 3, bias=False) for _ in range(3)))
+        if tied:
+            found[2].weight = found[1].weight
+        return found
+
+    both, one = model(tied=False), model(tied=False)
+    bayesianize_(both, "0")
+    bayesianize_(both, ["1", "2"], kind=RelativeBayesConv2d)
+    bayesianize_(one, "1")
+    tied = model(tied=True, seed=1)
+    before = {name: value.clone() for name, value in tied.state_dict().items()}
+    for saved_model, refusal in {
+        both: "has Bayesian layers '1' and '2', whose weight is one here; untie them",
+        one: "1.weight and 2.weight are one tensor here, and differ there",
+    }.items():
+        path = save_posterior(saved_model, tmp_path / "a.safetensors")
+        with pytest.raises(ValueError, match=refusal):
+            load_posterior(tied, path)
+    assert {type(layer) for layer in tied} == {nn.Conv2d}
+    assert all(torch.equal(value, before[name]) for name, value in tied.state_dict().items())

@@ -144,7 +144,33 @@ def test_helpful_errors() -> None:
 def test_nothing_but_scales_changes() -> None:
     """Not the averages of batch norm either, though the images pass through the network in training mode."""
     model, (pictures, labels) = Objective(network(norm=True), NormalKL()), (part[0] for part in images())
+    model.network.register_buffer("five", torch.zeros(1).expand(5))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     start_at_optimal_scales_(model, pictures, labels, steps=2)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"network.0.log_variance", "network.3.log_variance"}
+
+
+def test_a_buffer_that_a_forward_pass_replaces_is_restored() -> None:
+    class Averages(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+            return x
+
+    plain = network()
+    plain.insert(0, Averages())
+    start_at_optimal_scales_(Objective(plain, NormalKL()), *(part[0] for part in images()), steps=2)
+    assert plain[0].mean == 0
+
+
+def test_an_augmented_objective_starts_from_the_images_as_they_are() -> None:
+    pictures, labels = (part[0] for part in images())
+    plain, augmented = (Objective(network(), NormalKL(), augmented=augmented) for augmented in (False, True))
+    for model in (plain, augmented):
+        torch.manual_seed(0)
+        start_at_optimal_scales_(model, pictures, labels, steps=2)
+    assert all(map(torch.equal, plain.state_dict().values(), augmented.state_dict().values()))

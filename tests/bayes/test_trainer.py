@@ -189,9 +189,10 @@ def test_networks_that_are_not_alike() -> None:
     frozen = objective(NormalKL())
     frozen.network[0].bias.requires_grad_(False)
     for other, message in {
-        objective(NormalKL(), kernels=2): "number 0 has kernels=None .* number 1 kernels=2",
+        objective(NormalKL(), kernels=2): "number 0 has kernels=None, .* number 1 kernels=2",
         objective(NormalKL(0.5)): "must have the same priors; terms.0.log_scale of .* differ",
-        Objective(network(bayesian=False)): r"layers \['0', '3'\], number 1 kernels=None and \[\]",
+        Objective(network(bayesian=False)): r"layers \['0', '3'\], number 1 .* the Bayesian layers \[\]",
+        Objective(network(), NormalKL(), augmented=True): "augmented=False .* augmented=True",
         frozen: "must train the same parameters",
     }.items():
         with pytest.raises(ValueError, match=message):

@@ -188,21 +188,17 @@ class Verdict:
     tasks: tuple[Task, ...]
     statements: tuple[Statement, ...]
 
-    def to_use(self) -> dict[tuple[str, str], Statement | None]:
-        """Returns by kind and part the start to use: of the possible defaults that are ahead that of most points.
-
-        Points are means over the tasks that all of these starts were run in, because tasks differ; over each one's own
-        if there is none. ``None`` stands for the model's own start, if no start is ahead, and ahead on average too.
-        Whether the first is ahead of the second is not tested here.
-        """
+    def ahead(self) -> dict[tuple[str, str], list[Statement]]:
+        """Returns by kind and part the possible defaults that are ahead of the model's own start, also on average."""
         found: dict[tuple[str, str], list[Statement]] = {}
         for each in self.statements:
             ahead = each.use == "default" and each.standing == "ahead" and each.points > 0
             found.setdefault((each.kind, each.part), []).extend([each] if ahead else [])
-        return {about: _of_most_points(statements) for about, statements in found.items()}
+        return found
 
 
-def _of_most_points(statements: Sequence[Statement]) -> Statement | None:
+def of_most_points(statements: Sequence[Statement]) -> Statement | None:
+    """Returns the statement of most points over the tasks that all of them share, else over its own."""
     shared = set.intersection(*({task for task, _ in each.over_own} for each in statements)) if statements else ()
     return max(statements, key=lambda each: each.points_in(shared) if shared else each.points, default=None)
 

@@ -13,7 +13,17 @@ from training.experiments.benchmark_plateau import BenchmarkPlateau
 from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
 from training.experiments.paired import holm
 from training.experiments.trials import DECAYS, RATES
-from training.experiments.verdict import LEVEL, Role, Statement, Task, Verdict, chosen, confirmed, has_seen
+from training.experiments.verdict import (
+    LEVEL,
+    Role,
+    Statement,
+    Task,
+    Verdict,
+    chosen,
+    confirmed,
+    has_seen,
+    of_most_points,
+)
 from training.publish.benchmark_record import OnRecord, table_of
 from training.recipes import benchmark
 from training.starts.controls import OTHER_DRAWS, OWN
@@ -105,8 +115,8 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
     confirmations = {each.statement: each for each in confirmed(_of_role(on_record, "confirm"), verdict)}
     return {
         "uses": [
-            _use(verdict, kind, part, natural_first(best, verdict, on_record) if best else None)
-            for (kind, part), best in verdict.to_use().items()
+            _use(verdict, kind, part, natural_first(ahead, on_record))
+            for (kind, part), ahead in verdict.ahead().items()
         ],
         "confirmations": confirmations,
         "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
@@ -116,26 +126,32 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
     }
 
 
-def natural_first(best: Statement, verdict: Verdict, on_record: Iterable[OnRecord]) -> Statement:
-    """Returns the start to name: ``natural``, which is one call, unless the start of most points is ahead of it too.
+def natural_first(ahead: Sequence[Statement], on_record: Iterable[OnRecord]) -> Statement | None:
+    """Returns the start to name: ``natural``, which is one call, unless others are ahead of it too.
 
-    The two are compared by paired seeds in every finished task of the kind and part that both were run in, with
-    p-values adjusted by Holm's method.
+    They are compared with it by paired seeds in every finished task that both were run in, with p-values adjusted over
+    all of these starts and tasks by Holm's method.
 
     Args:
-        best: The start of most points, of those that are ahead of the model's own.
-        verdict: What the choosing tasks say.
+        ahead: The possible defaults that are ahead of the model's own start, of one kind and part.
         on_record: The tasks.
+
+    Returns:
+        Of those that are ahead of ``natural`` somewhere and behind it nowhere the one of most points, ``natural`` if
+        there are none, and the one of most points if ``natural`` itself is not ahead of the model's own start.
     """
-    places = (best.kind, best.part, NATURAL, "default")
-    natural = next((each for each in verdict.statements if each.about == places), None)
-    if natural is None or natural.standing != "ahead" or natural.points <= 0:
-        return best
-    shared = {name for name, _ in best.over_own} & {name for name, _ in natural.over_own}
-    asked = [each for each in on_record if each.stage.name in shared]
-    found = answers(asked, Question("", best.start, NATURAL))
-    ahead = [row["over"] > 0 for row in found if row["p"] != "" and row["p"] < LEVEL]
-    return best if ahead and all(ahead) else natural
+    natural = next((each for each in ahead if each.start == NATURAL), None)
+    if natural is None:
+        return of_most_points(ahead)
+    asked = {name for name, _ in natural.over_own}
+    tasks = [each for each in on_record if each.stage.name in asked and each.finished]
+    others = [(each, task) for each in ahead if each is not natural for task in tasks if task.has(each.start, NATURAL)]
+    found = [(each, task.compare(each.start, NATURAL)) for each, task in others]
+    known = [(each, row) for each, row in found if row["p"] != ""]
+    adjusted = holm([row["p"] for _, row in known])
+    differs = [(each, row["over"] > 0) for (each, row), p in zip(known, adjusted, strict=True) if p < LEVEL]
+    better = [each for each in ahead if (each, True) in differs and (each, False) not in differs]
+    return of_most_points(better) or natural
 
 
 def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:

@@ -79,6 +79,20 @@ def test_another_start_is_named_only_if_it_is_ahead_of_natural_too(results: Path
     assert cells(written(), "dense, without normalisation | few labels")[2] == named
 
 
+def test_a_start_that_is_surely_ahead_is_named_before_one_of_more_points_that_is_not(results: Path) -> None:
+    task = example_task("bench_few_cifar10_vgg", starts=("own", "Kaiming", "Xavier", "natural"), seeds=8)
+    stages = {stage.name: stage for stage in (task, CONFIRM)}
+    rows = example_runs(task, {"natural": 2.0, "Kaiming": 4.0, "Xavier": 3.9})
+    for row in rows:
+        if row["start"] == "Kaiming" and not row["choosing"]:
+            row["accuracy"] += 3.6 * (-1) ** row["seed"]
+    record(results, task, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "stages", lambda: stages)
+        (row,) = page_values()["uses"]
+    assert row["best"].start == "Xavier"
+
+
 def test_losses_stand_with_the_wins(results: Path) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, DEPTHWISE, example_runs(DEPTHWISE, {"natural": -2.0}))

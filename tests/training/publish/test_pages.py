@@ -34,14 +34,14 @@ def test_a_bundled_card_says_what_its_config_says(name: str) -> None:
     check_card(text, prior, [*FILES, "latent.png"])
     data, recorded = card_data(text), results.size_of_record(name) is not None
     channels, *size = prior.kernel_shape
+    of_kernels = [f"kernel-{'x'.join(map(str, size))}", *([f"kernel-channels-{channels}"] if channels > 1 else [])]
     assert data.license == registry()[name]["license"].lower()
     assert (data.library_name, data.pipeline_tag, data.datasets) == ("dwp_init", None, None)
     assert data.tags == [
         "dwp-prior",
         "weight-initialization",
         "deep-weight-prior",
-        f"kernel-{'x'.join(map(str, size))}",
-        *([f"kernel-channels-{channels}"] if channels > 1 else []),
+        *(["kernel-up-to-16x16"] if name == "natural-stem" else of_kernels),
         *(["depthwise"] if prior.details["source"].get("kind") == "depthwise" else []),
         f"family-{prior.family}",
         "pytorch",
