@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from html import escape
+from threading import Event
 from typing import Any, get_args
 
 import gradio as gr
@@ -120,15 +121,26 @@ def _race_tab(architecture: gr.Dropdown, prior: gr.Dropdown) -> None:
         button, stop = gr.Button("Start the race", variant="primary"), gr.Button("Stop")
     said, curve = gr.HTML(elem_classes="dwp"), gr.HTML(elem_classes="dwp")
 
-    def race(name: str, start: str, count: int, limit: float) -> Iterator[tuple[str, str]]:
+    stops = dict[str | None, Event]()  # of the last race of each visitor
+
+    def end(visitor: gr.Request) -> None:
+        stops.setdefault(visitor.session_hash, Event()).set()
+
+    def begin(visitor: gr.Request) -> tuple[str, str]:
+        end(visitor)
+        stops[visitor.session_hash] = Event()
+        return "<p>Waiting until other races have ended.</p>", ""
+
+    def race(name: str, start: str, count: int, limit: float, visitor: gr.Request) -> Iterator[tuple[str, str]]:
         try:
-            for state in Race(name, start, int(count), float(limit)).run():
+            for state in Race(name, start, int(count), float(limit)).run(stops[visitor.session_hash]):
                 yield f"<p>{verdict_text(state)}</p>", race_svg(state)
         except (ValueError, TypeError, RuntimeError) as error:
             yield alert(error), ""
 
-    running = button.click(race, [architecture, prior, seeds, seconds], [said, curve], concurrency_limit=1)
-    stop.click(lambda text: text.replace("Running", "Stopped"), said, said, cancels=[running])
+    chosen, shown = [architecture, prior, seeds, seconds], [said, curve]
+    button.click(begin, None, shown, queue=False).then(race, chosen, shown, concurrency_limit=1)
+    stop.click(end, queue=False)
 
 
 def alert(error: Exception) -> str:

@@ -2,10 +2,11 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +34,16 @@ class RaceState:
     """How far a race is.
 
     Args:
-        steps: Steps after which networks were tested.
+        steps: Steps after which networks were tested; none while the networks are built.
         accuracies: For each start its test accuracy in %, ``(seeds, marks)``.
-        seconds: Since the beginning.
-        finished: Whether it is over.
+        seconds: Since the networks were built.
+        how: Whether it runs, has reached its end, or was stopped.
     """
 
     steps: tuple[int, ...]
     accuracies: dict[str, Tensor]
     seconds: float
-    finished: bool
+    how: Literal["Running", "Finished", "Stopped"] = "Running"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,13 @@ class Race:
     seeds: int = 2
     seconds: float = 120.0
 
-    def run(self) -> Iterator[RaceState]:
-        """Yields the state after each turn; the last one is finished.
+    def run(self, stop: Event | None = None) -> Iterator[RaceState]:
+        """Yields a state without steps while the networks are built, and the state after each turn.
+
+        The last one says whether the race reached its end or was stopped.
+
+        Args:
+            stop: Ends the race when it is set, also within a turn, after the step that each network is in.
 
         Raises:
             ValueError: There are too few seeds, the network cannot be built or does not take the images, or the prior
@@ -72,17 +78,35 @@ class Race:
         """
         if self.seeds < 2:
             raise ValueError(f"a band takes 2 seeds or more; got {self.seeds}")
-        digits = Digits.load()
-        runners = [runner for seed in range(self.seeds) for runner in self._runners(seed, digits)]
+        stop = stop or Event()
+        empty = torch.empty(self.seeds, 0)
+        state = RaceState((), {FROM_PRIOR: empty, FROM_OWN: empty}, 0.0)
+        yield state
+        try:
+            for state in self._turns(self._built(stop), stop):
+                yield state
+        except _StoppedError:
+            yield replace(state, how="Stopped")
+
+    def _built(self, stop: Event) -> list["_Runner"]:
+        """The networks of all seeds, those of the prior at even places."""
+        digits, runners = Digits.load(), list[_Runner]()
+        for seed in range(self.seeds):
+            _go_on(stop)
+            runners += self._runners(seed, digits)
+        return runners
+
+    def _turns(self, runners: Sequence["_Runner"], stop: Event) -> Iterator[RaceState]:
         start, marks = time.perf_counter(), list[tuple[float, ...]]()
         with ThreadPoolExecutor(_CORES) as pool:
             for turn in range(0, _MOST, _EVERY):
-                marks.append(tuple(pool.map(lambda runner, place=turn: runner.advance(place), runners)))
+                marks.append(tuple(pool.map(lambda runner, place=turn: runner.advance(place, stop), runners)))
                 spent = time.perf_counter() - start
                 finished = spent >= self.seconds or turn + _EVERY == _MOST
                 found = torch.tensor(marks).view(-1, self.seeds, 2).movedim(0, 2)  # (seeds, starts, marks)
                 steps = tuple(range(_EVERY, turn + _EVERY + 1, _EVERY))
-                yield RaceState(steps, {FROM_PRIOR: found[:, 0], FROM_OWN: found[:, 1]}, spent, finished)
+                accuracies = {FROM_PRIOR: found[:, 0], FROM_OWN: found[:, 1]}
+                yield RaceState(steps, accuracies, spent, "Finished" if finished else "Running")
                 if finished:
                     return
 
@@ -144,16 +168,27 @@ class _Runner:
         step = Step(model.train(), optimizer, lambda batch: (digits.images[batch], digits.labels[batch]), _CPU)
         return cls(step, order, digits)
 
-    def advance(self, place: int) -> float:
-        """Takes the next few steps, and returns the test accuracy in %.
+    def advance(self, place: int, stop: Event) -> float:
+        """Takes the next few steps, unless it is stopped, and returns the test accuracy in %.
 
         Batch normalisation is tested with averages over training images, because its running averages lag far behind
         the weights in the first steps, in which they would decide the race.
         """
-        train(self.step, self.order[place : place + _EVERY], LR)
+        _go_on(stop)
+        train(self.step, self.order[place : place + _EVERY], LR, progress=lambda _: _go_on(stop))
         network = copy.deepcopy(self.step.network)
         update_bn([self.digits.images[::_AVERAGED]], network)
         return 100 * accuracy(network, self.digits.test_images, self.digits.test_labels)
+
+
+class _StoppedError(Exception):
+    """The race was stopped."""
+
+
+def _go_on(stop: Event) -> None:
+    """Raises ``_StoppedError`` once a race is stopped."""
+    if stop.is_set():
+        raise _StoppedError
 
 
 def race_svg(state: RaceState) -> str:
@@ -161,22 +196,26 @@ def race_svg(state: RaceState) -> str:
     with web_ink():
         figure = Figure(figsize=(6, 3.4))
         axes = figure.subplots()
-        for name, colour in ((FROM_PRIOR, ACCENT), (FROM_OWN, FAINTER)):
-            plot_band(axes, state.steps, state.accuracies[name], name, colour, linewidth=1.8)
         axes.set(ylim=(0, 101), xlabel="steps", ylabel="test accuracy, %")
-        axes.legend(frameon=False, loc="lower right")
+        if state.steps:
+            for name, colour in ((FROM_PRIOR, ACCENT), (FROM_OWN, FAINTER)):
+                plot_band(axes, state.steps, state.accuracies[name], name, colour, linewidth=1.8)
+            axes.legend(frameon=False, loc="lower right")
         bare(axes)
-        return svg_of(figure, f"Test accuracy after {state.steps[-1]} steps, from the prior and from the own start")
+        done = state.steps[-1] if state.steps else 0
+        return svg_of(figure, f"Test accuracy after {done} steps, from the prior and from the own start")
 
 
 def verdict_text(state: RaceState) -> str:
     """Says in words how the race stands."""
     first, last = state.accuracies[FROM_PRIOR], state.accuracies[FROM_OWN]
+    if not state.steps:
+        how = "Stopped while building" if state.how == "Stopped" else "Building"
+        return f"{how} {2 * len(first)} networks; they are first tested after {_EVERY} steps of each."
     area, end = (first - last).mean(1), (first - last)[:, -1]
-    how = "Finished" if state.finished else "Running"
     ahead = f"{int((area > 0).sum())} of {len(area)} seeds"
     return (
-        f"{how} after {state.steps[-1]} steps of each network and {state.seconds:.0f} s. "
+        f"{state.how} after {state.steps[-1]} steps of each network and {state.seconds:.0f} s. "
         f"Mean over the whole curve: {area.mean():+.1f} points for the prior, ahead in {ahead}; "
         f"now {end.mean():+.1f} points."
     )

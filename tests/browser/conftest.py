@@ -6,6 +6,7 @@ Tests are skipped without the site or the browser, unless ``SITE_TESTS=insist`` 
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def need(found: object, reason: str) -> None:
-    """Skips a test that lacks something, or fails where tests of the site are insisted on."""
+    """Skips a test, or a module, that lacks something; fails where tests of the site are insisted on."""
     if not found and os.environ.get("SITE_TESTS") == "insist":
         pytest.fail(reason)
     if not found:
-        pytest.skip(reason)
+        pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +42,10 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., A
     """Starts browsers with a profile of their own."""
     program = shutil.which("chromium")
     need(program, "needs Chromium: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the docs extra: pip install -e '.[docs]'")
-    with playwright.sync_playwright() as running:
+    need(find_spec("playwright"), "needs the docs extra: pip install -e '.[docs]'")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
 
         def start(**options: Any) -> Any:
             profile = tmp_path_factory.mktemp("profile")

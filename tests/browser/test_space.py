@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,24 @@ from tests.browser.conftest import need
 from tests.browser.visits import AXE, Visit
 from training.publish.space import write_space
 
-pytest.importorskip("gradio", reason="needs the space extra: pip install -e '.[space]'")
-pytest.importorskip("timm")
 GUARD = Path(__file__).with_name("loopback_only.py")
+
+
+def await_line(log: Path, line: str, running: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Waits for a line of the log of a program; fails with the log if the program ends before or takes too long."""
+    end = time.monotonic() + seconds
+    while line not in log.read_text("utf-8"):
+        if running.poll() is not None or time.monotonic() > end:
+            how = "runs" if running.poll() is None else f"ended with {running.returncode}"
+            pytest.fail(f"no {line!r} in the log of a program that {how}:\n{log.read_text('utf-8')}")
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the demonstration, which runs from a Space's own folder without a network."""
+    for library in ("gradio", "timm", "sklearn"):
+        need(find_spec(library), f"needs {library} of the space extra: pip install -e '.[space]'")
     folder = write_space(tmp_path_factory.mktemp("space"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -33,11 +44,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         command = [sys.executable, str(GUARD), str(folder / "app.py")]
         running = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        for _ in range(600):
-            if "Running on local URL" in log.read_text():
-                break
-            assert running.poll() is None, log.read_text()
-            time.sleep(0.2)
+        await_line(log, "Running on local URL", running)
         yield f"http://127.0.0.1:{port}/"
     finally:
         running.terminate()
@@ -56,6 +63,26 @@ def demo(request: pytest.FixtureRequest, browsers: dict[str, Any], space: str) -
     yield visit
     page.close()
     assert visit.faults == []
+
+
+@pytest.mark.parametrize(("code", "how"), [("import no_such_library", "ended with 1"), ("input()", "runs")])
+def test_a_demonstration_that_does_not_start_is_told_with_its_log(code: str, how: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        command = [sys.executable, "-c", f"print('starting', flush=True); {code}"]
+        program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+    with pytest.raises(pytest.fail.Exception, match=f"a program that {how}:\nstarting"):
+        await_line(log, "Running", program, seconds=2 if how == "runs" else 60)
+    program.communicate()
+
+
+@pytest.mark.parametrize(("insist", "outcome"), [("insist", pytest.fail), ("", pytest.skip)])
+def test_what_is_missing_fails_where_it_is_insisted_on(
+    insist: str, outcome: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_TESTS", insist)
+    with pytest.raises(outcome.Exception, match="needs gradio"):
+        need(find_spec("no_such_library"), "needs gradio")
 
 
 def choose(visit: Visit, label: str, value: str) -> None:
@@ -103,11 +130,30 @@ def test_it_races_to_the_end(demo: Visit) -> None:
     page.get_by_label("number input for seconds").fill("5")
     page.get_by_label("number input for seconds").press("Tab")
     page.get_by_role("button", name="Start the race").click()
-    page.get_by_text("Running after").wait_for()
+    page.get_by_text("Building 4 networks").wait_for()
     page.get_by_text("Finished after").wait_for()
     chart = page.locator(".dwp svg.chart[aria-label^='Test accuracy after']")
     assert chart.count() == 1 and "ahead in" in page.get_by_text("Finished after").inner_text()
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+def test_a_race_shows_that_it_builds_and_leaves_the_machine_when_it_is_stopped(demo: Visit) -> None:
+    page = demo.page
+    choose(demo, "architecture", "resnet50")
+    page.get_by_role("tab", name="Race").click()
+    page.get_by_role("button", name="Start the race").click()
+    page.get_by_text("Building 4 networks").wait_for()
+    assert page.locator(".dwp svg.chart[aria-label^='Test accuracy after 0 steps']").count() == 1
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped while building").wait_for()
+    choose(demo, "architecture", "test_resnet")  # races run one at a time
+    page.get_by_role("button", name="Start the race").click()
+    page.get_by_text("Running after").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped after").wait_for()
+    text = page.get_by_text("Stopped after").inner_text()
+    page.wait_for_timeout(1500)
+    assert page.get_by_text("Stopped after").inner_text() == text
 
 
 @pytest.mark.parametrize("demo", ["desktop light", "desktop dark", "phone light", "phone dark"], indirect=True)

@@ -1,7 +1,8 @@
 """Tests of the demonstration need what it runs on."""
 
-import pytest
+from importlib.util import find_spec
 
-pytest.importorskip("matplotlib", reason="needs the space extra: pip install -e '.[space]'")
-pytest.importorskip("sklearn", reason="needs the space extra: pip install -e '.[space]'")
-pytest.importorskip("timm", reason="needs the space extra: pip install -e '.[space]'")
+from tests.browser.conftest import need
+
+for _library in ("gradio", "matplotlib", "sklearn", "timm"):
+    need(find_spec(_library), f"needs {_library} of the space extra: pip install -e '.[space]'")

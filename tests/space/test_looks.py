@@ -7,6 +7,7 @@ import torch
 
 import dwp_init
 from dwp_init.report import Drawn
+from space.interface import ARCHITECTURES
 from space.looks import kernels_html, look_at, response_svg, timm_model
 
 
@@ -59,9 +60,6 @@ def test_a_name_that_is_none_and_a_network_that_is_too_large_are_refused(name: s
 
 
 def test_the_networks_to_choose_from_are_all_taken() -> None:
-    pytest.importorskip("gradio")
-    from space.interface import ARCHITECTURES
-
     assert all(isinstance(timm_model(name), torch.nn.Module) for name in ARCHITECTURES)
 
 

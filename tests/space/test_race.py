@@ -1,14 +1,22 @@
 """The race: two starts that differ in what the prior draws alone, in turns, until the time is over."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from threading import Event
+
 import pytest
 import torch
 
+from space import race as module
 from space.race import FROM_OWN, FROM_PRIOR, Digits, Race, RaceState, race_svg, verdict_text
 
 
 def test_a_race_ends_with_its_time_and_has_a_curve_for_each_seed() -> None:
-    *running, last = Race("test_resnet", "natural", seeds=2, seconds=1.0).run()
-    assert last.finished and not any(each.finished for each in running)
+    building, *running, last = Race("test_resnet", "natural", seeds=2, seconds=1.0).run()
+    assert building.steps == () and verdict_text(building).startswith("Building 4 networks; they are first tested")
+    assert "after 0 steps" in race_svg(building)
+    assert last.how == "Finished" and {each.how for each in running} <= {"Running"}
     assert last.steps == tuple(range(10, 10 * len(last.steps) + 1, 10)) and len(last.steps) == len(running) + 1
     for name in (FROM_PRIOR, FROM_OWN):
         assert last.accuracies[name].shape == (2, len(last.steps))
@@ -17,9 +25,36 @@ def test_a_race_ends_with_its_time_and_has_a_curve_for_each_seed() -> None:
 
 
 def test_the_same_race_is_run_again() -> None:
-    first, second = (next(Race("test_resnet", "natural").run()) for _ in range(2))
+    first, second = (next(islice(Race("test_resnet", "natural").run(), 1, None)) for _ in range(2))
     for name in (FROM_PRIOR, FROM_OWN):
         torch.testing.assert_close(first.accuracies[name], second.accuracies[name], atol=2, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [0, 3, 43])
+def test_a_race_stops_within_a_turn(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, taken = Event(), list[int]()
+    train = module.train
+    if not steps:
+        stop.set()
+
+    def counted(*arguments: object, progress: Callable[[int], None]) -> None:
+        def after(one: int) -> None:
+            taken.append(one)
+            if len(taken) == steps:
+                stop.set()
+            progress(one)
+
+        train(*arguments, progress=after)
+
+    monkeypatch.setattr(module, "train", counted)
+    states = list(Race("test_resnet", "natural", seeds=2).run(stop))
+    assert steps <= len(taken) <= steps + 1  # the other network of two finishes its step
+    *running, last = states
+    assert [(len(each.steps), each.how) for each in running] == [(n, "Running") for n in range(1 + steps // 40)]
+    assert last == replace(running[-1], how="Stopped")
+    assert verdict_text(last).startswith(
+        "Stopped after 10 steps" if steps > 40 else "Stopped while building 4 networks"
+    )
 
 
 def test_digits_are_balanced_and_apart() -> None:
@@ -32,7 +67,7 @@ def test_digits_are_balanced_and_apart() -> None:
 
 def test_what_it_says_follows_from_the_curves() -> None:
     accuracies = {FROM_PRIOR: torch.tensor([[20.0, 60], [30, 40]]), FROM_OWN: torch.tensor([[10.0, 50], [40, 50]])}
-    state = RaceState((5, 10), accuracies, 61.2, finished=True)
+    state = RaceState((5, 10), accuracies, 61.2, "Finished")
     assert verdict_text(state) == (
         "Finished after 10 steps of each network and 61 s. Mean over the whole curve: +0.0 points for the prior, "
         "ahead in 1 of 2 seeds; now +0.0 points."
@@ -51,4 +86,4 @@ def test_what_it_says_follows_from_the_curves() -> None:
 )
 def test_races_that_cannot_be_run_are_refused(race: Race, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        next(race.run())
+        list(race.run())
