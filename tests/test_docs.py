@@ -1,27 +1,25 @@
-"""Every code block of ``docs/`` runs: those of a page one after the other, as a reader would run them."""
+"""Every code block of every page runs: those of a page one after the other, as a reader would run them."""
 
 import doctest
 import inspect
 import re
-import shlex
-import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 import dwp_init
 from dwp_init import bayes
-from dwp_init.cli import main as dwp_init_main
 from tests.localhub import LocalHub
 from tests.localhub.repos import User
+from tests.pages import ROOT, code_blocks, readers_model, run_blocks, run_command
 
-ROOT = Path(__file__).parents[1]
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs").rglob("*.md"))}
-_BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-LIBRARIES = ("timm", "lightning", "transformers", "torchvision")
+PLACES = ("*.md", "docs/**/*.md", "model_cards/**/*.md", "space/*.md", "training/**/*.md")
+PAGES = {path.relative_to(ROOT).as_posix(): path for place in PLACES for path in sorted(ROOT.glob(place))}
+LIBRARIES = ("lightning", "ray", "timm", "torchvision", "transformers")
 # Of every upload by huggingface_hub; of Lightning on few cores; of Lightning with the newest torch.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
@@ -30,51 +28,40 @@ pytestmark = [
 ]
 
 
-def code_blocks(text: str) -> list[tuple[str, str]]:
-    """The code blocks of a page, each with its language."""
-    return [(language, code) for language, code in _BLOCK.findall(text)]
-
-
-def run_command(line: str) -> None:
-    """Runs one line of a shell in this process; of an installation checks that its extras exist."""
-    match shlex.split(line, comments=True):
-        case ["dwp-init", *words]:
-            assert dwp_init_main(words) == 0, line
-        case ["python", "-m", "training", *words]:
-            from training.__main__ import main
-
-            assert main(words) == 0, line
-        case ["pip", "install", what]:
-            toml = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
-            extras = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-            assert set(re.findall(r"[\w-]+", what.partition("[")[2])) <= set(extras), line
-        case words:
-            raise AssertionError(f"no test runs {words}")
-
-
-RUNNERS: dict[str, Callable[[str, dict[str, object]], None]] = {
-    "python": lambda code, names: exec(code, names),
-    "bash": lambda code, names: [run_command(line) for line in code.splitlines()] and None,
-    "text": lambda code, names: None,
-}
-
-
 @pytest.mark.parametrize("page", [name for name, path in PAGES.items() if code_blocks(path.read_text("utf-8"))])
 def test_code_blocks_run(
     page: str, hub: LocalHub, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = PAGES[page].read_text("utf-8")
-    for library in LIBRARIES:
-        if re.search(rf"^(?:import|from) {library}\b", text, re.MULTILINE):
-            pytest.importorskip(library)
-    if "training" in text.replace("is trained", ""):
-        pytest.importorskip("torchvision", reason="needs the training extra")
-    hub.tokens["hf_me"] = User("me")
+    code = "".join(code for _, code in code_blocks(text))
+    needed = [library for library in LIBRARIES if re.search(rf"\b{library}\b", code)]
+    for library in [*needed, *["torchvision"] * ("training" in code)]:
+        pytest.importorskip(library)
+    hub.tokens["hf_me"] = User("user" if "user/my-prior" in code else "me")
     monkeypatch.setenv("HF_TOKEN", "hf_me")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
-    for language, code in code_blocks(text):
-        RUNNERS[language](code, names)
+    if not page.startswith("docs/"):  # a page of the site is whole, and others are for the reader's model
+        names["model"] = readers_model()
+    if page == "training/README.md":
+        what_the_pipeline_reads(hub)
+    run_blocks(text, names)
+
+
+def what_the_pipeline_reads(hub: LocalHub) -> None:
+    """Makes what a reader of the pipeline's page has: networks, kernels, and the priors of a night of training."""
+    import numpy
+    import timm
+
+    for name in ("resnet18", "resnet34"):
+        content = {"model.safetensors": save(timm.create_model(name, num_classes=2).state_dict())}
+        hub.add_repo(f"timm/{name}.a1_in1k", content)
+    Path("my-checkpoints").mkdir()
+    network = save(timm.create_model("regnetx_002", num_classes=2).state_dict())
+    Path("my-checkpoints/mine.safetensors").write_bytes(network)
+    numpy.save("kernels.npy", torch.randn(600, 3, 3).cumsum(1).numpy())
+    by_depth = "runs/tinyimagenet-photos/by_depth_dw7x7/prior"
+    dwp_init.save_prior(dwp_init.load_prior("tinyimagenet-dw7x7"), by_depth)
 
 
 def public_names() -> dict[str, Any]:
@@ -96,7 +83,7 @@ def test_each_public_function_has_an_example_that_runs(
     """With the imports that the reference's first page names, and no other."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    RUNNERS["python"](dict(code_blocks(PAGES["docs/reference/index.md"].read_text("utf-8")))["python"], names)
+    run_blocks(PAGES["docs/reference/index.md"].read_text("utf-8"), names)
     (example,) = doctest.DocTestFinder(recurse=False).find(inspect.unwrap(FUNCTIONS[name]), name, globs=names)
     assert example.examples
     runner = doctest.DocTestRunner()
@@ -111,8 +98,38 @@ def test_each_public_name_is_in_the_reference() -> None:
     assert [name for name, each in public_names().items() if each not in shown] == []
 
 
-def test_an_unknown_command_and_an_unknown_extra_fail() -> None:
-    with pytest.raises(AssertionError, match="no test runs"):
-        run_command("rm -r runs")
-    with pytest.raises(AssertionError):
-        run_command("pip install '.[nothing]'")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rm -r runs",
+        "pip install '.[nothing]'",
+        "python -m no_module",
+        ".venv/bin/dwp-init draw none",
+        "pip list",
+        "pip download x",
+    ],
+)
+def test_a_line_that_cannot_be_run_as_it_stands_fails(line: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(line)):
+        run_command(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m training run no_recipe",
+        "python -m training run fig4b fig4b_runs.no_field=1",
+        "python -m training run fig4b --only no_stage",
+        "python -m training run benchmark --record --data-root DATA",  # without --from-record
+    ],
+)
+def test_a_recipe_that_would_take_hours_is_read(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match=re.escape(line.partition(" #")[0])):
+        run_command(line)
+
+
+def test_a_citation_that_bibtex_cannot_read_fails() -> None:
+    with pytest.raises(AssertionError, match="@misc"):
+        run_blocks("```bibtex\n@misc{a,\n  title = {b,\n}\n```\n", {})
