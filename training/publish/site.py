@@ -42,7 +42,10 @@ NOTEBOOKS = ("tutorials/few-labels.md", "tutorials/timm.md")  # pages that are n
 _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
 _STEP = 15  # of colours, in figures
 _TAG = re.compile(r"</?[a-z][^>]*>")
-SEARCHED = 240  # characters of a function's text in the search index
+SEARCHED = 240  # characters of a function's text, or of a sentence, in the search index
+_CODE = re.compile(r"<pre.*?</pre>", re.DOTALL)
+_PARAGRAPH = re.compile(r"<p>(.*?)</p>", re.DOTALL)
+_SENTENCE = re.compile(r"(?<=[.:]) (?=[A-Z«])")
 _NAME = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 _SECTIONS = re.compile(r" (?:Parameters|Attributes|Returns|Raises|Examples): ")
 _HEADS = re.compile(r"\b(?:Name +)?Type +Description( +Default)?\b")
@@ -66,8 +69,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fills the blocks of results, and turns links of the clone into links of the site."""
     uri = page.file.src_uri
-    if page.file.generated_by:
-        page.meta.setdefault("search", {"exclude": True})  # long tables; what the reader's browser loads stays small
     here = PurePosixPath((INCLUDED | CARDS_OF).get(uri, f"docs/{uri}"))
     named = [name for name in BLOCKS if f"<!-- {name} -->" in markdown]
     rendered = blocks() if named else {}
@@ -77,24 +78,42 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Makes the text of the search index, which every page loads, plain and short: of functions what they do."""
+    """Makes the text of the search index, which every page loads, plain and short.
+
+    Of pages that are made from cards and results it has the titles with the sentence below, of the reference what
+    functions do, and of other pages all, except that code is represented by the names in it, such as ``fan_in``.
+    """
     path = Path(config.site_dir) / "search" / "search_index.json"
     index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for entry in index["docs"]:
-        text = plain_text(entry["text"])
-        entry["text"] = _beginning(text) if entry["location"].startswith("reference/") else text
+    index["docs"] = [
+        entry | {"text": indexed_text(entry["location"], entry["text"])}
+        for entry in index["docs"]
+        if not re.match("priors/.*#", entry["location"])  # the same sections on each page
+    ]
     path.write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+def indexed_text(location: str, html: str) -> str:
+    """Returns what the search index has of a section, as plain text.
+
+    Args:
+        location: The page, from the site's root, and the place in it.
+        html: The section.
+    """
+    page = location.partition("#")[0]
+    if page.startswith("priors/") or f"{page.rstrip('/')}.md" in INCLUDED:
+        first = _PARAGRAPH.search(html)
+        return shorten(_SENTENCE.split(plain_text(first[1]))[0], SEARCHED, placeholder=" …") if first else ""
+    text = plain_text(_CODE.sub(" ", html))
+    if page.startswith("reference/"):
+        text = shorten(_SECTIONS.split(text)[0], SEARCHED, placeholder=" …")
+    names = dict.fromkeys(_NAME.findall(plain_text(html)))
+    return " ".join([text, *(name for name in names if name not in text)])
 
 
 def plain_text(html: str) -> str:
     """Returns HTML without its tags and the heads of tables of parameters; what is escaped stays so."""
     return " ".join(_HEADS.sub(" ", _TAG.sub(" ", html)).split())
-
-
-def _beginning(text: str) -> str:
-    """Returns the signature of a function and what it does, and of the rest the names in it, such as fan_in."""
-    start = shorten(_SECTIONS.split(text)[0], SEARCHED, placeholder=" …")
-    return " ".join([start, *(name for name in dict.fromkeys(_NAME.findall(text)) if name not in start)])
 
 
 def rewrite_links(text: str, here: PurePosixPath, uri: str, files: Files, config: MkDocsConfig) -> str:

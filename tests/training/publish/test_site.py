@@ -65,17 +65,26 @@ def test_the_search_index_is_plain_text() -> None:
     assert site.plain_text(html) == "sample(n) Draws &lt;n&gt;. n How many."
 
 
-def test_the_search_index_says_what_functions_do_and_leaves_out_their_parameters(
+def test_the_search_index_has_functions_in_short_and_the_first_sentences_of_pages_of_results(
     config: MkDocsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(config, "site_dir", str(tmp_path))
-    texts = {"reference/#f": "<p>f(n) Draws.</p> <p>Parameters: </p> n fan_in", "faq/": "<p>Parameters: all.</p>"}
+    text = "<pre><code>f(n, by_name)\n</code></pre> <p>Draws.</p> <p>Parameters: </p> n fan_in"
+    table = "<table> <tr> <td>1.5</td> </tr> </table>"
+    given = {"reference/#f": text, "faq/": text, "benchmark/#a": table + text.replace("Draws.", "Draws. It is fast.")}
+    given |= {"priors/": text, "priors/natural/": table, "priors/natural/#use": text}
     path = tmp_path / "search" / "search_index.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"docs": [{"location": where, "text": text} for where, text in texts.items()]}), "utf-8")
+    path.write_text(json.dumps({"docs": [{"location": where, "text": text} for where, text in given.items()]}), "utf-8")
     site.on_post_build(config)
-    found = json.loads(path.read_text("utf-8"))["docs"]
-    assert [entry["text"] for entry in found] == ["f(n) Draws. fan_in", "Parameters: all."]
+    found = {entry["location"]: entry["text"] for entry in json.loads(path.read_text("utf-8"))["docs"]}
+    assert found == {
+        "reference/#f": "Draws. by_name fan_in",
+        "faq/": "Draws. Parameters: n fan_in by_name",
+        "benchmark/#a": "Draws.",
+        "priors/": "Draws.",
+        "priors/natural/": "",
+    }
 
 
 def test_every_included_page_is_there_and_read(files: Files) -> None:
