@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -23,12 +24,10 @@ def code_blocks(text: str) -> list[tuple[str, str]]:
     return [(language, code) for language, code in _BLOCK.findall(text)]
 
 
-def extras() -> dict[str, list[str]]:
-    """The extras of the package, with what they require."""
+def project() -> dict[str, Any]:
+    """What pyproject.toml says of the package."""
     toml = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    found: dict[str, list[str]] = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
-        "optional-dependencies"
-    ]
+    found: dict[str, Any] = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     return found
 
 
@@ -65,7 +64,7 @@ def _run(words: list[str], line: str) -> None:
         case ["python", "-m", "training", *rest]:
             _run_training(rest, line)
         case ["pip", "install", *_, what]:
-            assert set(re.findall(r"[\w-]+", what.partition("[")[2])) <= set(extras()), line
+            assert set(re.findall(r"[\w-]+", what.partition("[")[2])) <= {*project()["optional-dependencies"]}, line
         case ["python" | "python3", "-m", module, *_]:
             assert find_spec(module), line
         case ["ray", "start", *rest]:

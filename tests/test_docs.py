@@ -1,9 +1,13 @@
 """Every code block of every page runs: those of a page one after the other, as a reader would run them."""
 
+import ast
 import doctest
 import inspect
 import re
+import runpy
+import sys
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ import dwp_init
 from dwp_init import bayes
 from tests.localhub import LocalHub
 from tests.localhub.repos import User
-from tests.pages import ROOT, code_blocks, readers_model, run_blocks, run_command
+from tests.pages import ROOT, code_blocks, project, readers_model, run_blocks, run_command
 
 PLACES = ("*.md", "docs/**/*.md", "model_cards/**/*.md", "space/*.md", "training/**/*.md")
 PAGES = {path.relative_to(ROOT).as_posix(): path for place in PLACES for path in sorted(ROOT.glob(place))}
@@ -46,6 +50,81 @@ def test_code_blocks_run(
     if page == "training/README.md":
         what_the_pipeline_reads(hub)
     run_blocks(text, names)
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if name.startswith("docs/")])
+def test_a_page_installs_what_it_imports(page: str) -> None:
+    text = PAGES[page].read_text("utf-8")
+    asked = [extra for named in re.findall(r"pip install '\.\[([\w,-]+)\]'", text) for extra in named.split(",")]
+    assert uncovered(code_blocks(text), asked) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "missed"),
+    [
+        ("import json\nimport torch\nimport dwp_init", [], set()),
+        ("def f():\n    from timm.layers import x", [], {"timm"}),
+        ("import timm\nfrom PIL import Image", ["docs"], set()),  # an extra that names others
+        ("from training.networks import scores", ["timm"], {"training"}),
+    ],
+)
+def test_an_extra_that_a_page_forgets_is_missed(code: str, asked: list[str], missed: set[str]) -> None:
+    assert uncovered([("python", code)], asked) == missed
+
+
+def test_a_newcomer_sees_what_a_page_installs_and_no_more(tmp_path: Path) -> None:
+    pytest.importorskip("packaging")
+    newcomer = runpy.run_path(str(ROOT / ".ci" / "newcomer.py"), run_name="newcomer")
+    libraries, seen = tmp_path / "libraries", tmp_path / "seen"
+    requires = {"torch": ["sympy", "optree; extra == 'optree'"], "huggingface-hub": ["tqdm; python_version < '3'"]}
+    for name in ("torch", "huggingface-hub", "safetensors", "sympy", "timm", "tqdm", "optree"):
+        info = libraries / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        lines = [f"Requires-Dist: {line}\n" for line in requires.get(name, ())]
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{''.join(lines)}")
+        (info / "RECORD").write_text(f"{name}.py,,\n../../../bin/{name},,\n{info.name}/METADATA,,\n")
+        (libraries / f"{name}.py").touch()
+    assert newcomer["installed_by"]("pip install '.[timm]'\npip install . && x") == ["dwp-init[timm]", "dwp-init"]
+    newcomer["show"](["dwp-init"], str(libraries), seen)
+    alone = {"torch", "huggingface-hub", "safetensors", "sympy"}
+    assert {path.stem for path in seen.glob("*.py")} == alone and len(list(seen.iterdir())) == 2 * len(alone)
+    newcomer["show"](["dwp-init[timm]"], str(libraries), seen)
+    assert {path.stem for path in seen.glob("*.py")} == alone | {"timm"}
+    with pytest.raises(LookupError, match=r"has no .*, which dwp-init\[interop\] requires; install it"):
+        newcomer["needed"](["dwp-init[interop]"], str(libraries))
+
+
+def uncovered(blocks: list[tuple[str, str]], asked: list[str]) -> set[str]:
+    """What the blocks of a page import and neither the package nor the extras that it asks for require."""
+    code = [ast.parse(block) for language, block in blocks if language == "python"]
+    nodes = [node for tree in code for node in ast.walk(tree)]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    shell = "".join(block for language, block in blocks if language == "bash")
+    names += ["training"] * ("python -m training" in shell) + ["timm"] * ("timm:" in shell)
+    imported = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"dwp_init"}
+    offered = offered_by(asked)
+    return {name for name in imported if not {name, *packages_distributions().get(name, ())} & offered}
+
+
+def offered_by(asked: list[str]) -> set[str]:
+    """The packages that this package requires with extras, and the names of these and of those that they name."""
+    lines, left, found = list(project()["dependencies"]), list(asked), set(asked)
+    while left:
+        lines += project()["optional-dependencies"][left.pop()]
+        inner = {extra for line in lines for extra in re.findall(r"[\w-]+", line.partition("[")[2]) if "dwp-" in line}
+        left += inner - found
+        found |= inner
+    return found | {re.split(r"[^\w-]", line)[0] for line in lines}
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if not name.startswith("model_cards/")])
+def test_no_page_promises_a_duration_that_no_file_of_results_has(page: str) -> None:
+    text = " ".join(PAGES[page].read_text("utf-8").split())
+    assert (
+        re.findall(r"(?:in|takes|for|over) (?:\w+ )?(?:seconds|minutes|hours|night|days)\b(?! on two cores\.)", text)
+        == []
+    )
 
 
 def what_the_pipeline_reads(hub: LocalHub) -> None:
