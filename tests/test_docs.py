@@ -74,6 +74,7 @@ def test_an_extra_that_a_page_forgets_is_missed(code: str, asked: list[str], mis
 
 def test_a_newcomer_sees_what_a_page_installs_and_no_more(tmp_path: Path) -> None:
     pytest.importorskip("packaging")
+    assert project()["name"] == "dwp-init"  # can be read
     newcomer = runpy.run_path(str(ROOT / ".ci" / "newcomer.py"), run_name="newcomer")
     libraries, seen = tmp_path / "libraries", tmp_path / "seen"
     requires = {"torch": ["sympy", "optree; extra == 'optree'"], "huggingface-hub": ["tqdm; python_version < '3'"]}
