@@ -24,7 +24,6 @@ def fault_values() -> dict[str, Any]:
     ways = {(row["kill"], row["moment"]): way_row(kills, row["kill"], row["moment"]) for row in kills}
     return {
         "rows": [row | {"faults": sum(int(row[name]) for name in FAULTS)} for row in rows],
-        "commits": sorted({row["commit"] for row in rows}),
         "ways": list(ways.values()),
         "classes": class_rows(kills),
         "folders": _tries(rows, _FOLDERS),
