@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from dwp_init.bayes.kl import LatentKL, entropy
+from dwp_init.bayes.kl import LatentKL, ScaledKL, entropy
 from dwp_init.bayes.objective import Objective, kernels_of
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
@@ -69,7 +69,7 @@ def bound_gaps(
         draws: Each K at which the semi-implicit bounds are estimated too.
 
     Raises:
-        ValueError: A layer's term is not a :class:`dwp_init.bayes.LatentKL`, so there is no gap.
+        ValueError: A layer's term is not a :class:`dwp_init.bayes.LatentKL`, nor one at a scale, so there is no gap.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
@@ -85,12 +85,13 @@ def bound_gaps(
     if kernels is not None:
         check_count(kernels=kernels)
     found: list[LayerGap] = []
-    for name, (layer, term) in zip(objective.layers, objective.pairs(), strict=True):
+    for name, (layer, given) in zip(objective.layers, objective.pairs(), strict=True):
+        term, scale = (given.term, given.scale) if isinstance(given, ScaledKL) else (given, 1.0)
         if not isinstance(term, LatentKL):
             raise ValueError(
                 f"layer {name!r} has the term {type(term).__name__}, which is not a bound, so it has no gap"
             )
-        q = kernels_of(layer, term)
+        q = Normal(*(part / scale for part in kernels_of(layer, term)))
         total = len(q.loc)
         picked = torch.randperm(total, generator=generator, device=q.loc.device)[:kernels]
         some = Normal(q.loc[picked], q.scale[picked])

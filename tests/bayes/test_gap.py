@@ -1,3 +1,6 @@
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -94,3 +97,15 @@ def test_no_gap_where_nothing_is_bounded() -> None:
         bayes.bound_gaps(objective(), 0)
     with pytest.raises(ValueError, match="draws must be a whole number from 1"):
         bayes.bound_gaps(objective(), 10, draws=(5, 0))
+
+
+def test_a_prior_at_a_scale_has_the_gap_of_the_kernels_over_it() -> None:
+    plain, (term,) = objective(off=2.0), objective(off=2.0).terms
+    network = copy.deepcopy(plain.network)
+    with torch.no_grad():
+        network[0].weight.mul_(3.0)
+        network[0].log_variance.add_(2 * math.log(3.0))
+    models = (plain, bayes.Objective(network, bayes.ScaledKL(term, 3.0)))
+    first, second = (bayes.bound_gaps(each, 50, generator=torch.Generator().manual_seed(0))[0] for each in models)
+    torch.testing.assert_close(second.gap, first.gap, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(second.auxiliary, first.auxiliary, rtol=1e-3, atol=1e-3)
