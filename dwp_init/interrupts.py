@@ -3,7 +3,8 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -18,7 +19,8 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
     """Runs a command, which may be ended by a signal.
 
     A library may turn the exception of a signal into another error, as ``torch.tensor`` does: a command that fails
-    after a signal was ended by the signal.
+    after a signal was ended by the signal. Python ignores what is raised in some callbacks, such as those of weak
+    references: a signal that arrived there is repeated.
 
     Args:
         run: The command; it returns the exit status.
@@ -39,7 +41,8 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
     before = _handlers(end) if threading.current_thread() is threading.main_thread() else {}  # no other may set them
     try:
         try:
-            status = run()
+            with _repeated():
+                status = run()
         finally:
             over.append(True)
     except (KeyboardInterrupt, Terminated) as error:
@@ -57,6 +60,30 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
     what, status = _ENDS[arrived[-1]]
     print(f"{what}{way_on}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def _repeated() -> Iterator[None]:
+    """Repeats signals whose exceptions Python ignores, a little later, when the callback that they met is over."""
+    hook, timers = sys.unraisablehook, list[threading.Timer]()
+
+    def ignored(unraisable: Any) -> None:
+        kinds = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
+        numbers = [number for number, kind in kinds.items() if issubclass(unraisable.exc_type, kind)]
+        if not numbers:
+            hook(unraisable)
+        for number in numbers:
+            timers.append(threading.Timer(0.01, signal.raise_signal, (number,)))
+            timers[-1].start()
+
+    sys.unraisablehook = ignored
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
+            timer.join()
 
 
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:

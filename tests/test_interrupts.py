@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,31 @@ def test_a_run_with_workers_ends_without_tracebacks(number: int, status: int, wh
         _, error = process.communicate(timeout=60)
     assert process.returncode == status, error
     assert error.endswith(f"{what}; run the same command again to resume\n") and "Traceback" not in error
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_callback_whose_errors_are_ignored(number: int, status: int) -> None:
+    hook = sys.unraisablehook
+
+    def run() -> int:
+        thing = threading.Event()
+        reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+        del thing
+        for _ in range(3000):
+            time.sleep(0.01)
+        return 0 if reference() is None else 1
+
+    assert run_command(run) == status and sys.unraisablehook is hook
+
+
+def test_other_ignored_errors_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    def run() -> int:
+        thing = threading.Event()
+        reference = weakref.ref(thing, lambda _: 1 // 0)
+        del thing
+        return 0 if reference() is None else 1
+
+    assert run_command(run) == 0 and told == [ZeroDivisionError]

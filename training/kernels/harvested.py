@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from dwp_init.storage import write_bytes
 from training.engine.records import DONE, ROOT
@@ -70,5 +70,5 @@ class HarvestedKernels(Stage):
             layers = {
                 f"{self.kind}.{i}.weight": torch.randn(shape, generator=generator) for i in range(_SYNTHETIC_LAYERS)
             }
-            save_file(layers, folder / f"{origin.family or PurePosixPath(origin.place).name}.safetensors")
+            write_bytes(folder / f"{origin.family or PurePosixPath(origin.place).name}.safetensors", save(layers))
         return folder

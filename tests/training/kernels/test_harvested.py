@@ -81,3 +81,15 @@ def test_a_kind_and_size_that_the_manifest_lacks(tmp_path: Path) -> None:
     manifest.write_text("\n".join(lines))
     with pytest.raises(ValueError, match=r"sources\.toml has no stem-7x7 kernels, but stem-7x7-c4; mend kind and size"):
         run_stages({"kernels": stage(manifest, kind="stem", size=(7, 7))}, context)
+
+
+def test_a_disk_without_room_is_an_error_of_the_system(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            stage(Path("training/recipes/natural_sources.toml"))._synthetic(tmp_path / "synthetic")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "synthetic").iterdir())
