@@ -1,14 +1,17 @@
 """Signals that end a command: it cleans up, says so in one line, and has the exit status that shells expect."""
 
+import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
 _ENDS: dict[int, tuple[str, int]] = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
+_PAUSE = 0.01  # seconds until a signal that met a callback is repeated
 
 
 class Terminated(BaseException):
@@ -30,7 +33,7 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
         The exit status: that of the command, 130 after SIGINT, 143 after SIGTERM.
     """
     arrived: list[int] = []
-    over: list[bool] = []
+    over, lock = list[bool](), threading.Lock()
 
     def end(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
@@ -38,13 +41,15 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
             return
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = _handlers(end) if threading.current_thread() is threading.main_thread() else {}  # no other may set them
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    before = _handlers(end) if main else {}
     try:
         try:
-            with _repeated():
+            with _repeated(over, lock) if main else nullcontext():
                 status = run()
         finally:
-            over.append(True)
+            with lock:
+                over.append(True)
     except (KeyboardInterrupt, Terminated) as error:
         arrived.append(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
         status = 1
@@ -53,6 +58,7 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
             raise
         status = 1
     finally:
+        over.append(True)
         for number, handler in before.items():
             signal.signal(number, handler)
     if not status or not arrived:
@@ -63,27 +69,42 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
 
 
 @contextmanager
-def _repeated() -> Iterator[None]:
-    """Repeats signals whose exceptions Python ignores, a little later, when the callback that they met is over."""
-    hook, timers = sys.unraisablehook, list[threading.Timer]()
+def _repeated(over: list[bool], lock: threading.Lock) -> Iterator[None]:
+    """Repeats signals whose exceptions Python ignores, a little later, when the callback that they met is over.
+
+    Args:
+        over: Empty until the command has ended; nothing is repeated after that.
+        lock: Held while something is added to it.
+    """
+    hook, main = sys.unraisablehook, threading.get_ident()
+
+    def repeat(number: int) -> None:
+        time.sleep(_PAUSE)
+        with lock:
+            if not over:
+                _send(number, main)
 
     def ignored(unraisable: Any) -> None:
         kinds = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
         numbers = [number for number, kind in kinds.items() if issubclass(unraisable.exc_type, kind)]
         if not numbers:
             hook(unraisable)
-        for number in numbers:
-            timers.append(threading.Timer(0.01, signal.raise_signal, (number,)))
-            timers[-1].start()
+        for number in numbers:  # a thread of threading would need its locks, which what the callback met may hold
+            _thread.start_new_thread(repeat, (number,))
 
     sys.unraisablehook = ignored
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        for timer in timers:
-            timer.cancel()
-            timer.join()
+
+
+def _send(number: int, thread: int) -> None:
+    """Sends a signal to a thread, which it wakes where the system can."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(thread, number)
 
 
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
