@@ -124,5 +124,7 @@ def fork(act: Callable[[], int]) -> Child:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stderr.flush()
+        finally:  # nothing may take the child back into the code of its parent
+            os._exit(status)

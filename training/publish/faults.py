@@ -22,6 +22,7 @@ def fault_values() -> dict[str, Any]:
     """Returns the rows of the tables of the page, and their sums."""
     rows, kills = read_record("faults"), read_record("kills")
     ways = {(row["kill"], row["moment"]): way_row(kills, row["kill"], row["moment"]) for row in kills}
+    folders = Counter((row["recipe"], row["stage"], row["run"]) for row in kills if _was_disturbed(row))
     return {
         "rows": [row | {"faults": sum(int(row[name]) for name in FAULTS)} for row in rows],
         "ways": list(ways.values()),
@@ -32,10 +33,16 @@ def fault_values() -> dict[str, Any]:
         "kills": sum(way["kills"] for way in ways.values() if way["kill"] in SIGNALS),
         "other": sum(way["kills"] for way in ways.values() if way["kill"] not in SIGNALS),
         "met": len({(recipes.load(row["recipe"]).FOLDER, row["stage"]) for row in kills}),
-        "alone": sum(row["run"].startswith(ONCE) for row in kills),
-        "runs": len({(row["recipe"], row["stage"], row["run"]) for row in kills}),
+        "alone": sum(row["run"].startswith(ONCE) and _was_disturbed(row) for row in kills),
+        "runs": len(folders),
+        "again": sum(count > 1 for count in folders.values()),
         "faults": sum(int(row[name]) for row in rows for name in FAULTS) + sum(way["faults"] for way in ways.values()),
     }
+
+
+def _was_disturbed(row: Row) -> bool:
+    """Whether the disturbance came before the run had ended."""
+    return GOOD.get(row["outcome"]) != "before"
 
 
 def way_row(kills: list[Row], kill: str, moment: str) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def class_rows(kills: list[Row]) -> list[dict[str, Any]]:
     """Counts kills by class of stages and signal, with the fewest of any signal at any stage of the class."""
     met: defaultdict[_Place, Counter[str]] = defaultdict(Counter)
     for row in kills:
-        if GOOD.get(row["outcome"]) != "before":
+        if _was_disturbed(row):
             met[recipes.load(row["recipe"]).FOLDER, row["stage"]][row["kill"]] += 1
     places: defaultdict[str, list[_Place]] = defaultdict(list)
     for place, kind in _stages().items():
