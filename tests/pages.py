@@ -48,7 +48,8 @@ def run_blocks(text: str, names: dict[str, object]) -> None:
 def run_command(line: str) -> None:
     """Runs a line of a shell in this process.
 
-    Installations and what begins with them are looked up: the extras, modules and files that they name exist. A recipe
+    Installations and programs of other projects are looked up: what they install is this package, and the extras,
+    modules and files that they name exist. A recipe
     that would take hours is read up to its first stage, and a fit with the settings of record is run with ``--smoke``.
     """
     for part in line.split("&&"):
@@ -64,7 +65,9 @@ def _run(words: list[str], line: str) -> None:
         case ["python", "-m", "training", *rest]:
             _run_training(rest, line)
         case ["pip", "install", *_, what]:
-            assert set(re.findall(r"[\w-]+", what.partition("[")[2])) <= {*project()["optional-dependencies"]}, line
+            target, _, extras = what.partition("[")
+            assert target in (".", "dwp-init"), line
+            assert set(re.findall(r"[\w-]+", extras)) <= {*project()["optional-dependencies"]}, line
         case ["python" | "python3", "-m", module, *_]:
             assert find_spec(module), line
         case ["ray", "start", *rest]:

@@ -1,4 +1,4 @@
-"""Every code block of every page runs: those of a page one after the other, as a reader would run them."""
+"""Every code block of every page runs, or is checked where it would install something or take hours."""
 
 import ast
 import doctest

@@ -119,15 +119,24 @@ def over_own_chart(tasks: Sequence[OnRecord], start: str, label: str) -> str:
         return svg_of(figure, label)
 
 
-def task_curves(tasks: Sequence[OnRecord], start: str) -> list[str]:
+class TaskCurves(NamedTuple):
+    """The name of a task, what its chart shows, and the chart as SVG."""
+
+    task: str
+    label: str
+    svg: str
+
+
+def task_curves(tasks: Sequence[OnRecord], start: str) -> list[TaskCurves]:
     """Draws the curves of a start and of the model's own, a chart for each task."""
-    charts = []
+    charts: list[TaskCurves] = []
     for each in tasks:
         marks = each.stage.steps_of_marks
         rows = [row | {"init": row["start"]} for row in each.compared if row["start"] in (start, OWN)]
         found = curves(by_mark(rows, "curve", marks), "curve")
         label = f"{_short(each)}: test accuracy over steps from {start} and from the model's own start"
-        charts.append(curve_chart({name: found[name] for name in (start, OWN)}, marks, _short(each), label))
+        svg = curve_chart({name: found[name] for name in (start, OWN)}, marks, _short(each), label)
+        charts.append(TaskCurves(each.task.name, label, svg))
     return charts
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dwp_init import SETS, GaussianMixture, MixtureByDepth, Prior, PriorSet, load_prior
+from dwp_init import SETS, GaussianMixture, MixtureByDepth, PatchWhitening, Prior, PriorSet, load_prior
 from dwp_init.folder import MODEL
 from dwp_init.picture import ACROSS, colors_of, kernel_sheet, planes_of
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.report import size_text
+from training.figures.svg import svg_file, svg_size
 from training.figures.webp import webp_bytes
 from training.publish.benchmark_page import read_tasks
 from training.publish.benchmark_record import OnRecord
@@ -52,6 +52,16 @@ class Picture(NamedTuple):
     text: str
 
 
+class Curves(NamedTuple):
+    """A chart of curves: its file within the gallery, what it shows, its size in pixels and its content."""
+
+    file: str
+    label: str
+    width: int
+    height: int
+    content: bytes
+
+
 @dataclass(frozen=True)
 class Tile:
     """A prior or a set in the gallery.
@@ -84,14 +94,31 @@ def gallery_pages() -> dict[str, str]:
     """Returns the pages by their place in the site."""
     found = tiles()
     choices = {facet: sorted({value for tile in found for value in tile.facets[facet]}) for facet in FACETS}
-    finished = [each for each in read_tasks() if each.finished]
     pages = {"priors/index.md": render("site_gallery.md.jinja", tiles=found, facets=FACETS, choices=choices)}
     for name in registry():
         pages[f"priors/{name}.md"] = _prior_page(_prior(name), name)
     for each in SETS.values():
-        tasks = [task for task in finished if task.has(each.name, OWN)]
-        pages[f"priors/{each.name}.md"] = _set_page(each, tasks)
+        pages[f"priors/{each.name}.md"] = _set_page(each)
     return pages
+
+
+def _tasks_of(name: str) -> list[OnRecord]:
+    return [each for each in read_tasks() if each.finished and each.has(name, OWN)]
+
+
+@cache
+def _curves_of(name: str) -> list[Curves]:
+    """The curves of a set in each finished task: files, so that a page does not grow with the tasks."""
+    return [
+        Curves(f"pictures/{name}-{each.task}.svg", each.label, *svg_size(each.svg), svg_file(each.svg))
+        for each in task_curves(_tasks_of(name), name)
+    ]
+
+
+@cache
+def gallery_curves() -> dict[str, bytes]:
+    """Returns the SVG files of curves by their place in the site."""
+    return {f"priors/{each.file}": each.content for name in SETS for each in _curves_of(name)}
 
 
 @cache
@@ -111,16 +138,32 @@ def gallery_models() -> dict[str, Path]:
 def _prior_tile(name: str) -> Tile:
     prior = _prior(name)
     details = Details.of(prior)
-    kind, depths = details.source.kind or "dense", prior.depths
+    kind, depths = layers_of(prior, details.source.kind), prior.depths
     facets = {
-        "size": (size_text(prior.kernel_shape[1:]),),
+        "size": (_size_text(prior),),
         "kind": (kind,),
         "domain": tuple(sorted(_domains(details))),
         "family": (prior.family,),
         "licence": (details.license,),
     }
-    note = f"{facets['size'][0]} {kind}{' in colour' if prior.kernel_shape[0] == 3 else ''}"
+    in_colour = prior.kernel_shape[0] == 3 and not isinstance(prior, PatchWhitening)
+    note = f"{facets['size'][0]} {kind}{' in colour' if in_colour else ''}"
     return Tile(name, facets, f"{note}{', by depth' if depths else ''}", (_sheet_of(prior, name),))
+
+
+def layers_of(prior: Prior, harvested: str) -> str:
+    """Returns the kind of layers that a prior is for; one of single channels of stems is for dense layers.
+
+    Args:
+        prior: The prior.
+        harvested: The kind of the layers that its kernels are from; empty for dense ones.
+    """
+    return "dense" if not harvested or (harvested == "stem" and prior.kernel_shape[0] == 1) else harvested
+
+
+def _size_text(prior: Prior) -> str:
+    """The size of kernels without their channels, of a prior of many shapes that of the largest."""
+    return prior.kernels_text if isinstance(prior, PatchWhitening) else size_text(prior.kernel_shape[1:])
 
 
 def _set_tile(prior_set: PriorSet, priors: dict[str, Tile]) -> Tile:
@@ -213,9 +256,9 @@ def _drawing(prior: Prior, name: str) -> dict[str, Any]:
     return {"settings": json.dumps(settings), "depths": prior.depths}
 
 
-def _set_page(prior_set: PriorSet, tasks: Iterable[OnRecord]) -> str:
+def _set_page(prior_set: PriorSet) -> str:
     by_name = {tile.name: tile for tile in tiles()}
-    finished = list(tasks)
+    finished = _tasks_of(prior_set.name)
     label = f"Accuracy of {prior_set.name} over the model's own start, by task, in points"
     return render(
         "site_set.md.jinja",
@@ -223,5 +266,5 @@ def _set_page(prior_set: PriorSet, tasks: Iterable[OnRecord]) -> str:
         tile=by_name[prior_set.name],
         members=[(kind, by_name[str(name)]) for kind, name in prior_set],
         chart=over_own_chart(finished, prior_set.name, label) if finished else "",
-        curves=task_curves(finished, prior_set.name),
+        curves=_curves_of(prior_set.name),
     )

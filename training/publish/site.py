@@ -20,7 +20,7 @@ from PIL import Image
 from dwp_init.registry import registry
 from training.engine.records import ROOT
 from training.figures.webp import webp_bytes
-from training.publish.gallery import gallery_models, gallery_pages, gallery_pictures
+from training.publish.gallery import gallery_curves, gallery_models, gallery_pages, gallery_pictures
 from training.publish.notebooks import notebook_of
 from training.publish.pages import BLOCKS, blocks, fill_blocks
 
@@ -56,7 +56,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#|/)([^)\s#]+)[^)]*\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are elsewhere in the clone, and the gallery."""
     included = {uri: (ROOT / path).read_text(encoding="utf-8") for uri, path in INCLUDED.items()}
-    for uri, content in (included | gallery_pages() | gallery_pictures()).items():
+    for uri, content in (included | gallery_pages() | gallery_pictures() | gallery_curves()).items():
         files.append(File.generated(config, uri, content=content))
     for uri in NOTEBOOKS:
         notebook = jupytext.writes(notebook_of((ROOT / "docs" / uri).read_text(encoding="utf-8")), fmt="ipynb")
@@ -101,7 +101,8 @@ def indexed_text(location: str, html: str) -> str:
         html: The section.
     """
     page = location.partition("#")[0]
-    if page.startswith("priors/") or f"{page.rstrip('/')}.md" in INCLUDED:
+    source = INCLUDED.get(f"{page.rstrip('/')}.md", "")
+    if page.startswith("priors/") or source.startswith("model_cards/"):
         first = _PARAGRAPH.search(html)
         return shorten(_SENTENCE.split(plain_text(first[1]))[0], SEARCHED, placeholder=" …") if first else ""
     text = plain_text(_CODE.sub(" ", html))

@@ -1,3 +1,4 @@
+import html
 import math
 
 import pytest
@@ -73,4 +74,5 @@ def test_charts_of_a_start_are_those_of_its_rows_of_record(bars: list[tuple[floa
     row = next(row for row in task.task.table if row["start"] == "Kaiming")
     assert bars == [(float(row["over_own"]), float(row["over_own_95"]))] and ">frozen 3x3</text>" in text
     (curve,) = charts.task_curves([task], "Kaiming")
-    assert 'aria-label="frozen 3x3: test accuracy over steps from Kaiming and' in curve
+    assert curve.label.startswith("frozen 3x3: test accuracy over steps from Kaiming and")
+    assert f'aria-label="{html.escape(curve.label)}"' in curve.svg

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -26,7 +27,29 @@ def test_every_prior_and_set_has_a_tile_with_a_value_for_each_filter() -> None:
     assert not any("unknown" in values for tile in tiles for values in tile.facets.values())
     by_name = {tile.name: tile for tile in tiles}
     assert by_name["natural-dw5x5"].facets["licence"] == ("Apache-2.0",)
-    assert by_name["natural"].facets["size"] == ("3×3", "5×5", "7×7") and len(by_name["natural"].pictures) == 5
+    assert (
+        by_name["natural"].facets["size"] == ("3×3", "5×5", "7×7", "up to 16×16")
+        and len(by_name["natural"].pictures) == 5
+    )
+
+
+def test_members_of_sets_are_for_the_layers_that_take_them() -> None:
+    tiles = {tile.name: tile for tile in gallery.tiles()}
+    for each in SETS.values():
+        assert [tiles[str(name)].facets["kind"] for _, name in each] == [(kind,) for kind, _ in each]
+    assert tiles["natural-stem"].note == "up to 16×16 stem"
+    assert tiles["tinyimagenet-stem-7x7"].note == "7×7 stem in colour"
+
+
+def test_a_page_of_a_set_does_not_grow_by_a_chart_with_each_task(pages: dict[str, str]) -> None:
+    finished = [each for each in read_tasks() if each.finished and each.has("natural", OWN)]
+    files = re.findall(
+        r'<img src="\.\./([^"]*)" alt="[^"]+" width="\d+" height="\d+" loading="lazy">', pages["priors/natural.md"]
+    )
+    assert files == [f"pictures/natural-{each.task.name}.svg" for each in finished]
+    curves = gallery.gallery_curves()
+    assert all(ElementTree.fromstring(curves[f"priors/{file}"]).tag.endswith("svg") for file in files)
+    assert pages["priors/natural.md"].count("<svg") == 1
 
 
 def test_pictures_show_draws_by_depth_and_stems_in_colour() -> None:
@@ -66,7 +89,7 @@ def test_a_page_of_a_set_names_its_members_and_its_tasks(pages: dict[str, str]) 
     assert all(f"({name}.md)" in natural for _, name in SETS["natural"])
     assert 'apply_(model, prior="natural")' in natural
     tasks = [each for each in read_tasks() if each.finished and each.has("natural", OWN)]
-    assert natural.count("<svg") == (1 + len(tasks) if tasks else 0)
+    assert all(f'alt="{each.task.name.removeprefix("bench_").replace("_", " ")}: ' in natural for each in tasks)
     assert set(pages) == {"priors/index.md", *(f"priors/{name}.md" for name in (*SETS, *registry()))}
 
 

@@ -1,5 +1,6 @@
 """Pages of record: they are what the results give, and nothing in them is written by hand."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def test_pages_are_those_that_the_results_give() -> None:
         others = list(benchmark_page.PICTURES) if path.name == "benchmark.md" else []
         assert pictures == (expected if path.parent.parent == templates.CARDS else others)
         assert all((path.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_tables_end_with_an_empty_line() -> None:
+    """Otherwise the paragraph below becomes a row."""
+    for path, text in pages.pages().items():
+        lines = text.splitlines()
+        ends = [(a, b) for a, b in itertools.pairwise(lines) if a.startswith("|") and b and b[0] not in "|<"]
+        assert ends == [], path
 
 
 @pytest.mark.parametrize("name", registry())
