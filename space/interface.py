@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from html import escape
-from threading import Event
 from typing import Any, get_args
 
 import gradio as gr
@@ -13,6 +12,7 @@ from dwp_init.initialize import Scale
 from dwp_init.registry import registry
 from space.looks import kernels_html, look_at, response_svg
 from space.race import BATCH, LR, PER_CLASS, TESTED, Race, race_svg, verdict_text
+from space.visitors import Visitors
 
 ARCHITECTURES = (
     "resnet18",
@@ -47,8 +47,16 @@ The prior may lead or lag, and either may be gone at the end. Whether a start he
 for the benchmark of the documentation."""
 
 
-def demonstration() -> gr.Blocks:
-    """Makes the page: a tab that looks at one draw, and a tab that races."""
+def demonstration(visitors: Visitors) -> gr.Blocks:
+    """Makes the page: a tab that looks at one draw, and a tab that races.
+
+    Args:
+        visitors: Their races; that of a visitor who leaves the page is stopped.
+    """
+
+    def leave(visitor: gr.Request) -> None:
+        visitors.stop(visitor.session_hash)
+
     page: gr.Blocks = gr.Blocks(title="Kernels from learned priors", analytics_enabled=False)
     with page:
         gr.Markdown(ABOUT_PAGE)
@@ -64,7 +72,8 @@ def demonstration() -> gr.Blocks:
         with gr.Tab("Look"):
             _look_tab(architecture, prior)
         with gr.Tab("Race"):
-            _race_tab(architecture, prior)
+            _race_tab(architecture, prior, visitors)
+        page.unload(leave)
     return page
 
 
@@ -77,7 +86,7 @@ def launch(**options: Any) -> Any:
     fonts, code_fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # the reader's own: nothing moves
     theme = Default(primary_hue="indigo", font=fonts, font_mono=code_fonts)
     theme.set(button_primary_background_fill="*primary_700")
-    return demonstration().launch(css=CSS, theme=theme, footer_links=[], ssr_mode=False, **options)
+    return demonstration(Visitors()).launch(css=CSS, theme=theme, footer_links=[], ssr_mode=False, **options)
 
 
 def _look_tab(architecture: gr.Dropdown, prior: gr.Dropdown) -> None:
@@ -112,7 +121,7 @@ def _look_tab(architecture: gr.Dropdown, prior: gr.Dropdown) -> None:
     layer.input(kernels_html, [look, layer], kernels)
 
 
-def _race_tab(architecture: gr.Dropdown, prior: gr.Dropdown) -> None:
+def _race_tab(architecture: gr.Dropdown, prior: gr.Dropdown, visitors: Visitors) -> None:
     gr.Markdown(ABOUT_RACE)
     with gr.Row():
         seeds = gr.Slider(2, 4, value=2, step=1, label="seeds")
@@ -121,26 +130,26 @@ def _race_tab(architecture: gr.Dropdown, prior: gr.Dropdown) -> None:
         button, stop = gr.Button("Start the race", variant="primary"), gr.Button("Stop")
     said, curve = gr.HTML(elem_classes="dwp"), gr.HTML(elem_classes="dwp")
 
-    stops = dict[str | None, Event]()  # of the last race of each visitor
-
-    def end(visitor: gr.Request) -> None:
-        stops.setdefault(visitor.session_hash, Event()).set()
-
-    def begin(visitor: gr.Request) -> tuple[str, str]:
-        end(visitor)
-        stops[visitor.session_hash] = Event()
+    def begin(name: str, start: str, count: int, limit: float, visitor: gr.Request) -> tuple[str, str]:
+        visitors.ask(visitor.session_hash, Race(name, start, int(count), float(limit)))
         return "<p>Waiting until other races have ended.</p>", ""
 
-    def race(name: str, start: str, count: int, limit: float, visitor: gr.Request) -> Iterator[tuple[str, str]]:
+    def race(visitor: gr.Request) -> Iterator[tuple[Any, Any]]:
         try:
-            for state in Race(name, start, int(count), float(limit)).run(stops[visitor.session_hash]):
+            for state in visitors.states(visitor.session_hash):
                 yield f"<p>{verdict_text(state)}</p>", race_svg(state)
         except (ValueError, TypeError, RuntimeError) as error:
             yield alert(error), ""
+        yield gr.skip(), gr.skip()  # Gradio shows the last ones again at the end, over what a later click shows
+
+    def end(visitor: gr.Request) -> Any:
+        return "<p>Stopped before it began.</p>" if visitors.stop(visitor.session_hash) else gr.skip()
 
     chosen, shown = [architecture, prior, seeds, seconds], [said, curve]
-    button.click(begin, None, shown, queue=False).then(race, chosen, shown, concurrency_limit=1)
-    stop.click(end, queue=False)
+    begun = button.click(begin, chosen, shown, queue=False)
+    # "multiple": a place in the queue also for a visitor whose last race has not ended yet
+    begun.then(race, None, shown, concurrency_limit=1, trigger_mode="multiple", show_progress="hidden")
+    stop.click(end, None, said, queue=False, show_progress="hidden")
 
 
 def alert(error: Exception) -> str:

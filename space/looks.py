@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from dwp_init.report import Drawn, Report
 from dwp_init.user_model import load_model
 from training.figures.svg import ACCENT, FAINTER, bare, svg_of, web_ink
 
-MOST_PARAMETERS = 100_000_000  # parameters
+MOST_PARAMETERS, MOST_TOGETHER = 100_000_000, 200_000_000  # of a network, and of all networks of a race
 KERNELS_SHOWN = 4 * ACROSS  # kernels of a picture
 _SIDE = 36  # pixels of the side of a kernel, about
+_BUILDING = Lock()  # held from the seed to the last weight, because the random numbers are those of the whole process
 
 
 @dataclass(frozen=True)
@@ -35,28 +37,41 @@ class Look:
     kernels: dict[str, tuple[Tensor, Tensor]]
 
 
-def timm_model(name: str, **options: Any) -> nn.Module:
+def timm_model(name: str, seed: int = 0, networks: int = 1, **options: Any) -> nn.Module:
     """Builds an untrained network of timm, if it is not too large.
 
     Args:
         name: Its name, without arguments.
+        seed: Of its weights, which are the same whatever other threads build.
+        networks: How many of its kind are trained together.
         options: What ``timm.create_model`` takes.
 
     Raises:
-        ValueError: There is none of this name, it is too large, or timm cannot build it so.
+        ValueError: There is none of this name, it or all of them together are too large, or timm cannot build it so.
     """
     name = name.strip().removeprefix("timm:")
     if not name.isidentifier():
         raise ValueError(f"the architecture must be a name of timm, such as resnet18; got {name!r}")
-    arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    spec = f"timm:{name}({', '.join(f'{key}={value!r}' for key, value in options.items())})"
     with torch.device("meta"):  # without memory
-        count = sum(parameter.numel() for parameter in load_model(f"timm:{name}({arguments})").parameters())
+        _check_size(name, sum(parameter.numel() for parameter in load_model(spec).parameters()), networks)
+    with _BUILDING:
+        torch.manual_seed(seed)
+        return load_model(spec)
+
+
+def _check_size(name: str, count: int, networks: int) -> None:
+    """Raises ``ValueError`` if a network has too many parameters, or all networks of a race have."""
     if count > MOST_PARAMETERS:
         raise ValueError(
             f"{name} has {count / 1e6:,.0f} million parameters; this demonstration takes up to "
             f"{MOST_PARAMETERS / 1e6:,.0f} million: choose a smaller one, such as resnet18"
         )
-    return load_model(f"timm:{name}({arguments})")
+    if networks * count > MOST_TOGETHER:
+        raise ValueError(
+            f"{networks} networks of {name} have {networks * count / 1e6:,.0f} million parameters together; a race "
+            f"takes up to {MOST_TOGETHER / 1e6:,.0f} million: choose fewer seeds or a smaller network, such as resnet18"
+        )
 
 
 def look_at(architecture: str, prior: str, scale: Scale = "auto", seed: int = 0) -> Look:
@@ -71,8 +86,7 @@ def look_at(architecture: str, prior: str, scale: Scale = "auto", seed: int = 0)
     Raises:
         ValueError: What :func:`timm_model` and :func:`dwp_init.apply_` raise; a prior that reaches no layer.
     """
-    torch.manual_seed(seed)
-    model = timm_model(architecture)
+    model = timm_model(architecture, seed)
     convolutions = {name: each for name, each in model.named_modules() if isinstance(each, nn.Conv2d)}
     before = {name: _some(each.weight) for name, each in convolutions.items()}
     report = dwp_init.apply_(model, prior, scale=scale, seed=seed)

@@ -1,6 +1,7 @@
 """A race on handwritten digits: a network trained from its own start and from a prior, with a curve that grows."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +57,7 @@ class Race:
         architecture: A name of timm.
         prior: A bundled prior or a set.
         seeds: Networks for each start, 2 or more.
-        seconds: Time for all of them together.
+        seconds: Time for all of them together, from when they are built.
     """
 
     architecture: str
@@ -67,13 +68,14 @@ class Race:
     def run(self, stop: Event | None = None) -> Iterator[RaceState]:
         """Yields a state without steps while the networks are built, and the state after each turn.
 
-        The last one says whether the race reached its end or was stopped.
+        The last one says whether the race reached its end or was stopped. Both end it also within a turn, after the
+        step that each network is in.
 
         Args:
-            stop: Ends the race when it is set, also within a turn, after the step that each network is in.
+            stop: Ends the race when it is set.
 
         Raises:
-            ValueError: There are too few seeds, the network cannot be built or does not take the images, or the prior
+            ValueError: There are too few seeds, the networks cannot be built or do not take the images, or the prior
                 reaches no layer.
         """
         if self.seeds < 2:
@@ -85,35 +87,32 @@ class Race:
         try:
             for state in self._turns(self._built(stop), stop):
                 yield state
-        except _StoppedError:
-            yield replace(state, how="Stopped")
+            yield replace(state, how="Finished")
+        except _EndedError as ended:
+            yield replace(state, how=ended.how)
 
     def _built(self, stop: Event) -> list["_Runner"]:
         """The networks of all seeds, those of the prior at even places."""
         digits, runners = Digits.load(), list[_Runner]()
         for seed in range(self.seeds):
-            _go_on(stop)
+            _Limit(stop).check()
             runners += self._runners(seed, digits)
         return runners
 
     def _turns(self, runners: Sequence["_Runner"], stop: Event) -> Iterator[RaceState]:
         start, marks = time.perf_counter(), list[tuple[float, ...]]()
+        limit = _Limit(stop, start + self.seconds)
         with ThreadPoolExecutor(_CORES) as pool:
             for turn in range(0, _MOST, _EVERY):
-                marks.append(tuple(pool.map(lambda runner, place=turn: runner.advance(place, stop), runners)))
-                spent = time.perf_counter() - start
-                finished = spent >= self.seconds or turn + _EVERY == _MOST
+                marks.append(tuple(pool.map(lambda runner, place=turn: runner.advance(place, limit), runners)))
                 found = torch.tensor(marks).view(-1, self.seeds, 2).movedim(0, 2)  # (seeds, starts, marks)
                 steps = tuple(range(_EVERY, turn + _EVERY + 1, _EVERY))
                 accuracies = {FROM_PRIOR: found[:, 0], FROM_OWN: found[:, 1]}
-                yield RaceState(steps, accuracies, spent, "Finished" if finished else "Running")
-                if finished:
-                    return
+                yield RaceState(steps, accuracies, time.perf_counter() - start)
 
     def _runners(self, seed: int, digits: "Digits") -> tuple["_Runner", "_Runner"]:
         """The two networks of a seed, first that from the prior."""
-        torch.manual_seed(seed)
-        own = timm_model(self.architecture, num_classes=10, in_chans=1)
+        own = timm_model(self.architecture, seed, networks=2 * self.seeds, num_classes=10, in_chans=1)
         drawn = copy.deepcopy(own)
         dwp_init.apply_(drawn, self.prior, seed=seed)
         digits.check(own, self.architecture)
@@ -168,27 +167,49 @@ class _Runner:
         step = Step(model.train(), optimizer, lambda batch: (digits.images[batch], digits.labels[batch]), _CPU)
         return cls(step, order, digits)
 
-    def advance(self, place: int, stop: Event) -> float:
-        """Takes the next few steps, unless it is stopped, and returns the test accuracy in %.
+    def advance(self, place: int, limit: "_Limit") -> float:
+        """Takes the next few steps, unless the race ends, and returns the test accuracy in %.
 
         Batch normalisation is tested with averages over training images, because its running averages lag far behind
         the weights in the first steps, in which they would decide the race.
         """
-        _go_on(stop)
-        train(self.step, self.order[place : place + _EVERY], LR, progress=lambda _: _go_on(stop))
+        limit.check()
+        train(self.step, self.order[place : place + _EVERY], LR, progress=lambda _: limit.check())
         network = copy.deepcopy(self.step.network)
         update_bn([self.digits.images[::_AVERAGED]], network)
         return 100 * accuracy(network, self.digits.test_images, self.digits.test_labels)
 
 
-class _StoppedError(Exception):
-    """The race was stopped."""
+class _EndedError(Exception):
+    """The race ends within a turn.
+
+    Args:
+        how: The last state's ``how``.
+    """
+
+    def __init__(self, how: Literal["Finished", "Stopped"]) -> None:
+        super().__init__(how)
+        self.how: Literal["Finished", "Stopped"] = how
 
 
-def _go_on(stop: Event) -> None:
-    """Raises ``_StoppedError`` once a race is stopped."""
-    if stop.is_set():
-        raise _StoppedError
+@dataclass(frozen=True)
+class _Limit:
+    """What ends a race: it is stopped, or its time is over.
+
+    Args:
+        stop: Set when it is stopped.
+        time: When its time is over, by ``time.perf_counter``.
+    """
+
+    stop: Event
+    time: float = math.inf
+
+    def check(self) -> None:
+        """Raises ``_EndedError`` if the race is over."""
+        if self.stop.is_set():
+            raise _EndedError("Stopped")
+        if time.perf_counter() >= self.time:
+            raise _EndedError("Finished")
 
 
 def race_svg(state: RaceState) -> str:
@@ -210,8 +231,11 @@ def verdict_text(state: RaceState) -> str:
     """Says in words how the race stands."""
     first, last = state.accuracies[FROM_PRIOR], state.accuracies[FROM_OWN]
     if not state.steps:
-        how = "Stopped while building" if state.how == "Stopped" else "Building"
-        return f"{how} {2 * len(first)} networks; they are first tested after {_EVERY} steps of each."
+        how = {"Running": "Building", "Stopped": "Stopped while building", "Finished": "No time was left for"}[
+            state.how
+        ]
+        way_out = ": allow more seconds, or choose a smaller network" if state.how == "Finished" else ""
+        return f"{how} {2 * len(first)} networks; they are first tested after {_EVERY} steps of each{way_out}."
     area, end = (first - last).mean(1), (first - last)[:, -1]
     ahead = f"{int((area > 0).sum())} of {len(area)} seeds"
     return (

@@ -85,9 +85,9 @@ def test_what_is_missing_fails_where_it_is_insisted_on(
         need(find_spec("no_such_library"), "needs gradio")
 
 
-def choose(visit: Visit, label: str, value: str) -> None:
+def choose(page: Any, label: str, value: str) -> None:
     """Enters a value into a list of choices."""
-    field = visit.page.get_by_label(label, exact=True).first
+    field = page.get_by_label(label, exact=True).first
     field.fill(value)
     field.press("Enter")
 
@@ -100,7 +100,7 @@ def test_it_draws_and_shows_what_was_drawn(demo: Visit) -> None:
     assert {"natural-stem", "tinyimagenet-3x3"} <= set(page.locator(".dwp td").all_inner_texts())
     alts = [picture.get_attribute("alt") for picture in page.locator(".dwp img").all()]
     assert alts == ["kernels of conv1: the model's own start", "kernels of conv1: drawn from the prior"]
-    choose(demo, "kernels of the layer", "layer4.1.conv2")
+    choose(demo.page, "kernels of the layer", "layer4.1.conv2")
     page.locator(".dwp img[alt='kernels of layer4.1.conv2: drawn from the prior']").wait_for()
     assert page.locator(".dwp svg.chart[aria-label^='Response']").count() == 1
 
@@ -115,21 +115,27 @@ def test_it_draws_and_shows_what_was_drawn(demo: Visit) -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_the_page(label: str, value: str, message: str, demo: Visit) -> None:
-    choose(demo, label, value)
+    choose(demo.page, label, value)
     demo.page.get_by_role("button", name="Draw kernels").click()
     said = demo.page.locator(".dwp [role=alert]")
     said.wait_for()
     assert message in said.inner_text() and demo.page.locator(".dwp img:visible").count() == 0
 
 
+def start(page: Any, seeds: int = 2, seconds: int = 120) -> None:
+    """Starts a race; the number of seeds tells it from others."""
+    page.get_by_role("tab", name="Race").click()
+    for label, number in (("seeds", seeds), ("seconds", seconds)):
+        page.get_by_label(f"number input for {label}").fill(str(number))
+        page.get_by_label(f"number input for {label}").press("Tab")
+    page.get_by_role("button", name="Start the race").click()
+
+
 @pytest.mark.parametrize("demo", ["phone dark"], indirect=True)
 def test_it_races_to_the_end(demo: Visit) -> None:
     page = demo.page
-    choose(demo, "architecture", "test_resnet")
-    page.get_by_role("tab", name="Race").click()
-    page.get_by_label("number input for seconds").fill("5")
-    page.get_by_label("number input for seconds").press("Tab")
-    page.get_by_role("button", name="Start the race").click()
+    choose(page, "architecture", "test_resnet")
+    start(page, seconds=20)
     page.get_by_text("Building 4 networks").wait_for()
     page.get_by_text("Finished after").wait_for()
     chart = page.locator(".dwp svg.chart[aria-label^='Test accuracy after']")
@@ -139,21 +145,60 @@ def test_it_races_to_the_end(demo: Visit) -> None:
 
 def test_a_race_shows_that_it_builds_and_leaves_the_machine_when_it_is_stopped(demo: Visit) -> None:
     page = demo.page
-    choose(demo, "architecture", "resnet50")
-    page.get_by_role("tab", name="Race").click()
-    page.get_by_role("button", name="Start the race").click()
+    choose(page, "architecture", "resnet50")
+    start(page)
     page.get_by_text("Building 4 networks").wait_for()
     assert page.locator(".dwp svg.chart[aria-label^='Test accuracy after 0 steps']").count() == 1
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped while building").wait_for()
-    choose(demo, "architecture", "test_resnet")  # races run one at a time
-    page.get_by_role("button", name="Start the race").click()
+    choose(page, "architecture", "test_resnet")  # races run one at a time
+    start(page)
     page.get_by_text("Running after").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped after").wait_for()
     text = page.get_by_text("Stopped after").inner_text()
     page.wait_for_timeout(1500)
     assert page.get_by_text("Stopped after").inner_text() == text
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_another_race_takes_the_place_of_one_that_runs(stop: bool, demo: Visit) -> None:
+    page = demo.page
+    choose(page, "architecture", "resnet50")
+    start(page, seeds=2)
+    page.get_by_text("Building 4 networks").wait_for()
+    choose(page, "architecture", "test_resnet")
+    if stop:
+        page.get_by_role("button", name="Stop").click()
+    start(page, seeds=3)  # while the first one ends with the network that it builds
+    page.get_by_text("of 3 seeds").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped after").wait_for()
+
+
+def test_a_race_that_waits_is_stopped_at_once_or_replaced(demo: Visit) -> None:
+    other = demo.page.context.new_page()
+    other.goto(demo.page.url)
+    choose(other, "architecture", "test_resnet")
+    start(other, seconds=300)
+    other.get_by_text("Running after").wait_for(timeout=120_000)
+    choose(demo.page, "architecture", "test_resnet")
+    start(demo.page, seeds=2)
+    demo.page.get_by_text("Waiting until other races have ended.").wait_for()
+    demo.page.get_by_role("button", name="Stop").click()
+    demo.page.get_by_text("Stopped before it began.").wait_for(timeout=20_000)
+    for seeds in (3, 4):
+        start(demo.page, seeds=seeds)
+        demo.page.get_by_text("Waiting until other races have ended.").wait_for()
+    assert other.get_by_text("Running after").count() == 1
+    start(other)  # ends its race, and waits at the end of the queue
+    demo.page.get_by_text("of 4 seeds").wait_for()
+    assert other.get_by_text("Waiting until other races have ended.").count() == 1
+    other.close()
+    demo.page.get_by_role("button", name="Stop").click()
+    demo.page.get_by_text("Stopped after").wait_for()
+    demo.page.wait_for_timeout(1500)  # the places of the races that were replaced show nothing
+    assert demo.page.get_by_text("Stopped after").count() == 1
 
 
 @pytest.mark.parametrize("demo", ["desktop light", "desktop dark", "phone light", "phone dark"], indirect=True)

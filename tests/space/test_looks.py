@@ -1,20 +1,23 @@
 """What the demonstration shows of a draw, and what it says is wrong."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
 
 import dwp_init
 from dwp_init.report import Drawn
+from space import looks as module
 from space.interface import ARCHITECTURES
 from space.looks import kernels_html, look_at, response_svg, timm_model
 
 
 def test_a_look_has_the_report_and_the_kernels_before_and_after() -> None:
     look = look_at("test_resnet", "natural", seed=3)
-    torch.manual_seed(3)
-    model = timm_model("test_resnet")
+    model = timm_model("test_resnet", seed=3)
     before = {name: each.weight.detach().clone() for name, each in model.named_modules() if hasattr(each, "weight")}
     report = dwp_init.apply_(model, "natural", seed=3)
     assert str(look.report) == str(report) and list(look.kernels) == report.initialized
@@ -59,8 +62,30 @@ def test_a_name_that_is_none_and_a_network_that_is_too_large_are_refused(name: s
         timm_model(name)
 
 
-def test_the_networks_to_choose_from_are_all_taken() -> None:
-    assert all(isinstance(timm_model(name), torch.nn.Module) for name in ARCHITECTURES)
+def test_the_networks_to_choose_from_are_all_taken_by_a_race_of_the_most_seeds() -> None:
+    for name in ARCHITECTURES:
+        assert isinstance(timm_model(name, networks=8, num_classes=10, in_chans=1), torch.nn.Module)
+
+
+def test_networks_of_a_seed_are_the_same_while_another_thread_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, both = module.load_model, Barrier(2)
+
+    def loaded(spec: str) -> torch.nn.Module:
+        model = load(spec)
+        if not next(model.parameters()).is_meta:
+            with suppress(BrokenBarrierError):
+                both.wait(0.5)  # until the other thread has drawn from the same generator, unless it must not
+            torch.nn.init.normal_(next(model.parameters()))
+        return model
+
+    def first(seed: int) -> torch.Tensor:
+        return next(timm_model("test_resnet", seed).parameters()).detach()
+
+    monkeypatch.setattr(module, "load_model", loaded)
+    alone = [first(seed) for seed in (3, 4)]
+    with ThreadPoolExecutor(2) as pool:
+        assert all(torch.equal(*pair) for pair in zip(pool.map(first, (3, 4)), alone, strict=True))
+    assert not torch.equal(*alone)
 
 
 def test_a_prior_that_reaches_no_layer_is_refused() -> None:

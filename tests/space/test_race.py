@@ -1,9 +1,11 @@
 """The race: two starts that differ in what the prior draws alone, in turns, until the time is over."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +14,19 @@ from space import race as module
 from space.race import FROM_OWN, FROM_PRIOR, Digits, Race, RaceState, race_svg, verdict_text
 
 
-def test_a_race_ends_with_its_time_and_has_a_curve_for_each_seed() -> None:
-    building, *running, last = Race("test_resnet", "natural", seeds=2, seconds=1.0).run()
+def test_a_race_ends_with_its_time_and_has_a_curve_for_each_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = list[RaceState]()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: len(states)))
+    for state in Race("test_resnet", "natural", seeds=2, seconds=3).run():
+        states.append(state)
+    building, *running, last = states
     assert building.steps == () and verdict_text(building).startswith("Building 4 networks; they are first tested")
     assert "after 0 steps" in race_svg(building)
     assert last.how == "Finished" and {each.how for each in running} <= {"Running"}
-    assert last.steps == tuple(range(10, 10 * len(last.steps) + 1, 10)) and len(last.steps) == len(running) + 1
+    assert [each.steps for each in (*running, last)] == [(10,), (10, 20), (10, 20, 30), (10, 20, 30)]
+    assert [each.seconds for each in (*running, last)] == [0, 1, 2, 2]
     for name in (FROM_PRIOR, FROM_OWN):
-        assert last.accuracies[name].shape == (2, len(last.steps))
+        assert last.accuracies[name].shape == (2, 3)
         assert ((last.accuracies[name] >= 0) & (last.accuracies[name] <= 100)).all()
     assert not torch.equal(last.accuracies[FROM_PRIOR], last.accuracies[FROM_OWN])
 
@@ -30,31 +37,45 @@ def test_the_same_race_is_run_again() -> None:
         torch.testing.assert_close(first.accuracies[name], second.accuracies[name], atol=2, rtol=0)
 
 
+@pytest.mark.parametrize("how", ["Stopped", "Finished"])
 @pytest.mark.parametrize("steps", [0, 3, 43])
-def test_a_race_stops_within_a_turn(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop, taken = Event(), list[int]()
-    train = module.train
+def test_a_race_ends_within_a_turn_when_it_is_stopped_or_its_time_is_over(
+    steps: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, taken, clock = Event(), list[int](), [0.0]
+    race, train = (
+        Race("test_resnet", "natural", seeds=2, seconds=0 if steps == 0 and how == "Finished" else 9),
+        module.train,
+    )
+
+    def end() -> None:
+        if how == "Stopped":
+            stop.set()
+        clock[0] = 9.0
+
     if not steps:
-        stop.set()
+        end()
 
     def counted(*arguments: object, progress: Callable[[int], None]) -> None:
         def after(one: int) -> None:
             taken.append(one)
             if len(taken) == steps:
-                stop.set()
+                end()
             progress(one)
 
         train(*arguments, progress=after)
 
     monkeypatch.setattr(module, "train", counted)
-    states = list(Race("test_resnet", "natural", seeds=2).run(stop))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    *running, last = race.run(stop)
     assert steps <= len(taken) <= steps + 1  # the other network of two finishes its step
-    *running, last = states
     assert [(len(each.steps), each.how) for each in running] == [(n, "Running") for n in range(1 + steps // 40)]
-    assert last == replace(running[-1], how="Stopped")
-    assert verdict_text(last).startswith(
-        "Stopped after 10 steps" if steps > 40 else "Stopped while building 4 networks"
-    )
+    assert last == replace(running[-1], how=how)
+    early = {
+        "Stopped": "Stopped while building 4 networks",
+        "Finished": "No time was left for 4 networks; .* allow more",
+    }
+    assert re.match(f"{how} after 10 steps" if steps > 40 else early[how], verdict_text(last))
 
 
 def test_digits_are_balanced_and_apart() -> None:
@@ -81,6 +102,7 @@ def test_what_it_says_follows_from_the_curves() -> None:
     [
         (Race("test_resnet", "natural", seeds=1), "a band takes 2 seeds or more; got 1"),
         (Race("test_maxvit", "natural"), "test_maxvit does not take images of 32×32 pixels: .*; race another"),
+        (Race("resnet101", "natural", seeds=4), "8 networks of resnet101 have 340 million .* takes up to 200 million"),
         (Race("test_resnet", "brain-mri"), "no layer can be initialised: 'brain-mri' is for 3×3×3 kernels"),
     ],
 )
