@@ -72,6 +72,7 @@ def test_the_search_index_has_functions_in_short_and_the_first_sentences_of_page
     text = "<pre><code>f(n, by_name)\n</code></pre> <p>Draws.</p> <p>Parameters: </p> n fan_in"
     table = "<table> <tr> <td>1.5</td> </tr> </table>"
     given = {"reference/#f": text, "faq/": text, "benchmark/#a": table + text.replace("Draws.", "Draws. It is fast.")}
+    given |= {"pipeline/#f": text, "changelog/": text}
     given |= {"priors/": text, "priors/natural/": table, "priors/natural/#use": text}
     path = tmp_path / "search" / "search_index.json"
     path.parent.mkdir()
@@ -82,6 +83,8 @@ def test_the_search_index_has_functions_in_short_and_the_first_sentences_of_page
         "reference/#f": "Draws. by_name fan_in",
         "faq/": "Draws. Parameters: n fan_in by_name",
         "benchmark/#a": "Draws.",
+        "pipeline/#f": "Draws. Parameters: n fan_in by_name",
+        "changelog/": "Draws.",
         "priors/": "Draws.",
         "priors/natural/": "",
     }
