@@ -1,6 +1,7 @@
 """The races of visitors: the last one that each asked for, and no other."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,7 +67,8 @@ def test_the_race_of_a_visitor_who_leaves_the_page_ends(runs: bool) -> None:
     async def page() -> Any:  # Gradio leaves an event loop open if none runs
         return demonstration(visitors)
 
-    functions = asyncio.run(page()).fns.values()
+    with ThreadPoolExecutor(1) as pool:  # Playwright may have a loop running in this thread
+        functions = pool.submit(lambda: asyncio.run(page())).result().fns.values()
     (leave,) = [each.fn for each in functions if any(event == "unload" for _, event in each.targets)]
     visitors.ask("a", FIRST)
     place = visitors.states("a")
