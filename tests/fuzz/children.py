@@ -6,7 +6,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def processor_time(pid: int) -> float:
     except OSError:  # it has ended
         return 0.0
     return own + sum(waited_for) / os.sysconf("SC_CLK_TCK") + sum(map(processor_time, children))
+
+
+@contextmanager
+def noting_signals(path: Path) -> Iterator[None]:
+    """Notes in a file that a handler of this process got a signal, whatever becomes of what the handler raises.
+
+    Signals that arrive later are kept waiting.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK)
+    signal.set_wakeup_fd(handle)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        signal.set_wakeup_fd(-1)
+        os.close(handle)
 
 
 def fork(act: Callable[[], int]) -> Child:

@@ -1,10 +1,13 @@
 """What stages leave in a folder, as bytes that two runs can be compared by."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-_OF_THE_RUN = ("made_with", "sha256")  # how long it took, and the digest of that
+_OF_THE_RUN = ("made_with", "sha256", "outputs")  # how long it took, and digests, which are checked by themselves
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -14,7 +17,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Returns the same, without what differs between two runs: their time, and the digest of a summary that has it."""
+    """Returns the same, without what the summaries of two runs differ in: their time, and digests of what has times."""
     return {
         name: _plain(content) if name.endswith("done.json") else content for name, content in contents(folder).items()
     }
@@ -31,6 +34,40 @@ def restore(files: Mapping[str, bytes | None], folder: Path) -> None:
 def differing(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
     """Names of the files that only one of two folders has, or that differ."""
     return sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+
+
+def entries(name: str, content: bytes) -> list[tuple[str, object]]:
+    """Returns what a file holds by the key or the column that it has there, in order; a file of another kind whole.
+
+    Args:
+        name: The name of the file.
+        content: Its bytes.
+    """
+    if name.endswith((".json", ".jsonl")):
+        return [entry for text in (content.splitlines() if name[-1] == "l" else [content]) for entry in _of(text, name)]
+    if name.endswith(".csv"):
+        rows = csv.DictReader(io.StringIO(content.decode()))
+        return [(name, tuple(rows.fieldnames or ())), *(entry for row in rows for entry in row.items())]
+    return [(name, content)]
+
+
+def _of(text: bytes, name: str) -> list[tuple[str, object]]:
+    """The entries of a document; one that is cut short is one entry."""
+    try:
+        return list(_values(json.loads(text), name))
+    except json.JSONDecodeError:
+        return [(name, text)]
+
+
+def _values(found: Any, key: str) -> Iterator[tuple[str, object]]:
+    if found and isinstance(found, dict):
+        for name, value in found.items():
+            yield from _values(value, name)
+    elif found and isinstance(found, list):
+        for value in found:
+            yield from _values(value, key)
+    else:
+        yield key, found
 
 
 def _plain(content: bytes) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.fuzz.calls import Call, listening
-from tests.fuzz.children import HANGS, Ended, fork
+from tests.fuzz.children import HANGS, Ended, fork, noting_signals
 from tests.fuzz.run_folders import to_remove
 from tests.fuzz.undisturbed import LONGEST, Name, Whole, wholes
 
@@ -52,8 +52,8 @@ def disturb(whole: Whole, plans: Sequence[Plan], run: int) -> list[Row]:
     with whole.place() as out:
         for how, moment in chance.sample(plans, len(plans)):
             place = _place(whole, moment, chance.random())
-            ended = _disturbed(whole, out, how, moment, place)
-            outcome, detail = _end(how, ended)
+            ended, met = _disturbed(whole, out, how, moment, place)
+            outcome, detail = _end(how, ended, met)
             values = (*vars(whole.name).values(), run, how, moment, place, ended.status, outcome, detail)
             rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
             if outcome:
@@ -75,28 +75,35 @@ def _place(whole: Whole, moment: str, share: float) -> float:
     }[moment]
 
 
-def _disturbed(whole: Whole, out: Path, how: str, moment: str, place: float) -> Ended:
-    ready = out / ".ready"
+def _disturbed(whole: Whole, out: Path, how: str, moment: str, place: float) -> tuple[Ended, bool]:
+    """Returns how a disturbed run ended, and whether it is known that it met a signal or a refusal."""
+    ready, met = out / ".ready", out / ".met"
     ready.unlink(missing_ok=True)
+    met.write_bytes(b"")
 
     def run() -> int:
         if moment == "bytes":
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(place), resource.RLIM_INFINITY))
-        heard = _at(place, how) if moment == "call" else lambda call: ready.touch()
-        with listening(out / whole.name.stage, heard):
+        heard = _at(place, how, met) if moment == "call" else lambda call: ready.touch()
+        with listening(out / whole.name.stage, heard), noting_signals(met):
             return whole.run(out)
 
-    return fork(run).wait(LONGEST, getattr(signal, how) if moment == "time" else 0, place, ready)
+    ended = fork(run).wait(LONGEST, getattr(signal, how) if moment == "time" else 0, place, ready)
+    return ended, bool(met.stat().st_size)
 
 
-def _at(place: float, how: str) -> Callable[[Call], None]:
-    """Returns a listener that kills this process at a call, or refuses it and all later ones."""
+def _at(place: float, how: str, met: Path) -> Callable[[Call], None]:
+    """Returns a listener that kills this process at a call, or refuses it and all later ones, and notes that it did.
+
+    A full disk lets files be removed.
+    """
     calls = 0
 
     def heard(call: Call) -> None:
         nonlocal calls
         calls += 1
-        if how in REFUSALS and calls >= place and call.kind != "remove":
+        if how in REFUSALS and calls >= place and (how, call.kind) != ("full disk", "remove"):
+            met.write_text(call.kind)
             raise OSError(REFUSALS[how], os.strerror(REFUSALS[how]), str(call.path))
         if how in SIGNALS and calls == place:
             signal.raise_signal(getattr(signal, how))
@@ -104,14 +111,19 @@ def _at(place: float, how: str) -> Callable[[Call], None]:
     return heard
 
 
-def _end(how: str, ended: Ended) -> tuple[str, str]:
-    """Says what there is to say of the end of a disturbed run; nothing, if it was disturbed and ended as it should."""
+def _end(how: str, ended: Ended, met: bool) -> tuple[str, str]:
+    """Says what there is to say of the end of a disturbed run; nothing, if it was disturbed and ended as it should.
+
+    A stage may do without what it is refused, but not without a signal that it got.
+    """
     if ended.status == HANGS:
         return "hangs", ended.said[-300:]
     if "Traceback" in ended.said:
         return "wrong end", f"a traceback: {ended.said[-300:]}"
-    if ended.status == 0 or (how in SIGNALS and ended.is_clear_error):  # such as one that says what to remove
+    if not met and (ended.status == 0 or (how in SIGNALS and ended.is_clear_error)):  # which says what to remove
         return UNTOUCHED, ""
+    if ended.status == 0 and how not in SIGNALS:
+        return "", ""
     expected = SIGNALS.get(how, 1)
     clear = ended.is_clear_error if expected == 1 else expected < 0 or ended.lines[-1:] == [SAID[expected]]
     return ("", "") if ended.status == expected and clear else ("wrong end", f"{ended.status}: {ended.lines[-1:]}")

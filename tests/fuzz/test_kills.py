@@ -1,8 +1,11 @@
 """Stages that are disturbed in every way, and what is noticed of stages that do not stand it."""
 
+import contextlib
 import csv
 import dataclasses
+import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dwp_init.storage import sealed_json
 from tests.fuzz import kills, undisturbed
 from tests.fuzz.kills import COLUMNS, PLANS, SAME, SIGNALS, UNTOUCHED, Plan, Row
 from tests.fuzz.undisturbed import Name, Whole
@@ -36,6 +40,8 @@ def test_measured_times_may_differ(whole: Whole, tmp_path: Path, monkeypatch: py
     def run(whole: Whole, out: Path) -> int:
         (out / STAGE).mkdir()
         (out / STAGE / "time").write_text(str(time.monotonic()))
+        (out / STAGE / "a.csv").write_text(f"start,seconds\nown,{time.monotonic()}\n")
+        (out / STAGE / "a.jsonl").write_text(json.dumps(["crc", {"loss": [1, 2], "seconds": time.monotonic()}]) + "\n")
         (out / STAGE / "result").write_text("1")
         return 0
 
@@ -44,11 +50,27 @@ def test_measured_times_may_differ(whole: Whole, tmp_path: Path, monkeypatch: py
     for name in "ab":
         (tmp_path / name).mkdir()
         run(timed, tmp_path / name)
-    assert timed.differs(tmp_path / "b") == [] and timed.timings == {"time"}
-    (tmp_path / "b" / STAGE / "result").write_text("2")
+    assert timed.differs(tmp_path / "b") == [] and timed.timings == {"time", "seconds"}
+    place = tmp_path / "b" / STAGE
+    (place / "result").write_text("2")
     assert timed.differs(tmp_path / "b") == ["result"]
-    (tmp_path / "b" / STAGE / "time").unlink()
-    assert timed.differs(tmp_path / "b") == ["result", "time"]
+    (place / "time").unlink()
+    for name, before, after in (("a.csv", "own", "other"), ("a.jsonl", "2]", "3]")):
+        (place / name).write_text((place / name).read_text().replace(before, after))
+    assert timed.differs(tmp_path / "b") == ["a.csv", "a.jsonl", "result", "time"]
+    for path in place.iterdir():
+        path.write_bytes((tmp_path / "a" / STAGE / path.name).read_bytes()[:-2])
+    assert timed.differs(tmp_path / "b") == ["a.jsonl", "result", "time"]  # of a time, any digits
+
+
+def test_a_summary_that_does_not_know_its_files_is_noticed(whole: Whole, tmp_path: Path) -> None:
+    with whole.place() as out:
+        assert whole.run(out) == 0 and whole.differs(out) == []
+        path = out / STAGE / "done.json"
+        summary = json.loads(path.read_text())
+        summary["outputs"]["config.json"] = "0" * 64
+        path.write_bytes(sealed_json({key: value for key, value in summary.items() if key != "sha256"}, "sha256"))
+        assert "config.json has changed" in whole.differs(out)[0]
 
 
 @pytest.mark.parametrize(("how", "moment"), PLANS)
@@ -93,6 +115,7 @@ def leaving(words: str, status: int) -> Callable[..., int]:
         (kills.SAID[130], 1, "wrong end", "1: ['interrupted; run"),
         (kills.SAID[130], 130, "differs", "result"),
         ("done", 0, "differs", "result"),
+        ("Traceback", 0, "wrong end", "a traceback"),
     ],
 )
 def test_a_wrong_end_and_another_result_are_noticed(
@@ -101,6 +124,42 @@ def test_a_wrong_end_and_another_result_are_noticed(
     monkeypatch.setattr(Whole, "run", leaving(words, status))
     (row,) = kills.disturb(whole, [("SIGINT", "time")], 1)
     assert row["outcome"] == outcome and detail in row["detail"]
+
+
+def without_a_word(whole: Whole, out: Path) -> int:
+    """Runs a stage that makes nothing, whatever it meets."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with contextlib.suppress(OSError):
+        (out / STAGE).mkdir()
+        (out / STAGE).rmdir()
+    return 0
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("SIGTERM", "wrong end"), ("read-only", SAME)])
+def test_what_a_stage_meets_without_a_word(
+    how: str, outcome: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage may do without what it is refused, but not without a signal that it got."""
+    monkeypatch.setattr(Whole, "run", without_a_word)
+    nothing = dataclasses.replace(whole, out=tmp_path, calls=1)
+    (row,) = kills.disturb(nothing, [(how, "call")], 1)
+    assert (row["status"], row["outcome"]) == ("0", outcome)
+
+
+def test_a_read_only_disk_lets_nothing_be_removed(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(whole: Whole, out: Path) -> int:
+        (out / "place").touch()
+        (out / STAGE).hardlink_to(out / "place")  # which is not listened to
+        (out / STAGE).unlink()
+        return 0
+
+    monkeypatch.setattr(Whole, "run", run)
+    nothing = dataclasses.replace(whole, out=tmp_path, calls=1)
+    for how, outcome in (("read-only", "wrong end"), ("full disk", UNTOUCHED)):
+        (row,) = kills.disturb(nothing, [(how, "call")], 1)
+        assert row["outcome"] == outcome
 
 
 def test_what_an_error_says_to_remove_is_removed(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from tests.fuzz.calls import listening
 from tests.fuzz.children import fork, processor_time
-from tests.fuzz.folders import differing, results
+from tests.fuzz.folders import differing, entries, results
 from training import recipes
 from training.__main__ import main
 from training.engine.options import only
+from training.engine.records import DONE, check_outputs
 
 LAZY = ("torch._dynamo", "matplotlib.pyplot", "pandas", "timm", "torchvision", "scipy.stats", "zuko", "onnx", "sympy")
 LONGEST = 600.0  # seconds of a stage
@@ -63,10 +64,18 @@ class Whole:
 
     @cached_property
     def timings(self) -> frozenset[str]:
-        """Files that another run leaves differently, because they hold measured times."""
+        """Keys and columns of its files whose values another run leaves differently, because they are measured times.
+
+        Files that are no tables have their names as keys.
+        """
         with self.place() as scratch:
             _succeed(lambda: self.run(scratch))
-            return frozenset(differing(results(scratch / self.name.stage), self.results))
+            again = results(scratch / self.name.stage)
+        found = set[str]()
+        for name in differing(again, self.results):
+            pairs = zip(entries(name, again[name]), entries(name, self.results[name]), strict=True)
+            found |= {key for (key, value), (_, other) in pairs if value != other}
+        return frozenset(found)
 
     @property
     def bytes(self) -> int:
@@ -74,13 +83,23 @@ class Whole:
         return max(map(len, self.results.values()), default=1)
 
     def differs(self, out: Path) -> list[str]:
-        """Names of files that are not as here; of measured times only whether they are there."""
+        """Names of files that are not as here, but for measured times; or what the digests of the summary deny."""
         found = results(out / self.name.stage)
-        return [
+        names = [
             name
             for name in differing(found, self.results)
-            if (name in found) != (name in self.results) or name not in self.timings
+            if not (name in found and name in self.results)
+            or self._lasting(name, found[name]) != self._lasting(name, self.results[name])
         ]
+        if DONE in found and not names:
+            try:
+                check_outputs(out / self.name.stage)
+            except ValueError as error:
+                return [str(error)]
+        return names
+
+    def _lasting(self, name: str, content: bytes) -> list[tuple[str, object]]:
+        return [(key, None if key in self.timings else value) for key, value in entries(name, content)]
 
     def run(self, out: Path) -> int:
         """Runs the stage alone, in a folder of :meth:`place`; returns the exit status."""
