@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dwp_init.priors.precision import full_precision
 from dwp_init.split import split
-from dwp_init.tensors import as_list
+from dwp_init.tensors import as_list, wide_dtype
 
 RHO = 0.9
 """Assumed correlation of neighbouring values along each axis of a layer's input."""
@@ -45,7 +45,7 @@ class Strength(NamedTuple):
 
 def root_mean_square(values: Tensor) -> float:
     """Returns √(Σ v² / n) of values of any dtype."""
-    norm = _norm(values, torch.promote_types(values.dtype, torch.float32))
+    norm = _norm(values, wide_dtype(values))
     if not 1e-15 < norm < 1e15:  # squares overflow, or lose digits
         norm = _norm(values.cpu(), torch.float64)
     return norm / math.sqrt(values.numel())

@@ -24,6 +24,7 @@ from dwp_init.report import layer_text, shape_text
 from dwp_init.response import strength
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.scales import decide
+from dwp_init.tensors import wide_dtype
 from dwp_init.text import aligned, few
 
 Without = Literal["fixed", "normal"]
@@ -238,23 +239,19 @@ def _notes(raised: frozenset[str]) -> tuple[str, ...]:
 
 def normal_prior(layer: Layer) -> LayerPrior:
     """Returns the law of a layer whose weights are independent and normal, with mean 0, at the layer's scale."""
-    prior = Gaussian((1, *layer.size)).to(layer.weight.device, _dtype(layer)).requires_grad_(False).eval()
+    prior = Gaussian((1, *layer.size)).to(layer.weight.device, wide_dtype(layer.weight)).requires_grad_(False).eval()
     return LayerPrior(layer, prior, _NORMAL, _response(layer))
 
 
 def _learned(choice: Choice, options: Options) -> LayerPrior:
     layer = choice.layer
     prior = copy.deepcopy(choice.rule.prior_for(layer, layer.depth)).eval()
-    prior.to("cpu", _dtype(layer))
+    prior.to("cpu", wide_dtype(layer.weight))
     scale = 1.0
     if (by := options.scale_of(layer)) != "prior":
         wanted = layer.he_rms if by == "fan_in" else _response(layer)
         scale = wanted / _response_of_draws(layer, prior)
     return LayerPrior(layer, prior.requires_grad_(False).to(layer.weight.device), choice.rule.name, scale)
-
-
-def _dtype(layer: Layer) -> torch.dtype:
-    return torch.promote_types(layer.weight.dtype, torch.float32)
 
 
 def _response(layer: Layer) -> float:

@@ -13,7 +13,7 @@ from dwp_init.bayes.kl import KL
 from dwp_init.bayes.layers import BayesConv2d, bayes_layers
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
-from dwp_init.tensors import wide
+from dwp_init.tensors import wide, wide_dtype
 from dwp_init.text import few
 
 
@@ -71,7 +71,7 @@ class Objective(nn.Module):
         weight = next(network.parameters(), None)
         if weight is None:
             raise ValueError(f"the network, a {type(network).__name__}, has no parameters to train")
-        self.terms.to(weight.device, torch.promote_types(weight.dtype, torch.float32))  # densities need its range
+        self.terms.to(weight.device, wide_dtype(weight))  # densities need its range
 
     def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
         """Estimates both parts from a minibatch.
