@@ -61,7 +61,7 @@ class _Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 def _kill(options: argparse.Namespace) -> int:
     names = [name for name in recipes.names() if _asked(options, name) and name not in WITHOUT]
     table = options.results / kills.TABLE
-    kills.record(table, options.out, options.tries or 1, names, options.minutes)
+    kills.record(table, options.out, options.tries or 1, names, options.minutes, options.commit)
     return int(any(row["outcome"] in kills.FAULTS for row in kills.read(table)))
 
 

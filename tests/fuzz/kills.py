@@ -32,7 +32,8 @@ PLANS = [*itertools.chain(*KILLS.values()), *OTHERS]
 OF_CLASS = 20  # kills by each signal of the stages of a class, together
 TABLE = "kills.csv"
 Row = dict[str, str]
-COLUMNS = ("recipe", "stage", "class", "run", "kill", "moment", "place", "status", "outcome", "detail")
+_FOUND = ("recipe", "stage", "class", "run", "kill", "moment", "place", "status", "outcome", "detail")
+COLUMNS = (*_FOUND, "commit")  # that was tried
 SAME, REMOVED, UNTOUCHED = "resumed, the same", "said what to remove, then the same", "ended before it"
 FAULTS = ("wrong end", "differs", "not resumed", "hangs")
 
@@ -55,7 +56,7 @@ def disturb(whole: Whole, plans: Sequence[Plan], run: int) -> list[Row]:
             ended, met = _disturbed(whole, out, how, moment, place)
             outcome, detail = _end(how, ended, met)
             values = (*vars(whole.name).values(), run, how, moment, place, ended.status, outcome, detail)
-            rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+            rows.append(dict(zip(_FOUND, map(str, values), strict=True)))
             if outcome:
                 break
         last, detail = _last(whole, out, done=rows[-1]["status"] == "0")
@@ -178,7 +179,7 @@ def _met(rows: Sequence[Row]) -> Iterator[Row]:
     return (row for row in rows if row["outcome"] != UNTOUCHED)
 
 
-def record(path: Path, out: Path, least: int, names: Sequence[str], minutes: float) -> None:
+def record(path: Path, out: Path, least: int, names: Sequence[str], minutes: float, commit: str) -> None:
     """Adds the disturbances that a table lacks, folder by folder; other processes may add to it at the same time.
 
     First those that each stage lacks, then those that a class of stages lacks, at the one that takes the least time.
@@ -189,22 +190,24 @@ def record(path: Path, out: Path, least: int, names: Sequence[str], minutes: flo
         least: How often each signal has to meet each stage.
         names: The recipes.
         minutes: After which to stop.
+        commit: That is tried.
     """
     end = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     quickest: dict[str, Whole] = {}
     for whole in wholes(out, names):
         quickest[whole.name.kind] = min(quickest.get(whole.name.kind, whole), whole, key=lambda each: each.seconds)
-        _fill(path, whole, lambda rows, name=whole.name: lacking(name, rows, least), end)
+        _fill(path, whole, lambda rows, name=whole.name: lacking(name, rows, least), end, commit)
     for whole in quickest.values():
-        _fill(path, whole, lambda rows, name=whole.name: lacking_of_class(name, rows), end)
+        _fill(path, whole, lambda rows, name=whole.name: lacking_of_class(name, rows), end, commit)
 
 
-def _fill(path: Path, whole: Whole, lacks: Callable[[list[Row]], list[Plan]], end: float) -> None:
+def _fill(path: Path, whole: Whole, lacks: Callable[[list[Row]], list[Plan]], end: float, commit: str) -> None:
     """Disturbs a stage, in a new folder each time, until nothing lacks or the time is over."""
     while time.monotonic() < end and (plans := lacks(rows := read(path))):
-        runs = {row["run"] for row in rows if (row["recipe"], row["stage"]) == (whole.name.recipe, whole.name.stage)}
-        _append(path, disturb(whole, plans, 1 + len(runs)))
+        of_stage = [row for row in rows if (row["recipe"], row["stage"]) == (whole.name.recipe, whole.name.stage)]
+        run = 1 + max((int(row["run"].rpartition("-")[2]) for row in of_stage), default=0)
+        _append(path, [row | {"commit": commit} for row in disturb(whole, plans, run)])
 
 
 def _append(path: Path, rows: Sequence[Row]) -> None:

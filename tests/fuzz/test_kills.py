@@ -184,7 +184,7 @@ def test_what_an_error_says_to_remove_is_removed(whole: Whole, tmp_path: Path, m
 
 
 def row_of(name: Name, plan: Plan, outcome: str = SAME) -> Row:
-    return dict(zip(COLUMNS, (*vars(name).values(), "1", *plan, "1", "0", outcome, ""), strict=True))
+    return dict(zip(COLUMNS, (*vars(name).values(), "1", *plan, "1", "0", outcome, "", "abc"), strict=True))
 
 
 def test_what_a_stage_lacks() -> None:
@@ -218,18 +218,20 @@ def test_a_table_grows_until_nothing_is_lacking(whole: Whole, tmp_path: Path, mo
         made.append((whole.name.stage, run))
         if len(made) == 3:
             raise KeyboardInterrupt
-        return [row_of(whole.name, plan) | {"run": str(run)} for plan in plans]
+        rows = [row_of(whole.name, plan) | {"run": str(run)} for plan in plans]
+        return [{key: value for key, value in row.items() if key != "commit"} for row in rows]
 
     monkeypatch.setattr(kills, "wholes", lambda out, names: iter(found))
     monkeypatch.setattr(kills, "disturb", disturb)
     path = tmp_path / "a.csv"
     with pytest.raises(KeyboardInterrupt):
-        kills.record(path, tmp_path, 1, [RECIPE], 60)
+        kills.record(path, tmp_path, 1, [RECIPE], 60, "abc")
     assert len(kills.read(path)) == 2 * 4 and made == [("slow", 1), ("other", 1), ("other", 2)]
-    kills.record(path, tmp_path, 1, [RECIPE], 60)
+    kills.record(path, tmp_path, 1, [RECIPE], 60, "abc")
     assert made[3:] == [("other", run) for run in range(2, 11)]
-    kills.record(path, tmp_path, 1, [RECIPE], 60)
-    kills.record(path, tmp_path, 2, [RECIPE], 0)
+    kills.record(path, tmp_path, 1, [RECIPE], 60, "abc")
+    kills.record(path, tmp_path, 2, [RECIPE], 0, "abc")
     assert len(made) == 12 and len(kills.read(path)) == 2 * 4 + 1 + 9 * 6
+    assert {row["commit"] for row in kills.read(path)} == {"abc"}
     with path.open(encoding="utf-8") as file:
         assert next(csv.reader(file)) == list(COLUMNS)
