@@ -29,9 +29,10 @@ class Benchmark(BenchmarkTask):
     """Trains a network from each start on paired seeds, and compares them at settings that held-out images choose.
 
     Runs of one seed have the same images in the same order, and differ in the spatial convolutions alone, unless a
-    start says otherwise. Records ``<name>_runs.jsonl``, from which ``--from-record`` resumes, and ``<name>.csv``. More
-    starts, seeds or finalists add runs to a finished task; a start whose source changed is trained again, and so is one
-    for which another rule of choice takes another finalist.
+    start says otherwise. Records ``<name>_runs.jsonl``, from which ``--from-record`` resumes, and ``<name>.csv``. Each
+    run of record has the digest of the task's fields, by which the page knows those of other fields. More starts, seeds
+    or finalists add runs to a finished task; a start whose source changed is trained again, and so is one for which
+    another rule of choice takes another finalist.
 
     Args:
         role: Whether the task may choose a default, or is kept to confirm what others chose.
@@ -119,7 +120,8 @@ class Benchmark(BenchmarkTask):
         """Records all runs that are there, and the table of the paired ones at the chosen settings."""
         if not rows:  # interrupted before the first run: the record stays as it is
             return []
-        runs = sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
+        runs = [{"task": self.digest} | row for row in rows]
+        runs.sort(key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
         write_runs(folder / "record" / self.ledger, runs)
         compared, path = self.compared(runs), folder / "record" / f"{self.name}.csv"
         if not any(row["start"] == OWN for row in compared):

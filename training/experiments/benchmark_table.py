@@ -51,11 +51,12 @@ def task_table(
     ``area`` is the mean accuracy over the steps from the first mark to the last, by the trapezoidal rule. ``target`` is
     the mean over seeds of the accuracy at which the curves of ``own`` end. The mean curve of a start first gets there
     at ``steps_to_target``, between marks by linear interpolation, or at the first mark already; ``seconds_to_target``
-    are the CPU seconds until then, initialising included, with medians over the runs, because the first use of a
-    package takes longer. ``steps_ratio`` and ``seconds_ratio`` divide by those of ``own``; ``steps_ratio_low`` and
-    ``steps_ratio_high`` are the 95 % interval by the expanded percentile bootstrap over 5 or more seeds that both have,
-    ``inf`` where the target is not reached. ``reached`` counts the seeds whose own curve gets there. Cells without a
-    value are empty.
+    are the CPU seconds until then: the start's median of initialising, because the first use of a package takes
+    longer, and the steps times the median seconds of a step over all runs of the task. The networks are the same, so
+    that differences of their seconds are those of the machine's load. ``steps_ratio`` and ``seconds_ratio`` divide by
+    those of ``own``; ``steps_ratio_low`` and ``steps_ratio_high`` are the 95 % interval by the expanded percentile
+    bootstrap over 5 or more seeds that both have, ``inf`` where the target is not reached. ``reached`` counts the seeds
+    whose own curve gets there. Cells without a value are empty.
 
     Args:
         rows: Runs of record, of a finished or an unfinished task.
@@ -202,7 +203,8 @@ def _to_target(runs: Runs, marks: Sequence[int], steps: int, own: str) -> dict[s
     between = {
         start: _ratio_interval(frame, runs[own], marks) if own in runs else ("", "") for start, frame in runs.items()
     }
-    found = {start: _steps_and_seconds(frame, marks, steps, target) for start, frame in runs.items()}
+    a_step = float(pd.concat([frame["train_s"] for frame in runs.values()]).median()) / steps
+    found = {start: _steps_and_seconds(frame, marks, a_step, target) for start, frame in runs.items()}
     own_steps, own_seconds = found.get(own, (math.nan, math.nan))
     return {
         start: {
@@ -241,8 +243,8 @@ def _mean_curve(found: pd.DataFrame) -> list[float]:
     return [math.fsum(values) / len(values) for values in zip(*found["curve"], strict=True)]
 
 
-def _steps_and_seconds(found: pd.DataFrame, marks: Sequence[int], steps: int, target: float) -> tuple[float, float]:
+def _steps_and_seconds(found: pd.DataFrame, marks: Sequence[int], a_step: float, target: float) -> tuple[float, float]:
     if not len(found):
         return math.nan, math.nan
     at = first_crossing(marks, _mean_curve(found), target)
-    return at, float(found["init_s"].median() + found["train_s"].median() * at / steps)
+    return at, float(found["init_s"].median()) + a_step * at

@@ -1,8 +1,10 @@
 """A task of the benchmark: a network, its size, data and amount of labels, and how one network is trained on it."""
 
+import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -118,17 +120,27 @@ class BenchmarkTask(Stage):
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {self.precision!r}")
 
-    def setting(self, context: Context, pools: Pools) -> str:
-        """Returns 12 hexadecimal digits of a digest of what all runs of the task depend on, but for the code.
+    @property
+    def digest(self) -> str:
+        """A digest of the fields that all runs depend on, which is known without data."""
+        return _digest([self._fields(), self.settings, WARM_UP])
 
-        Of the network these are the names and shapes of its weights too, because timm may change it.
+    def setting(self, context: Context, pools: Pools) -> str:
+        """Returns a digest of what all runs of the task depend on, but for the code.
+
+        Of the network these are the names and shapes of its weights too, because timm may change it; of the machine it
+        is the kind of its device, because seconds on an accelerator are others.
         """
-        config = stage_config(self.name, self, {}, context)
-        fields = {key: value for key, value in config["settings"].items() if key not in ("name", "priors", "trials")}
+        data = stage_config(self.name, self, {}, context)["data"]
         network = self.untrained(pools, 0).state_dict()
         shapes = {key: tuple(value.shape) for key, value in network.items()}
-        text = json.dumps([fields, config["data"], self.settings, WARM_UP, shapes], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        kind = [] if context.device.type == "cpu" else [context.device.type]
+        return _digest([self._fields(), data, self.settings, WARM_UP, shapes, *kind])
+
+    def _fields(self) -> dict[str, Any]:
+        """Its fields but for those that let it grow, and those that each run names or that only name it."""
+        kept = (each.name for each in dataclasses.fields(self) if each.metadata != GROWS)
+        return {name: getattr(self, name) for name in kept if name not in ("name", "priors", "trials")}
 
     def source(self, start: str, context: Context) -> str:
         """Returns a digest of what a start draws from, see :func:`training.starts.source.source_of`."""
@@ -156,12 +168,12 @@ class BenchmarkTask(Stage):
     def begin(self, pools: Pools, start: str, seed: int) -> tuple[nn.Module, float, float]:
         """Returns a network from a start, on the CPU; CPU seconds until it is ready; and the share that was drawn."""
         seen = pools.train[0][self.places(pools, seed)[:SEEN]].cpu()
-        before = time.process_time()
+        clock = _clock(torch.device("cpu"))
         network = self.untrained(pools, seed)
         sources: dict[str, Any] = {"priors": self.priors, "batch": seen, "folder": pools.data_root}
         sources["again"] = partial(self.untrained, pools)
         drawn = initialize_(network, start, seed, **sources)
-        return network, time.process_time() - before, drawn
+        return network, clock(), drawn
 
     def untrained(self, pools: Pools, seed: int) -> nn.Module:
         """Returns the network as its author initialises it, on the CPU."""
@@ -203,17 +215,17 @@ class BenchmarkTask(Stage):
 
         def measure(_: int) -> tuple[float, float]:
             nonlocal measuring
-            before = time.process_time()
+            until = clock()
             found = self.scores(network, part)
-            measuring += time.process_time() - before
+            measuring += clock() - until
             return found
 
         step = Step(network, optimizer, look_up, images.device, self.precision)
         marks = self.steps_of_marks if curve else ()
         order = self.batches(pools, seed)
-        before = time.process_time()
+        clock = _clock(images.device)
         found = train(step, order, rate, decay=True, warm_up=WARM_UP, progress=progress, marks=marks, measure=measure)
-        seconds = time.process_time() - before - measuring
+        seconds = clock() - measuring
         row: Row = {"init_s": round(init_s, 4), "train_s": round(seconds, 3), "drawn": round(drawn, 4)}
         if curve:
             row |= {"curve": [accuracy for accuracy, _ in found], "curve_loss": [loss for _, loss in found]}
@@ -223,6 +235,26 @@ class BenchmarkTask(Stage):
         """Returns accuracy in % and log loss in nats of a network in evaluation mode."""
         correct, nats = scores(network, *judged_by, self.precision)
         return round(100 * correct.float().mean().item(), 3), round(nats.double().mean().item(), 5)
+
+
+def _digest(values: object) -> str:
+    """12 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Starts a clock of seconds: of this process's CPU time, or on an accelerator of time until its work is done."""
+    if device.type == "cpu":
+        start = time.process_time()
+        return lambda: time.process_time() - start
+    torch.accelerator.synchronize(device)
+    began = time.perf_counter()
+
+    def seconds() -> float:
+        torch.accelerator.synchronize(device)
+        return time.perf_counter() - began
+
+    return seconds
 
 
 def _adamw(network: nn.Module, decay: float, device: torch.device) -> torch.optim.AdamW:

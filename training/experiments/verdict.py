@@ -16,7 +16,7 @@ from training.starts.trained import TRAINED_NETWORK
 Role = Literal["choose", "confirm"]
 Use = Literal["default", "yardstick"]
 Standing = Literal["ahead", "level", "behind", "mixed"]
-LEVEL = 0.05  # adjusted p-values below it are taken as differences
+LEVEL = 0.05  # p-values below it, adjusted over the starts and the tasks, are taken as differences
 _SEEN = {CIFAR10: r"cifar10(\[|$)", TINY_IMAGENET: "tinyimagenet", IMAGENET: "(tiny)?imagenet"}
 """By what a start was trained on, a pattern of how the names of the data sets begin whose images it has seen."""
 
@@ -138,9 +138,11 @@ class Statement:
         start: Name of the start.
         trained_on: What its sources were trained on.
         use: Whether these tasks may make it a default, or it is only a yardstick there.
-        standing: ``ahead`` if it is ahead in some of the tasks, by adjusted p-values, and behind in none; ``behind``
-            likewise, ``mixed`` if it is both, and ``level`` if it is neither.
+        standing: ``ahead`` if it is ahead in some of the tasks and behind in none; ``behind`` likewise, ``mixed`` if it
+            is both, and ``level`` if it is neither. The p-values of the tasks are multiplied by their number, so that
+            one task of many is not found ahead by chance.
         over_own: By name of the task, the difference in points of accuracy.
+        over_kaiming: The same over Kaiming's start, in tasks that have it.
         ahead: Names of the tasks where it is ahead.
         level: Of those where it is level.
         behind: Of those where it is behind.
@@ -155,6 +157,7 @@ class Statement:
     use: Use
     standing: Standing
     over_own: tuple[tuple[str, float], ...]
+    over_kaiming: tuple[tuple[str, float], ...]
     ahead: tuple[str, ...]
     level: tuple[str, ...]
     behind: tuple[str, ...]
@@ -170,6 +173,12 @@ class Statement:
     def points(self) -> float:
         """Mean over the tasks of the difference in points of accuracy."""
         return self.points_in([task for task, _ in self.over_own])
+
+    @property
+    def points_over_kaiming(self) -> float:
+        """The same over Kaiming's start; NaN without a task that has it."""
+        points = [points for _, points in self.over_kaiming]
+        return math.fsum(points) / len(points) if points else math.nan
 
     def points_in(self, tasks: Collection[str]) -> float:
         """The same over some of the tasks, by name."""
@@ -209,11 +218,13 @@ class Confirmation:
 
     Args:
         statement: The statement of the choosing tasks.
+        by: Names of the tasks that can confirm it: of the same kind and part, and of the same use.
         there: What the confirming tasks say; ``None`` if none of them was run.
         holds: Whether it is the same; ``None`` if none of them was run.
     """
 
     statement: Statement
+    by: tuple[str, ...]
     there: Statement | None
     holds: bool | None
 
@@ -242,11 +253,17 @@ def confirmed(tasks: Iterable[Task], verdict: Verdict) -> list[Confirmation]:
         for other in verdict.tasks:
             _check_apart(task, other)
     found = {each.about: each for each in _statements(tasks)}
-    return [_confirmation(each, found.get(each.about)) for each in verdict.statements]
+    return [_confirmation(each, tasks, found.get(each.about)) for each in verdict.statements]
 
 
-def _confirmation(statement: Statement, there: Statement | None) -> Confirmation:
-    return Confirmation(statement, there, None if there is None else there.standing == statement.standing)
+def _confirmation(statement: Statement, tasks: Iterable[Task], there: Statement | None) -> Confirmation:
+    kind, part, start, use = statement.about
+    by = tuple(
+        task.name
+        for task in tasks
+        if (task.kind, task.part) == (kind, part) and possible_use(start, statement.trained_on, task.data) == use
+    )
+    return Confirmation(statement, by, there, None if there is None else there.standing == statement.standing)
 
 
 def _check_roles(tasks: Iterable[Task], role: Role, other: str) -> None:
@@ -270,26 +287,34 @@ def _check_apart(task: Task, other: Task) -> None:
 def _statements(tasks: Iterable[Task]) -> Iterable[Statement]:
     """Makes a statement of the rows of each kind, part, start and use that have been tested."""
     groups: dict[tuple[str, str, str, Use], list[tuple[Task, Mapping[str, Any]]]] = {}
+    tested: dict[tuple[str, str], set[str]] = {}
     for task in tasks:
         for row in task.table:
             if row["start"] != OWN and row["p_own"] != "":
                 use = possible_use(row["start"], row["trained_on"], task.data)
                 groups.setdefault((task.kind, task.part, row["start"], use), []).append((task, row))
-    order = list(dict.fromkeys((kind, part) for kind, part, _, _ in groups))
+                tested.setdefault((task.kind, task.part), set()).add(task.name)
+    order = list(tested)
     for about, rows in sorted(groups.items(), key=lambda group: order.index(group[0][:2])):
-        yield _statement(about, rows)
+        yield _statement(about, rows, LEVEL / len(tested[about[:2]]))
 
 
-def _statement(about: tuple[str, str, str, Use], rows: Sequence[tuple[Task, Mapping[str, Any]]]) -> Statement:
+def _statement(
+    about: tuple[str, str, str, Use], rows: Sequence[tuple[Task, Mapping[str, Any]]], level: float
+) -> Statement:
     places: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
     for task, row in rows:
         over = float(row["over_own"])
-        found = "level" if float(row["p_own"]) >= LEVEL else "ahead" if over > 0 else "behind"
+        found = "level" if float(row["p_own"]) >= level else "ahead" if over > 0 else "behind"
         places[found].append(task.name)
-    ahead, level, behind = (tuple(names) for names in places.values())
+    ahead, same, behind = (tuple(names) for names in places.values())
     standing: Standing = "mixed" if ahead and behind else "ahead" if ahead else "behind" if behind else "level"
     wins, losses = (sum(int(row[key]) for _, row in rows) for key in ("wins_own", "losses_own"))
-    over_own = tuple((task.name, float(row["over_own"])) for task, row in rows)
+    over_own, over_kaiming = (
+        tuple((task.name, float(row[key])) for task, row in rows if row[key] != "")
+        for key in ("over_own", "over_kaiming")
+    )
     kind, part, start, use = about
+    points = (over_own, over_kaiming)
     trained_on = rows[0][1]["trained_on"]
-    return Statement(kind, part, start, trained_on, use, standing, over_own, ahead, level, behind, wins, losses)
+    return Statement(kind, part, start, trained_on, use, standing, *points, ahead, same, behind, wins, losses)

@@ -12,7 +12,6 @@ from training.experiments.benchmark_check import BenchmarkCheck
 from training.experiments.benchmark_plateau import BenchmarkPlateau
 from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
 from training.experiments.paired import holm
-from training.experiments.trials import DECAYS, RATES
 from training.experiments.verdict import (
     LEVEL,
     Role,
@@ -34,6 +33,7 @@ from training.starts.whitening import WHITENED_DIRAC, WHITENED_NATURAL
 
 STANDINGS = ("ahead", "level", "behind")
 ROLES: tuple[Role, ...] = ("choose", "confirm")
+HALF_WIDTHS = {"few labels": 1.0, "all labels": 0.7}  # points of accuracy, that intervals are meant to have
 PICTURES = {"benchmark.png": OVER_OWN, "benchmark_target.png": TO_TARGET}
 
 
@@ -79,11 +79,25 @@ def page_values() -> dict[str, Any]:
         "has_seen": has_seen,
         "runs": sum(len(each.runs) for each in on_record),
         "hours": sum(row["init_s"] + row["train_s"] for each in on_record for row in each.runs) / 3600,
-        "rates": RATES,
-        "decays": DECAYS,
+        "settings": sorted({each.stage.settings for each in on_record}),
+        "at_the_edge": _at_the_edge(on_record),
+        "widths": {part: _widths(on_record, part, most) for part, most in HALF_WIDTHS.items()},
         **{key: sorted({getattr(each.stage, key) for each in on_record}) for key in ("seeds", "finalists", "trials")},
-        "pictures": list(PICTURES) if any(each.task.table for each in on_record) else [],
+        "pictures": list(PICTURES) if any(each.finished for each in on_record) else [],
     }
+
+
+def _at_the_edge(on_record: Iterable[OnRecord]) -> tuple[int, int]:
+    """Counts the starts of finished tasks that took the highest learning rate of all, and all starts."""
+    rows = [(each.stage, row) for each in on_record if each.finished for row in each.task.table if row["lr"]]
+    return sum(float(row["lr"]) == max(rate for rate, _ in stage.settings) for stage, row in rows), len(rows)
+
+
+def _widths(on_record: Iterable[OnRecord], part: str, most: float) -> dict[str, float]:
+    """Counts the intervals over the model's own start in a part that are at most so wide, on either side."""
+    tables = [each.task.table for each in on_record if each.finished and each.task.part == part]
+    found = [float(row["over_own_95"]) for table in tables for row in table if row["over_own_95"] != ""]
+    return {"most": most, "within": sum(width <= most for width in found), "all": len(found)}
 
 
 def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]:
@@ -101,8 +115,8 @@ def read_tasks() -> list[OnRecord]:
 
 def draw_pictures(folder: Path) -> None:
     """Draws the figures of the page, if a task was run."""
-    tasks = [each.task for each in read_tasks()]
-    for name, panels in PICTURES.items() if any(task.table for task in tasks) else ():
+    tasks = [each.task for each in read_tasks() if each.finished]
+    for name, panels in PICTURES.items() if tasks else ():
         plot_tasks(tasks, folder / name, panels)
 
 
@@ -206,9 +220,7 @@ def _over_all(statements: Sequence[Statement]) -> dict[str, Any]:
 def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict[str, Any]:
     """What is said of one kind of network in one part: the start to use, ``natural``, and the best yardstick."""
     here = [each for each in verdict.statements if (each.kind, each.part) == (kind, part)]
-    ahead = [
-        each for each in here if each.use == "yardstick" and each.standing == "ahead" and each.start != OTHER_DRAWS
-    ]
+    yardsticks = [each for each in here if each.use == "yardstick" and each.start not in (OTHER_DRAWS, NATURAL)]
     natural = [each for each in here if each.start == NATURAL]
     return {
         "kind": kind,
@@ -216,5 +228,5 @@ def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict
         "best": best,
         "to_confirm": best or next(iter(natural), None),
         "natural": _over_all(natural) if natural else None,
-        "yardstick": max(ahead, key=lambda each: each.points, default=None),
+        "yardstick": of_most_points([each for each in yardsticks if each.standing == "ahead"]),
     }

@@ -55,7 +55,9 @@ class OnRecord:
 
     @property
     def is_current(self) -> bool:
-        """Whether the table is of the runs at the settings that they choose, made alike and from starts as they are.
+        """Whether the table is of the runs at the settings that they choose, made as the task says and alike.
+
+        The starts must be as they are now.
 
         Starts that draw from files must be from one source; which one it is now is not known without the files.
         """
@@ -69,7 +71,8 @@ class OnRecord:
         known = {start for start in self.stage.starts if not STARTS[start].files}
         now = {(start, _source_of(start, self.stage.priors)) for start in known}
         alike = now <= sources and len(sources) == len(self.stage.starts)
-        return shown == counts and alike and len({row["setting"] for row in self.runs}) == 1
+        made = {(row.get("task"), row["setting"]) for row in self.runs}
+        return shown == counts and alike and len(made) == 1 and made.pop()[0] == self.stage.digest
 
     @cached_property
     def finished(self) -> bool:

@@ -62,7 +62,7 @@ def test_settings_are_screened_and_the_finalists_compared_on_other_seeds(tmp_pat
     assert [each[:2] for each in trained[9:]] == [each for each in order for _ in range(2)]
     rows = runs_of(folder)
     assert rows == sorted(rows, key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
-    keys = {*RUN, "held_accuracy", "held_log_loss", "init_s", "train_s", "drawn"}
+    keys = {"task", *RUN, "held_accuracy", "held_log_loss", "init_s", "train_s", "drawn"}
     paired = {"accuracy", "log_loss", "curve", "curve_loss"}
     assert all(row.keys() == keys | (set() if row["choosing"] else paired) for row in rows)
     finalists, chosen = made.finalists_of(rows), {row["start"]: row["trial"] for row in made.compared(rows)}

@@ -77,6 +77,12 @@ def test_areas_and_crossings_are_those_of_the_curves() -> None:
     assert (own["reached"], a["reached"], b["reached"]) == (2, 3, 1)
 
 
+def test_seconds_of_a_step_are_those_of_all_starts() -> None:
+    """Starts that were run on a day of other load take as long to train."""
+    table = table_of(*runs("own", 0, 0, 0), *runs("a", 0, 0, 0, train_s=40.0), *runs("b", 0, 0, 0, train_s=22.0))
+    assert {row["seconds_to_target"] for row in table.values()} == {22.5} and table["a"]["seconds_ratio"] == 1.0
+
+
 def test_the_interval_of_a_ratio_is_over_draws_of_seeds() -> None:
     rows = [run(start, seed, 40.0 + 5 * seed) for seed in range(5) for start in ("own", "b")]
     rows += [run("a", seed, 60.0, curve=[10.0, 60.0, 60.0]) for seed in range(5)]

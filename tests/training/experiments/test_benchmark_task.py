@@ -250,6 +250,10 @@ def test_the_setting_says_what_runs_depend_on_and_not_how_many_there_are(
     now = task().setting(context, pools)
     assert len(now) == 12 and {found[name] for name in alike} == {now}
     assert len({now, *(found[name] for name in changes)}) == len(changes) + 1
+    digests = {name: task(**{name: value}).digest for name, value in (changes | alike).items()}
+    assert len({task().digest, *(digests[name] for name in changes)}) == len(changes) + 1  # without the images
+    assert {digests[name] for name in alike} == {task().digest}
+    assert task().setting(dataclasses.replace(context, device=torch.device("cuda")), pools) != now
     data["test"] = dataclasses.replace(data["test"], description={"seed": 99})
     assert task().setting(context, pools) != now
     assert task().source(OWN, context) == "" != task().source("natural", context)

@@ -25,6 +25,7 @@ def example_runs(stage: Benchmark, over_own: Mapping[str, float]) -> list[Row]:
     rows: list[Row] = []
     for place, start in enumerate(stage.starts):
         same = {
+            "task": stage.digest,
             "setting": "0",
             "source": source_of(start, stage.priors, None),
             "start": start,

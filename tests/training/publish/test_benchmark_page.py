@@ -57,6 +57,7 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
     assert summary[2:] == [
         "**`natural`**",
         "+2.0 (1 / 0 / 0; 3 : 0)",
+        "+3.0",
         "not run",
         "+2.0 (1 / 0 / 0; 3 : 0)",
         "whitened stem +3.0 (1 / 0 / 0; 3 : 0)",
@@ -93,6 +94,35 @@ def test_a_start_that_is_surely_ahead_is_named_before_one_of_more_points_that_is
     assert row["best"].start == "Xavier"
 
 
+def test_the_best_yardstick_is_best_in_the_tasks_that_all_were_run_in_and_not_natural(results: Path) -> None:
+    starts = ("own", "Kaiming", "natural", "natural-v1", "whitened stem")
+    easy = example_task("bench_few_tiny", data="tinyimagenet32-a[0:20]", starts=starts)
+    hard = example_task("bench_few_cifar10_vgg", starts=starts)
+    benchmark.stages().update({each.name: each for each in (easy, hard)})
+    record(results, hard, example_runs(hard, {"natural": 2.0, "natural-v1": 2.0, "whitened stem": 1.0}))
+    record(results, easy, example_runs(easy, {"natural": 9.0, "natural-v1": 6.0, "whitened stem": 7.0}))
+    found = cells(written(), "dense, without normalisation | few labels")[-1]
+    assert found == "whitened stem +4.0 (2 / 0 / 0; 6 : 0)"  # natural-v1 has seen the images of one of the two
+
+
+def test_what_no_task_can_confirm_says_so(results: Path) -> None:
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    column = ["not run", "no task can"]
+    for stage in (CONFIRM, example_task("bench_confirm", role="confirm", network="resnet", data="fashionmnist")):
+        benchmark.stages()[CONFIRM.name] = stage
+        assert cells(written(), "dense, without normalisation | few labels")[5] == column.pop(0)
+
+
+def test_how_the_settings_were_chosen_and_how_wide_the_intervals_are(results: Path) -> None:
+    record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
+    text = written()
+    rates = ", ".join(f"{rate} / {decay}" for rate, decay in AHEAD.settings)
+    assert f"as learning rate / weight decay:\n{rates}. One run" in text
+    assert "0 of 4 starts took the highest learning rate; a higher one might suit them better." in text
+    assert "3 of 3 intervals of *few labels* are within ± 1.0 points, as they were meant to be." in text
+    assert "settings chosen on 5,000 held-out images" in text and "intervals of *all labels*" not in text
+
+
 def test_losses_stand_with_the_wins(results: Path) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, DEPTHWISE, example_runs(DEPTHWISE, {"natural": -2.0}))
@@ -107,7 +137,7 @@ def test_confirmation_is_by_tasks_that_did_not_choose(results: Path, over_own: f
     record(results, CONFIRM, example_runs(CONFIRM, {"natural": over_own}))
     text = written()
     assert "1 of 1 task kept to confirm it, with other networks and other data, is finished." in text
-    assert cells(text, "dense, without normalisation | few labels")[4] == holds
+    assert cells(text, "dense, without normalisation | few labels")[5] == holds
 
 
 def test_natural_is_summed_over_all_tasks_those_too_whose_data_it_has_seen(results: Path) -> None:
@@ -116,7 +146,7 @@ def test_natural_is_summed_over_all_tasks_those_too_whose_data_it_has_seen(resul
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, seen, example_runs(seen, {"natural": -3.0}))
     summary = cells(written(), "dense, without normalisation | few labels")
-    assert summary[2:6] == ["**`natural`**", "+2.0 (1 / 0 / 0; 3 : 0)", "not run", "-0.5 (1 / 0 / 1; 3 : 3)"]
+    assert summary[2:7] == ["**`natural`**", "+2.0 (1 / 0 / 0; 3 : 0)", "+2.0", "not run", "-0.5 (1 / 0 / 1; 3 : 3)"]
 
 
 def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(results: Path) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,27 @@ def test_runs_of_two_settings_are_no_finished_task(results: Path) -> None:
     rows = example_runs(stage, {})
     record(results, stage, [*rows[:-1], rows[-1] | {"setting": "1"}])
     assert OnRecord.read(stage).missing == 0 and not OnRecord.read(stage).finished
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"steps": 4000},
+        {"filters": (8, 4)},
+        {"data": "cifar100"},
+        {"each": 51},
+        {"hold_out": 100},
+        {"batch_size": 8},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_runs_of_a_task_of_other_fields_are_not_finished(results: Path, other: dict[str, Any]) -> None:
+    """Else the page would state the new fields over the figures of the old ones."""
+    stage = example_task()
+    record(results, stage, example_runs(stage, {}))
+    assert OnRecord.read(stage).finished and not OnRecord.read(example_task(**other)).finished
+    record(results, stage, [{**row, "task": None} for row in example_runs(stage, {})])
+    assert not OnRecord.read(stage).finished
 
 
 def test_two_starts_are_compared_by_accuracy_and_log_loss(results: Path) -> None:
