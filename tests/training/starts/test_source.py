@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from training.networks.registry import build
 from training.recipes.benchmark import CHOOSING
-from training.starts.base import STARTS, spatial_convolutions
+from training.starts.base import STARTS, initialize_, spatial_convolutions
 from training.starts.source import source_of
 
 DRAWN: dict[str, tuple[int, float, float]] = {
@@ -62,6 +63,22 @@ def test_what_a_start_draws_is_that_of_its_edition(start: str, make: Callable[..
     found = [signature(in_order(network) if start.startswith("whitened") else network) for network in made]
     assert STARTS[start].edition == edition
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), "let the edition of this start grow, and enter these"
+
+
+@pytest.mark.parametrize(
+    ("network", "filters", "expected"),
+    [
+        ("convmixer(patch=4)", (8,), 0.51105),  # a stem of patches, and 7×7 depthwise layers
+        ("convmixer(kernel=5)", (8,), 2.892),
+        ("resnet", (8, 16), 1.4803),  # dense layers with batch norm
+        ("vgg", (8, 16), -0.93067),  # and without, which pass their inputs on
+    ],
+)
+def test_what_natural_draws_in_networks_of_all_kinds(network: str, filters: tuple[int, ...], expected: float) -> None:
+    torch.manual_seed(0)
+    built = build(network, filters, 10, (3, 32, 32))
+    initialize_(built, "natural", 3, priors=("natural",))
+    assert signature(built) == pytest.approx(expected, rel=1e-3, abs=1e-4), "let the edition of this start grow"
 
 
 def test_all_starts_of_the_benchmark_that_need_no_file_are_here() -> None:
