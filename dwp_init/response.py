@@ -45,7 +45,7 @@ class Strength(NamedTuple):
 
 def root_mean_square(values: Tensor) -> float:
     """Returns √(Σ v² / n) of values of any dtype."""
-    norm = _norm(values, wide_dtype(values))
+    norm = _norm(values, wide_dtype(values.dtype))
     if not 1e-15 < norm < 1e15:  # squares overflow, or lose digits
         norm = _norm(values.cpu(), torch.float64)
     return norm / math.sqrt(values.numel())

@@ -54,14 +54,14 @@ def _is_expanded(tensor: Tensor) -> bool:
     return any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def wide_dtype(values: Tensor) -> torch.dtype:
-    """Returns float32 for values in half precision, else their own type: one for sums, squares and densities."""
-    return torch.promote_types(values.dtype, torch.float32)
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Returns float32 for half precision, else the type itself: one for sums, squares and densities."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def wide(values: Tensor) -> Tensor:
     """Returns values in float32 where they are in half precision, differentiably."""
-    return values.to(wide_dtype(values))
+    return values.to(wide_dtype(values.dtype))
 
 
 def as_list(values: Tensor) -> Any:

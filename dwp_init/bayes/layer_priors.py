@@ -239,14 +239,14 @@ def _notes(raised: frozenset[str]) -> tuple[str, ...]:
 
 def normal_prior(layer: Layer) -> LayerPrior:
     """Returns the law of a layer whose weights are independent and normal, with mean 0, at the layer's scale."""
-    prior = Gaussian((1, *layer.size)).to(layer.weight.device, wide_dtype(layer.weight)).requires_grad_(False).eval()
+    prior = Gaussian((1, *layer.size)).to(layer.weight.device, wide_dtype(layer.weight.dtype)).requires_grad_(False).eval()
     return LayerPrior(layer, prior, _NORMAL, _response(layer))
 
 
 def _learned(choice: Choice, options: Options) -> LayerPrior:
     layer = choice.layer
     prior = copy.deepcopy(choice.rule.prior_for(layer, layer.depth)).eval()
-    prior.to("cpu", wide_dtype(layer.weight))
+    prior.to("cpu", wide_dtype(layer.weight.dtype))
     scale = 1.0
     if (by := options.scale_of(layer)) != "prior":
         wanted = layer.he_rms if by == "fan_in" else _response(layer)

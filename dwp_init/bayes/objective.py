@@ -71,7 +71,7 @@ class Objective(nn.Module):
         weight = next(network.parameters(), None)
         if weight is None:
             raise ValueError(f"the network, a {type(network).__name__}, has no parameters to train")
-        self.terms.to(weight.device, wide_dtype(weight))  # densities need its range
+        self.terms.to(weight.device, wide_dtype(weight.dtype))  # densities need its range
 
     def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
         """Estimates both parts from a minibatch.

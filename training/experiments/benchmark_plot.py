@@ -16,7 +16,7 @@ from training.starts.base import legend, start_names
 from training.starts.controls import OWN
 from training.starts.natural import NATURAL
 
-TASK_PARTS = ("few labels", "all labels", "frozen kernels", "time to target")
+TASK_PARTS = ("few labels", "all labels", "frozen kernels")
 WIDTH = 9.0  # inches
 LEGEND_COLUMNS = 5  # of the legend
 INK, FAINT = "#333333", "#d9d9d9"

@@ -51,9 +51,7 @@ class Task:
         """The part of the benchmark that it belongs to."""
         if self.frozen:
             return "frozen kernels"
-        if self.each:
-            return "few labels"
-        return "time to target" if self.family == "speed" else "all labels"
+        return "few labels" if self.each else "all labels"
 
     @property
     def family(self) -> str:
@@ -143,6 +141,8 @@ class Statement:
             one task of many is not found ahead by chance.
         over_own: By name of the task, the difference in points of accuracy.
         over_kaiming: The same over Kaiming's start, in tasks that have it.
+        steps: By name of the task, how many times the steps of the model's own start it takes to the accuracy at which
+            that ends; infinite where it is not reached.
         ahead: Names of the tasks where it is ahead.
         level: Of those where it is level.
         behind: Of those where it is behind.
@@ -158,6 +158,7 @@ class Statement:
     standing: Standing
     over_own: tuple[tuple[str, float], ...]
     over_kaiming: tuple[tuple[str, float], ...]
+    steps: tuple[tuple[str, float], ...]
     ahead: tuple[str, ...]
     level: tuple[str, ...]
     behind: tuple[str, ...]
@@ -179,6 +180,11 @@ class Statement:
         """The same over Kaiming's start; NaN without a task that has it."""
         points = [points for _, points in self.over_kaiming]
         return math.fsum(points) / len(points) if points else math.nan
+
+    @property
+    def steps_ratio(self) -> float:
+        """Geometric mean over the tasks of the ratio of steps; infinite where a target is not reached."""
+        return math.exp(math.fsum(math.log(ratio) for _, ratio in self.steps) / len(self.steps))
 
     def points_in(self, tasks: Collection[str]) -> float:
         """The same over some of the tasks, by name."""
@@ -314,7 +320,8 @@ def _statement(
         tuple((task.name, float(row[key])) for task, row in rows if row[key] != "")
         for key in ("over_own", "over_kaiming")
     )
+    steps = tuple((task.name, float(row["steps_ratio"] or math.inf)) for task, row in rows)
     kind, part, start, use = about
-    points = (over_own, over_kaiming)
+    found = (over_own, over_kaiming, steps)
     trained_on = rows[0][1]["trained_on"]
-    return Statement(kind, part, start, trained_on, use, standing, *points, ahead, same, behind, wins, losses)
+    return Statement(kind, part, start, trained_on, use, standing, *found, ahead, same, behind, wins, losses)

@@ -37,6 +37,7 @@ def row(start: str, over: float, p: float | str, wins: int = 0, losses: int = 0,
         "wins_own": wins,
         "losses_own": losses,
         "over_kaiming": "" if start == KAIMING else over - 1,
+        "steps_ratio": str(1 / over) if over > 0 else "",
     }
 
 
@@ -64,6 +65,7 @@ def test_a_start_stands_as_its_adjusted_p_values_say() -> None:
     best = found["natural"]
     assert (best.ahead, best.level, best.behind) == (("bench_few_resnet",), ("b",), ())
     assert (best.points, best.points_over_kaiming) == (1.5, 0.5)
+    assert best.steps_ratio == pytest.approx(math.sqrt(0.5 * 1.0)) and math.isinf(found["LSUV"].steps_ratio)
     assert (best.wins, best.losses, best.trained_on) == (13, 3, TINY_IMAGENET)
     assert to_use(verdict) == {("dense", "few labels"): best}
 
@@ -115,7 +117,6 @@ def test_kinds_of_networks_and_amounts_of_labels_are_apart() -> None:
         replace(CHOOSE, table=[natural(1.0, 0.01)]),
         replace(CHOOSE, each=0, table=[natural(-1.0, 0.01)]),
         replace(CHOOSE, frozen=True, table=[natural(0.1, 0.9)]),
-        replace(CHOOSE, network="speed", each=0, table=[natural(1.0, 0.01)]),
         replace(CHOOSE, kind="depthwise", table=[natural(1.0, ""), row("own", 0.0, "")]),  # not tested
     ]
     verdict = chosen(tasks)
@@ -123,9 +124,8 @@ def test_kinds_of_networks_and_amounts_of_labels_are_apart() -> None:
         ("few labels", "default", "ahead"),
         ("all labels", "default", "behind"),
         ("frozen kernels", "default", "level"),
-        ("time to target", "default", "ahead"),
     ]
-    assert [found and found.start for found in to_use(verdict).values()] == ["natural", None, None, "natural"]
+    assert [found and found.start for found in to_use(verdict).values()] == ["natural", None, None]
 
 
 def test_a_default_has_not_seen_the_images() -> None:

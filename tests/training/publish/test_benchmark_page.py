@@ -58,6 +58,7 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
         "**`natural`**",
         "+2.0 (1 / 0 / 0; 3 : 0)",
         "+3.0",
+        "×0.96",
         "not run",
         "+2.0 (1 / 0 / 0; 3 : 0)",
         "whitened stem +3.0 (1 / 0 / 0; 3 : 0)",
@@ -110,7 +111,7 @@ def test_what_no_task_can_confirm_says_so(results: Path) -> None:
     column = ["not run", "no task can"]
     for stage in (CONFIRM, example_task("bench_confirm", role="confirm", network="resnet", data="fashionmnist")):
         benchmark.stages()[CONFIRM.name] = stage
-        assert cells(written(), "dense, without normalisation | few labels")[5] == column.pop(0)
+        assert cells(written(), "dense, without normalisation | few labels")[6] == column.pop(0)
 
 
 def test_how_the_settings_were_chosen_and_how_wide_the_intervals_are(results: Path) -> None:
@@ -137,7 +138,7 @@ def test_confirmation_is_by_tasks_that_did_not_choose(results: Path, over_own: f
     record(results, CONFIRM, example_runs(CONFIRM, {"natural": over_own}))
     text = written()
     assert "1 of 1 task kept to confirm it, with other networks and other data, is finished." in text
-    assert cells(text, "dense, without normalisation | few labels")[5] == holds
+    assert cells(text, "dense, without normalisation | few labels")[6] == holds
 
 
 def test_natural_is_summed_over_all_tasks_those_too_whose_data_it_has_seen(results: Path) -> None:
@@ -146,7 +147,14 @@ def test_natural_is_summed_over_all_tasks_those_too_whose_data_it_has_seen(resul
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, seen, example_runs(seen, {"natural": -3.0}))
     summary = cells(written(), "dense, without normalisation | few labels")
-    assert summary[2:7] == ["**`natural`**", "+2.0 (1 / 0 / 0; 3 : 0)", "+2.0", "not run", "-0.5 (1 / 0 / 1; 3 : 3)"]
+    assert summary[2:8] == [
+        "**`natural`**",
+        "+2.0 (1 / 0 / 0; 3 : 0)",
+        "+2.0",
+        "×0.96",
+        "not run",
+        "-0.5 (1 / 0 / 1; 3 : 3)",
+    ]
 
 
 def test_a_row_of_a_task_has_differences_ratios_and_what_its_source_has_seen(results: Path) -> None:
