@@ -239,8 +239,8 @@ def _notes(raised: frozenset[str]) -> tuple[str, ...]:
 
 def normal_prior(layer: Layer) -> LayerPrior:
     """Returns the law of a layer whose weights are independent and normal, with mean 0, at the layer's scale."""
-    prior = Gaussian((1, *layer.size)).to(layer.weight.device, wide_dtype(layer.weight.dtype)).requires_grad_(False).eval()
-    return LayerPrior(layer, prior, _NORMAL, _response(layer))
+    prior = Gaussian((1, *layer.size)).to(layer.weight.device, wide_dtype(layer.weight.dtype))
+    return LayerPrior(layer, prior.requires_grad_(False).eval(), _NORMAL, _response(layer))
 
 
 def _learned(choice: Choice, options: Options) -> LayerPrior:
