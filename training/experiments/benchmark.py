@@ -15,7 +15,7 @@ from training.engine.workers import Progress
 from training.experiments.benchmark_table import task_table
 from training.experiments.benchmark_task import RUN, BenchmarkTask, Pools
 from training.experiments.choice import chosen_trials, finalists_of, rule
-from training.experiments.verdict import Role
+from training.experiments.judged_task import Role
 from training.starts.base import check_starts
 from training.starts.controls import OWN
 

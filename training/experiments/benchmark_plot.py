@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from training.experiments.verdict import LEVEL, Task, possible_use
+from training.experiments.judged_task import Task
+from training.experiments.verdict import LEVEL, possible_use
 from training.figures.style import log_ticks, save_figure
 from training.starts.base import legend, start_names
 from training.starts.controls import OWN

@@ -11,12 +11,11 @@ from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_check import BenchmarkCheck
 from training.experiments.benchmark_plateau import BenchmarkPlateau
 from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
+from training.experiments.judged_task import Role, Task
 from training.experiments.paired import holm
 from training.experiments.verdict import (
     LEVEL,
-    Role,
     Statement,
-    Task,
     Verdict,
     chosen,
     confirmed,

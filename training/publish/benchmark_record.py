@@ -10,7 +10,7 @@ from training.engine.records import RESULTS, Row, read_table
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_table import compare_starts, paired_runs
 from training.experiments.benchmark_task import BenchmarkTask
-from training.experiments.verdict import Task, task_of
+from training.experiments.judged_task import Task, task_of
 from training.starts.base import STARTS
 from training.starts.source import source_of
 

@@ -85,7 +85,7 @@ CONVMIXER: Fields = {"network": f"{MIXER})"}
 CONVNEXT: Fields = {"network": "convnext", **BFLOAT16}
 PLAIN_VGG: Fields = {"network": "vgg(stride=2)", **BFLOAT16}
 PAPER_NET: Fields = {"network": "cifar", **BFLOAT16}
-PLAIN: Fields = {"network": "mnist", "filters": (32, 64)}
+PLAIN_CHAIN: Fields = {"network": "mnist", "filters": (32, 64)}
 SPEED: Fields = {"network": "speed", **BFLOAT16}
 RESNET_18: Fields = {"network": "timm:resnet18(channels=(32, 64, 128, 256))", "filters": (), **BFLOAT16}
 EFFICIENTNET: Fields = {"network": "timm:efficientnet_lite0", "filters": ()}
@@ -124,10 +124,10 @@ CONFIRMING: dict[str, Fields] = {  # other networks and other data than those ab
     "confirm_few_notmnist_densenet": {**FEW_NOTMNIST, **DENSENET},
     "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_frozen_notmnist_efficientnet": {**FROZEN_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
-    "confirm_few_notmnist_plain": {**FEW_NOTMNIST, **PLAIN, "starts": CHAINS},
+    "confirm_few_notmnist_plain": {**FEW_NOTMNIST, **PLAIN_CHAIN, "starts": CHAINS},
     "confirm_full_cifar100_regnet": {**FULL_CIFAR100, **REGNET},
     "confirm_full_cifar100_edgenext": {**FULL_CIFAR100, **EDGENEXT},
-    "confirm_full_cifar100_plain": {**FULL_CIFAR100, **LARGER_BATCHES, **PLAIN},
+    "confirm_full_cifar100_plain": {**FULL_CIFAR100, **LARGER_BATCHES, **PLAIN_CHAIN},
 }
 SMALL: Fields = {
     "seeds": 2,

@@ -8,7 +8,7 @@ from PIL import Image
 
 from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
 from training.experiments.benchmark_table import task_table
-from training.experiments.verdict import Task
+from training.experiments.judged_task import Task
 
 STARTS = ("own", "Kaiming", "LSUV", "natural", "unheard of")
 

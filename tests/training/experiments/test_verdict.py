@@ -8,18 +8,16 @@ import torch
 
 from training.engine.records import Row
 from training.experiments.benchmark_table import task_table
+from training.experiments.judged_task import Task, network_kind, task_of
 from training.experiments.paired import holm
 from training.experiments.verdict import (
     Statement,
-    Task,
     Verdict,
     chosen,
     confirmed,
     has_seen,
-    network_kind,
     of_most_points,
     possible_use,
-    task_of,
 )
 from training.networks.registry import build
 from training.starts.base import CIFAR10, IMAGENET, KAIMING, TASK, TINY_IMAGENET, UNTRAINED

@@ -7,7 +7,7 @@ import torch
 
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_task import Pools
-from training.experiments.verdict import task_of
+from training.experiments.judged_task import task_of
 from training.recipes.benchmark import CHOOSING, CONFIRMING, stages
 from training.starts.base import STARTS
 from training.starts.controls import OWN
