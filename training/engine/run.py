@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | No
     Args:
         stages: The stages by name.
         context: The context of the run.
-        results: Where to copy the files that a stage leaves to be recorded, if anywhere; also those of a stage that was
-            interrupted, because a table may grow run by run.
+        results: Where to copy the files that a stage leaves to be recorded, if anywhere: all of a finished stage that
+            are as it left them. Of an interrupted one those that it wrote in this run, because a table may grow.
 
     Raises:
         StageChangedError: A folder holds a stage of the same name with other settings.
@@ -37,22 +38,42 @@ def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | No
         _check_unchanged(folders[name], configs[name])
     for name, stage in stages.items():
         configs[name] = stage_config(name, stage, configs, context)  # an earlier stage may have replaced an input
-        try:
-            _run_stage(name, stage, folders[name], configs[name], context)
-        finally:
-            for path in publish_records(folders[name], results) if results else ():
-                print(f"recorded {path}")
+        _run_stage(name, stage, folders[name], configs[name], context, results)
     return folders
 
 
-def publish_records(folder: Path, results: Path) -> list[Path]:
-    """Copies the files that a stage left under ``record/`` to the results of record, replacing each in full."""
+def publish_records(folder: Path, results: Path, known: Mapping[str, bytes] = MappingProxyType({})) -> list[Path]:
+    """Copies the files that a stage left under ``record/`` to the results of record, replacing each in full.
+
+    Args:
+        folder: The folder of the stage.
+        results: The folder of the results of record.
+        known: Contents by name; files that still have theirs are left out.
+    """
     results.mkdir(parents=True, exist_ok=True)
     copied = []
-    for source in sorted((folder / "record").glob("[!.]*")):  # a kill may have left hidden temporary files
-        write_bytes(results / source.name, source.read_bytes())
-        copied.append(results / source.name)
+    for name, content in _record(folder).items():
+        if known.get(name) != content:
+            write_bytes(results / name, content)
+            copied.append(results / name)
     return copied
+
+
+def _record(folder: Path) -> dict[str, bytes]:
+    """Returns the contents of the files under ``record/``; a kill may have left hidden temporary ones."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "record").glob("[!.]*"))}
+
+
+@contextmanager
+def _published(folder: Path, results: Path | None) -> Iterator[None]:
+    """Publishes the record of a stage after its run; after an interrupted run only what that run wrote."""
+    known = _record(folder)
+    try:
+        yield
+        known = {}
+    finally:
+        for path in publish_records(folder, results, known) if results else ():
+            print(f"recorded {path}")
 
 
 def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
@@ -79,7 +100,9 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
     )
 
 
-def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context) -> None:
+def _run_stage(
+    name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context, results: Path | None
+) -> None:
     if not _finished(folder, config):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
@@ -89,10 +112,12 @@ def _run_stage(name: str, stage: Stage, folder: Path, config: dict[str, Any], co
                 _sweep(folder)
                 (folder / DONE).unlink(missing_ok=True)  # there if the stage was done to a smaller extent
                 write_json(folder / STAGE_CONFIG, config)
-                _fill(stage, folder, context)
+                with _published(folder, results):
+                    _fill(stage, folder, context)
                 return
-    check_outputs(folder)
-    print(f"{name}: finished earlier, reused ({folder})", flush=True)
+    with _published(folder, results):
+        check_outputs(folder)
+        print(f"{name}: finished earlier, reused ({folder})", flush=True)
 
 
 def _sweep(folder: Path) -> None:

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
@@ -157,6 +158,23 @@ def test_an_interrupted_stage_is_recorded_as_far_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         run_stages(stages, Context(tmp_path / "more"), tmp_path / "results")
     assert not (tmp_path / "more" / "c").exists()
+
+
+def test_only_what_a_stage_wrote_itself_is_recorded(tmp_path: Path) -> None:
+    context, results = Context(tmp_path / "runs"), tmp_path / "results"
+    record = run_stages({"a": Growing()}, context, results)["a"] / "record" / "runs.txt"
+    record.write_text("edited")
+    with pytest.raises(ValueError, match=r"runs\.txt has changed"):
+        run_stages({"a": Growing()}, context, results)
+    with pytest.raises(StageChangedError, match="name is 'a' there"):
+        run_stages({"a": Growing(name="b")}, context, results)
+    with FileLock(tmp_path / "runs" / "a" / ".lock"), pytest.raises(OSError, match="another process is at work"):
+        run_stages({"a": Growing(runs=2)}, context, results)
+    with patch.object(Growing, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        run_stages({"a": Growing(runs=2)}, context, results)
+    assert (results / "runs.txt").read_text() == "[{'run': 0}]"
+    run_stages({"a": Growing(runs=2)}, context, results)
+    assert (results / "runs.txt").read_text() == "[{'run': 0}, {'run': 1}]"
 
 
 def test_leftovers_of_a_kill_are_swept(tmp_path: Path) -> None:
