@@ -8,6 +8,7 @@ from dwp_init.access import Access, Address
 from dwp_init.folder import CONFIG, MODEL
 
 _REJECTED_TOKEN = "rejected_token"
+_SECRETS = {r"Bearer \S+": "Bearer …", r"//[^/@\s]+@": "//…@", r"(://[^\s?#]*)\?[^\s#'\"<>]+": r"\1?…"}
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,10 +89,12 @@ def mark_rejected_token(error: Exception) -> None:
 
 
 def without_secrets(text: str, access: Access | None = None) -> str:
-    """Removes tokens, and names and passwords of endpoints, from a text that a server or a client wrote."""
+    """Removes tokens, and the users and queries of addresses, from a text that a server, a client or a user wrote."""
     for secret in _secrets(access or Access()):
         text = text.replace(secret, "…")
-    return re.sub(r"//[^/@\s]+@", "//…@", re.sub(r"Bearer \S+", "Bearer …", text))
+    for pattern, shown in _SECRETS.items():
+        text = re.sub(pattern, shown, text)
+    return text
 
 
 def chainable(error: BaseException, access: Access | None = None) -> BaseException | None:

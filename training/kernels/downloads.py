@@ -10,6 +10,7 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
@@ -23,6 +24,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 from tqdm import tqdm
 
+from dwp_init.errors import chainable, without_secrets
 from dwp_init.storage import write_bytes
 
 LARGEST_DOWNLOAD = 2**30  # bytes, of a download and of a file in an archive
@@ -33,13 +35,14 @@ _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 
 
 def find_package(name: str, version: str) -> tuple[str, str]:
-    """Finds the file of a package in the index of Python packages that pip would ask.
+    """Finds the file of a package in an index of Python packages.
 
-    The index is ``PIP_INDEX_URL``, by default that of PyPI. It is read in its simple form (PEP 503), which mirrors have
-    too. A wheel for every machine comes before other wheels, and those before a source archive.
+    The index is ``PIP_INDEX_URL``, by default that of PyPI; the configuration files of pip are not read. It is read in
+    its simple form (PEP 503), which mirrors have too. A wheel for every machine comes before other wheels, and those
+    before a source archive.
 
     Returns:
-        Its address, and its SHA-256 digest.
+        Its address, with the user of the index if it has one, and its SHA-256 digest.
 
     Raises:
         FileNotFoundError: The index has no such package or version.
@@ -49,14 +52,17 @@ def find_package(name: str, version: str) -> tuple[str, str]:
     project = canonicalize_name(name)
     page = f"{os.environ.get('PIP_INDEX_URL', INDEX_URL).rstrip('/')}/{project}/"
     links = [urljoin(page, html.unescape(link)) for link in _HREF.findall(download(page).decode())]
+    shown = without_secrets(page)
     found = {link: parsed for link in links if (parsed := _parse(link)) and parsed[0] == project}
     ranked = sorted((rank, link) for link, (_, known, rank) in found.items() if known == Version(version))
     if not ranked:
         versions = ", ".join(str(each) for each in sorted({known for _, known, _ in found.values()})[-5:])
-        raise FileNotFoundError(f"{page} has no file of {name} {version}; its last versions are {versions or 'none'}")
+        raise FileNotFoundError(f"{shown} has no file of {name} {version}; its last versions are {versions or 'none'}")
     address, fragment = urldefrag(ranked[0][1])
     if not (digest := _DIGEST.search(fragment)):
-        raise ValueError(f"{page} gives no SHA-256 digest of {address}; set PIP_INDEX_URL to an index that does")
+        raise ValueError(
+            f"{shown} gives no SHA-256 digest of {without_secrets(address)}; set PIP_INDEX_URL to an index that does"
+        )
     return address, digest[1]
 
 
@@ -73,7 +79,9 @@ def cached_file(address: str, sha256: str) -> Path:
     content = download(address, progress=True)
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ValueError(f"{address} has SHA-256 {found}, expected {sha256}; nothing was kept, try again")
+        raise ValueError(
+            f"{without_secrets(address)} has SHA-256 {found}, expected {sha256}; nothing was kept, try again"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return path
@@ -104,13 +112,15 @@ def unpack(archive: Path, member: str) -> Path:
 def download(address: str, progress: bool = False) -> bytes:
     """Downloads at most :data:`LARGEST_DOWNLOAD` bytes into memory.
 
+    A user and a password in the address are sent by basic authentication, to that host alone. Messages show neither
+    them nor a query, which may hold a token.
+
     Raises:
         OSError: The network failed.
-        ValueError: There are more.
+        ValueError: There are more, or it is no address of the web.
     """
-    content = io.BytesIO()
+    content, request, shown = io.BytesIO(), _request(address), without_secrets(address)
     try:
-        request = urllib.request.Request(address, headers={"User-Agent": "dwp-init", "Accept": "text/html, */*;q=0.5"})
         with urllib.request.urlopen(request, timeout=60) as reply:
             size = int(reply.headers.get("Content-Length") or 0)
             name = unquote(urlsplit(address).path.rsplit("/", 1)[-1])
@@ -119,12 +129,29 @@ def download(address: str, progress: bool = False) -> bytes:
                     bar.update(content.write(chunk))
                     size = max(size, content.tell())
     except (OSError, http.client.HTTPException) as error:
-        raise OSError(f"could not fetch {address}: {error}; check the address and the network") from error
+        raise OSError(
+            f"could not fetch {shown}: {without_secrets(str(error))}; check the address and the network"
+        ) from chainable(error)
     if size > LARGEST_DOWNLOAD:
-        raise ValueError(f"{address} has more than {LARGEST_DOWNLOAD:,} bytes; download it yourself and give its path")
+        raise ValueError(f"{shown} has more than {LARGEST_DOWNLOAD:,} bytes; download it yourself and give its path")
     if content.tell() < size:
-        raise OSError(f"could not fetch {address}: it ended after {content.tell():,} of {size:,} bytes; try again")
+        raise OSError(f"could not fetch {shown}: it ended after {content.tell():,} of {size:,} bytes; try again")
     return content.getvalue()
+
+
+def _request(address: str) -> urllib.request.Request:
+    parts = urlsplit(address)
+    user, _, host = parts.netloc.rpartition("@")
+    if parts.scheme not in ("http", "https") or not host or re.search(r"\s", address):
+        raise ValueError(
+            "an address begins with http:// or https:// and a host, and has no spaces; check PIP_INDEX_URL"
+        )
+    headers = {"User-Agent": "dwp-init", "Accept": "text/html, */*;q=0.5"}
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers=headers)
+    if user:
+        pair = ":".join(map(unquote, user.partition(":")[::2]))
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(pair.encode()).decode()}")
+    return request
 
 
 def cache_folder() -> Path:

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import tomli
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from dwp_init.errors import without_secrets
+
 ChannelOrder = Literal["RGB", "BGR", ""]
 _TABLES = "source"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,8 +50,8 @@ class Origin:
         """Raises ValueError if the file has another digest."""
         if sha256 != self.sha256:
             raise ValueError(
-                f"{self.place} has SHA-256 {sha256}, the manifest says {self.sha256}; get the file that the manifest "
-                "means, or correct the entry"
+                f"{without_secrets(self.place)} has SHA-256 {sha256}, the manifest says {self.sha256}; get the file "
+                "that the manifest means, or correct the entry"
             )
 
 
@@ -70,7 +72,7 @@ def read_manifest(path: Path) -> list[Origin]:
     origins = [_read_origin(table, f"entry {i} of {path}") for i, table in enumerate(tables, start=1)]
     twins = sorted({origin.place for i, origin in enumerate(origins) if origin.place in [o.place for o in origins[:i]]})
     if twins:
-        raise ValueError(f"{path} names {twins[0]} twice; remove an entry")
+        raise ValueError(f"{path} names {without_secrets(twins[0])} twice; remove an entry")
     return origins
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from dwp_init.errors import chainable, without_secrets
 from training.kernels.checkpoints import Checkpoint, natural, read_index
 from training.kernels.downloads import cached_file, find_package, unpack
 from training.kernels.formats import FORMATS, IN_FOLDERS, SUFFIXES, any_of, format_of
@@ -55,9 +56,10 @@ def _find(source: str, data_root: Path | None = None) -> list[Checkpoint]:
     if source.startswith(_HTTPS):
         return [_on_the_web(source)]
     path = Path(source)
-    if source and path.is_dir():  # an empty path would be the current folder
+    here = source and "://" not in source  # an empty path would be the current folder
+    if here and path.is_dir():
         return _in_folder(path, path.resolve().name)
-    if path.is_file():
+    if here and path.is_file():
         if path.suffix == _MANIFEST:
             return [_of_manifest(origin, path.parent, data_root) for origin in read_manifest(path)]
         _check_format(path)
@@ -65,8 +67,8 @@ def _find(source: str, data_root: Path | None = None) -> list[Checkpoint]:
     if not source.endswith(SUFFIXES) and (match := _REPO.fullmatch(source)):
         return _on_hub(match[1], match[2])
     raise FileNotFoundError(
-        f"no file or folder {source!r}; a repository on the Hub is user/name or user/name@revision, a file of a "
-        f"package {_PYPI}NAME==VERSION/FILE, an address {_HTTPS}…#sha256=…"
+        f"no file or folder {without_secrets(source)!r}; a repository on the Hub is user/name or user/name@revision, "
+        f"a file of a package {_PYPI}NAME==VERSION/FILE, an address {_HTTPS}…#sha256=…"
     )
 
 
@@ -81,13 +83,15 @@ def _check_format(path: PurePosixPath | Path) -> None:
 
 def _of_manifest(origin: Origin, folder: Path, data_root: Path | None) -> Checkpoint:
     """Finds the one file of an entry; files are looked for from the folder of the manifest, then in the data root."""
-    here = folder / origin.place
-    if data_root and not here.exists() and _IN_DATA.fullmatch(origin.place):
+    here, is_path = folder / origin.place, "://" not in origin.place
+    if data_root and is_path and not here.exists() and _IN_DATA.fullmatch(origin.place):
         here = SourceFile(origin.place, origin.sha256, origin.attribution).find(data_root)
-    found = _find(str(here) if here.exists() else origin.place)
+    found = _find(str(here) if is_path and here.exists() else origin.place)
     if len(found) != 1 or len(found[0].files) != 1:
         files = sum(len(checkpoint.files) for checkpoint in found)
-        raise ValueError(f"an entry of a manifest is one file; {origin.place} has {files}: write an entry for each")
+        raise ValueError(
+            f"an entry of a manifest is one file; {without_secrets(origin.place)} has {files}: write an entry for each"
+        )
     origin.check(hashlib.sha256(found[0].files[0].read_bytes()).hexdigest())
     recorded = replace(origin, place=found[0].name)  # without paths of this machine
     return replace(found[0], origin=recorded, family=origin.family)
@@ -107,8 +111,8 @@ def _on_the_web(source: str) -> Checkpoint:
     sha256, member = given.pop("sha256", ""), given.pop("file", "")
     if given or not _SHA256.fullmatch(sha256):
         raise ValueError(
-            f"an address needs the digest of its file, {address}#sha256=… with 64 digits of 0-9 and a-f, and may name "
-            f"a file in an archive, &file=…; got {fragment!r}"
+            f"an address needs the digest of its file, {without_secrets(address)}#sha256=… with 64 digits of 0-9 and "
+            f"a-f, and may name a file in an archive, &file=…; got {fragment!r}"
         )
     parts = urlsplit(address)
     _check_format(PurePosixPath(member or unquote(parts.path)))
@@ -162,8 +166,8 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # transport errors are classes of httpx or httpx2, depending on the version
-        asked = f"{repo}@{revision}" if revision else repo
+        asked, why = f"{repo}@{revision}" if revision else repo, without_secrets(str(error))
         raise FileNotFoundError(
-            f"{asked} is neither a file or folder here nor a repository that the Hub gives ({error}); check the name, "
+            f"{asked} is neither a file or folder here nor a repository that the Hub gives ({why}); check the name, "
             "the revision and the network"
-        ) from error
+        ) from chainable(error)

@@ -1,5 +1,6 @@
 """Downloads, on the loopback interface: the choice of a package's file, digests, the cache, and archives."""
 
+import base64
 import hashlib
 import io
 import tarfile
@@ -10,7 +11,7 @@ import pytest
 
 from tests.training.loopback import Server
 from training.kernels import downloads
-from training.kernels.downloads import cache_folder, cached_file, find_package, unpack
+from training.kernels.downloads import cache_folder, cached_file, download, find_package, unpack
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -50,6 +51,27 @@ def test_packages_that_cannot_be_had(server: Server) -> None:
         find_package("my-net", "1.0")
     with pytest.raises(OSError, match=r"could not fetch .*/simple/none/: .*404.*; check the address and the network"):
         find_package("none", "1.0")
+
+
+def test_a_user_is_sent_to_the_index_alone_and_never_shown(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(server, "my_net-1.0.tar.gz")
+    secret = server.url.replace("//", "//me:s3%2Fcret@")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{secret}/simple")
+    address, _ = find_package("my-net", "1.0")
+    server.moved["/my_net-1.0.tar.gz"] = f"{server.url}/elsewhere?sig=s3cret"
+    for call in (
+        lambda: cached_file(address, DIGEST),
+        lambda: cached_file(f"{server.url}/none?token=s3cret", DIGEST),
+        lambda: find_package("my-net", "2"),
+        lambda: find_package("other", "1"),
+        lambda: download("me:s3cret@host/simple"),
+        lambda: download("https://host/a?token=s3cret b"),
+    ):
+        with pytest.raises((OSError, ValueError)) as raised:
+            call()
+        assert "cret" not in f"{raised.value} {raised.value.__cause__}"
+    sent = "Basic " + base64.b64encode(b"me:s3/cret").decode()
+    assert server.authorizations == [sent, sent, None, None, sent, sent]
 
 
 def test_a_file_is_fetched_once_and_checked_each_time(server: Server) -> None:

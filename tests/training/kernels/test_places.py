@@ -199,10 +199,8 @@ def test_repositories_that_cannot_be_had(snapshots: Snapshots) -> None:
         with pytest.raises(FileNotFoundError, match=f"user/net@.* holds no {FORMATS} file; name another repository"):
             find_checkpoints(["user/net"])
         snapshots.folder.mkdir(parents=True, exist_ok=True)
-    snapshots.error = OSError("away")
-    message = (
-        r"user/net@v1 is neither a file or folder here nor a repository that the Hub gives \(away\); check the name"
-    )
+    snapshots.error = OSError("no https://me:s3cret@mirror/net?token=s3cret")
+    message = r"user/net@v1 is neither .* nor a repository that the Hub gives \(no https://…@mirror/net\?…\); check"
     with pytest.raises(FileNotFoundError, match=message):
         find_checkpoints(["user/net@v1"])
 
@@ -262,6 +260,24 @@ def test_an_address(archive: str, server: Server, monkeypatch: pytest.MonkeyPatc
 def test_addresses_of_another_form(source: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_checkpoints([source])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "http://me:s3cret@host/a.pth?token=s3cret",
+        "https://me:s3cret@host/a.pth?token=s3cret",
+        f"https://me:s3cret@host/a.pth?token={'s3cret' * 60}",
+        f"https://me:s3cret@127.0.0.1:1/a.pth?token=s3cret#sha256={'0' * 64}",
+    ],
+)
+def test_secrets_of_addresses_are_not_shown(source: str, tmp_path: Path) -> None:
+    entry = Path(write_manifest(tmp_path, source, "0" * 64)).read_text()
+    (tmp_path / "twice.toml").write_text(entry * 2)
+    for given in (source, str(tmp_path / "sources.toml"), str(tmp_path / "twice.toml")):
+        with pytest.raises((OSError, ValueError)) as raised:
+            find_checkpoints([given])
+        assert "s3cret" not in str(raised.value) and "host" in str(raised.value).replace("127.0.0.1:1", "host")
 
 
 def write_manifest(folder: Path, place: str, sha256: str, more: str = "") -> str:
