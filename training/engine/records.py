@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]  # of the clone
 RESULTS = ROOT / "training" / "results"
 STAGE_CONFIG, _METRICS, DONE = "config.json", "metrics.jsonl", "done.json"
 _SEAL, _OUTPUTS = "sha256", "outputs"  # in the last: its own digest, and those of all other files
+_DENSEST = 10  # how many times the size of an archive its files may have: weights hardly shrink, and torch stores them
 _ORIGIN = "made_with"  # in all summaries, also in those of older versions, which have no digests
 
 Row = dict[str, Any]
@@ -197,9 +198,13 @@ def check_archive(path: Path) -> None:
     """Reads all of a zip archive, as ``torch.save`` writes them, and compares it with the checksums that it states.
 
     Raises:
-        zipfile.BadZipFile: One does not hold, or the file is no archive. A checksum of 0 is none: torch can be told so.
+        zipfile.BadZipFile: One does not hold, the file is no archive, or it would unpack to far more than its size. A
+            checksum of 0 is none: torch can be told so.
     """
     with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        if unpacked > _DENSEST * size:
+            raise zipfile.BadZipFile(f"it would unpack to {unpacked:,} bytes, more than {_DENSEST} times its {size:,}")
         for entry in archive.infolist():
             if entry.CRC:
                 with archive.open(entry) as content:

@@ -84,6 +84,10 @@ def test_archives_are_compared_with_their_checksums(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(True)
     check_archive(tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(10**6))
+    with pytest.raises(zipfile.BadZipFile, match=r"would unpack to 1,000,000 bytes, more than 10 times its 1,\d+"):
+        check_archive(tmp_path / "bomb.pt")
 
 
 def test_a_broken_checkpoint_says_what_to_do(tmp_path: Path) -> None:

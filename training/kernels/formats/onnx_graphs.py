@@ -1,6 +1,7 @@
 """ONNX graphs: the weights of their convolutions, in the order of execution; the graph is never run."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dwp_init.text import brief
 from training.kernels.formats.base import Entry, Format, Operator, dtype_name
 
 if TYPE_CHECKING:
@@ -80,6 +82,11 @@ def _weights(graph: "GraphProto", outer: Mapping[str, Any]) -> "Iterator[tuple[s
 def _entry(path: Path, tensor: "TensorProto", node: "NodeProto") -> Entry:
     from onnx import TensorProto
 
+    if tensor.data_type not in TensorProto.DataType.values() or min(tensor.dims, default=0) < 0:
+        raise ValueError(
+            f"{tensor.name} of {path} has the type {tensor.data_type} and the shape {tuple(tensor.dims)}, which no "
+            "tensor has; get the file again"
+        )
     dtype = dtype_name(TensorProto.DataType.Name(tensor.data_type))
     groups = next((each.i for each in node.attribute if each.name == "group"), 1)
     layout: Operator = "transposed" if node.op_type == "ConvTranspose" else "plain"
@@ -93,11 +100,16 @@ def _values(path: Path, tensor: "TensorProto") -> Tensor:
         tensor = _with_external_data(path, tensor)
     try:
         array = numpy_helper.to_array(tensor)
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError) as error:  # also where values are of another type than the tensor
         raise ValueError(f"{tensor.name} of {path} is incomplete ({error}); get the file again") from error
     if tensor.data_type == TensorProto.BFLOAT16:
         return torch.from_numpy(array.astype(np.float32)).bfloat16()
     return torch.from_numpy(array.copy())
+
+
+def _whole(text: str, most: int) -> int:
+    """Returns a whole number from 0 to ``most``; ``most + 1`` for everything else."""
+    return min(int(text), most + 1) if re.fullmatch("[0-9]{1,18}", text) else most + 1
 
 
 def _with_external_data(path: Path, tensor: "TensorProto") -> "TensorProto":
@@ -110,7 +122,16 @@ def _with_external_data(path: Path, tensor: "TensorProto") -> "TensorProto":
         raise ValueError(f"{path} names the file {name!r}; files of tensors must lie next to their graph")
     if not (path.parent / name).is_file():
         raise ValueError(f"{path} needs the file {name}, which is missing; put it next to it")
+    size = (path.parent / name).stat().st_size
+    offset = _whole(where.get("offset", "0"), size)
+    length = _whole(where.get("length", str(size - min(offset, size))), size)
+    if offset + length > size:
+        given = ", ".join(f"{key} {brief(where[key])}" for key in ("offset", "length") if key in where)
+        raise ValueError(
+            f"{tensor.name} of {path} is incomplete: {name} has {size:,} bytes, and the graph says {given}; get the "
+            "files again"
+        )
     with (path.parent / name).open("rb") as file:
-        file.seek(int(where.get("offset", 0)), os.SEEK_SET)
-        raw = file.read(int(where.get("length", -1)))
+        file.seek(offset, os.SEEK_SET)
+        raw = file.read(length)
     return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=raw)

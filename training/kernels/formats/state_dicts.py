@@ -14,6 +14,7 @@ from training.engine.records import check_archive
 from training.kernels.formats.base import Entry, Format, dtype_name
 
 OLDEST_TORCH = "2.6"  # before it, weights_only could be made to run code (CVE-2025-32434)
+DEEPEST, MOST_ENTRIES = 32, 2**21  # of dicts in each other, and of their entries, all together
 AVERAGES = ("params_ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema")
 AVERAGED = ("state_dict", "model_state_dict", "model", "params", "net", "network", "weights")
 
@@ -59,18 +60,28 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict() instead")
-    averages = [key for key in AVERAGES if dict(_tensors({key: found.get(key)}))]
+    averages = [key for key in AVERAGES if any(_tensors(path, {key: found.get(key)}))]
     twins = {*AVERAGES, *AVERAGED} - {averages[0]} if averages else set()
     twins |= {key for key in found if str(key).startswith("optim")}
-    return dict(_tensors({key: value for key, value in found.items() if isinstance(value, Tensor) or key not in twins}))
+    kept = {key: value for key, value in found.items() if isinstance(value, Tensor) or key not in twins}
+    return dict(_tensors(path, kept))
 
 
-def _tensors(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    path: Path, values: Mapping[Any, Any], prefix: str = "", depth: int = 0, left: Iterator[int] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Walks through dicts in dicts; a dict may be in several others, so that a small file could hold a huge tree."""
+    left = left or iter(range(MOST_ENTRIES))
     for key, value in values.items():
+        if depth == DEEPEST or next(left, None) is None:
+            raise ValueError(
+                f"{path} has more than {MOST_ENTRIES:,} entries, or dicts that are {DEEPEST} deep in each other or "
+                "hold themselves; save model.state_dict() instead"
+            )
         if isinstance(value, Tensor):
-            yield f"{path}{key}", value.detach()
+            yield f"{prefix}{key}", value.detach()
         elif isinstance(value, Mapping):
-            yield from _tensors(value, f"{path}{key}.")
+            yield from _tensors(path, value, f"{prefix}{key}.", depth + 1, left)
 
 
 def _dtype(tensor: Tensor) -> str:

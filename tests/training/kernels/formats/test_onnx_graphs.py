@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper, save
+from onnx import load as load_model
 from torch import Tensor
 
 from training.kernels.formats.base import Entry
@@ -132,6 +133,27 @@ def test_external_data_elsewhere(tmp_path: Path, location: str) -> None:
     message = f"names the file '{location}'; files of tensors must lie next to their graph"
     with OnnxFormat().open(tmp_path / "net.onnx") as load, pytest.raises(ValueError, match=message):
         load("a")
+
+
+@pytest.mark.parametrize("key", ["offset", "length"])
+@pytest.mark.parametrize("value", ["abc", "-5", "", "10000", str(10**18), "9" * 5000])
+def test_external_data_that_cannot_be_there(tmp_path: Path, key: str, value: str) -> None:
+    path = write_external(tmp_path)
+    model = load_model(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = value if entry.key == key else entry.value
+    path.write_bytes(model.SerializeToString())
+    with OnnxFormat().open(path) as load, pytest.raises(ValueError, match=rf"a of .*net\.onnx is incomplete: .* {key}"):
+        load("a")
+
+
+@pytest.mark.parametrize("change", [{"data_type": 9999}, {"dims": [-1, 8, 3, 3]}])
+def test_types_and_shapes_that_no_tensor_has(tmp_path: Path, change: dict[str, Any]) -> None:
+    weight = TensorProto(name="a", **{"dims": [8, 8, 3, 3], "data_type": TensorProto.FLOAT} | change)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(helper.make_model(graph_of([conv("a")], weight)).SerializeToString())
+    with pytest.raises(ValueError, match=r"a of .*net\.onnx has the type \d+ and the shape .*; get the file again"):
+        OnnxFormat().entries(path)
 
 
 @pytest.mark.parametrize(

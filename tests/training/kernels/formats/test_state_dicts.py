@@ -102,6 +102,19 @@ def test_a_checksum_that_does_not_hold(tmp_path: Path) -> None:
         StateDictFormat().entries(tmp_path / "net.pt")
 
 
+def test_dicts_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(read(tmp_path / "net.pth", {"a": (shared := {"w": A}), "b": shared})) == ["a.w", "b.w"]
+    monkeypatch.setattr(state_dicts, "MOST_ENTRIES", 1000)
+    doubled: dict[str, Any] = {"w": A}
+    for _ in range(16):
+        doubled = {"a": doubled, "b": doubled}
+    circle: dict[str, Any] = {"w": A}
+    circle["in"] = circle
+    for content in (doubled, circle):
+        with pytest.raises(ValueError, match=r"net\.pth has more than 1,000 entries, or dicts that are 32 deep"):
+            read(tmp_path / "net.pth", content)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_no_state_dict(tmp_path: Path) -> None:
     torch.save([A], tmp_path / "list.pt")
