@@ -125,6 +125,16 @@ def _check_seal(config: Mapping[str, Any], content: bytes, path: str) -> None:
         )
 
 
+def config_damage(content: bytes) -> str:
+    """Says how a configuration is damaged, as far as it shows itself; empty if it is whole, or of another library."""
+    try:
+        parsed: object = json.loads(content)
+    except (ValueError, RecursionError):
+        return "it is not JSON"
+    sealed = isinstance(parsed, dict) and _SEAL in parsed
+    return "it differs from its own digest" if sealed and not is_sealed(content, parsed[_SEAL]) else ""
+
+
 def check_name(details: Mapping[str, Any], owner: object) -> None:
     """Raises ``ValueError`` if details hold a name that is not a printable string."""
     name = details.get("name", "")

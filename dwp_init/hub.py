@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from dwp_init.access import Access, Address
-from dwp_init.config import build_prior, parse_config
+from dwp_init.config import build_prior, config_damage, parse_config
 from dwp_init.errors import (
     PriorCorruptError,
     PriorDownloadError,
@@ -86,8 +86,9 @@ def fetch(address: Address, access: Access) -> Files:
     A full commit that the cache holds needs no request. A tag or a branch needs one; if the Hub cannot be reached, the
     last cached commit is used. The configuration is read first, so no weights are downloaded from a repository that is
     not a prior. Each file is compared with its pin or, without a pin, with the digest under which the Hub filed it. A
-    cache without symbolic links does not keep that digest: there only the weights are compared, with the digest in the
-    configuration. A file that differs is fetched once more, and is never used as long as it differs.
+    cache without symbolic links does not keep that digest: there the configuration is compared with the digest that it
+    holds, and the weights with the one that it states. A file that differs is fetched once more, and is never used as
+    long as it differs.
 
     Args:
         address: The repository and its revision; the revision of ``access`` is not used.
@@ -101,7 +102,7 @@ def fetch(address: Address, access: Access) -> Files:
             prior.
     """
     access.check_token()
-    path, content = _checked(CONFIG, address, access, lambda size: MAX_BYTES[CONFIG])
+    path, content = _checked(CONFIG, address, access, lambda size: MAX_BYTES[CONFIG], config_damage)
     config = parse_config(content, f"{address}/{CONFIG}")
 
     def most(size: int) -> int:
@@ -109,7 +110,9 @@ def fetch(address: Address, access: Access) -> Files:
 
     found = replace(address, revision=path.parent.name)
     exact = found if found.is_commit else address
-    _, model = _checked(MODEL, exact, access, most, config.get("model_sha256"))
+    _, model = _checked(
+        MODEL, exact, access, most, lambda content: _differs([_sha256(content)], config.get("model_sha256"))
+    )
     contents = {CONFIG: content, MODEL: model}
     return Files(path.parent, contents, name=address.repo, owner=str(address), commit=exact.revision)
 
@@ -143,7 +146,7 @@ def search(access: Access) -> list[Listing]:
 
 
 def _checked(
-    file: str, address: Address, access: Access, most: Callable[[int], int], stated: object = None
+    file: str, address: Address, access: Access, most: Callable[[int], int], own: Callable[[bytes], str]
 ) -> tuple[Path, bytes]:
     """Returns a file's path and its content, which has the expected digest.
 
@@ -152,22 +155,23 @@ def _checked(
         address: Its repository.
         access: How the Hub is reached.
         most: Maps its size, as the Hub says, to the size that it may have; raises ``ValueError`` if it fits nothing.
-        stated: Its digest, if the configuration states it.
+        own: Says how it differs from what the prior states of it; empty if it does not.
     """
     pinned = None if address.sha256 is None else address.sha256[file]
     path = _locate(file, address, access, most)
     content = read_bounded(path, file)
-    if damage := _damage(path, content, pinned, stated):
+    if damage := _damage(path, content, pinned, own):
         try:
             if not path.is_symlink() and not access.local_files_only:
                 path.unlink()  # in a cache without links the client would not replace it
             path = _locate(file, address, access, most, again=True)
         except (PriorError, OSError) as error:
             raise PriorCorruptError(
-                f"{file} of {address} in the cache is corrupt ({damage}), and could not be fetched again: {error}"
+                f"{file} of {address} in the cache is corrupt ({damage}), and could not be fetched again: {error}; or "
+                f"remove {path}"
             ) from error
         content = read_bounded(path, file)
-        if damage := _damage(path, content, pinned, stated):
+        if damage := _damage(path, content, pinned, own):
             raise PriorCorruptError(
                 f"{file} of {address} is corrupt ({damage}), also after a second download, so it was not used; try "
                 f"another network, or tell the owner of {address.repo}"
@@ -175,25 +179,32 @@ def _checked(
     return path, content
 
 
-def _damage(path: Path, content: bytes, pinned: str | None, stated: object) -> str:
+def _damage(path: Path, content: bytes, pinned: str | None, own: Callable[[bytes], str]) -> str:
     """Says how a file differs from what was expected; empty if it does not.
 
     Without a pin the expected digest is the name of the blob that the snapshot's link points to: SHA-256 for a file in
     large file storage, git's blob id for another (or its plain SHA-1, on mirrors). Other names say nothing. In a cache
-    without links the expected digest is the one stated.
+    without links the prior itself states the digest.
     """
-    sha256 = hashlib.sha256(content).hexdigest()
     git_blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    expected: object = pinned
-    known = [sha256]
-    if pinned is None and path.is_symlink():
-        expected = blob = path.readlink().name  # the blob may be a link too, to a store that repositories share
-        known = {40: [git_blob, hashlib.sha1(content).hexdigest()], 64: [sha256]}.get(len(blob), [])
-    elif pinned is None:
-        expected = stated
+    if pinned is not None:
+        return _differs([_sha256(content)], pinned)
+    if not path.is_symlink():
+        return own(content)
+    blob = path.readlink().name  # the blob may be a link too, to a store that repositories share
+    known = {40: [git_blob, hashlib.sha1(content).hexdigest()], 64: [_sha256(content)]}
+    return _differs(known.get(len(blob), []), blob)
+
+
+def _differs(known: list[str], expected: object) -> str:
+    """Says that a file with these digests has not the expected one, if that is a digest; otherwise empty."""
     if not isinstance(expected, str) or not re.fullmatch(r"[0-9a-f]+", expected) or not known or expected in known:
         return ""
     return f"its digest is {known[0]}, expected {expected}"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _locate(file: str, address: Address, access: Access, most: Callable[[int], int], again: bool = False) -> Path:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -442,6 +443,23 @@ def test_a_cache_without_links(
     hub.fail("GET files", "flip", times=2)
     with pytest.raises(PriorCorruptError, match=r"model.safetensors of .* is corrupt \(its digest is .*, expected"):
         load(cache_dir=tmp_path / "other")
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:50], lambda whole: b"", lambda whole: whole[:-20] + b" " * 20])
+def test_a_damaged_configuration_in_a_cache_without_links(
+    damage: Callable, load: Callable, commit: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda *_, **__: False)
+    load()
+    (path,) = (tmp_path / "cache").rglob(CONFIG)
+    whole = path.read_bytes()
+    for address in (REPO, f"{REPO}@{commit}"):
+        path.write_bytes(damage(whole))
+        with pytest.raises(
+            PriorCorruptError, match=rf"config.json of .* is corrupt \(it .*; or remove {re.escape(str(path))}"
+        ):
+            load(address, local_files_only=True)
+        assert same(load(address), load_prior(tmp_path / "gauss-3x3")) and path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
