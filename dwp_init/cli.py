@@ -13,6 +13,7 @@ from dwp_init.commands.list import ListCommand
 from dwp_init.commands.pull import PullCommand
 from dwp_init.commands.show import ShowCommand
 from dwp_init.interrupts import run_command
+from dwp_init.terminal import escape_what_cannot_be_encoded
 from dwp_init.text import printable
 from dwp_init.version import __version__
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 after an error, 130 after SIGINT or 143 after SIGTERM. After wrong usage argparse exits
         with 2.
     """
+    escape_what_cannot_be_encoded()
     options = vars(_parser().parse_args(arguments))
     command: Callable[..., Command] = options.pop("command")
     return run_command(lambda: _act(command, options))

@@ -1,5 +1,6 @@
 """Pictures in a terminal: two pixels a character, as half blocks in 24-bit colour."""
 
+import io
 import os
 import shutil
 import sys
@@ -32,6 +33,12 @@ def shows_pictures(stream: TextIO | None = None, environment: Mapping[str, str] 
     except UnicodeEncodeError:
         return False
     return deep and not plain and output.isatty()
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Makes ``sys.stdout`` write marks that its encoding lacks as escapes, as ``sys.stderr`` does, and not fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def heading(line: str) -> str:

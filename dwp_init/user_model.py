@@ -35,15 +35,16 @@ def load_model(spec: str) -> nn.Module:
 
     Args:
         spec: ``MODULE:FACTORY``, such as ``my.nets:make_net``, with or without arguments that are Python literals, such
-            as ``my.nets:make_net(10, width=32)``; modules of the current folder are found. Or ``timm:NAME`` or
-            ``torchvision:NAME`` for an architecture of these packages, untrained unless the arguments say otherwise.
+            as ``my.nets:make_net(10, width=32)``; modules of the current folder come first. Or ``timm:NAME`` or
+            ``torchvision:NAME`` for an architecture of these packages, untrained unless the arguments say otherwise;
+            the current folder is not searched for these.
 
     Raises:
         ValueError: ``spec`` is malformed, there is no such factory or architecture, or the user's code fails.
         TypeError: The result is not a ``torch.nn.Module``.
     """
     call = _parsed(spec)
-    if os.getcwd() not in sys.path:
+    if call.module not in _ARCHITECTURES and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found = _found(call)
     if not isinstance(found, nn.Module) and callable(found):

@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -45,6 +46,14 @@ def test_version(capsys):
     with pytest.raises(SystemExit) as error:
         cli.main(["--version"])
     assert error.value.code == 0 and capsys.readouterr().out == f"dwp-init {__version__}\n"
+
+
+def test_marks_that_the_output_cannot_encode_are_escaped(tmp_path, monkeypatch):
+    prior, raw = str(save_prior(Gaussian((1, 3, 3)), tmp_path / "mine")), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    for arguments in (["list"], ["show", prior], ["draw", prior, "-n", "2", "-o", str(tmp_path / "a.png")]):
+        start = raw.tell()
+        assert cli.main(arguments) == 0 and rb"3\xd73" in raw.getvalue()[start:]
 
 
 def command_line(*arguments, **options):

@@ -31,6 +31,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     return write
 
 
+def test_the_current_folder_holds_no_architectures(module: Callable[[str], str], tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    (tmp_path / "timm.py").write_text("1 / 0")
+    assert isinstance(load_model("timm:test_vit"), nn.Module) and str(tmp_path) not in sys.path
+    load_model(f"{module('from torch import nn; net = nn.Identity()')}:net")
+    assert sys.path[0] == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     "spec", ["net", "net:", ":make", "net.py:make", "net.py:make()", "./net:make", "net:a-b", "a..b:c"]
 )

@@ -14,9 +14,10 @@ import torch
 from dwp_init import PriorError, load_prior
 from dwp_init.interrupts import run_command
 from dwp_init.registry import REGISTRY
+from dwp_init.terminal import escape_what_cannot_be_encoded
 from dwp_init.text import printable
 from training import recipes
-from training.arguments import WITH_SETTINGS, engine_of, parse
+from training.arguments import OWN_IMAGES, WITH_SETTINGS, engine_of, parse
 from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
 from training.engine.run import run_stages
@@ -42,6 +43,7 @@ DRY_RUN = "dry run: nothing was sent; --push does it"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 1 after an error that the user can mend, 130 or 143 after a signal."""
+    escape_what_cannot_be_encoded()
     options = parse(arguments)
     way_on = "; run the same command again to resume" if options.command in WITH_SETTINGS else ""
     return run_command(lambda: _act(options), way_on)
@@ -70,7 +72,8 @@ def _run(options: argparse.Namespace) -> None:
         stages = recipe.stages(smoke=options.smoke, data=options.data)
         folder += f"-{short_name(options.data)}"
     else:
-        raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for prior_tinyimagenet alone")
+        others = " and ".join(OWN_IMAGES)
+        raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for {others} alone")
     stages = only(override(stages, options.settings), options.only)
     out = options.out or Path("runs") / folder
     context = Context(

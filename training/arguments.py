@@ -16,6 +16,7 @@ from training.kernels.groups import MIN_NORM, MIN_NORM_FILTER, Settings
 from training.kernels.kinds import LAYER_KINDS
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+OWN_IMAGES = ("prior_natural_stem", "prior_tinyimagenet")  # the recipes that take images of the user
 WITH_SETTINGS = ("run", "fit")  # commands that also take stage.field=value
 
 
@@ -46,7 +47,9 @@ def _run(commands: Commands) -> None:
         "--smoke", action="store_true", help="a run of seconds on a CPU, with synthetic data; --data is checked"
     )
     parser.add_argument("--out", type=Path, help="folder for the stages (default: runs/ and the recipe's folder)")
-    images = "images for prior_tinyimagenet: imagefolder:PATH, parquet:PATH or parquet:user/name; add @64 to resize"
+    images = (
+        f"images for {' or '.join(OWN_IMAGES)}: imagefolder:PATH, parquet:PATH or parquet:user/name; add @64 to resize"
+    )
     parser.add_argument("--data", metavar="KIND:PATH", help=images)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument("--download", action="store_true", help="download data sets that are missing")

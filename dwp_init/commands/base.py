@@ -42,8 +42,8 @@ def depth_option(text: str) -> float:
 
 
 def in_folder(file: str | Path, option: str) -> Path:
-    """Returns the path of a file to write; raises ``FileNotFoundError`` if its folder does not exist."""
-    folder = Path(file).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{option}: the folder {str(folder)!r} does not exist; create it first")
-    return Path(file)
+    """Returns the path of a file to write, that of a link's target; raises ``FileNotFoundError`` without its folder."""
+    path = Path(file).resolve() if Path(file).is_symlink() else Path(file)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: the folder {str(path.parent)!r} does not exist; create it first")
+    return path

@@ -13,6 +13,14 @@ def test_draw(run, workplace):
     assert (workplace / "a.png").read_bytes() == write_png("b.png", kernel_sheet(kernels)).read_bytes()
 
 
+def test_a_link_is_written_through(run, workplace):
+    (workplace / "link.png").symlink_to("a.png")
+    assert "a.png, " in run("draw", "gauss-3x3", "-o", "link.png")
+    assert (workplace / "link.png").is_symlink() and (workplace / "a.png").is_file()
+    (workplace / "lost.png").symlink_to("no/a.png")
+    assert "/no' does not exist; create it first" in run("draw", "gauss-3x3", "-o", "lost.png", status=1)
+
+
 def test_draw_options(run, workplace):
     pictures = {}
     for options in [(), ("--seed", 0), ("--seed", 1), ("--mean",), ("--colors", "grey")]:

@@ -11,6 +11,7 @@ from dwp_init.sets import SETS
 from training import __main__ as command_line
 from training import recipes
 from training.__main__ import main
+from training.arguments import OWN_IMAGES
 from training.engine.records import read_done
 from training.engine.stage import Stage
 from training.experiments import costs as benchmarks
@@ -76,6 +77,7 @@ FOLDERS = (
 
 def test_these_are_all_recipes(capsys: pytest.CaptureFixture) -> None:
     assert recipes.names() == RECIPES
+    assert [name for name in RECIPES if hasattr(recipes.load(name), "DATA")] == list(OWN_IMAGES)
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == RECIPES
