@@ -1,6 +1,7 @@
 """The priors inside the package: whole, small, and what they claim to be."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_the_registry_lists_exactly_what_is_bundled() -> None:
     assert tuple(dwp_init.list_priors()) == NAMES
     assert {path.name for path in BUNDLED.iterdir()} == set(NAMES)
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 12_000_000
+
+
+def test_the_package_has_the_licence_of_every_prior() -> None:
+    root, licences = Path(__file__).parents[1], {name: entry["license"] for name, entry in registry().items()}
+    stated = re.findall(r'^license = "(.*)"', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[0]
+    assert {*stated.split(" AND ")} == {"MIT", *licences.values()}
+    table = (root / "LICENSES" / "README.md").read_text(encoding="utf-8")
+    for name, licence in licences.items():
+        if licence != "MIT":
+            assert re.search(rf"`{name}`.*\| \[{licence}\]\({licence}\.txt\) \|", table), name
+            assert (root / "LICENSES" / f"{licence}.txt").is_file()
 
 
 @pytest.mark.parametrize("name", registry())

@@ -10,7 +10,7 @@ from pathlib import Path
 from training.engine.records import ROOT
 
 SPACE_TOP = ("app.py", "README.md", "requirements.txt")  # files of space/ that a Space has at its top
-SPACE_PARTS = ("dwp_init", "space", "training/figures", "training/networks")
+SPACE_PARTS = ("LICENSES", "dwp_init", "space", "training/figures", "training/networks")
 SPACE_FILES = ("LICENSE", "training/__init__.py")
 
 

@@ -15,7 +15,7 @@ from training.publish.space import write_space
 def test_the_folder_has_what_a_space_needs(tmp_path: Path) -> None:
     folder = write_space(tmp_path / "space")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"app.py", "README.md", "requirements.txt", "LICENSE", "space/race.py"} <= names
+    assert {"app.py", "README.md", "requirements.txt", "LICENSE", "LICENSES/Apache-2.0.txt", "space/race.py"} <= names
     assert {f"dwp_init/bundled/{name}/model.safetensors" for name in registry()} <= names
     assert "space/README.md" not in names and not any("__pycache__" in name for name in names)
     with pytest.raises(ValueError, match="has files already; remove it, or name another folder"):
