@@ -83,8 +83,9 @@ def load_prior(
 ) -> Prior:
     """Loads a prior, in evaluation mode on the CPU.
 
-    A registered name is resolved to its pinned commit and to the digests of its files. The bundled copy is used if it
-    has these digests; otherwise the cached copy, without any request; otherwise the files are downloaded. Only
+    A registered name is pinned to the digests of its files and, if it has a repository on the Hub, to a commit of it.
+    The bundled copy is used if it has these digests; otherwise the cached copy, without any request; otherwise the
+    files are downloaded. Only
     ``config.json`` and ``model.safetensors`` are ever read, and nothing in them is executed.
 
     Args:
@@ -93,7 +94,7 @@ def load_prior(
             precedence over a folder of that name, and a folder over a repository; write ``./name`` for the folder. A
             ``Path`` is always a folder.
         revision: A tag, branch or commit of the repository, like ``@revision``; by default ``main`` or, for a
-            registered name, its pinned commit.
+            registered name of the Hub, its pinned commit.
         cache_dir: As in ``huggingface_hub``: the folder of the downloads, ``HF_HUB_CACHE`` by default.
         token: As in ``huggingface_hub``: ``None`` for the token that is logged in, ``False`` for none. A token that
             the Hub rejects is not used, and a warning says so.
@@ -137,7 +138,7 @@ def load_with(name_or_folder: str | Path, access: Access) -> Prior:
 
 
 def find(name_or_folder: str | Path, revision: str | None = None) -> Path | str | Address:
-    """Returns where a prior is: a folder, a registered name, resolved to its pinned commit, or a repository on the Hub.
+    """Returns where a prior is: a folder, a registered name, or a repository on the Hub at a commit or a revision.
 
     Uses neither the cache nor the network.
 

@@ -2,7 +2,7 @@
 
     python -m training run few_labels_augmented --data-root DATA --workers 2 --record
 
-``--only`` with the stages of one data set runs that alone, as ``--only 'mnist*'``.
+``--only`` with the stages of one data set runs that alone.
 
 Expected: the paper has no augmentation.
 Found: nothing yet. It records ``few_labels_mnist_augmented.*`` and ``few_labels_cifar10_augmented.*``, with accuracy,
