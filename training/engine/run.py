@@ -105,7 +105,7 @@ def _run_stage(
 ) -> None:
     if not _finished(folder, config):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder):
             _check_unchanged(folder, config)  # another process may have changed or finished it since the first check
             if not _finished(folder, config):
                 print(f"{name}: running ({folder})", flush=True)
@@ -147,9 +147,17 @@ def _fill(stage: Stage, folder: Path, context: Context) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a stage's folder; the operating system frees the lock of a killed process."""
-    lock = FileLock(folder / LOCK, timeout=0)
+def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
+    """Keeps other processes out of a folder; the operating system frees the lock of a killed process.
+
+    Args:
+        folder: The folder, which holds the lock as a hidden file.
+        seconds: How long to wait for another process.
+
+    Raises:
+        OSError: Another process is still at work.
+    """
+    lock = FileLock(folder / LOCK, timeout=seconds)
     try:
         lock.acquire()
     except Timeout as error:

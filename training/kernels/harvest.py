@@ -16,6 +16,7 @@ from dwp_init.storage import tensor_bytes, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
 from training.engine.records import DONE, write_done
+from training.engine.run import locked
 from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
 from training.kernels.groups import Group, Settings
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
@@ -24,6 +25,7 @@ from training.kernels.places import find_checkpoints
 
 REPORT = "harvest.json"
 Origins: TypeAlias = dict[str, dict[str, str]]  # what manifests say, by name of the checkpoint
+_WAIT = 60.0  # seconds for another harvest that writes into the same folder
 FEWEST = 10  # kernels of a kind and size, as a fit needs
 
 
@@ -53,6 +55,7 @@ def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path |
 
     Raises:
         FileNotFoundError: A source does not exist.
+        OSError: Another process writes into ``out`` all the time.
         ValueError: A file is broken, no kernels are left, or a folder holds those of another harvest.
     """
     check_counts(per_layer=settings.per_layer)
@@ -85,8 +88,11 @@ def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path |
     rank = {each[i]: place for place, i in enumerate(shuffled(len(each), settings.seed).tolist())}
     origins = {each.name: each.origin.recorded() for each in checkpoints if each.origin and each.name in families}
     packed = {name: _pack(group, rank, settings, origins) for name, group in sorted(chosen.items())}
-    folders = _write(out, packed)
-    _write_report(out / REPORT, list(families), origins, [asdict(item) for item in left_out])
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, _WAIT):
+        before = _read_report(out / REPORT)
+        folders = _write(out, packed)
+        _write_report(out / REPORT, before, list(families), origins, [asdict(item) for item in left_out])
     return Harvest(folders, left_out)
 
 
@@ -108,11 +114,27 @@ def _as_rgb(layer: ConvolutionTensor, weight: Tensor, origin: Origin | None) -> 
     return weight.flip(1) if reversed_ and layer.kind == "stem" and weight.shape[1] == 3 else weight
 
 
-def _write_report(path: Path, names: list[str], origins: Origins, left_out: list[dict[str, str]]) -> None:
+def _read_report(path: Path) -> dict[str, Any]:
+    """Reads the report of earlier harvests into the same folder; raises ``ValueError`` if it is damaged."""
+    report: dict[str, Any] = {"checkpoints": [], "origins": {}, "left_out": []}
+    if not path.exists():
+        return report
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    whole = isinstance(found, dict) and all(
+        isinstance(found.get(key, each), type(each)) for key, each in report.items()
+    )
+    if not whole:
+        raise ValueError(f"{path} is damaged; restore it, or remove it to list the harvests from now on alone")
+    return report | found
+
+
+def _write_report(
+    path: Path, before: dict[str, Any], names: list[str], origins: Origins, left_out: list[dict[str, str]]
+) -> None:
     """Writes the report, added to that of earlier harvests into the same folder."""
-    before: dict[str, Any] = {"checkpoints": [], "origins": {}, "left_out": []}
-    if path.exists():
-        before |= json.loads(path.read_bytes())
     checkpoints = list(dict.fromkeys(before["checkpoints"] + names))
     more = [item for item in left_out if item not in before["left_out"]]
     report = {"checkpoints": checkpoints, "origins": before["origins"] | origins, "left_out": before["left_out"] + more}

@@ -15,11 +15,12 @@ from torch import Tensor
 from dwp_init import load_prior
 from tests.training.kernels.states import network, normal
 from training.__main__ import main
-from training.engine.run import run_stages
+from training.engine.run import LOCK, locked, run_stages
 from training.engine.stage import Context, StageChangedError
+from training.kernels import harvest as harvests
 from training.kernels.checkpoints import Checkpoint
 from training.kernels.groups import Settings
-from training.kernels.harvest import harvest
+from training.kernels.harvest import REPORT, harvest
 from training.kernels.kernelset import KernelSet
 from training.kernels.places import find_checkpoints
 from training.kernels.read import KernelFile, read_reference
@@ -285,7 +286,7 @@ def test_command_line(
 ) -> None:
     out = tmp_path / "out"
     assert main(["kernels", "--from", str(zoo), "--out", str(out), *words]) == 0
-    assert {path.name for path in out.iterdir()} == folders | {"harvest.json"}
+    assert {path.name for path in out.iterdir()} - {LOCK} == folders | {REPORT}
     shown = capsys.readouterr().out
     lines = [line.split() for line in shown.splitlines()]
     assert lines[0] == ["kernels", "checkpoints", "tensors", "train", "validation", "test"]
@@ -341,6 +342,33 @@ def test_another_harvest_is_not_overwritten(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"stem-7x7/kernels\.safetensors holds other kernels; choose another --out"):
         harvest([str(zoo)], tmp_path / "out", Settings(kind="stem", raw_scale=True))
     assert (tmp_path / "out" / "stem-7x7" / "done.json").read_text() == before
+
+
+@pytest.mark.parametrize("content", ['{"checkpoints": [', "[]", '{"origins": []}', "[" * 100_000])
+def test_a_damaged_report_is_named_before_anything_is_written(content: str, zoo: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / REPORT).write_text(content)
+    with pytest.raises(ValueError, match=rf"{REPORT} is damaged; restore it, or remove it"):
+        harvest([str(zoo)], tmp_path / "out", Settings())
+    assert {path.name for path in (tmp_path / "out").iterdir()} - {LOCK} == {REPORT}
+
+
+def test_two_harvests_into_a_folder_wait_for_each_other(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write_json, others = harvests.write_json, [Settings(kind="stem")]
+
+    def meanwhile(path: Path, content: object) -> None:
+        if path.name == REPORT and others:
+            with pytest.raises(OSError, match=r"another process is at work in .*out"), locked(out):
+                pass
+            others.clear()
+        write_json(path, content)
+
+    monkeypatch.setattr(harvests, "write_json", meanwhile)
+    harvest([str(zoo)], out, Settings(kind="dense"))
+    assert not others
 
 
 def fit(kernels: Path, out: Path, *words: str) -> int:
