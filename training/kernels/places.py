@@ -3,13 +3,15 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dwp_init.errors import chainable, without_secrets
+from dwp_init.errors import cause, chainable, without_secrets
 from training.kernels.checkpoints import Checkpoint, natural, read_index
-from training.kernels.downloads import cached_file, find_package, unpack
+from training.kernels.downloads import LARGEST_DOWNLOAD, cached_file, find_package, unpack
 from training.kernels.formats import FORMATS, IN_FOLDERS, SUFFIXES, any_of, format_of
 from training.kernels.manifest import Origin, read_manifest
 from training.kernels.source_file import SourceFile
@@ -152,8 +154,7 @@ def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
     for each in FORMATS:
         patterns = [f"*{suffix}*" for suffix in each.suffixes if suffix in IN_FOLDERS]
         folder = _download(repo, revision, patterns)
-        commit = folder.name if _COMMIT.fullmatch(folder.name) else "main"
-        name = f"{repo}@{revision or commit}"
+        name = f"{repo}@{folder.name if _COMMIT.fullmatch(folder.name) else revision or 'main'}"
         if any(path.suffix in each.suffixes for path in folder.rglob("*")):
             found = _in_folder(folder, name)
             return [found[0].renamed(name)] if len(found) == 1 else found
@@ -161,13 +162,26 @@ def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
 
 
 def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """Returns the folder of a repository's files; where the Hub cannot be had, of those that the cache holds."""
     from huggingface_hub import snapshot_download
 
+    def call(**options: bool) -> Any:
+        return snapshot_download(repo, revision=revision, allow_patterns=patterns, **options)
+
+    asked = f"{repo}@{revision}" if revision else repo
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        size = sum(file.file_size or 0 for file in call(dry_run=True) if file.will_download)
+        if size <= LARGEST_DOWNLOAD:
+            return Path(call())
     except Exception as error:  # transport errors are classes of httpx or httpx2, depending on the version
-        asked, why = f"{repo}@{revision}" if revision else repo, without_secrets(str(error))
+        with suppress(Exception):
+            return Path(call(local_files_only=True))
+        why = cause(error)
         raise FileNotFoundError(
             f"{asked} is neither a file or folder here nor a repository that the Hub gives ({why}); check the name, "
             "the revision and the network"
         ) from chainable(error)
+    raise ValueError(
+        f"{asked} has {size:,} bytes to download, more than {LARGEST_DOWNLOAD:,}; run `hf download {repo}` first, with "
+        "the files that you need"
+    )

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import DryRunFileInfo
 from safetensors.torch import save_file
 
 from tests.training.loopback import Server
 from training.kernels import downloads, places
+from training.kernels.downloads import LARGEST_DOWNLOAD
 from training.kernels.places import find_checkpoints
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -148,12 +150,25 @@ class Snapshots:
     """Stands in for ``snapshot_download``: gives a folder, or raises."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked, self.error = folder, [], None
+        self.folder, self.asked, self.error, self.size = folder, [], None, 1
 
-    def __call__(self, repo: str, revision: str | None, allow_patterns: list[str]) -> str:
-        self.asked.append((repo, revision, allow_patterns))
-        if self.error:
+    def __call__(
+        self,
+        repo: str,
+        revision: str | None,
+        allow_patterns: list[str],
+        dry_run: bool = False,
+        local_files_only: bool = False,
+    ) -> object:
+        if self.error and not (local_files_only and self.folder.exists()):
             raise self.error
+        if dry_run:
+            common = {"commit_hash": COMMIT, "is_cached": False, "local_path": ""}
+            return [
+                DryRunFileInfo(file_size=self.size, filename="a", will_download=True, **common),
+                DryRunFileInfo(file_size=2**40, filename="b", will_download=False, **common),
+            ]
+        self.asked.append((repo, revision, allow_patterns))
         return str(self.folder)
 
 
@@ -164,12 +179,15 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshots:
     return fake
 
 
-def test_a_repository_is_called_by_its_revision(snapshots: Snapshots) -> None:
+def test_a_repository_is_called_by_its_commit(snapshots: Snapshots) -> None:
     save(snapshots.folder / "model.safetensors", "a")
-    assert names("user/net", "user/net@v1.0") == [f"user/net@{COMMIT}", "user/net@v1.0"]
+    assert names("user/net", "user/net@v1.0") == [f"user/net@{COMMIT}", f"user/net@{COMMIT}#2"]
     assert snapshots.asked == [("user/net", None, ["*.safetensors*"]), ("user/net", "v1.0", ["*.safetensors*"])]
     save(snapshots.folder / "unet" / "model.safetensors", "b")
-    assert names("user/net@v1.0") == ["user/net@v1.0/model.safetensors", "user/net@v1.0/unet/model.safetensors"]
+    files = [f"user/net@{COMMIT}/model.safetensors", f"user/net@{COMMIT}/unet/model.safetensors"]
+    assert names("user/net@v1.0") == files
+    snapshots.error = OSError("away")
+    assert names("user/net@v1.0") == files  # of the cache
 
 
 def test_shards_of_a_repository(snapshots: Snapshots) -> None:
@@ -199,10 +217,23 @@ def test_repositories_that_cannot_be_had(snapshots: Snapshots) -> None:
         with pytest.raises(FileNotFoundError, match=f"user/net@.* holds no {FORMATS} file; name another repository"):
             find_checkpoints(["user/net"])
         snapshots.folder.mkdir(parents=True, exist_ok=True)
+    snapshots.folder.rmdir()
     snapshots.error = OSError("no https://me:s3cret@mirror/net?token=s3cret")
-    message = r"user/net@v1 is neither .* nor a repository that the Hub gives \(no https://…@mirror/net\?…\); check"
+    message = r"user/net@v1 is neither .* the Hub gives \(OSError: no https://…@mirror/net\?…\); check"
     with pytest.raises(FileNotFoundError, match=message):
         find_checkpoints(["user/net@v1"])
+
+
+def test_a_repository_has_a_largest_size(snapshots: Snapshots) -> None:
+    save(snapshots.folder / "model.safetensors", "a")
+    snapshots.size = LARGEST_DOWNLOAD
+    assert names("user/net") == [f"user/net@{COMMIT}"]
+    snapshots.size += 1
+    with pytest.raises(
+        ValueError, match=r"user/net@v1 has 1,073,741,825 bytes to download, more than .*; run `hf down"
+    ):
+        names("user/net@v1")
+    assert len(snapshots.asked) == 1
 
 
 @pytest.fixture
