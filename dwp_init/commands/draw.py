@@ -18,6 +18,8 @@ from dwp_init.sets import SETS
 from dwp_init.terminal import kernel_blocks, shows_pictures
 from dwp_init.text import aligned, shown_value
 
+MOST_PIXELS = 2**25  # of the kernels in a picture; making it takes about 10 bytes each
+_LARGEST_ZOOM = 8
 _BLOCK = 448  # pixels of the side of a block in the picture of a set, about
 _ROWS = 4  # of kernels in a terminal, of one prior; a prior of a set has one
 
@@ -59,12 +61,13 @@ class DrawCommand:
         rules = load_rules(self.prior, Access())
         priors = [rule.prior if self.depth is None else rule.prior.at(self.depth) for rule in rules]
         self._check_effect(rules, priors)
+        self._check_size(priors)
         kernels = [self._sample(prior) for prior in priors]
         if len(rules) == 1:
-            pixels = kernel_sheet(kernels[0], colors=self._colors(kernels[0]))
+            pixels = kernel_sheet(kernels[0], zoom=_zoom(kernels[0], _LARGEST_ZOOM), colors=self._colors(kernels[0]))
         else:
             side = _BLOCK // max(math.isqrt(self.n), 8)
-            zooms = [max(side // max(each.shape[2:]), 1) for each in kernels]
+            zooms = [_zoom(each, side // max(each.shape[2:])) for each in kernels]
             pixels = numbered_sheets(
                 [kernel_sheet(each, zoom=z, colors=self._colors(each)) for each, z in zip(kernels, zooms, strict=True)]
             )
@@ -94,6 +97,14 @@ class DrawCommand:
             depends = "is the same at every depth" if len(priors) == 1 else "depends on the depth"
             raise ValueError(f"--depth has no effect: {one} {depends}; drop it")
 
+    def _check_size(self, priors: list[Prior]) -> None:
+        largest = max(priors, key=lambda prior: math.prod(prior.kernel_shape))
+        if (weights := self.n * math.prod(largest.kernel_shape)) > MOST_PIXELS:
+            raise ValueError(
+                f"{self.n} kernels of {kernel_text(largest.kernel_shape)} have {weights:,} weights; a picture has at "
+                f"most {MOST_PIXELS:,} pixels: give a smaller -n"
+            )
+
     def _sample(self, prior: Prior) -> Tensor:
         """Draws with the seed anew, so that a prior of a set gives the same kernels as on its own."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -103,6 +114,11 @@ class DrawCommand:
         own = colors_of(kernels)
         rgb_of_others = self.colors == "rgb" != own and self.prior in SETS  # it is meant for those of 3 channels
         return own if self.colors is None or rgb_of_others else self.colors
+
+
+def _zoom(kernels: Tensor, most: int) -> int:
+    """Returns the side of the square of pixels for a weight: at most ``most``, and less for a large picture."""
+    return max(min(most, math.isqrt(MOST_PIXELS // kernels.numel())), 1)
 
 
 def _legend(number: int, rule: Rule) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 import re
+from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
 from dwp_init import load_prior
-from dwp_init.picture import kernel_sheet, numbered_sheets, write_png
+from dwp_init.commands import draw
+from dwp_init.picture import kernel_sheet, numbered_sheets, png_bytes, write_png
 
 
 def test_draw(run, workplace):
@@ -19,6 +22,16 @@ def test_a_link_is_written_through(run, workplace):
     assert (workplace / "link.png").is_symlink() and (workplace / "a.png").is_file()
     (workplace / "lost.png").symlink_to("no/a.png")
     assert "/no' does not exist; create it first" in run("draw", "gauss-3x3", "-o", "lost.png", status=1)
+
+
+def test_a_picture_has_a_largest_size(run, family):
+    kernels = load_prior("gauss-3x3").sample(64, torch.Generator().manual_seed(0))
+    with patch.object(draw, "MOST_PIXELS", 64 * 9 * 8):
+        run("draw", "gauss-3x3")
+        assert Path("kernels.png").read_bytes() == png_bytes(kernel_sheet(kernels, zoom=2))
+        message = "1000 kernels of 3×3 have 9,000 weights; a picture has at most 4,608 pixels: give a smaller -n"
+        assert message in run("draw", "gauss-3x3", "-n", 1000, status=1)
+        assert "100 kernels of 3×5×5 have 7,500 weights" in run("draw", "family", "-n", 100, status=1)
 
 
 def test_draw_options(run, workplace):
