@@ -131,8 +131,8 @@ def config_damage(content: bytes) -> str:
         parsed: object = json.loads(content)
     except (ValueError, RecursionError):
         return "it is not JSON"
-    sealed = isinstance(parsed, dict) and _SEAL in parsed
-    return "it differs from its own digest" if sealed and not is_sealed(content, parsed[_SEAL]) else ""
+    stated = cast(dict[str, object], parsed).get(_SEAL) if isinstance(parsed, dict) else None
+    return "" if stated is None or is_sealed(content, stated) else "it differs from its own digest"
 
 
 def check_name(details: Mapping[str, Any], owner: object) -> None:

@@ -453,7 +453,7 @@ def test_a_damaged_configuration_in_a_cache_without_links(
     load()
     (path,) = (tmp_path / "cache").rglob(CONFIG)
     whole = path.read_bytes()
-    for address in (REPO, f"{REPO}@{commit}"):
+    for address in (f"{REPO}@v1", f"{REPO}@{commit}"):
         path.write_bytes(damage(whole))
         with pytest.raises(
             PriorCorruptError, match=rf"config.json of .* is corrupt \(it .*; or remove {re.escape(str(path))}"
