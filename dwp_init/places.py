@@ -32,14 +32,27 @@ class Span(NamedTuple):
             return False
         if self == other:
             return True
-        return bool(torch.isin(self._addresses(), other._addresses()).any())
+        ranges: dict[int, tuple[int, int]] = {}  # of the multiples of each step from an element here to one there
+        for sign, span in ((1, self), (-1, other)):
+            for size, step in zip(span.shape, span.steps, strict=True):
+                low, high = ranges.get(step, (0, 0))
+                ranges[step] = (low, high + size - 1) if sign > 0 else (low - size + 1, high)
+        ranges.pop(0, None)  # the steps of expanded dimensions
+        return _adds_up(other.start - self.start, sorted(ranges.items(), reverse=True))
 
-    def _addresses(self) -> Tensor:
-        """Returns the address of each element: views with gaps between their elements may interlock."""
-        found = torch.tensor([self.start], device="cpu")
-        for size, step in zip(self.shape, self.steps, strict=True):
-            found = (found[:, None] + torch.arange(size, device="cpu") * step).flatten()
-        return found
+
+def _adds_up(total: int, ranges: list[tuple[int, tuple[int, int]]]) -> bool:
+    """Whether a total is a sum of multiples of steps, the longest first, each multiple within its range.
+
+    Views with gaps between their elements may interlock. The shorter steps together hardly reach further than a longer
+    one, so few multiples of this come into question.
+    """
+    if not ranges:
+        return total == 0
+    (step, (low, high)), *rest = ranges
+    least, most = (sum(other * bounds[end] for other, bounds in rest) for end in (0, 1))
+    low, high = max(low, -((most - total) // step)), min(high, (total - least) // step)
+    return any(_adds_up(total - multiple * step, rest) for multiple in range(low, high + 1))
 
 
 Place = tuple[Span, ...]
