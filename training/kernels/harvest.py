@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from safetensors.torch import save
@@ -119,16 +120,13 @@ def _read_report(path: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"checkpoints": [], "origins": {}, "left_out": []}
     if not path.exists():
         return report
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        found = None
-    whole = isinstance(found, dict) and all(
-        isinstance(found.get(key, each), type(each)) for key, each in report.items()
-    )
-    if not whole:
-        raise ValueError(f"{path} is damaged; restore it, or remove it to list the harvests from now on alone")
-    return report | found
+    with suppress(ValueError, RecursionError):
+        found: object = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            report |= cast(dict[str, Any], found)
+            if [type(report[key]) for key in ("checkpoints", "origins", "left_out")] == [list, dict, list]:
+                return report
+    raise ValueError(f"{path} is damaged; restore it, or remove it to list the harvests from now on alone")
 
 
 def _write_report(

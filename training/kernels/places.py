@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dwp_init.errors import cause, chainable, without_secrets
@@ -165,17 +164,15 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     """Returns the folder of a repository's files; where the Hub cannot be had, of those that the cache holds."""
     from huggingface_hub import snapshot_download
 
-    def call(**options: bool) -> Any:
-        return snapshot_download(repo, revision=revision, allow_patterns=patterns, **options)
-
     asked = f"{repo}@{revision}" if revision else repo
     try:
-        size = sum(file.file_size or 0 for file in call(dry_run=True) if file.will_download)
+        planned = snapshot_download(repo, revision=revision, allow_patterns=patterns, dry_run=True)
+        size = sum(file.file_size or 0 for file in planned if file.will_download)
         if size <= LARGEST_DOWNLOAD:
-            return Path(call())
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # transport errors are classes of httpx or httpx2, depending on the version
         with suppress(Exception):
-            return Path(call(local_files_only=True))
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
         why = cause(error)
         raise FileNotFoundError(
             f"{asked} is neither a file or folder here nor a repository that the Hub gives ({why}); check the name, "
