@@ -1,13 +1,17 @@
 """Plain chains: models whose data flow is known without running them, and in which nothing normalises."""
 
+import functools
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from dwp_init.convolutions import named_convolutions
+from dwp_init.modules import counts
+from dwp_init.names import named_modules
 
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -22,10 +26,13 @@ class Rectified(NamedTuple):
         all: All of them, wherever they are used.
         between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
+        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the other two are
+            empty.
     """
 
     all: frozenset[str] = frozenset()
     between: frozenset[str] = frozenset()
+    hooked: tuple[str, ...] = ()
 
 
 def rectified(model: nn.Module) -> Rectified:
@@ -33,14 +40,28 @@ def rectified(model: nn.Module) -> Rectified:
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
     ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
-    residual connection; then there are none. A connection around the whole chain adds no more than one to the depth.
-    What is not seen is a module that runs the parts of its ``nn.Sequential`` one by one, with something in between.
+    residual connection; then there are none. So may a module around the chain if the chain returns as many channels as
+    it takes, as in networks that add a residual to an image, or do so again and again. Nor are there any if a hook may
+    change what passes through the chain, which no class shows. What is not seen is a module that runs the parts of its
+    ``nn.Sequential`` one by one, with something in between.
     """
     found = named_convolutions(model)
-    chain = _chain(model.get_submodule(_common([named.path for named in found]))) if len(found) > 1 else []
+    if len(found) < 2:
+        return Rectified()
+    path = _common([named.path for named in found])
+    chain = _chain(model.get_submodule(path))
     if {id(named.module) for named in found} - {id(module) for module in chain}:
         return Rectified()
+    if _may_be_added_to_its_inputs(model, path, chain):
+        return Rectified()
     names = {id(named.module): named.name for named in found}
+    seen = _rectified(chain, names)
+    hooked = tuple(each.name for each in named_modules(model) if _within(each.path, path) and _is_hooked(each.module))
+    return Rectified(hooked=hooked) if hooked and seen.all else seen
+
+
+def _rectified(chain: Sequence[nn.Module], names: dict[int, str]) -> Rectified:
+    """Returns which modules of a chain, those with names by their ``id``, a rectifier follows."""
     places = [(names[id(each)], place) for place, each in enumerate(chain) if id(each) in names]
     behind = [_rectifier(chain[place + 1 :]) for _, place in places]
     before = [_rectifier(reversed(chain[:place])) for _, place in places]
@@ -70,16 +91,51 @@ def _chain(module: nn.Module) -> list[nn.Module]:
     source = getattr(getattr(type(module), "forward", None), "__module__", "")
     if not source.startswith("torch.nn.") or "forward" in vars(module) or normalises(module):
         return []
-    if type(module).forward is not nn.Sequential.forward:
+    if not _runs_in_order(module):
         inside = [name for name, _ in module.named_children() if name != "parametrizations"]
-        return [] if inside or _is_hooked(module) else [module]
+        return [] if inside else [module]
     parts = [_chain(child) for child in cast(nn.Sequential, module)]  # also what runs more than once, such as one ReLU
     return [each for part in parts for each in part] if all(parts) else []
 
 
+def _may_be_added_to_its_inputs(model: nn.Module, path: str, chain: Sequence[nn.Module]) -> bool:
+    """Whether a module around a chain may add its outputs to its inputs: it decides, and there are as many channels."""
+    convolutions = [place for place, module in enumerate(chain) if counts(module, "in_channels", "out_channels")]
+    if not convolutions:
+        return False
+    first, last = convolutions[0], convolutions[-1]
+    inputs = counts(chain[first], "in_channels")[0] / _shuffled(chain[:first])
+    outputs = counts(chain[last], "out_channels")[0] * _shuffled(chain[last + 1 :])
+    around = [each.module for each in named_modules(model) if each.path != path and _within(path, each.path)]
+    return inputs == outputs and any(not _runs_in_order(module) or _is_hooked(module) for module in around)
+
+
+def _shuffled(modules: Sequence[nn.Module]) -> float:
+    """Returns by which factor modules such as ``PixelShuffle`` change the number of channels."""
+    down = math.prod(each.downscale_factor**2 for each in modules if isinstance(each, nn.PixelUnshuffle))
+    return down / math.prod(each.upscale_factor**2 for each in modules if isinstance(each, nn.PixelShuffle))
+
+
+def _within(path: str, outer: str) -> bool:
+    """Whether a path is that of a module or of one inside it."""
+    return not outer or f"{path}.".startswith(f"{outer}.")
+
+
+def _runs_in_order(module: nn.Module) -> bool:
+    """Whether a module runs those inside it one after the other, and does nothing else."""
+    return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+
+
 def _is_hooked(module: nn.Module) -> bool:
-    """Whether hooks may change what a module returns."""
-    return bool(module._forward_hooks)  # pyright: ignore[reportPrivateUsage]
+    """Whether hooks may change what a module takes or returns; those of torch, as of ``weight_norm``, do not."""
+    hooks = cast(dict[int, object], {**module._forward_hooks})  # pyright: ignore[reportPrivateUsage]
+    hooks |= cast(dict[int, object], module._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
+    return not all(map(_is_of_torch, hooks.values()))
+
+
+def _is_of_torch(hook: object) -> bool:
+    function = cast(Callable[..., object], hook.func) if isinstance(hook, functools.partial) else hook
+    return str(getattr(function, "__module__", "")).startswith("torch.")
 
 
 def _returns(rectifier: nn.Module | None, before: nn.Module | None) -> bool:

@@ -4,12 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.layers import Layer
+from dwp_init.modules import per_axis
 
 
 def can_pass_on(layer: Layer) -> bool:
-    """Whether a layer can return its inputs: its kernels have a middle, no input is lost, and it is no stem."""
+    """Whether a layer can return its inputs: its kernels have a middle, no input is lost, and it is no stem.
+
+    A layer of stride 2 would lose three of four pixels. What is lost without padding is the border.
+    """
     odd, wide = all(k % 2 for k in layer.size), layer.shape[0] >= layer.inputs * layer.groups
-    return odd and wide and not layer.first and not layer.is_depthwise and type(layer) is Layer
+    whole = wide and all(step == 1 for step in per_axis(layer.module, "stride", len(layer.size)))
+    return odd and whole and not layer.first and not layer.is_depthwise and type(layer) is Layer
 
 
 def passed_on(layer: Layer) -> int:

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from dwp_init.authored import is_untouched
 from dwp_init.chain import normalises
 from dwp_init.choice import Choice, Plan
 from dwp_init.draw import Options
+from dwp_init.names import named_modules
 from dwp_init.passing import passes_on
 from dwp_init.report import listed
+from dwp_init.tensors import is_virtual
 
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
@@ -29,7 +31,12 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     choices = plan.choices
     untouched = [choice for choice in choices if choice.layer.name in plan.chain.all and is_untouched(choice.layer)]
     passing = [choice for choice in choices if choice.may_pass and (choice in untouched or passes_on(choice.layer))]
-    notes = [*_notes_of_scales(model, choices, untouched, passing, options), *_notes_of_stems(choices)]
+    notes = [
+        *_notes_of_scales(model, choices, untouched, passing, options),
+        *_notes_of_hooks(choices, plan.chain.hooked),
+        *_notes_of_training(model, choices),
+        *_notes_of_stems(choices),
+    ]
     return replace(options, raised=_names(untouched + passing), passing=_names(passing)), notes
 
 
@@ -73,6 +80,35 @@ def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
         f"{len(passing)} of {layers} layers ({names}) pass their inputs on: their first output channels are copies of "
         f"these; {fixed * (whole > 0)}in a new model scale='fan_in' draws all channels"
     ]
+
+
+def _notes_of_hooks(choices: list[Choice], hooked: tuple[str, ...]) -> list[str]:
+    """Says that hooks keep layers of a chain from He's response; whether a hook only looks cannot be known."""
+    if not hooked or not any(is_untouched(choice.layer) for choice in choices):
+        return []
+    return [
+        f"hooks of {listed(hooked)} may change what passes through the chain, so that its layers keep their scales and "
+        "none passes its inputs on; if the hooks only look, register them after this call"
+    ]
+
+
+def _notes_of_training(model: nn.Module, choices: list[Choice]) -> list[str]:
+    """Says that the model may be trained, if a normalisation has counted batches or has the statistics of some."""
+    run = [named.name for named in named_modules(model) if _has_run(named.module)] if choices else []
+    if not run:
+        return []
+    return [
+        f"{listed(run)} has statistics of batches, so that the model may be trained: what its layers have "
+        "learned is overwritten; apply_ is for new models, and layers= leaves out what should stay"
+    ]
+
+
+def _has_run(module: nn.Module) -> bool:
+    """Whether a module has running statistics that are not those of a new one, or has counted batches."""
+    count, mean, var = (getattr(module, name, None) for name in ("num_batches_tracked", "running_mean", "running_var"))
+    if not (isinstance(mean, Tensor) and isinstance(var, Tensor)) or is_virtual(module):
+        return False
+    return bool(mean.any() or (var != 1).any() or (isinstance(count, Tensor) and count.any()))
 
 
 def _notes_of_stems(choices: list[Choice]) -> list[str]:

@@ -1,6 +1,7 @@
 """Which models are plain chains, and which layers take He's response by default."""
 
 import copy
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from dwp_init import PriorSet, apply_
 from dwp_init.chain import normalises, rectified
-from tests.models import Fit, responses
+from tests.models import Fit, old_style, responses
 
 
 def conv(inputs: int = 8) -> nn.Conv2d:
@@ -41,7 +42,7 @@ class Classifier(nn.Module):
 
 def features() -> nn.Sequential:
     inner = nn.Sequential(conv(), nn.Dropout(), nn.MaxPool2d(2), nn.LeakyReLU())
-    return nn.Sequential(OrderedDict(one=conv(), relu=nn.ReLU(), inner=inner, pool=nn.AvgPool2d(2), last=conv()))
+    return nn.Sequential(OrderedDict(one=conv(3), relu=nn.ReLU(), inner=inner, pool=nn.AvgPool2d(2), last=conv()))
 
 
 class Loud(nn.Sequential):
@@ -49,10 +50,9 @@ class Loud(nn.Sequential):
         return 2 * super().forward(x)
 
 
-def hooked() -> nn.Sequential:
-    model = features()
-    model.one.register_forward_hook(lambda module, inputs, output: output * 2)
-    return model
+def shuffled() -> nn.Sequential:
+    """Takes and returns 2 channels: those of 4 pixels are one inside."""
+    return nn.Sequential(nn.PixelUnshuffle(2), conv(), nn.ReLU(), conv(), nn.ReLU(), nn.PixelShuffle(2))
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,61 @@ def hooked() -> nn.Sequential:
         (lambda: nn.Sequential(conv(), nn.ReLU(), Residual(nn.Identity()), conv(), nn.ReLU()), set()),
         (lambda: nn.ModuleList([conv(), nn.ReLU(), conv(), nn.ReLU()]), set()),
         (lambda: Loud(conv(), nn.ReLU(), conv(), nn.ReLU()), set()),
-        (hooked, set()),
+        (lambda: Residual(plain()), set()),  # its outputs may be added to its inputs, once or many times
+        (lambda: nn.DataParallel(Residual(nn.Sequential(plain(), nn.Identity()))), set()),
+        (lambda: Residual(shuffled()), set()),
+        (lambda: Classifier(nn.Sequential(nn.PixelUnshuffle(2), *plain(2))), {"features.1", "features.3"}),
+        (lambda: nn.Sequential(plain(2), nn.Flatten()), {"0.0", "0.2"}),  # nothing but a sequence around it
         (conv, set()),
         (nn.ReLU, set()),
     ],
 )
 def test_rectified(make: Callable[[], nn.Module], expected: set[str]) -> None:
     assert rectified(make()).all == expected
+
+
+def residual(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return inputs[0] + output
+
+
+@pytest.mark.parametrize(
+    ("name", "register"),
+    [
+        ("", lambda module: module.register_forward_hook(residual)),
+        ("inner", lambda module: module.register_forward_hook(residual)),
+        ("inner.0", lambda module: module.register_forward_hook(lambda *passed: None)),  # who knows
+        ("inner.0", lambda module: module.register_forward_pre_hook(lambda module, inputs: (10 * inputs[0],))),
+        ("relu", lambda module: module.register_forward_hook(functools.partial(residual))),
+    ],
+)
+def test_hooks_on_any_module_of_a_chain_keep_its_scales_and_a_note_says_so(
+    name: str, register: Callable[[nn.Module], object], gaussian: Fit
+) -> None:
+    torch.manual_seed(0)
+    model = features()
+    register(model.get_submodule(name))
+    before = responses(model)
+    assert rectified(model) == (set(), set(), (name,))
+    (note,) = apply_(model, PriorSet(dense=(gaussian(3),), dirac=True)).notes
+    assert note.startswith(f"hooks of {name or '(model)'} may change what passes through the chain, so that its")
+    assert responses(model) == pytest.approx(before, rel=1e-4)
+    assert apply_(model, gaussian(3)).notes == []  # no layer has PyTorch's default scale any more
+
+
+def test_hooks_of_torch_change_nothing() -> None:
+    model = features()
+    model.inner[0] = old_style(nn.utils.weight_norm, model.inner[0])
+    assert rectified(model).all == {"one", "inner.0"}
+
+
+def test_a_network_that_adds_its_residual_again_and_again_stays_as_large(gaussian: Fit) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[Residual(plain(5))] * 10)  # one module, ten times
+    x = torch.randn(2, 8, 12, 12)
+    with torch.no_grad():
+        before = model(x).std().item()
+        apply_(model, PriorSet(dense=(gaussian(3),), dirac=True), seed=0)
+        assert model(x).std().item() == pytest.approx(before, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +314,16 @@ def test_a_scale_that_somebody_chose_is_kept(fill: Callable[[Tensor], Tensor], g
 )
 def test_no_note_without_need(model: nn.Module, options: dict[str, str], gaussian: Fit) -> None:
     assert apply_(model, gaussian(3), **options).notes == []
+
+
+def test_layers_with_strides_lose_no_pixel(gaussian: Fit) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(part for _ in range(4) for part in (nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())))
+    report = apply_(model, PriorSet(dense=(gaussian(3),), dirac=True), seed=0)
+    assert {row.prior for row in report.drawn} == {"Gaussian"}
+    x = torch.randn(2, 8, 33, 33, requires_grad=True)
+    model(x).sum().backward()
+    assert (x.grad.abs().sum((0, 1)) > 0).float().mean() > 0.95
 
 
 def test_a_layer_with_fewer_outputs_than_inputs_loses_none_of_them(gaussian: Fit) -> None:
