@@ -1,18 +1,19 @@
 """Which layer of a model takes which prior, and why other layers are skipped."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from torch import nn
 
-from dwp_init.authored import reason_to_leave
+from dwp_init.authored import reason_to_leave, tied_to, way_to_draw
 from dwp_init.chain import Rectified, rectified
 from dwp_init.convolutions import find_layers, named_convolutions
+from dwp_init.copies import copies_among
 from dwp_init.layers import Layer
 from dwp_init.names import Named
 from dwp_init.passing import can_pass_on, passed_on, passes_on
-from dwp_init.places import overlap
+from dwp_init.places import sharing
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, unused_priors
@@ -33,12 +34,14 @@ class Choice(NamedTuple):
         rule: The prior.
         fitting: How the kernels change their size.
         may_pass: Whether the layer may pass its inputs on: its set of priors says so, and where it stands allows it.
+        copies: Other layers of the same values, which take the draw of this one.
     """
 
     layer: Layer
     rule: Rule
     fitting: Fitting
     may_pass: bool = False
+    copies: tuple[Layer, ...] = ()
 
     @property
     def is_left(self) -> bool:
@@ -104,10 +107,11 @@ class Plan:
     def spatial(self) -> dict[str, int]:
         """Numbers of weights of the convolutions with kernels larger than 1×1 that the caller asked for, by name.
 
-        A number is 0 if it is not known. Layers that share the weight of a drawn one are left out.
+        A number is 0 if it is not known. Layers that share the weight of a drawn one, or are copies, are left out.
         """
         drawn = {choice.layer.place: choice.layer for choice in self.choices}
-        asked = (layer for layer in self.convolutions if layer.is_spatial and layer.asked)
+        copies = {copy for choice in self.choices for copy in choice.copies}
+        asked = (layer for layer in self.convolutions if layer.is_spatial and layer.asked and layer not in copies)
         return {layer.name: layer.weights for layer in asked if drawn.get(layer.place, layer) is layer}
 
 
@@ -116,21 +120,52 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
     asked, named = _selector(layers, model)
     found = find_layers(model, asked)
     chain = rectified(model) if scale == "auto" else Rectified()
-    choices: list[Choice] = []
+    near = sharing((layer, layer.place) for layer in found)
+    choices: dict[Layer, Choice] = {}
     skipped: dict[str, Skip] = {}
+    exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
     for layer in found:
         choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
             continue
         choice = choice._replace(may_pass=choice.rule.dirac and layer.name in chain.between and can_pass_on(layer))
-        if named.isdisjoint((layer.name, layer.path)) and (left := reason_to_leave(layer, choice.is_drawn)):
+        others = near.get(layer, [])
+        if layer not in exact and (left := reason_to_leave(layer, others, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)
-        elif not any(overlap(layer.place, other.layer.place) for other in choices):
-            choices.append(choice)
-    skipped |= _sharing(choices, found)
-    unused = unused_priors(rules, (choice.rule for choice in choices))
-    return Plan([layer for layer in found if layer.is_convolution], choices, skipped, unused, chain)
+        elif choices.keys().isdisjoint(others):
+            choices[layer] = choice
+    shared = _sharing(choices, near)
+    free = [
+        layer
+        for layer in found
+        if layer.reason is None and layer not in exact and layer.name not in shared and not tied_to(near.get(layer, []))
+    ]
+    taken = list(_with_copies(choices, free, skipped).values())
+    unused = unused_priors(rules, (choice.rule for choice in taken))
+    return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
+
+
+def _with_copies(choices: dict[Layer, Choice], free: list[Layer], skipped: dict[str, Skip]) -> dict[Layer, Choice]:
+    """Returns the choices without copies of others, which take the draws of these, and says so in ``skipped``.
+
+    Layers that may pass their inputs on are no copies: they are in a chain, in which one follows the other.
+
+    Args:
+        choices: The layers that take a prior.
+        free: The layers that may be copies of one of those.
+        skipped: Why others are skipped; changed in place.
+    """
+    originals = {layer for layer in free if layer in choices and not choices[layer].may_pass}
+    copies = copies_among([layer for layer in free if layer in originals or layer not in choices], originals)
+    for layer, original in copies.items():
+        reason = f"has the values of {original.label}, and takes its draw, so that copies stay copies"
+        skipped[layer.name] = Skip(f"{reason}; {way_to_draw(layer)}", wanted=False)
+    return {
+        layer: choice._replace(copies=tuple(copy for copy, original in copies.items() if original is layer))
+        for layer, choice in choices.items()
+        if layer not in copies
+    }
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
@@ -159,10 +194,10 @@ def _waits(named: Named) -> bool:
 
 def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
     """Returns the prior that a layer takes, or the reason why there is none."""
+    pattern = next((rule.pattern for rule in rules if layer.matches(rule.pattern)), None)
+    rules = [rule for rule in rules if rule.pattern == pattern]
     near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
-    patterns = dict.fromkeys(choice.rule.pattern for choice in near)
-    by_pattern = ([choice for choice in near if choice.rule.pattern == each] for each in patterns)
-    choice = next(filter(None, (_take(given, resize) for given in by_pattern)), None)
+    choice = _take(near, resize)
     if choice is not None:
         return layer.weight.reason_to_refuse(layer.shape, layer.he_rms) or choice
     kind = f" {' or '.join(layer.kinds)}" if any(rule.kind for rule in rules) else ""
@@ -191,15 +226,14 @@ def _nearest(near: list[Choice]) -> Choice:
     return min(near, key=distance)
 
 
-def _sharing(choices: list[Choice], found: list[Layer]) -> dict[str, Skip]:
+def _sharing(choices: Collection[Layer], near: dict[Layer, list[Layer]]) -> dict[str, Skip]:
     """Returns the layers that share memory with a layer that is drawn, whether the caller wants them drawn or not."""
     skipped: dict[str, Skip] = {}
-    drawn = [choice.layer for choice in choices]
-    for layer in found:
-        for owner in drawn if layer not in drawn else ():
-            if layer.place == owner.place:
+    for layer, others in near.items():
+        for owner in others if layer not in choices else ():
+            if owner in choices and layer.place == owner.place:
                 skipped[layer.name] = Skip(f"shares the weight of {owner.label}", wanted=False)
-            elif overlap(layer.place, owner.place):
+            elif owner in choices:
                 reason = f"shares part of the memory of {owner.label}, not all: give it a weight of its own"
                 skipped[layer.name] = Skip(reason)
     return skipped
@@ -218,6 +252,11 @@ def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[Named]
             there = there_text(pattern, [named.name for named in found])
             raise ValueError(f"layers={pattern!r} matches no convolution; {there}")
     return lambda named: any(map(named.matches, patterns)), set(patterns)
+
+
+def reusable(layers: Layers | None) -> Layers | None:
+    """Returns the argument ``layers`` of ``apply_`` such that it can be read more than once, also an iterator."""
+    return layers if layers is None or isinstance(layers, str) or callable(layers) else _patterns(layers)
 
 
 def _patterns(layers: object) -> list[str]:

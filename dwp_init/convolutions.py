@@ -14,7 +14,7 @@ from torch import nn
 from dwp_init.layers import STEM_CHANNELS, ExpertsLayer, Layer, TransposedLayer
 from dwp_init.modules import Geometry, Layout, counts, geometry_of, has_parameters
 from dwp_init.names import Named, named_modules
-from dwp_init.places import place_of
+from dwp_init.places import place_of, place_of_parameters
 from dwp_init.weights import weight_of
 
 LAYER_CLASSES: dict[type[nn.Module], type[Layer]] = {
@@ -25,6 +25,7 @@ LAYER_CLASSES: dict[type[nn.Module], type[Layer]] = {
     nn.ConvTranspose2d: TransposedLayer,
     nn.ConvTranspose3d: TransposedLayer,
 }
+_NO_CONVOLUTION = "not a convolution"
 _LAYOUTS: dict[Layout, type[Layer]] = {"plain": Layer, "transposed": TransposedLayer, "experts": ExpertsLayer}
 
 
@@ -33,7 +34,9 @@ def find_layers(model: nn.Module, asked: Callable[[Named], bool]) -> list[Layer]
 
     The depth of a layer is its position in that order, from the stem on: the first convolution with kernels larger than
     1×1, one group, and at most 4 input channels that are fewer than its outputs. Layers registered before it, such as a
-    head, come last. If there is no stem, the depth is the position in the order of modules.
+    head, come last. If there is no stem, the depth is the position in the order of modules. Other layers of that kind
+    with as many input channels read images too, as in a second encoder, unless they are behind another convolution in
+    an ``nn.Sequential``. Their depth is 0.
 
     Args:
         model: The model.
@@ -44,6 +47,7 @@ def find_layers(model: nn.Module, asked: Callable[[Named], bool]) -> list[Layer]
     spatial = [named for named, geometry in modules if geometry and math.prod(geometry.kernel_size) > 1]
     start = next((place for place, named in enumerate(spatial) if _may_be_stem(named.module)), 0)
     depths = {named: place for place, named in enumerate(spatial[start:] + spatial[:start])}
+    depths |= dict.fromkeys(_further_stems(model, spatial[start:], [named.path for named, each in modules if each]), 0)
     return [
         _layer_of(
             named.module,
@@ -68,10 +72,12 @@ def layer_of(
 def _layer_of(
     module: nn.Module, name: str, path: str, depth: float, first: bool, asked: bool, geometry: Geometry | None
 ) -> Layer:
-    kind, geometry = _kind(module, geometry), geometry or Geometry((), reason="not a convolution")
+    kind, geometry = _kind(module, geometry), geometry or Geometry((), reason=_NO_CONVOLUTION)
     weight = weight_of(module)
     reason = geometry.reason or weight.reason_to_skip()
     place = () if reason else place_of(weight)
+    if reason == _NO_CONVOLUTION:
+        place = place_of_parameters(module)
     shape = weight.shape if asked and reason is None else torch.Size()
     if not asked:
         reason = "not among the layers asked for"
@@ -133,6 +139,37 @@ def _may_be_stem(module: nn.Module) -> bool:
     """Whether the module may be the layer that reads the images."""
     inputs, outputs, groups = counts(module, "in_channels", "out_channels", "groups") or (0, 0, 0)
     return groups == 1 and inputs <= STEM_CHANNELS and inputs < outputs
+
+
+def _further_stems(model: nn.Module, spatial: list[Named], paths: list[str]) -> list[Named]:
+    """Returns the layers that read images as the stem does; none if there is no stem.
+
+    Args:
+        model: The model.
+        spatial: Convolutions with kernels larger than 1×1, from the stem on.
+        paths: Paths of all convolutions, in the order of modules.
+    """
+    if not spatial or not _may_be_stem(spatial[0].module):
+        return []
+    leaders: dict[str, str] = {}  # the first convolution in each nn.Sequential
+    for path in paths:
+        for outer in _sequences_around(model, path):
+            leaders.setdefault(outer, path)
+    inputs = counts(spatial[0].module, "in_channels")
+    return [
+        named
+        for named in spatial[1:]
+        if _may_be_stem(named.module)
+        and counts(named.module, "in_channels") == inputs
+        and all(leaders[outer] == named.path for outer in _sequences_around(model, named.path))
+    ]
+
+
+def _sequences_around(model: nn.Module, path: str) -> list[str]:
+    """Returns the paths of the modules around another that are an ``nn.Sequential``."""
+    parts = path.split(".")
+    outer = [".".join(parts[:depth]) for depth in range(len(parts))] if path else []
+    return [each for each in outer if isinstance(model.get_submodule(each), nn.Sequential)]
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch import nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, Layers, choose, plan_without_values
+from dwp_init.choice import Choice, Layers, choose, plan_without_values, reusable
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite
 from dwp_init.draw import Scale as Scale
 from dwp_init.options import check_flags, check_instance
@@ -16,6 +16,7 @@ from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks
 from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
+from dwp_init.response import Strength
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.scales import decide
 from dwp_init.undo import Undo
@@ -45,16 +46,19 @@ def apply_(
 
     Each kernel of a convolution is drawn independently (Eq. 5), whatever the stride, padding, dilation and groups of
     the layer. Layers of 1 to 3 axes, transposed ones, and modules with the weight and the attributes of a convolution
-    are drawn; a layer of 1×k or k×1 kernels takes the middle row or column of draws of k×k kernels, and one of 1×k×k
-    kernels takes k×k ones. Kernels are drawn on the device of the weight in float32 and then cast to the dtype of the
+    are drawn; a layer of 1×k or k×1 kernels takes the middle row or column of draws of k×k kernels, and one of 1×k×k,
+    k×1×k or k×k×1 kernels takes k×k ones. Kernels are drawn on the device of the weight in float32 and then cast to the dtype of the
     weight. Biases and all other parameters do not change. If anything fails, no weight has changed.
 
     By default each layer keeps its response, so activations stay about as large as the author of the model left them.
     The response is the root mean square of the weight times its gain: how much stronger outputs are than those of
     white noise kernels, for inputs whose neighbouring values and channels are alike (see :mod:`dwp_init.response`).
-    Some weights stay as they are, because their author set them up: weights that are all zero, that are frozen, of
-    which most kernels are copies of others or filters made by hand, or that the layer standardises with a gain of its
-    own, as in networks without normalisation. Such a layer is drawn only if ``layers`` contains its exact name.
+    Some weights stay as they are, because their author set them up: weights that are frozen, that are all zero, or in
+    all of an output, an input, a kernel or a tap, of which most kernels are copies of others or filters made by hand,
+    or most outputs one of the inputs and a little noise, whose memory a module that is no convolution has too, or that
+    the layer standardises with a gain of its own, as in networks without normalisation. Such a layer is drawn only if
+    ``layers`` contains its exact name. Copies stay copies: layers with the values of one that is drawn, such as those
+    of a momentum encoder or a target network, take its draw, also if they are frozen.
 
     Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
     the first output channels of dense layers in plain chains pass their inputs on. In a layer with as many outputs as
@@ -63,7 +67,8 @@ def apply_(
     with the same arguments draws what a first one would, so that the same seed gives the same weights.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
-    model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first.
+    model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first; it is
+    0 too for other layers that read images, as in a second encoder.
 
     If a weight is computed from other tensors, these tensors are written. With ``weight_norm`` the weight is then
     exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw; the report
@@ -85,7 +90,8 @@ def apply_(
         prior: A prior: its name, its folder, its repository on the Hugging Face Hub (``user/name@revision``) or the
             object. Or a set of priors by kind of layer: its name (``"natural"``) or a :class:`dwp_init.PriorSet`. Or
             several of those, of which each layer takes the first one of its kernel size. Or a mapping from patterns of
-            layer names (``"stem.*"``) to any of these, of which the first pattern that matches counts.
+            layer names (``"stem.*"``) to any of these, of which the first pattern that matches counts, also if none
+            of its priors fits.
         layers: The layers to draw: a pattern of their names, several patterns, or a predicate of name and module. All
             layers by default.
         scale: ``"keep"`` gives the draw of each layer the response of the weight that is there; if that is not finite,
@@ -93,8 +99,9 @@ def apply_(
             He et al. (2015), √(2 / fan_in), where the fan-in of a transposed convolution is divided by the product of
             its strides. ``"auto"`` is ``"keep"``, except for weights of PyTorch's default distribution in a plain
             chain, which take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
-            without normalisation, and a ReLU or the like follows the layer. ``"prior"`` keeps the scale of the source
-            networks.
+            without normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add
+            its outputs to its inputs, because their numbers of channels differ. ``"prior"`` keeps the scale of the
+            source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise are level with noisy
@@ -156,6 +163,7 @@ def apply_(
     access = Access(
         revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint
     )
+    layers = reusable(layers)
     plan = plan_without_values(model, layers)
     if plan is None:
         with ranks.together():
@@ -165,7 +173,8 @@ def apply_(
             check_plan(plan, rules, strict)
             check_effect(plan.choices, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
-    options, notes = decide(model, plan, options)
+    with ranks.together():
+        options, notes = decide(model, plan, options)
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
         return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
@@ -176,23 +185,11 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
     priors: dict[tuple[Prior, torch.device], Prior] = {}
     rows: list[Drawn] = []
     for choice in choices:
-        layer = choice.layer
-        before, after = layer.measure(layer.weight.read()), None
-        if undo is not None:
-            prior = choice.rule.prior_for(layer, layer.depth)
-            here = (prior, layer.weight.device)
-            with ranks.together():
-                with explained(layer, "drawn", keep=ValueError):
-                    if here not in priors:
-                        priors[here] = at_hand(prior, layer.weight.device)
-                    value, after = draw_weight(choice, priors[here], options, before)
-                    values = layer.weight.values_for(value)
-                with explained(layer, "written"):
-                    undo.keep(layer.weight)
-                    layer.weight.write(values)
-            if type(layer.weight) is not Weight or layer.weight.dtype != torch.float32:  # it may not be as drawn
-                with explained(layer, "written"):
-                    after = finite(layer.measure(layer.weight.read()))
+        layer, after = choice.layer, None
+        with ranks.together():
+            before = layer.measure(layer.weight.read())
+            if undo is not None:
+                after = _draw_one(choice, priors, options, before, undo)
         rows.append(
             Drawn(
                 layer=layer.name,
@@ -207,3 +204,33 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
             )
         )
     return rows
+
+
+def _draw_one(
+    choice: Choice, priors: dict[tuple[Prior, torch.device], Prior], options: Options, before: Strength, undo: Undo
+) -> Strength:
+    """Draws and writes the weight of a layer and of its copies, and returns its strength.
+
+    Args:
+        choice: The layer.
+        priors: Priors that are ready to draw, by themselves and device; those that are made are added.
+        options: How to draw.
+        before: Strength of the weight that is there.
+        undo: What keeps the old values.
+    """
+    layer = choice.layer
+    prior = choice.rule.prior_for(layer, layer.depth)
+    here = (prior, layer.weight.device)
+    with explained(layer, "drawn", keep=ValueError):
+        if here not in priors:
+            priors[here] = at_hand(prior, layer.weight.device)
+        value, after = draw_weight(choice, priors[here], options, before)
+        values = [(each, each.weight.values_for(value)) for each in (layer, *choice.copies)]
+    for each, stored in values:
+        with explained(each, "written"):
+            undo.keep(each.weight, each.label)
+            each.weight.write(stored)
+    if type(layer.weight) is not Weight or layer.weight.dtype != torch.float32:  # it may not be as drawn
+        with explained(layer, "written"):
+            after = finite(layer.measure(layer.weight.read()))
+    return after

@@ -34,7 +34,7 @@ class Layer:
         kernel_size: Kernel size according to the module's attributes; empty unless the module is a convolution.
         depth: Position among the model's convolutions with kernels larger than 1×1: 0 is the first, see
             :func:`dwp_init.convolutions.find_layers`, 1 the last; also 0 for all other layers.
-        first: Whether it is the first of those.
+        first: Whether it is the first of those, or reads images too.
         place: Memory of the weight; empty if there is a reason not to read it.
         asked: Whether the caller wants the layer drawn, if possible.
         reason: Why no prior can initialise the layer; ``None`` if one can.

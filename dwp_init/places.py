@@ -1,11 +1,13 @@
 """Places: the memory of weights, and which of them share it."""
 
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwp_init.shards import is_sharded
+from dwp_init.tensors import reason_against
 from dwp_init.weights import Weight
 
 
@@ -56,6 +58,7 @@ def _adds_up(total: int, ranges: list[tuple[int, tuple[int, int]]]) -> bool:
 
 
 Place = tuple[Span, ...]
+Owner = TypeVar("Owner", bound=Hashable)
 
 
 def place_of(weight: Weight) -> Place:
@@ -63,13 +66,26 @@ def place_of(weight: Weight) -> Place:
     return tuple(map(_span, weight.tensors))
 
 
-def overlap(left: Place, right: Place) -> bool:
-    """Whether two weights have memory in common."""
-    for ours in left:
-        for theirs in right:
-            if ours.overlaps(theirs):
-                return True
-    return False
+def place_of_parameters(module: nn.Module) -> Place:
+    """Returns the memory of a module's own parameters, as far as they have values."""
+    own = [each for each in module.parameters(recurse=False) if reason_against(each) is None]
+    return tuple(map(_span, own))
+
+
+def sharing(places: Iterable[tuple[Owner, Place]]) -> dict[Owner, list[Owner]]:
+    """Returns for each owner of memory the others that share some of it; those that share none are left out."""
+    spans = [(span, owner) for owner, place in places for span in place]
+    spans.sort(key=lambda item: (str(item[0].device), item[0].start))
+    found: dict[Owner, list[Owner]] = {}
+    near: list[tuple[Span, Owner]] = []
+    for span, owner in spans:
+        near = [(other, whose) for other, whose in near if other.stop > span.start and other.device == span.device]
+        for other, whose in near:
+            if whose is not owner and span.overlaps(other):
+                found.setdefault(owner, []).append(whose)
+                found.setdefault(whose, []).append(owner)
+        near.append((span, owner))
+    return found
 
 
 def _span(tensor: Tensor) -> Span:

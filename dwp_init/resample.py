@@ -74,7 +74,8 @@ def fitting(size: Sequence[int], wanted: Sequence[int]) -> Fitting | None:
     """Returns how kernels of a size become kernels of another; ``None`` if they cannot.
 
     They cannot if an axis of length 1 would become longer, if nothing but a single weight would be left, or if the
-    numbers of axes differ. But k×k kernels also fit a 3-D convolution of 1×k×k, which is a 2-D one of each image.
+    numbers of axes differ. But k×k kernels also fit a 3-D convolution with one axis of length 1, which is a 2-D
+    one: of each image if its kernels are 1×k×k.
     """
     if len(size) == 2 and len(wanted) == 3 and list(wanted).count(1) == 1:
         size = list(size)

@@ -18,8 +18,9 @@ class PriorSet:
 
     A layer is *depthwise* if each of its input channels is a group of its own. The *stem* reads the images: it is
     the first convolution with kernels larger than 1×1, one group, and at most 4 input channels that are fewer than its
-    outputs or, without such a layer, the first of all. All other layers are *dense*. If no prior for stems fits the
-    stem, it takes a prior for dense layers.
+    outputs or, without such a layer, the first of all. So are others of that kind with as many input channels, as in a
+    second encoder, unless another convolution is before them in an ``nn.Sequential``. All other layers are *dense*. If
+    no prior for stems fits a stem, it takes a prior for dense layers.
 
     Args:
         stem: Names, folders or priors for the stem. They model the kernels of all input channels jointly, such as
@@ -36,8 +37,8 @@ class PriorSet:
             their weights are PyTorch's default: as many of the first output channels as there are inputs become copies
             of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the others are draws. With as
             many outputs as inputs nothing is drawn, and the report names the prior ``identity``. Only with
-            ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of even size, or layers with
-            fewer outputs than inputs.
+            ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of even size, layers with
+            strides, or those with fewer outputs than inputs.
 
     Raises:
         TypeError: An argument has a wrong type.

@@ -4,7 +4,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import FileIO
 from types import FrameType, TracebackType
 from typing import NamedTuple, cast
@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from dwp_init.report import listed
 from dwp_init.split import split
 from dwp_init.storage import tensor_bytes
 from dwp_init.weights import Weight
@@ -21,16 +22,19 @@ _PART = 2**18  # weights that are copied at a time
 
 
 class _Old(NamedTuple):
-    """The old values of a tensor: where they are in the file, or a copy."""
+    """The old values of a tensor, where they are in the file, or a copy, and the name of its layer."""
 
     tensor: Tensor
     values: int | Tensor
+    layer: str
 
 
 class Undo:
     """A context in which weights may be overwritten; they get their old values back if it ends with an exception.
 
     Once a signal has ended it, or while it ends, further ones wait until the old values are back.
+
+    A tensor that cannot be written keeps no other from its old values. If it has changed, the error says so.
 
     Old values beyond 4 MiB are in a temporary file, so that a model needs no second copy of its weights in memory. They
     are in memory too where no such file can be made, or it has no room left.
@@ -84,13 +88,13 @@ class Undo:
             signal.signal(number, handler)
 
     @torch.no_grad()
-    def keep(self, weight: Weight) -> None:
-        """Keeps the values of a weight, which may then be written."""
+    def keep(self, weight: Weight, layer: str) -> None:
+        """Keeps the values of the weight of a layer, which may then be written."""
         if "weight" in vars(weight.module):  # what a hook computed from the stored tensors
             self._cached.append((weight.module, vars(weight.module)["weight"]))
         for tensor in weight.stored:
             start = self._written(tensor)
-            self._old.append(_Old(tensor, _copy(tensor) if start is None else start))
+            self._old.append(_Old(tensor, _copy(tensor) if start is None else start, layer))
 
     def _written(self, tensor: Tensor) -> int | None:
         """Writes the values of a tensor to the file, and returns where; ``None`` if they should be in memory."""
@@ -112,24 +116,53 @@ class Undo:
 
     @torch.no_grad()
     def _restore(self) -> None:
-        """Puts all values back, whatever interrupts it; an interrupt is raised once that is done."""
+        """Puts all values back, whatever interrupts it; an interrupt is raised once that is done.
+
+        Raises:
+            RuntimeError: Some values could not be put back, though they had changed.
+        """
         interrupt: BaseException | None = None
+        lost: dict[str, Exception] = {}
         while self._old:
             try:
-                self._put_back(self._old[-1])
-                self._old.pop()
-            except Exception:  # a tensor that cannot be written has not changed
+                if (failure := self._failure_to_put_back(self._old[-1])) is not None:
+                    lost[self._old[-1].layer] = failure
                 self._old.pop()
             except BaseException as error:
                 interrupt = error
         for module, weight in self._cached:
             module.weight = weight
+        if lost:
+            raise RuntimeError(
+                f"the weights of {listed(list(lost))} have changed, and their old values could not be put back "
+                f"({next(iter(lost.values()))}): load or initialise these layers again"
+            ) from (interrupt or next(iter(lost.values())))
         if interrupt is not None:
             raise interrupt
 
+    def _failure_to_put_back(self, old: _Old) -> Exception | None:
+        """Puts values back; returns why that failed, unless the tensor had not changed."""
+        try:
+            self._put_back(old)
+        except Exception as error:
+            return None if self._is_unchanged(old) else error
+        return None
+
     def _put_back(self, old: _Old) -> None:
+        for part, values in self._pairs(old):
+            part.copy_(values)
+
+    def _is_unchanged(self, old: _Old) -> bool:
+        """Whether a tensor has its old values, as one that could not be written; ``False`` if that cannot be read."""
+        try:
+            return all(tensor_bytes(part) == tensor_bytes(values) for part, values in self._pairs(old))
+        except Exception:
+            return False
+
+    def _pairs(self, old: _Old) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the parts of a tensor, each with its old values."""
         if isinstance(old.values, Tensor):
-            old.tensor.detach().copy_(old.values)
+            yield old.tensor.detach(), old.values
             return
         file = cast(FileIO, self._file)
         file.seek(old.values)
@@ -139,7 +172,7 @@ class Undo:
             while left:
                 left = left[file.readinto(left) :]
             values = torch.frombuffer(packed, dtype=torch.uint8).view(part.dtype)
-            part.copy_(values.view(part.shape))
+            yield part, values.view(part.shape)
 
 
 def _ends_an_undo(frame: FrameType | None) -> bool:

@@ -110,3 +110,70 @@ def test_random_weights_are_no_copies(shape: tuple[int, int, int], dtype: torch.
     groups = outputs if inputs == 1 else 1
     layer = nn.Conv2d(outputs if inputs == 1 else inputs, outputs, size, groups=groups).to(dtype)
     assert len(apply_(layer, gaussian(size)).drawn) == 1
+
+
+def _changed(change: Callable[[torch.Tensor], object], inputs: int = 64, **options: int) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, 64, 3, **options)
+    with torch.no_grad():
+        change(layer.weight)
+    return layer
+
+
+def _mask(blocks: int) -> torch.Tensor:
+    return torch.block_diag(*[torch.ones(64 // blocks, 64 // blocks)] * blocks)[:, :, None, None]
+
+
+ZEROS = f"some of its outputs, inputs, kernels or taps are zero, as its author left them{NAMED}"
+IDENTITY = f"most of its outputs are one of its inputs and little else, as an identity with noise{NAMED}"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: _changed(lambda weight: weight[32:].zero_()), COPIES),
+        (lambda: _changed(lambda weight: weight[5].zero_()), ZEROS),
+        (lambda: _changed(lambda weight: weight[:, 4:].zero_(), 7), ZEROS),
+        (lambda: _changed(lambda weight: weight.mul_(_mask(2))), BY_HAND),
+        (lambda: _changed(lambda weight: weight[63, 63].zero_()), ZEROS),
+        (lambda: _changed(lambda weight: weight[..., 2, 1:].zero_()), ZEROS),
+        (lambda: _changed(lambda weight: nn.init.dirac_(weight[32:])), COPIES),
+        (lambda: _changed(lambda weight: nn.init.dirac_(weight).add_(1e-3 * torch.randn_like(weight))), IDENTITY),
+        (lambda: _changed(lambda weight: nn.init.dirac_(weight).add_(1e-2 * torch.randn_like(weight))), IDENTITY),
+        (lambda: _changed(lambda weight: weight.mul_(0.1)[:, 0, 1, 1].add_(1), groups=64), IDENTITY),
+    ],
+)
+def test_what_an_author_set_up_in_part_stays(make: Callable[[], nn.Module], reason: str, gaussian: Fit) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), make())
+    before = model[2].weight.clone()
+    assert apply_(model, gaussian(3)).skipped["2"] == reason
+    assert torch.equal(model[2].weight, before)
+    assert "2" in apply_(model, gaussian(3), layers=["*", "2"]).initialized
+
+
+def test_a_gain_that_a_forward_pass_of_torch_does_not_read_is_no_reason(gaussian: Fit) -> None:
+    layer = nn.Conv2d(8, 8, 3)
+    layer.gain = nn.Parameter(torch.ones(8))
+    assert apply_(layer, gaussian(3)).initialized == [""]
+
+
+def test_a_weight_that_an_embedding_has_too_stays(gaussian: Fit) -> None:
+    model = nn.ModuleDict({"words": nn.Embedding(16, 72), "tied": nn.Conv2d(8, 16, 3), "free": nn.Conv2d(8, 16, 3)})
+    model["tied"].weight = nn.Parameter(model["words"].weight.data.view(16, 8, 3, 3))
+    before = model["words"].weight.clone()
+    report = apply_(model, gaussian(3))
+    assert report.initialized == ["free"] and torch.equal(model["words"].weight, before)
+    assert report.skipped["tied"] == f"shares its memory with words, which is no convolution{NAMED}"
+    assert apply_(model, gaussian(3), layers="tied").initialized == ["tied"]
+
+
+def test_a_model_that_has_seen_batches_may_be_trained_which_a_note_says(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.InstanceNorm2d(8))
+    assert apply_(model, gaussian(3)).notes == []
+    model(torch.randn(2, 3, 8, 8))
+    (note,) = apply_(model, gaussian(3)).notes
+    assert note.startswith(
+        "1 has statistics of batches, so that the model may be trained: what its layers have learned"
+    )
+    model[1].reset_running_stats()
+    assert apply_(model, gaussian(3)).notes == []

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from dwp_init import Gaussian, KernelVAE, MixtureByDepth, apply_
-from tests.models import Fit, Snapshot, changed, fake_mode, network, responses
+from dwp_init.places import Span
+from tests.models import Fit, Snapshot, changed, fake_mode, named, network, responses
 
 
 def test_each_layer_takes_the_prior_of_its_kernel_size(gaussian: Fit, snapshot: Snapshot) -> None:
@@ -73,6 +74,27 @@ def test_first_matching_pattern_that_fits_wins(gaussian: Fit) -> None:
     report = apply_(network(), {"1.*": second, "1.0": first})
     assert {row.prior for row in report.drawn} == {"second"}
     assert report.unused == ["first"]
+
+
+def test_the_first_pattern_that_matches_counts_also_if_its_priors_do_not_fit(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    patterns = {"0": named(gaussian(7), "seven"), "*": named(gaussian(3), "three")}
+    report = apply_(model, patterns)
+    assert [row.prior for row in report.drawn] == ["three"] and report.unused == ["seven"]
+    assert report.skipped == {"0": "no prior given fits 3×3 kernels here; resize=True would take seven"}
+    assert [row.prior for row in apply_(model, patterns, resize=True).drawn] == ["seven, resized from 7×7", "three"]
+
+
+def test_an_iterator_of_layers_is_read_once_also_if_a_part_of_the_model_has_no_values(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, device="meta"))
+    assert apply_(model, gaussian(3), layers=iter(["0"])).initialized == ["0"]
+
+
+def test_the_time_of_a_choice_grows_with_the_number_of_layers(gaussian: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(Span, "overlaps", lambda *spans: compared.append(spans))
+    apply_(nn.Sequential(*(nn.Conv2d(2, 2, 3) for _ in range(40))), gaussian(3), dry_run=True)
+    assert not compared  # all have memory of their own
 
 
 def test_names_with_brackets_match_themselves(gaussian: Fit) -> None:

@@ -247,6 +247,21 @@ def test_depth_starts_at_the_stem(layers: list[nn.Conv2d], depths: list[float]) 
     assert [layer.first for layer in found] == [layer.depth == 0 and layer.is_spatial for layer in found]
 
 
+def test_each_layer_that_reads_images_is_a_stem_unless_another_is_before_it() -> None:
+    torch.manual_seed(0)
+    encoders = {
+        name: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)) for name in "ab"
+    }
+    critic = nn.Sequential(nn.Conv2d(8, 3, 1), nn.Conv2d(3, 8, 3), nn.Conv2d(2, 8, 3))  # none reads images
+    model = nn.ModuleDict({**encoders, "critic": critic, "alone": nn.Conv2d(3, 8, 5)})
+    found = {layer.name: layer for layer in find_layers(model, lambda named: True)}
+    stems = {"a.0", "b.0", "alone"}
+    assert {name for name, layer in found.items() if layer.first} == stems
+    assert all(found[name].depth == 0 and found[name].kinds == ("stem", "dense") for name in stems)
+    drawn = {row.layer: row.prior for row in apply_(model, "natural", seed=0).drawn}
+    assert {name for name, prior in drawn.items() if prior == "natural-stem"} == stems
+
+
 class Patches(nn.Module):
     """A kind of layer that torch does not know, with the transposed weight of a convolution."""
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import dwp_init.undo
 from dwp_init import apply_
 from dwp_init.undo import Undo
-from dwp_init.weights import weight_of
-from tests.models import Fit, Snapshot, network, old_style
+from dwp_init.weights import Weight, weight_of
+from tests.models import Fit, Snapshot, changed, network, old_style
 
 
 def _wide() -> nn.Conv2d:
@@ -46,7 +46,7 @@ def test_values_come_back_to_the_bit(
     before, cached = [snapshot(layer) for layer in layers], vars(layers[1]).get("weight")
     with pytest.raises(KeyError), Undo() as undo:
         for layer in layers:
-            undo.keep(weight_of(layer))
+            undo.keep(weight_of(layer), "layer")
             for tensor in weight_of(layer).stored:
                 tensor.data.zero_()
             weight_of(layer).refresh()
@@ -175,6 +175,32 @@ def test_without_room_for_a_file_old_values_are_in_memory(
     with pytest.raises(KeyError):
         apply_(model, gaussian(3))
     assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_cannot_be_put_back_is_named_and_the_other_layers_come_back(
+    written: bool, gaussian: Fit, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, real, write = network(), Undo._put_back, Weight.write
+    before = snapshot(model)
+
+    def put_back(self: Undo, old: Any) -> None:
+        if old.layer == "1.2":
+            raise MemoryError("too large")
+        real(self, old)
+
+    def write_or_fail(self: Weight, values: list[Tensor]) -> None:
+        if written or self.module is not model[1][2]:
+            write(self, values)
+        if self.module is model[1][2]:
+            raise MemoryError("read-only")
+
+    monkeypatch.setattr(Undo, "_put_back", put_back)
+    monkeypatch.setattr(Weight, "write", write_or_fail)
+    lost = r"the weights of 1\.2 have changed, and their old values could not be put back \(too large\): load or "
+    with pytest.raises(RuntimeError, match=lost if written else r"nothing was changed: .*: read-only$"):
+        apply_(model, gaussian(3))
+    assert changed(model, before, snapshot) == ({"1.2.weight"} if written else set())
 
 
 def test_without_memory_for_a_copy_nothing_changes(
