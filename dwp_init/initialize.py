@@ -47,8 +47,8 @@ def apply_(
     Each kernel of a convolution is drawn independently (Eq. 5), whatever the stride, padding, dilation and groups of
     the layer. Layers of 1 to 3 axes, transposed ones, and modules with the weight and the attributes of a convolution
     are drawn; a layer of 1×k or k×1 kernels takes the middle row or column of draws of k×k kernels, and one of 1×k×k,
-    k×1×k or k×k×1 kernels takes k×k ones. Kernels are drawn on the device of the weight in float32 and then cast to the dtype of the
-    weight. Biases and all other parameters do not change. If anything fails, no weight has changed.
+    k×1×k or k×k×1 kernels takes k×k ones. Kernels are drawn on the device of the weight in float32 and then cast to
+    the dtype of the weight. Biases and all other parameters do not change. If anything fails, no weight has changed.
 
     By default each layer keeps its response, so activations stay about as large as the author of the model left them.
     The response is the root mean square of the weight times its gain: how much stronger outputs are than those of
@@ -67,8 +67,8 @@ def apply_(
     with the same arguments draws what a first one would, so that the same seed gives the same weights.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
-    model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the first; it is
-    0 too for other layers that read images, as in a second encoder.
+    model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the
+    first; other layers that read images, as in a second encoder, have the depth 0 too.
 
     If a weight is computed from other tensors, these tensors are written. With ``weight_norm`` the weight is then
     exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw; the report
