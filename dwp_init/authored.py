@@ -41,7 +41,7 @@ def way_to_draw(layer: Layer) -> str:
 def tied_to(sharing: Iterable[Layer]) -> str | None:
     """Says which module without kernels has the weight too, such as an embedding; ``None`` if there is none."""
     other = next((layer for layer in sharing if not layer.is_convolution), None)
-    return other and f"shares its memory with {other.label}, which is no convolution"
+    return None if other is None else f"shares its memory with {other.label}, which is no convolution"
 
 
 def _reason(layer: Layer) -> str | None:

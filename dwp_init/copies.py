@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable
 import torch
 
 from dwp_init.layers import Layer
+from dwp_init.tensors import as_list
 
 _COMPARED = 8  # numbers that are enough to tell most layers apart
 
@@ -45,7 +46,7 @@ def _form(layer: Layer) -> Hashable:
 
 def _start(layer: Layer) -> Hashable:
     """Returns the first values of a weight."""
-    return tuple(layer.weight.read()[0].reshape(-1)[:_COMPARED].tolist())
+    return tuple(as_list(layer.weight.read()[0].reshape(-1)[:_COMPARED]))
 
 
 def _equal(left: Layer, right: Layer) -> bool:

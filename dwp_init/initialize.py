@@ -163,8 +163,7 @@ def apply_(
     access = Access(
         revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, endpoint=endpoint
     )
-    layers = reusable(layers)
-    plan = plan_without_values(model, layers)
+    plan, notes = plan_without_values(model, layers := reusable(layers)), list[str]()
     if plan is None:
         with ranks.together():
             rules = load_rules(prior, access)
@@ -172,9 +171,8 @@ def apply_(
             plan = choose(model, rules, layers, resize, scale)
             check_plan(plan, rules, strict)
             check_effect(plan.choices, options)
+            options, notes = decide(model, plan, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
-    with ranks.together():
-        options, notes = decide(model, plan, options)
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
         return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
