@@ -119,7 +119,10 @@ def _most_pass_on(layer: Layer, weight: Tensor) -> bool:
     """Whether in most of the outputs the weight in the middle of one kernel is far larger than all others."""
     filters = layer.filters(weight)
     some = filters[:: max(len(filters) // _SAMPLE, 1)][:_SAMPLE].float().square()
-    middle = some[(..., *(size // 2 for size in layer.size))].amax(1)
+    middle = some
+    for size in layer.size:
+        middle = middle.select(2, size // 2)
+    middle = middle.amax(1)
     others = (some.flatten(1).sum(1) - middle) / max(some[0].numel() - 1, 1)
     return some[0].numel() > 1 and 2 * int((middle >= _FAR**2 * others).sum()) >= len(some)
 
