@@ -14,7 +14,7 @@ from dwp_init.config import OWN_KEYS, TENSORS, build_prior, check_name, config_b
 from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, write_prior
 from dwp_init.priors import FAMILIES, Prior
 from dwp_init.priors.precision import full_precision
-from dwp_init.priors.whitening import RasterWhitening, Whitening
+from dwp_init.priors.whitening import AffineWhitening
 from dwp_init.storage import largest_file, safetensors_bytes
 from dwp_init.text import brief, few
 
@@ -122,7 +122,7 @@ def _check_parameters(prior: Prior, owner: object) -> None:
                 f"{name} of {owner} has {wrong} NaN or infinite values of {tensor.numel()}; all must be finite"
             )
     for name, module in prior.named_modules():
-        if isinstance(module, (Prior, Whitening, RasterWhitening)):
+        if isinstance(module, (Prior, AffineWhitening)):
             try:
                 module.check()
             except ValueError as error:

@@ -1,17 +1,19 @@
 """Whitening: the affine map under which kernels have mean 0 and covariance I."""
 
 import math
-from typing import cast
+from abc import ABC, abstractmethod
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
 MIN_DIAGONAL = 1e-12  # its square is still a float32
+_Kind = TypeVar("_Kind", bound="AffineWhitening")
 
 
-class Whitening(nn.Module):
-    """Maps kernels w to u = (w - loc) V / scale, for a covariance V diag(scale²) Vᵀ, and back.
+class AffineWhitening(nn.Module, ABC):
+    """An affine map of kernels w to u with mean 0 and covariance I, and back; the base class of both kinds.
 
     Starts as the identity; :meth:`fit_` sets it from kernels.
 
@@ -20,17 +22,13 @@ class Whitening(nn.Module):
     """
 
     loc: Tensor
-    basis: Tensor
-    scale: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("loc", torch.zeros(dim))
-        self.register_buffer("basis", identity(dim))
-        self.register_buffer("scale", torch.ones(dim))
 
     @torch.no_grad()
-    def fit_(self, kernels: Tensor, min_scale: float = 1e-3) -> "Whitening":
+    def fit_(self: _Kind, kernels: Tensor, min_scale: float = 1e-3) -> _Kind:
         """Sets mean and covariance to those of kernels ``(n, dim)``, by maximum likelihood.
 
         Args:
@@ -42,9 +40,44 @@ class Whitening(nn.Module):
         """
         loc, basis, scale = _moments(kernels, min_scale)
         self.loc.copy_(loc)
+        self._set(basis, scale)
+        return self
+
+    @abstractmethod
+    def _set(self, basis: Tensor, scale: Tensor) -> None:
+        """Takes the covariance V diag(scale²) Vᵀ of a basis V ``(dim, dim)``, in float64."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises ``ValueError`` if the map has no inverse or is not of the form of its class."""
+
+    @abstractmethod
+    def forward(self, kernels: Tensor) -> Tensor:
+        """Whitens kernels ``(n, dim)``."""
+
+    @abstractmethod
+    def inverse(self, white: Tensor) -> Tensor:
+        """Maps whitened vectors ``(n, dim)`` back to kernels."""
+
+    @abstractmethod
+    def log_det(self) -> Tensor:
+        """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
+
+
+class Whitening(AffineWhitening):
+    """Maps kernels w to u = (w - loc) V / scale, for a covariance V diag(scale²) Vᵀ, and back."""
+
+    basis: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("basis", identity(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def _set(self, basis: Tensor, scale: Tensor) -> None:
         self.basis.copy_(basis)
         self.scale.copy_(scale)
-        return self
 
     def check(self) -> None:
         """Raises ``ValueError`` if ``basis`` is not orthogonal or ``scale`` not positive, so not a valid whitening."""
@@ -60,41 +93,28 @@ class Whitening(nn.Module):
         return (kernels - self.loc) @ self.basis / self.scale
 
     def inverse(self, white: Tensor) -> Tensor:
-        """Maps whitened vectors ``(n, dim)`` back to kernels."""
         return torch.addmm(self.loc, white, (self.basis * self.scale).T)
 
     def log_det(self) -> Tensor:
-        """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
         return self.scale.log().sum()
 
 
-class RasterWhitening(nn.Module):
+class RasterWhitening(AffineWhitening):
     """Maps kernels w to u = L⁻¹ (w - loc), for a covariance L Lᵀ with L lower triangular, and back.
 
     Each number of u depends on those of w up to its own place in raster order: it is the residual of the linear
-    prediction from the numbers before it, in units of its standard deviation. Starts as the identity; :meth:`fit_` sets
-    it from kernels.
-
-    Args:
-        dim: Number of values in a kernel.
+    prediction from the numbers before it, in units of its standard deviation.
     """
 
-    loc: Tensor
     tril: Tensor
 
     def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("loc", torch.zeros(dim))
+        super().__init__(dim)
         self.register_buffer("tril", identity(dim))
 
-    @torch.no_grad()
-    def fit_(self, kernels: Tensor, min_scale: float = 1e-3) -> "RasterWhitening":
-        """Sets mean and covariance to those of kernels ``(n, dim)``, as :meth:`Whitening.fit_` does."""
-        loc, basis, scale = _moments(kernels, min_scale)
+    def _set(self, basis: Tensor, scale: Tensor) -> None:
         half = basis * scale
-        self.loc.copy_(loc)
         self.tril.copy_(torch.linalg.cholesky(half @ half.T))
-        return self
 
     def check(self) -> None:
         """Raises ``ValueError`` if ``tril`` is not lower triangular with a positive diagonal."""
@@ -106,11 +126,9 @@ class RasterWhitening(nn.Module):
         return white.T
 
     def inverse(self, white: Tensor) -> Tensor:
-        """Maps whitened vectors ``(n, dim)`` back to kernels."""
         return torch.addmm(self.loc, white, self.tril.T)
 
     def log_det(self) -> Tensor:
-        """Returns log |det dw/du|, in nats: log p(w) = log p(u) - log_det."""
         return self.tril.diagonal().log().sum()
 
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from dwp_init.priors.whitening import Whitening
+from dwp_init.priors.whitening import RasterWhitening, Whitening
 from tests.priors.families import correlated, seeded
 
 
-def test_whitening_round_trip_and_log_det():
-    whitening = Whitening(9).double()
+@pytest.mark.parametrize("kind", [Whitening, RasterWhitening])
+def test_whitening_round_trip_and_log_det(kind):
+    whitening = kind(9).double()
     x = correlated(300, 9).double()
     torch.testing.assert_close(whitening(x), x)  # the identity at first
     whitening.fit_(x)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dwp_init import Prior
 from dwp_init.priors.base import KernelShape
-from dwp_init.priors.whitening import Whitening
+from dwp_init.priors.whitening import AffineWhitening
 from training.engine.options import check_counts
 from training.engine.records import load_checkpoint, read_metrics, record_metrics, save_checkpoint, write_metrics
 from training.fits.base import CHECKPOINT, Fit, either, has_form
@@ -130,7 +130,7 @@ class FitByGradient(Fit):
         return kernels + noise.view_as(kernels)
 
 
-def _whitening(prior: Prior) -> Whitening | None:
+def _whitening(prior: Prior) -> AffineWhitening | None:
     """Returns the transform of a prior that sees whitened kernels."""
     found = getattr(prior, "whitening", None)
-    return found if isinstance(found, Whitening) else None
+    return found if isinstance(found, AffineWhitening) else None

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dwp_init import Flow, Prior
-from tests.training.fits.common import QUICK, QUICKS, mixture, model_bytes, run
+from dwp_init import Prior
+from tests.training.fits.common import QUICK, QUICKS, mixture, model_bytes, run, write_kernels
 from training.engine.records import read_metrics, save_checkpoint
 from training.fits import score as evaluate
 from training.fits.autoregressive import FitAutoregressive
@@ -19,7 +19,9 @@ from training.fits.chain import FitChain
 from training.fits.flow import FitFlow
 from training.fits.gradient import FitByGradient
 from training.fits.vae import FitVAE
+from training.kernels.kernelset import KernelSet
 
+GRADIENT = [family for family, stage in FITS.items() if issubclass(stage, FitByGradient)]
 LATENTS = {"latent_dim": 3, "hidden": 5, "dropout": 0.1, "min_scale": 0.2, "whiten": False, "network": "dense"}
 
 
@@ -38,16 +40,29 @@ def test_settings_reach_the_prior(stage: type[FitByGradient], settings: dict[str
     assert prior.arguments() == settings and prior.family == stage.family
 
 
-def test_jitter_is_white_noise_of_its_size_on_whitened_kernels() -> None:
+@pytest.mark.parametrize("family", ["flow", "autoregressive"])
+def test_jitter_is_white_noise_of_its_size_on_whitened_kernels(family: str) -> None:
     train = mixture(50, 0).repeat(400, 1, 1, 1)
     torch.manual_seed(0)
-    prior = Flow((1, 3, 3), transforms=1, hidden=4)
+    stage = QUICKS[family]
+    assert isinstance(stage, FitByGradient)
+    prior: Any = stage.build((1, 3, 3))
     prior.whitening.fit_(train.flatten(1))
-    jittered = FitFlow(jitter=0.3).jittered(prior, train)
+    jittered = replace(stage, jitter=0.3).jittered(prior, train)
     noise = prior.whitening(jittered.flatten(1)) - prior.whitening(train.flatten(1))
     torch.testing.assert_close(torch.cov(noise.T), 0.3**2 * torch.eye(9), rtol=0, atol=4 * 0.3**2 * (2 / 20_000) ** 0.5)
     assert noise.mean(0).abs().max() < 4 * 0.3 / 20_000**0.5
-    assert FitFlow().jittered(prior, train) is train
+    assert replace(stage, jitter=0.0).jittered(prior, train) is train
+
+
+@pytest.mark.parametrize("family", GRADIENT)
+def test_kernels_are_whitened_before_the_fit(family: str, tmp_path: Path) -> None:
+    """Kernels of root mean square 0.05: a prior in raw units would start far away."""
+    train = KernelSet(*(0.05 * mixture(n, seed) for seed, n in enumerate((200, 60, 60))), torch.zeros(60))
+    write_kernels(tmp_path, train)
+    whitening = fitted_prior(run(tmp_path, QUICKS[family])).get_submodule("whitening")
+    white = whitening(train.train.flatten(1))
+    torch.testing.assert_close(torch.cov(white.T, correction=0), torch.eye(9), rtol=0, atol=1e-3)
 
 
 def test_jitter_reaches_what_is_fitted(tmp_path: Path) -> None:
@@ -55,7 +70,6 @@ def test_jitter_reaches_what_is_fitted(tmp_path: Path) -> None:
     assert model_bytes(run(tmp_path / "jittered", QUICKS["flow"])) != plain
 
 
-GRADIENT = [family for family, stage in FITS.items() if issubclass(stage, FitByGradient)]
 KILLS = [(1, 1), (1, 2), (1, 4), (1, 5), (3, 1), (3, 2), (3, 3)]  # epochs between looks, and the look at which it ends
 
 
