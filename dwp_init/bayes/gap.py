@@ -8,8 +8,9 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from dwp_init.bayes.kl import LatentKL, ScaledKL, entropy
+from dwp_init.bayes.kl import ScaledKL, entropy
 from dwp_init.bayes.objective import Objective, kernels_of
+from dwp_init.bayes.prior_kl import LatentKL
 from dwp_init.priors.checks import check_count
 from dwp_init.priors.latent import Normal
 from dwp_init.priors.vae import KernelVAE, LatentProposal

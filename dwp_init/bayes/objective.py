@@ -35,8 +35,9 @@ class Objective(nn.Module):
     Args:
         network: A network with Bayesian layers, or without any for deterministic training. It is not copied.
         terms: The divergences. Each Bayesian layer takes a copy of the first one that fits it, so one ``NormalKL()`` is
-            for all layers, and a :class:`dwp_init.bayes.PriorKL` for those of its kernel size. A mapping names the
-            layer of each, such as :meth:`dwp_init.bayes.LayerPriors.terms`.
+            for all layers, and a :class:`dwp_init.bayes.PriorKL` for those of its kernel size, whose kernels of several
+            channels are for layers of as many. A mapping names the layer of each, such as
+            :meth:`dwp_init.bayes.LayerPriors.terms`; there the layer's channels may be a multiple.
         kernels: Maximum number of random kernels of a layer used in a step. Their sum is scaled up to all kernels, so
             it stays unbiased, and time and memory of a step are bounded. ``None`` for all.
         augmented: Whether batches are ``(batch, copies, c, h, w)``: augmented copies of each image, the mean of whose
@@ -73,6 +74,9 @@ class Objective(nn.Module):
             raise ValueError(f"the network, a {type(network).__name__}, has no parameters to train")
         self.terms.to(weight.device, wide_dtype(weight.dtype))  # densities need its range
 
+    def extra_repr(self) -> str:
+        return f"kernels={self.kernels}, augmented={self.augmented}, layers={self.layers}"
+
     def forward(self, images: Tensor, labels: Tensor, count: int) -> Terms:
         """Estimates both parts from a minibatch.
 
@@ -88,7 +92,7 @@ class Objective(nn.Module):
         if labels.dim() != 1:
             raise ValueError(f"labels are one class for each image, (batch,); got {tuple(labels.shape)}")
         if not self.augmented:
-            mean: Tensor = F.cross_entropy(wide(self.network(images)), labels)
+            mean: Tensor = F.cross_entropy(logits_of(self.network, images), labels)
             return mean * count
         if images.dim() < 5 or len(images) != len(labels) or images.shape[1] < 1:
             raise ValueError(
@@ -96,7 +100,7 @@ class Objective(nn.Module):
                 f"{tuple(images.shape)}: give copies, or leave out augmented=True"
             )
         copies = images.shape[1]
-        logits = wide(self.network(images.flatten(0, 1)))
+        logits = logits_of(self.network, images.flatten(0, 1))
         each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").view(-1, copies)
         return (math.log(copies) - each.logsumexp(1)).mean() * count
 
@@ -126,10 +130,20 @@ class Objective(nn.Module):
         return list(zip(found.values(), cast(Iterable[KL], self.terms), strict=True))
 
 
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Returns a network's output in float32 at least; raises ``ValueError`` unless it is a tensor."""
+    found: object = network(images)
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"the network returns a {type(found).__name__}, and logits must be a tensor (batch, classes): wrap it in a "
+            "module that returns them, or add objective.kl() to a loss of your own"
+        )
+    return wide(found)
+
+
 def kernels_of(layer: BayesConv2d, term: KL) -> Normal:
     """Returns q of a layer's kernels, each part ``(n, c, k, k)`` with the term's c, or 1; in float32 at least."""
-    channels = 1 if term.kernel_shape is None else term.kernel_shape[0]
-    return Normal(*(part.reshape(-1, channels, *layer.kernel_size) for part in layer.wide_q))
+    return Normal(*(part.reshape(-1, _channels(term), *layer.kernel_size) for part in layer.wide_q))
 
 
 def _check_named(layers: dict[str, BayesConv2d], terms: Mapping[str, KL]) -> dict[str, KL]:
@@ -137,20 +151,18 @@ def _check_named(layers: dict[str, BayesConv2d], terms: Mapping[str, KL]) -> dic
         if name not in layers:
             there = ", ".join(layers) or "none"
             raise ValueError(f"terms has a divergence for {name!r}, which is no Bayesian layer; there are {there}")
-    return {name: _match({name: layer}, [terms[name]] if name in terms else [])[name] for name, layer in layers.items()}
+    for name, layer in layers.items():
+        if name not in terms or not terms[name].fits(layer):
+            raise ValueError(_without_term(name, layer, [terms[name]] if name in terms else []))
+    return {name: terms[name] for name in layers}
 
 
 def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:
     chosen: dict[str, KL] = {}
     for name, layer in layers.items():
-        fitting = [term for term in terms if term.fits(layer)]
+        fitting = [term for term in terms if term.fits(layer) and _channels(term) in (1, layer.weight.shape[1])]
         if not fitting:
-            given = ", ".join(map(_describe, terms)) or "none"
-            raise ValueError(
-                f"layer {name!r}, a {type(layer).__name__} of {'×'.join(map(str, layer.weight.shape))}, has no "
-                f"divergence from a prior that fits ({given}): its KL would be 0. Give one, or leave the "
-                "layer out of bayesianize_"
-            )
+            raise ValueError(_without_term(name, layer, terms))
         chosen[name] = fitting[0]
     for term in terms:
         if not any(term is used for used in chosen.values()):
@@ -160,6 +172,21 @@ def _match(layers: dict[str, BayesConv2d], terms: list[KL]) -> dict[str, KL]:
             )
             raise ValueError(f"no Bayesian layer takes {_describe(term)}; the network has {there or 'none'}")
     return chosen
+
+
+def _channels(term: KL) -> int:
+    """Returns the number of input channels that a term's kernels join."""
+    return 1 if term.kernel_shape is None else term.kernel_shape[0]
+
+
+def _without_term(name: str, layer: BayesConv2d, terms: list[KL]) -> str:
+    """Says that a layer has no term of those given."""
+    given = ", ".join(map(_describe, terms)) or "none"
+    return (
+        f"layer {name!r}, a {type(layer).__name__} of {'×'.join(map(str, layer.weight.shape))}, has no divergence from "
+        f"a prior that fits ({given}): its KL would be 0. Give one, by the layer's name if its kernels join other "
+        "channels than all of the layer's, or leave the layer out of bayesianize_"
+    )
 
 
 def _describe(term: KL) -> str:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.bayes.convert import sample_network
+from dwp_init.bayes.objective import logits_of
 from dwp_init.priors.checks import check_count
 from dwp_init.split import split
 
@@ -12,7 +13,8 @@ from dwp_init.split import split
 def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
     """Maps images ``(n, c, h, w)`` to probabilities ``(n, classes)``, with the network in evaluation mode.
 
-    A Bayesian network predicts with its mean weights. The modes of the network's modules are restored afterwards.
+    A Bayesian network predicts with its mean weights. The modes of the network's modules are restored afterwards. The
+    probabilities are in float32 at least.
 
     Examples:
         >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
@@ -22,7 +24,7 @@ def predict(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
     modes = {module: module.training for module in network.modules()}
     try:
         network.eval()
-        return torch.cat([network(part).softmax(1) for part in split(images, batch_size)])
+        return torch.cat([logits_of(network, part).softmax(1) for part in split(images, batch_size)])
     finally:
         for module, mode in modes.items():
             module.training = mode

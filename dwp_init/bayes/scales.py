@@ -133,7 +133,7 @@ def spreads(network: nn.Module) -> list[Spread]:
         >>> [(found.layer, round(found.scale, 4)) for found in bayes.spreads(model)]
         [('0', 0.5)]
     """
-    return [_spread(name, layer.q) for name, layer in bayes_layers(network).items()]
+    return [_spread(name, layer.wide_q) for name, layer in bayes_layers(network).items()]
 
 
 @torch.no_grad()

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.priors.checks import checked_shape, whole_number
-from dwp_init.priors.precision import full_precision
+from dwp_init.priors.precision import full_precision, in_full_precision
 from dwp_init.report import kernel_text
 from dwp_init.split import split
 
 KernelShape = tuple[int, ...]
-_IN_FULL_PRECISION = ("sample", "sample_layer", "log_prob", "estimate", "check", "fit_")
+_DENSITIES = ("log_prob", "log_prob_by_quadrature", "estimate", "elbo", "blind_elbo", "importance_bound")
+_IN_FULL_PRECISION = ("sample", "sample_layer", "check", "fit_", *_DENSITIES)
 
 
 class Estimate(NamedTuple):
@@ -33,8 +34,8 @@ class Prior(nn.Module, ABC):
     A family of priors is a subclass with a :attr:`family` of its own, entered with :func:`register`. It implements
     :meth:`arguments`, :meth:`log_prob`, :meth:`describe` and ``_draw``, keeps all its tensors in parameters and
     persistent buffers, and overrides :meth:`estimate` if its :meth:`log_prob` is not exact. ``torch.autocast`` has no
-    effect in :meth:`sample`, :meth:`sample_layer`, :meth:`log_prob`, :meth:`estimate`, :meth:`check` and ``fit_``,
-    however it defines them.
+    effect in :meth:`sample`, :meth:`sample_layer`, :meth:`log_prob`, :meth:`estimate`, :meth:`check`, ``fit_`` and the
+    bounds of a VAE, however it defines them.
 
     Args:
         kernel_shape: ``(c, *size)`` of one kernel, such as ``(1, 7, 7)``. ``c = 1`` in the paper, where each kernel
@@ -67,9 +68,7 @@ class Prior(nn.Module, ABC):
                 f"{cls.__name__} has exact = False, so it must override estimate(): the default takes log_prob() for "
                 "the exact density"
             )
-        for name in _IN_FULL_PRECISION:
-            if name in vars(cls):
-                setattr(cls, name, full_precision()(vars(cls)[name]))
+        in_full_precision(cls, _IN_FULL_PRECISION)
 
     def __init__(self, kernel_shape: KernelShape) -> None:
         super().__init__()
@@ -206,7 +205,8 @@ class Prior(nn.Module, ABC):
         """Raises ``ValueError`` if the parameters are finite but do not describe a density."""
 
     def extra_repr(self) -> str:
-        return f"kernel_shape={self.kernel_shape}"
+        given = {"kernel_shape": self.kernel_shape, **self.arguments()}
+        return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
     def _any_tensor(self) -> Tensor:
         tensors = itertools.chain(self.parameters(), self.buffers())

@@ -1,6 +1,6 @@
 """Full precision: ``torch.autocast`` has no effect on what is computed with a prior."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -16,3 +16,10 @@ def full_precision() -> Generator[None, None, None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def in_full_precision(cls: type, names: Iterable[str]) -> None:
+    """Suspends ``torch.autocast`` in the methods of these names that a class itself defines."""
+    for name in names:
+        if name in vars(cls):
+            setattr(cls, name, full_precision()(vars(cls)[name]))

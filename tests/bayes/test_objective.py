@@ -1,21 +1,26 @@
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from dwp_init import Gaussian
+from dwp_init import Gaussian, GaussianMixture
 from dwp_init.bayes import (
+    KL,
     BayesConv2d,
     GaussianKL,
+    MonteCarloKL,
     NormalKL,
     Objective,
     RelativeBayesConv2d,
+    ScaledKL,
     TruncatedLogUniformKL,
     bayesianize_,
     kl_from,
     posterior_mean_,
+    predict,
 )
 from dwp_init.priors.latent import Normal
 from tests.bayes.small import gaussian, images, network, objective, vae
@@ -126,6 +131,21 @@ def test_the_noise_of_outputs_in_half_precision() -> None:
     assert layer(torch.full((1, 1, 8, 8), 300.0, dtype=torch.float16)).isfinite().all()
 
 
+def test_an_output_that_is_no_tensor_is_refused() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.inner(x)}
+
+    model, (pictures, labels) = Objective(Named(), NormalKL()), images()
+    for call in (lambda: model.nll(pictures[0], labels[0], 12), lambda: predict(model.network, pictures[0])):
+        with pytest.raises(ValueError, match=r"returns a dict, and logits must be a tensor .* or add objective\.kl"):
+            call()
+
+
 def test_a_network_that_lost_its_layers_is_refused() -> None:
     model = objective(NormalKL())
     posterior_mean_(model.network)
@@ -158,6 +178,44 @@ def test_kernels_of_several_channels() -> None:
     model = objective([NormalKL(kernel_shape=(1, 3, 3)), GaussianKL(prior)])
     layer = model.network[3]
     torch.testing.assert_close(model.kl()[1], GaussianKL(prior)(Normal(*layer.q)).sum())
+
+
+def test_kernels_of_several_channels_are_for_layers_of_so_many() -> None:
+    """Unless the layer is named: three channels of an image are not any three of six."""
+    prior = Gaussian((3, 5, 5))
+    named = Objective(network(channels=6), {"0": NormalKL(), "3": GaussianKL(prior)})
+    assert named.terms[1].kernel_shape == (3, 5, 5)
+    with pytest.raises(ValueError, match=r"layer '3'.* has no divergence .*GaussianKL of 3×5×5 kernels"):
+        Objective(network(channels=6), [NormalKL(kernel_shape=(1, 3, 3)), GaussianKL(prior)])
+
+
+TERMS: dict[str, Callable[[], KL]] = {
+    "gaussian": lambda: GaussianKL(gaussian(3)),
+    "mixture": lambda: MonteCarloKL(GaussianMixture((1, 3, 3), 2)),
+    "vae": lambda: kl_from(vae(3)),
+    "several draws": lambda: kl_from(vae(3), draws=3),
+    "scaled": lambda: ScaledKL(GaussianKL(gaussian(3)), 0.01),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_does_not_reach_divergences(dtype: torch.dtype, name: str) -> None:
+    model = Objective(network(), [TERMS[name](), NormalKL()])
+    torch.manual_seed(0)
+    expected = model.kl()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype):
+        found = model.kl()
+    assert torch.equal(found, expected) and found.isfinite().all()
+
+
+def test_bounds_are_in_full_precision_too() -> None:
+    prior, kernels = vae(3), torch.randn(4, 1, 3, 3)
+    for bound in (prior.elbo, prior.blind_elbo, partial(prior.importance_bound, samples=2)):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = bound(kernels, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(found, bound(kernels, generator=torch.Generator().manual_seed(0)))
 
 
 def test_a_prior_without_a_layer_and_a_layer_without_a_prior() -> None:

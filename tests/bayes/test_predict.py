@@ -38,6 +38,12 @@ def test_samples_are_predictions_of_drawn_networks() -> None:
     torch.testing.assert_close(first.sum(2), torch.ones(5, 7))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_half_precision_sum_to_one(dtype: torch.dtype) -> None:
+    found = predict(network().to(dtype), IMAGES.to(dtype))
+    torch.testing.assert_close(found.sum(1), torch.ones(7), rtol=1e-6, atol=0)
+
+
 def test_entropies_of_known_predictions() -> None:
     found = predictive_entropy(torch.tensor([[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.5, 0.5]]]))
     quarter = -0.25 * math.log(0.25) - 0.75 * math.log(0.75)

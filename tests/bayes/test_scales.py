@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -129,6 +130,13 @@ def test_spreads() -> None:
     for spread in found:
         assert spread.scale == pytest.approx(0.05, rel=1e-5) and spread.entropy == pytest.approx(expected, rel=1e-5)
     assert spreads(network(bayesian=False)) == []
+
+
+def test_spreads_in_half_precision_are_those_in_single() -> None:
+    model = network()
+    bayesian_layers(model)["0"].log_variance.data.fill_(-40)
+    for ours, theirs in zip(spreads(copy.deepcopy(model).half()), spreads(model), strict=True):
+        assert ours[1:] == pytest.approx(theirs[1:], rel=1e-2)
 
 
 def test_helpful_errors() -> None:
