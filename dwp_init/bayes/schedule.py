@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dwp_init.priors.checks import check_count, check_positive
+from dwp_init.tensors import as_list
+from dwp_init.text import few
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Descent:
         rest = [value for name, value in parameters.items() if not name.endswith(".log_variance")]
         groups = [(rest, schedule.lr), (scales, schedule.log_variance_lr)]
         used: list[dict[str, Any]] = [{"params": values, "lr": rate} for values, rate in groups if values]
-        self.schedule = schedule
+        self.schedule, self._parameters = schedule, parameters
         self.optimizer = torch.optim.Adam(used, lr=schedule.lr)
         self._rates = [rate for values, rate in groups if values]
 
@@ -74,3 +76,27 @@ class Descent:
         self.optimizer.zero_grad()
         cast(Any, loss).backward()
         cast(Any, self.optimizer).step()
+
+    @torch.no_grad()
+    def check_finite(self, steps: int, nll: Tensor, kl: Tensor, *, parameters: bool = True) -> None:
+        """Raises ``ValueError`` if a part of the bound or a parameter is infinite or NaN.
+
+        Args:
+            steps: Number of steps taken.
+            nll: ``()`` for one network, or ``(networks,)`` for several, of which each parameter has that first axis.
+            kl: ``(..., layers)``.
+            parameters: Whether the parameters are looked at too.
+        """
+        looked_at = self._parameters if parameters else {}
+        each = {name: value.isfinite().reshape(*nll.shape, -1).all(-1) for name, value in looked_at.items()}
+        finite = nll.isfinite() & kl.isfinite().all(-1)
+        for found in each.values():
+            finite = finite & found
+        if finite.all():
+            return
+        who = f"network {(~finite).nonzero()[0].item()}" if nll.dim() else "the network"
+        broken = [name for name, found in each.items() if not found.all()]
+        raise ValueError(
+            f"{who} diverged by step {steps}: nll {as_list(nll)}, KL {as_list(kl)}, NaN or infinite in "
+            f"{few(broken) or 'no parameter'}; lower lr={self.schedule.lr}, or start nearer to the prior"
+        )

@@ -39,8 +39,8 @@ def train_(
         progress: Called after each step with the parts of the bound.
 
     Raises:
-        ValueError: ``count`` is not known, the batches come to an end and cannot be iterated again, or the bound is
-            infinite or NaN, before the step that it would spoil.
+        ValueError: ``count`` is not known, the batches come to an end and cannot be iterated again, the bound is
+            infinite or NaN, before the step that it would spoil, or a parameter is after the last step.
 
     Examples:
         >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
@@ -66,8 +66,10 @@ def train_(
             images, labels = (part.to(device) for part in next(source))
             terms: Terms = objective(images, labels, count)
             seen = Terms(terms.nll.detach(), terms.kl.detach())
-            _check_finite(seen, step, lr)
+            descent.check_finite(step, *seen, parameters=False)  # before the step that it would spoil
             descent.take_step(step, *terms)
+            if step + 1 == steps:
+                descent.check_finite(steps, *seen)
             progress(seen)
     finally:
         objective.eval()
@@ -75,10 +77,13 @@ def train_(
 
 def _count(batches: Batches) -> int:
     """Returns the number of images of a loader; raises ``ValueError`` if it has none, or may draw a part of them."""
-    dataset, sampler = getattr(batches, "dataset", None), getattr(batches, "sampler", None)
+    dataset, of_batches = getattr(batches, "dataset", None), getattr(batches, "batch_sampler", None)
+    drawn = batches if of_batches is None else of_batches  # a loader with a batch_sampler ignores its own sampler
+    sampler = getattr(drawn, "sampler", None)
     count = len(dataset) if isinstance(dataset, Sized) else 0
-    if count < 1:
-        raise ValueError(f"count, the number of training images, is not known from {type(batches).__name__}; give it")
+    if count < 1 or (sampler is None and drawn is of_batches):
+        kind = type(drawn).__name__ + " of batches" * (drawn is of_batches)
+        raise ValueError(f"count, the number of training images, is not known from a {kind}; give it")
     if isinstance(sampler, Sized) and len(sampler) != count:
         raise ValueError(
             f"the loader draws {len(sampler)} of {count} images in a pass; give count=, how many there are"
@@ -94,11 +99,3 @@ def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
             yield images, labels
         if empty:
             raise ValueError(f"the batches ended: {type(batches).__name__} cannot be iterated again; give a DataLoader")
-
-
-def _check_finite(terms: Terms, step: int, lr: float) -> None:
-    if not (terms.nll.isfinite() and terms.kl.isfinite().all()):
-        raise ValueError(
-            f"the bound diverged in step {step}: nll {terms.nll.item()}, KL {terms.kl}; lower lr={lr}, or "
-            "start nearer to the prior"
-        )

@@ -39,8 +39,9 @@ class Trainer:
             ``None`` before the first.
 
     Raises:
-        ValueError: The numbers of networks differ, or the objectives differ in their priors, in which parameters are
-            trained, or in the number of kernels used.
+        ValueError: The numbers of networks differ, or the objectives differ in anything but the values that their
+            networks and what is trained have: in priors, in classes or settings of layers and terms, in which
+            parameters are trained, or in the number of kernels used.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Trainer:
                 self.terms = self._take_step()
                 progress(1, *([self._note(self.terms)] if self.step % 10 == 0 else []))
         terms = cast(Terms, self.terms)
-        self._check_finite(terms)
+        self._descent.check_finite(self.step, *terms)
         return terms
 
     def trained(self) -> list[Objective]:
@@ -150,8 +151,7 @@ class Trainer:
                 )
             images = made.reshape(*images.shape[:2], *made.shape[1:])
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
-        parts = [self._kl({name: value[i] for name, value in self._parameters.items()}) for i in range(len(images))]
-        kl = torch.stack(parts)
+        kl = torch.stack([self._kl(i) for i in range(len(images))])
         self._descent.take_step(self.step, nll, kl)
         self.step += 1
         return Terms(nll.detach(), kl.detach())
@@ -159,9 +159,9 @@ class Trainer:
     def _nll(self, parameters: Tensors, fixed: Tensors, images: Tensor, labels: Tensor) -> Tensor:
         return _call(self._base, "nll", {**parameters, **fixed}, (images, labels, self.labels.shape[1]))
 
-    def _kl(self, parameters: Tensors) -> Tensor:
+    def _kl(self, i: int) -> Tensor:
         """Returns the divergences of one network, because the code of a prior need not support ``vmap``."""
-        return _call(self._base, "kl", parameters)
+        return _call(self._base, "kl", {name: value[i] for name, value in {**self._parameters, **self._fixed}.items()})
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         networks, count = self.labels.shape
@@ -174,16 +174,6 @@ class Trainer:
     def _note(self, terms: Terms) -> str:
         kl = zip(self.layers, as_list(terms.kl.mean(0)), strict=True)
         return ", ".join([f"nll {terms.nll.mean():.1f}", *(f"KL {name} {value:.0f}" for name, value in kl)])
-
-    def _check_finite(self, terms: Terms) -> None:
-        finite = terms.nll.isfinite() & terms.kl.isfinite().all(1)
-        for value in self._parameters.values():
-            finite &= value.detach().flatten(1).isfinite().all(1)
-        if not finite.all():
-            raise ValueError(
-                f"network {(~finite).nonzero()[0].item()} diverged by step {self.step}: nll {as_list(terms.nll)}, KL "
-                f"{as_list(terms.kl)}; lower lr={self.schedule.lr}, or start nearer to the prior"
-            )
 
     @contextmanager
     def _own_random_state(self) -> Generator[None, None, None]:
@@ -230,18 +220,24 @@ def _tensor(objective: Objective, name: str) -> Tensor:
     return value.detach()
 
 
-def _options(objective: Objective) -> str:
-    layers = f"the Bayesian layers {objective.layers}"
-    return f"kernels={objective.kernels}, augmented={objective.augmented} and {layers}"
+def _forms(objective: Objective) -> dict[str, str]:
+    """Returns the class and the settings of every module by name: what is in no parameter and no buffer."""
+    modules = {name or "the objective": module for name, module in objective.named_modules()}
+    return {name: f"{type(module).__qualname__}({module.extra_repr()})" for name, module in modules.items()}
 
 
 def _check_alike(objectives: Sequence[Objective]) -> None:
     """Raises ``ValueError`` unless objectives share everything that a trainer takes from the first."""
     first = objectives[0]
     for i, other in enumerate(objectives[1:], start=1):
-        options, others = (_options(each) for each in (first, other))
-        if options != others:
-            raise ValueError(f"networks trained in one pass must be alike: number 0 has {options}, number {i} {others}")
+        forms, others = (_forms(each) for each in (first, other))
+        for name in dict.fromkeys([*forms, *others]):
+            ours, theirs = (each.get(name, "missing") for each in (forms, others))
+            if ours != theirs:
+                raise ValueError(
+                    f"networks trained in one pass must be alike: {name} is {ours} in number 0, and {theirs} in number "
+                    f"{i}; make it the same, or train them one by one"
+                )
         if _trained(first) != _trained(other) or _fixed(first) != _fixed(other):
             raise ValueError(
                 f"networks trained in one pass must train the same parameters; number {i} has others than 0"

@@ -1,9 +1,10 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, TensorDataset
 
 from dwp_init.bayes import NormalKL, Objective, Terms, bayesianize_, predict, spreads, train_
 from tests.bayes.small import images, network
@@ -54,14 +55,39 @@ def test_the_count_weighs_the_data() -> None:
 def test_a_bound_that_is_not_finite_spoils_no_parameter() -> None:
     objective, (pictures, labels) = Objective(network(), NormalKL()), images()
     before = [value.clone() for value in objective.parameters()]
-    with pytest.raises(ValueError, match="the bound diverged in step 0: nll nan"):
+    with pytest.raises(ValueError, match="the network diverged by step 0: nll nan"):
         train_(objective, [(pictures[0] * math.nan, labels[0])], 12, steps=1)
     assert all(map(torch.equal, objective.parameters(), before)) and not objective.training
 
 
+def test_parameters_that_became_nan_are_an_error() -> None:
+    """In the last step too, whose loss was still finite."""
+    objective, (pictures, labels) = Objective(network(), NormalKL()), images()
+    objective.network[5].bias.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(ValueError, match=r"the network diverged by step 1: .*NaN or infinite in network\.5\.bias"):
+        train_(objective, [(pictures[0], labels[0])], 12, steps=1)
+
+
+def counted(**options: Any) -> float:
+    """The count that train_ finds for a loader of 12 images, by the loss of all of them in one batch."""
+    torch.manual_seed(2)
+    model, seen = network(), []
+    train_(Objective(model, NormalKL()), DataLoader(loader().dataset, **options), steps=1, progress=seen.append)
+    return seen[0].nll.item()
+
+
+def test_the_count_of_a_loader_with_batches_of_its_own() -> None:
+    every = BatchSampler(RandomSampler(range(12)), 12, False)
+    assert counted(batch_sampler=every) == pytest.approx(counted(batch_size=12), rel=0.05)
+    with pytest.raises(ValueError, match=r"the loader draws 3 of 12 images in a pass; give count="):
+        counted(batch_sampler=BatchSampler(SubsetRandomSampler(range(3)), 3, False))
+    with pytest.raises(ValueError, match="count, the number of training images, is not known from a list of batches"):
+        counted(batch_sampler=[[0, 1], [2, 3]])
+
+
 def test_helpful_errors() -> None:
     objective, (pictures, labels) = Objective(network(), NormalKL()), images()
-    with pytest.raises(ValueError, match="the number of training images, is not known from list; give it"):
+    with pytest.raises(ValueError, match="the number of training images, is not known from a list; give it"):
         train_(objective, [(pictures[0], labels[0])], steps=1)
     with pytest.raises(ValueError, match="the batches ended: generator cannot be iterated again; give a DataLoader"):
         train_(objective, ((pictures[0], labels[0]) for _ in range(2)), 12, steps=3)

@@ -12,9 +12,13 @@ from dwp_init.bayes import (
     AuxiliaryKL,
     BayesConv2d,
     GaussianKL,
+    MonteCarloKL,
     NormalKL,
     Objective,
+    RelativeBayesConv2d,
+    ScaledKL,
     Schedule,
+    SemiImplicitKL,
     Trainer,
     bayesianize_,
     kl_from,
@@ -185,18 +189,53 @@ def test_frozen_weights_stay_each_networks_own() -> None:
         assert not torch.equal(before.network[5].bias, after.network[5].bias)
 
 
+def test_a_divergence_is_that_of_each_networks_own_frozen_means() -> None:
+    pair = [objective(NormalKL(), seed=seed) for seed in (0, 1)]
+    for model in pair:
+        model.network[3].weight.requires_grad_(False).mul_(5)
+    terms = trainer(pair, Schedule(2, 6)).run(1)
+    torch.testing.assert_close(terms.kl, torch.stack([model.kl() for model in pair]).detach())
+    assert not terms.kl[0].allclose(terms.kl[1], rtol=1e-3)
+
+
+def test_a_learned_scale_of_each_network() -> None:
+    run = trainer([objective(NormalKL(0.1 + seed, learn=True), seed=seed) for seed in (0, 1)], Schedule(2, 6))
+    assert run.run().kl.shape == (2, 2)
+
+
 def test_networks_that_are_not_alike() -> None:
     frozen = objective(NormalKL())
     frozen.network[0].bias.requires_grad_(False)
+    relative = network(bayesian=False)
+    bayesianize_(relative, kind=RelativeBayesConv2d)
     for other, message in {
-        objective(NormalKL(), kernels=2): "number 0 has kernels=None, .* number 1 kernels=2",
+        objective(NormalKL(), kernels=2): r"the objective is Objective\(kernels=None, .* 0, .*kernels=2, .* 1; make",
+        Objective(relative, NormalKL()): r"network.0 is BayesConv2d\(1.* in number 0, and RelativeBayesConv2d",
         objective(NormalKL(0.5)): "must have the same priors; terms.0.log_scale of .* differ",
-        Objective(network(bayesian=False)): r"layers \['0', '3'\], number 1 .* the Bayesian layers \[\]",
-        Objective(network(), NormalKL(), augmented=True): "augmented=False .* augmented=True",
+        Objective(network(bayesian=False)): r"layers=\['0', '3'\]\) in number 0, .*layers=\[\]\) in number 1",
+        Objective(network(), NormalKL(), augmented=True): "augmented=False.*augmented=True",
         frozen: "must train the same parameters",
     }.items():
         with pytest.raises(ValueError, match=message):
             trainer([objective(NormalKL()), other], Schedule(2, 6))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (ScaledKL(NormalKL(), 1.0), ScaledKL(NormalKL(), 2.0), "terms.0.scale of number 1 differs"),
+        (NormalKL(), ScaledKL(NormalKL(), 1.0), r"terms.0 is NormalKL\(.* in number 0, and ScaledKL"),
+        (MonteCarloKL(gaussian(3)), MonteCarloKL(gaussian(3), 2), r"samples=1\) in number 0, .*samples=2\)"),
+        (MonteCarloKL(gaussian(3)), GaussianKL(gaussian(3)), "terms.0 is MonteCarloKL.*, and GaussianKL"),
+        (SemiImplicitKL(vae(3), 2), SemiImplicitKL(vae(3), 3), "draws=2, .*, and .*draws=3"),
+        (SemiImplicitKL(vae(3), 2), SemiImplicitKL(vae(3), 2, "prior"), "'encoder'.*, and .*'prior'"),
+    ],
+)  # fmt: skip
+def test_terms_that_are_not_alike(first: KL, second: KL, message: str) -> None:
+    rest = NormalKL(kernel_shape=(1, 5, 5))
+    made = [Objective(network(), {"0": term, "3": rest}) for term in (first, second)]
+    with pytest.raises(ValueError, match=f"networks trained in one pass .*{message}"):
+        trainer(made, Schedule(2, 6))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
