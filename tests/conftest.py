@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from dwp_init import Gaussian, Prior, load_prior, register, save_prior
 from dwp_init.folder import read_files
@@ -139,3 +139,13 @@ def snapshot() -> Callable[[nn.Module], dict[str, bytes]]:
         return {name: read(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
 
     return take
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process alone."""
+    if not distributed.is_available():
+        pytest.skip("this torch has no torch.distributed")
+    distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
+    yield
+    distributed.destroy_process_group()

@@ -1,7 +1,5 @@
 """Shards of one process; tests/interop/test_ranks.py has several."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import distributed, nn
@@ -16,13 +14,6 @@ pytestmark = [
     pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed"),
     pytest.mark.filterwarnings("ignore:DTensor random operators"),
 ]
-
-
-@pytest.fixture
-def alone() -> Iterator[None]:
-    distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
-    yield
-    distributed.destroy_process_group()
 
 
 def test_a_tensor_that_is_not_spread_is_its_own_part() -> None:

@@ -11,11 +11,13 @@ from torch.nn.utils import parametrize
 
 from dwp_init.access import Access
 from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, normal_prior
-from dwp_init.bayes.layers import BayesConv2d, bayes_layers
+from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
 from dwp_init.convolutions import layer_of
 from dwp_init.draw import Scale
 from dwp_init.names import named_modules
+from dwp_init.response import root_mean_square
 from dwp_init.rules import PriorsByPattern
+from dwp_init.shards import is_sharded
 from dwp_init.text import few
 
 
@@ -50,12 +52,15 @@ def bayesianize_(
         access: How the Hub is reached.
 
     Returns:
-        The priors of the layers replaced, by name, and the reasons why others stay deterministic.
+        The priors of the layers replaced, by name, and the reasons why others stay deterministic. A note says which
+        layers have weights that are smaller than the posterior's standard deviation, so that they start as noise.
 
     Raises:
         TypeError: ``model`` is not a module or is itself a convolution, or ``kind`` is another class.
-        ValueError: A pattern matches no convolution; without ``prior`` a chosen layer is of a subclass, is parametrized
-            or has hooks, and with it all of them are; or ``scale`` is wrong. The model is unchanged.
+        ValueError: A pattern matches no convolution; without ``prior`` a chosen layer cannot be made Bayesian, and with
+            it none of them can, because it is of a subclass, is parametrized, has hooks or a forward of its own, or its
+            weight is sharded or another module's too; the model is in ``DistributedDataParallel``; or ``scale`` is
+            wrong. The model is unchanged.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3))
@@ -75,7 +80,8 @@ def bayesianize_(
         given = _normal_priors(model, patterns)
     else:
         found = layer_priors(model, prior, layers=patterns, scale=prior_scale, without=without, access=access)
-        given = _bayesian(found)
+        given = _bayesian(found, model)
+    given = replace(given, notes=(*given.notes, *_notes(given, kind, scale)))
     convolutions = [cast(nn.Conv2d, each.layer.module) for each in given.values()]
     _replace(model, {conv: kind.of(conv, scale) for conv in convolutions})
     return given
@@ -84,6 +90,11 @@ def bayesianize_(
 def _check_model(model: object) -> None:
     if not isinstance(model, nn.Module) or isinstance(model, nn.Conv2d):
         raise TypeError(f"model must be a module that holds convolutions; got {type(model).__name__}: wrap it in one")
+    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()):
+        raise ValueError(
+            "DistributedDataParallel would not see the gradients of new parameters: call bayesianize_ first, and wrap "
+            "the model afterwards"
+        )
 
 
 def _check_kind(kind: object) -> None:
@@ -101,24 +112,34 @@ def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
     matching = [named for named in there if any(named.matches(pattern) for pattern in patterns)]
     chosen = {named.name: cast(nn.Conv2d, named.module) for named in matching}
     for name, conv in chosen.items():
-        if reason := reason_not_bayesian(conv):
+        if reason := reason_not_bayesian(conv, model):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
-        if other := next((other for other in chosen if other != name and chosen[other].weight is conv.weight), None):
-            raise ValueError(
-                f"{name} cannot be made Bayesian: it shares the weight of {other}; leave both out, or untie"
-            )
     return LayerPriors({name: normal_prior(layer_of(conv, name)) for name, conv in chosen.items()})
 
 
-def _bayesian(given: LayerPriors) -> LayerPriors:
+def _bayesian(given: LayerPriors, model: nn.Module) -> LayerPriors:
     """Returns the priors of the layers that can be made Bayesian, and the reasons why others cannot."""
-    against = {name: reason_not_bayesian(each.layer.module) for name, each in given.items()}
+    against = {name: reason_not_bayesian(each.layer.module, model) for name, each in given.items()}
     reasons = {name: f"cannot be made Bayesian: {reason}" for name, reason in against.items() if reason}
     if len(reasons) == len(given):
         listed = "; ".join(f"{name} {reason}" for name, reason in [*given.skipped.items(), *reasons.items()])
         raise ValueError(f"no layer with a prior can be made Bayesian: {listed or 'the model has no convolution'}")
     kept = {name: each for name, each in given.items() if name not in reasons}
     return replace(given, priors=kept, skipped={**given.skipped, **reasons})
+
+
+def _notes(given: LayerPriors, kind: type[BayesConv2d], scale: float | None) -> tuple[str, ...]:
+    """Says in which layers the noise of the posterior is larger than its mean at the start."""
+    if issubclass(kind, RelativeBayesConv2d):
+        return ()
+    scale = kind.default_scale if scale is None else scale
+    rms = {name: root_mean_square(each.layer.weight.read()) for name, each in given.items()}
+    noisy = {name: found for name, found in rms.items() if found < scale}
+    return (
+        f"layers {few(list(noisy))} start as noise: the root mean square of their weights is "
+        f"{min(noisy.values(), default=0):.2g} or more, and the posterior's standard deviation {scale:.2g}; give a "
+        "smaller scale, or call start_at_optimal_scales_",
+    ) * bool(noisy)
 
 
 def posterior_mean_(model: nn.Module) -> nn.Module:
@@ -187,7 +208,9 @@ def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> n
 
 
 def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
-    """Replaces modules wherever they are registered."""
+    """Replaces modules wherever they are registered, with the attributes that the old ones have of their own."""
+    for old, module in new.items():
+        vars(module).update({name: value for name, value in vars(old).items() if name not in vars(module)})
     for parent in list(model.modules()):
         children: dict[str, nn.Module | None] = vars(parent)["_modules"]  # named_children() names a shared one once
         for name, child in list(children.items()):
@@ -195,12 +218,34 @@ def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
                 setattr(parent, name, new[child])
 
 
-def reason_not_bayesian(conv: nn.Module) -> str | None:
-    """Says why a convolution cannot be made Bayesian; ``None`` if it can."""
+def reason_not_bayesian(conv: nn.Module, model: nn.Module) -> str | None:
+    """Says why a convolution of a model cannot be made Bayesian; ``None`` if it can."""
     if type(conv) is not nn.Conv2d:
         return f"it is a {type(conv).__name__}, not a plain Conv2d"
     own: dict[str, Any] = vars(conv)
     if parametrize.is_parametrized(conv) or "weight" not in own["_parameters"]:
         return "its weight is made from others (a parametrization)"
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "it has hooks, which would be lost" if any(own[name] for name in hooks) else None
+    if is_sharded(conv.weight):
+        return "its weight is sharded: call bayesianize_ first, and shard the model afterwards"
+    if any(value for name, value in own.items() if name.endswith("_hooks")):
+        return "it has hooks, which would be lost"
+    if lost := _lost(conv):
+        return f"it has a {lost} of its own, which would be lost"
+    return f"it shares its weight with {other}" if (other := _other_owner(conv, model)) else None
+
+
+def _lost(conv: nn.Conv2d) -> str | None:
+    """Returns the name of a method, parameter, buffer or module that a convolution has and its class has not."""
+    own, plain = (vars(each) for each in (conv, nn.Conv2d(1, 1, 1, device="meta")))
+    methods = [name for name in own if name not in plain and hasattr(nn.Conv2d, name)]
+    parts = [name for part in ("_parameters", "_buffers", "_modules") for name in own[part] if name not in plain[part]]
+    return next(iter([*methods, *parts]), None)
+
+
+def _other_owner(conv: nn.Conv2d, model: nn.Module) -> str | None:
+    """Returns the name of another module that has the weight of a convolution."""
+    for named in named_modules(model):
+        parameters: dict[str, Tensor | None] = vars(named.module)["_parameters"]
+        if named.module is not conv and any(value is conv.weight for value in parameters.values()):
+            return named.name
+    return None

@@ -52,14 +52,16 @@ class BayesConv2d(nn.Conv2d):
     @property
     def q(self) -> Normal:
         """The posterior, each part of the shape of ``weight``, ``(out, in/groups, k, k)``."""
-        return self._posterior(self.weight, self.log_variance)
+        return self.posterior(self.weight, self.log_variance)
 
     @property
     def wide_q(self) -> Normal:
         """The same in float32 at least, which scales need that half precision cannot hold."""
-        return self._posterior(wide(self.weight), wide(self.log_variance))
+        return self.posterior(wide(self.weight), wide(self.log_variance))
 
-    def _posterior(self, weight: Tensor, log_variance: Tensor) -> Normal:
+    @staticmethod
+    def posterior(weight: Tensor, log_variance: Tensor) -> Normal:
+        """Returns q for a mean and what the layer keeps as its log variance, of one shape."""
         return Normal(weight, (0.5 * log_variance).exp())
 
     def draw_weight(self, generator: torch.Generator | None = None) -> Tensor:
@@ -93,10 +95,11 @@ class BayesConv2d(nn.Conv2d):
 
     @classmethod
     def of(cls, conv: nn.Conv2d, scale: float | None = None) -> "BayesConv2d":
-        """Returns a layer with a convolution's own parameters, its posterior centred at the weight."""
-        layer = cls(**_settings(conv), scale=scale, device=conv.weight.device, dtype=conv.weight.dtype)
+        """Returns a layer with a convolution's own parameters, its posterior centred at the weight; draws nothing."""
+        layer = cls(**_settings(conv), scale=scale, device="meta")  # its parameters are replaced
         layer.weight, layer.bias = conv.weight, conv.bias
-        layer.log_variance.data = layer.log_variance.data.to(memory_format=_format(conv.weight))
+        start = layer._start(cls.default_scale if scale is None else scale)
+        layer.log_variance = nn.Parameter(torch.full_like(conv.weight, start))
         return layer.train(conv.training)
 
 
@@ -117,7 +120,8 @@ class RelativeBayesConv2d(BayesConv2d):
             raise ValueError(f"the scale of a relative posterior must be below 1; got {scale!r}")
         return math.log(scale**2 / (1 - scale**2))
 
-    def _posterior(self, weight: Tensor, log_variance: Tensor) -> Normal:
+    @staticmethod
+    def posterior(weight: Tensor, log_variance: Tensor) -> Normal:
         return Normal(weight, (0.5 * F.logsigmoid(log_variance)).exp() * (weight.abs() + FLOOR))
 
 
@@ -129,8 +133,3 @@ def bayes_layers(model: nn.Module) -> dict[str, BayesConv2d]:
 def _settings(conv: nn.Conv2d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return {name: getattr(conv, name) for name in names} | {"bias": conv.bias is not None}
-
-
-def _format(weight: Tensor) -> torch.memory_format:
-    last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format

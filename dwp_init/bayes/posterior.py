@@ -15,6 +15,7 @@ from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
 from dwp_init.names import buffer_names, joined, named_modules, names_of, state_names
 from dwp_init.shards import is_sharded
 from dwp_init.storage import is_sealed, largest_file, sealed_safetensors, write_bytes
+from dwp_init.tensors import wide
 from dwp_init.text import brief, few
 
 POSTERIOR_FORMAT = 1
@@ -34,8 +35,8 @@ def save_posterior(model: nn.Module, path: str | Path) -> Path:
         path: The file, such as ``posterior.safetensors``; its folder is created if it does not exist.
 
     Raises:
-        ValueError: The model has no Bayesian layer, or one of a class that is not known; a parameter is NaN, infinite
-            or the log of a variance that a number of its dtype cannot hold; or a part of the state is no dense tensor
+        ValueError: The model has no Bayesian layer, or one of a class that is not known; a parameter is NaN or
+            infinite; the scale of a posterior is 0 or its square infinite; or a part of the state is no dense tensor
             with memory, such as an extra state.
         OSError: The file cannot be written.
 
@@ -52,7 +53,8 @@ def save_posterior(model: nn.Module, path: str | Path) -> Path:
     tensors = _state(model)
     metadata = {_VERSION: str(POSTERIOR_FORMAT), _LAYERS: json.dumps(kinds)}
     content = sealed_safetensors(tensors, metadata, _SEAL)
-    _check_values(tensors, _checked(model, tensors), [joined(name, _SCALE) for name in layers], "the model")
+    _check_finite(tensors, _checked(model, tensors), "the model")
+    _check_scales(tensors, {name: _KINDS[kind] for name, kind in kinds.items()}, "the model")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return path
@@ -92,7 +94,8 @@ def load_posterior(model: nn.Module, path: str | Path) -> nn.Module:
     wanted = _expected(model, kinds, path)
     _check_fit(found, wanted, path)
     _check_ties(found, model, path)
-    _check_values(found, _checked(model, found), [joined(name, _SCALE) for name in kinds], path)
+    _check_finite(found, _checked(model, found), path)
+    _check_scales(found, kinds, path)
     present = bayes_layers(model)
     for kind in dict.fromkeys(kinds.values()):
         if new := [name for name, each in kinds.items() if each is kind and name not in present]:
@@ -178,7 +181,6 @@ def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Pa
     """Returns tensors, on the meta device, like those that a model's file must have."""
     modules = {named.name: named.module for named in named_modules(model)}
     wanted: dict[str, Tensor] = {name: tensor.to("meta") for name, tensor in _state(model).items()}
-    first: dict[Tensor, str] = {}
     for name, kind in kinds.items():
         layer = modules.get(name)
         if not isinstance(layer, nn.Conv2d):
@@ -186,10 +188,8 @@ def _expected(model: nn.Module, kinds: Mapping[str, type[BayesConv2d]], path: Pa
             raise ValueError(f"{path} has a Bayesian layer {name!r}, but the model has {what}; build the saved model")
         if isinstance(layer, BayesConv2d) and type(layer) is not kind:
             raise ValueError(f"{path} has a {kind.__name__} {name!r}, but the model's is a {type(layer).__name__}")
-        if not isinstance(layer, BayesConv2d) and (reason := reason_not_bayesian(layer)):
+        if not isinstance(layer, BayesConv2d) and (reason := reason_not_bayesian(layer, model)):
             raise ValueError(f"{path} has a Bayesian layer {name!r}, which the model's cannot become: {reason}")
-        if not isinstance(layer, BayesConv2d) and (other := first.setdefault(layer.weight, name)) != name:
-            raise ValueError(f"{path} has Bayesian layers {other!r} and {name!r}, whose weight is one here; untie them")
         scale = layer.weight.detach().to("meta")
         present = [place for place in names_of(model, layer) if joined(place, "weight") in wanted]
         wanted |= {joined(place, _SCALE): scale for place in present}
@@ -209,17 +209,21 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: 
             raise ValueError(f"{path} is of another model: {name} is {theirs[0]} {theirs[1]}, here {ours[0]} {ours[1]}")
 
 
-def _check_values(tensors: Mapping[str, Tensor], checked: Iterable[str], scales: Iterable[str], owner: object) -> None:
+def _check_finite(tensors: Mapping[str, Tensor], checked: Iterable[str], owner: object) -> None:
     for name in checked:
         if wrong := (~tensors[name].isfinite()).sum().item():
             count = tensors[name].numel()
             raise ValueError(f"{name} of {owner} has {wrong} NaN or infinite values of {count}; train again")
-    for name in scales:
-        log_variance = tensors[name]
-        variance = log_variance.exp()
-        if not ((variance > 0) & variance.isfinite()).all():
+
+
+def _check_scales(tensors: Mapping[str, Tensor], kinds: Mapping[str, type[BayesConv2d]], owner: object) -> None:
+    """Raises ``ValueError`` if the scales of a posterior are 0, or their squares infinite, in float32 at least."""
+    for name, kind in kinds.items():
+        weight, log_variance = (wide(tensors[joined(name, leaf)]) for leaf in ("weight", _SCALE))
+        scale = kind.posterior(weight, log_variance).scale
+        if not ((scale > 0) & scale.square().isfinite()).all():
             least, most = log_variance.min().item(), log_variance.max().item()
             raise ValueError(
-                f"{name} of {owner} is from {least:.4g} to {most:.4g}: {tensors[name].dtype} cannot "
-                "hold such a variance; train it again"
+                f"{joined(name, _SCALE)} of {owner} is from {least:.4g} to {most:.4g}: {scale.dtype} cannot hold such "
+                "a variance; train it again"
             )

@@ -1,11 +1,20 @@
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from dwp_init.bayes import BayesConv2d, bayesian_layers, bayesianize_, posterior_mean_, sample_network
+from dwp_init.bayes import (
+    BayesConv2d,
+    RelativeBayesConv2d,
+    bayesian_layers,
+    bayesianize_,
+    posterior_mean_,
+    sample_network,
+)
 from tests.bayes.small import KINDS, LAYERS
 
 
@@ -88,7 +97,53 @@ def test_tied_weights_and_options_without_effect_are_refused() -> None:
     with pytest.raises(ValueError, match="prior_scale='keep', without='fixed' have no effect without prior"):
         bayesianize_(model, prior_scale="keep")
     model[1].weight = model[0].weight
-    with pytest.raises(ValueError, match="0 cannot be made Bayesian: it shares the weight of 1; leave both out"):
+    with pytest.raises(ValueError, match="0 cannot be made Bayesian: it shares its weight with 1; leave it out"):
+        bayesianize_(model)
+
+
+def test_weights_that_other_modules_hold_are_refused() -> None:
+    for other in (nn.Conv2d(4, 4, 3), nn.Linear(3, 3)):
+        model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), other)
+        other.weight = model[0].weight
+        for prior in (None, "natural"):
+            with pytest.raises(ValueError, match="0 cannot be made Bayesian: it shares its weight with 2"):
+                bayesianize_(model, "0", prior=prior)
+        assert type(model[0]) is nn.Conv2d
+
+
+OWN: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
+    "forward": (lambda conv: setattr(conv, "forward", lambda x: 2 * x), "it has a forward of its own, which would"),
+    "inner": (lambda conv: setattr(conv, "_conv_forward", lambda *x: 2 * x[0]), "it has a _conv_forward of its own"),
+    "compiled": (lambda conv: conv.compile(), "it has a _compiled_call_impl of its own"),
+    "buffer": (lambda conv: conv.register_buffer("mask", torch.ones(1)), "it has a mask of its own"),
+    "module": (lambda conv: conv.add_module("norm", nn.Identity()), "it has a norm of its own"),
+    "state hook": (lambda conv: conv.register_state_dict_pre_hook(lambda *_: None), "it has hooks"),
+    "forward hook": (lambda conv: conv.register_forward_hook(lambda *_: None), "it has hooks, which would be lost"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_a_layer_has_of_its_own_is_kept_or_refused(name: str) -> None:
+    change, message = OWN[name]
+    model = net()
+    model[0].index = 3
+    bayesianize_(model)
+    assert model[0].index == 3 and posterior_mean_(model)[0].index == 3
+    change(model[0])
+    with pytest.raises(ValueError, match=f"0 cannot be made Bayesian: {message}"):
+        bayesianize_(model)
+
+
+def test_parallel_wrappers_come_after(alone: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    wrapped = nn.parallel.DistributedDataParallel(net())
+    with pytest.raises(ValueError, match="DistributedDataParallel would not see the gradients of new parameters: call"):
+        bayesianize_(wrapped)
+    model = net()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(ValueError, match="0 cannot be made Bayesian: its weight is sharded: call bayesianize_ first"):
         bayesianize_(model)
 
 
@@ -122,3 +177,18 @@ def test_helpful_errors() -> None:
     nn.utils.parametrizations.weight_norm(normed[0])
     with pytest.raises(ValueError, match="it is a ParametrizedConv2d"):
         bayesianize_(normed)
+
+
+def test_layers_that_start_as_noise_are_noted() -> None:
+    """PyTorch's default weights of 1,280 inputs and 3×3 taps have a root mean square of 1 / √(3 · 11,520) = 0.0054."""
+    model = nn.Sequential(nn.Conv2d(1280, 4, 3), nn.Conv2d(4, 4, 3))
+    (note,) = bayesianize_(copy.deepcopy(model)).notes
+    assert note.startswith("layers 0 start as noise: the root mean square of their weights is 0.0054 or more,")
+    assert bayesianize_(copy.deepcopy(model), scale=1e-3).notes == ()
+    assert bayesianize_(model, kind=RelativeBayesConv2d).notes == ()
+
+
+def test_conversion_draws_nothing() -> None:
+    model, before = net(), torch.get_rng_state()
+    bayesianize_(model)
+    assert torch.equal(torch.get_rng_state(), before)

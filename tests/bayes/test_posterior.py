@@ -174,6 +174,16 @@ def test_wrappers_do_not_change_the_file(
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.parametrize(("kind", "log_variance"), [(RelativeBayesConv2d, 100.0), (BayesConv2d, -20.0)])
+def test_scales_that_a_layer_can_use_are_saved(kind: type[BayesConv2d], log_variance: float, tmp_path: Path) -> None:
+    """A logit may be large, and half precision holds the log of a variance that it cannot hold itself."""
+    model = network().half()
+    bayesianize_(model, "0", kind=kind)
+    model[0].log_variance.data.fill_(log_variance)
+    other = load_posterior(network(seed=1).half(), save_posterior(model, tmp_path / "posterior.safetensors"))
+    assert torch.equal(other[0].log_variance, model[0].log_variance) and type(other[0]) is kind
+
+
 def test_a_layer_that_is_used_twice(tmp_path: Path) -> None:
     def twice(seed: int) -> nn.Sequential:
         model = network(seed)
@@ -303,15 +313,17 @@ def test_tied_weights_are_loaded_as_one_or_not_at_all(tmp_path: Path) -> None:
             found[2].weight = found[1].weight
         return found
 
-    both, one = model(tied=False), model(tied=False)
+    both, one, other = (model(tied=False) for _ in range(3))
     bayesianize_(both, "0")
     bayesianize_(both, ["1", "2"], kind=RelativeBayesConv2d)
     bayesianize_(one, "1")
+    bayesianize_(other, "0")
     tied = model(tied=True, seed=1)
     before = {name: value.clone() for name, value in tied.state_dict().items()}
     for saved_model, refusal in {
-        both: "has Bayesian layers '1' and '2', whose weight is one here; untie them",
-        one: "1.weight and 2.weight are one tensor here, and differ there",
+        both: "has a Bayesian layer '1', which the model's cannot become: it shares its weight with 2",
+        one: "has a Bayesian layer '1', which the model's cannot become: it shares its weight with 2",
+        other: "1.weight and 2.weight are one tensor here, and differ there",
     }.items():
         path = save_posterior(saved_model, tmp_path / "a.safetensors")
         with pytest.raises(ValueError, match=refusal):
