@@ -89,6 +89,12 @@ def check_effect(choices: list[Choice], options: Options) -> None:
             )
 
 
+def makes_orthogonal(choice: Choice, options: Options) -> bool:
+    """Whether the output channels of a layer are made orthogonal."""
+    wanted = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
+    return wanted and not choice.rule.prior.joint
+
+
 def at_hand(prior: Prior, device: torch.device) -> Prior:
     """Returns a prior that draws on a device, in float32: a copy, unless it is as it should be."""
     if prior.training or any(
@@ -117,8 +123,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
         pass_on_(layer.filters(identity), layer.groups)
         return identity.to(dtype), layer.measure(identity)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
-    orthogonal = choice.rule.orthogonal if options.orthogonal is None else options.orthogonal
-    orthogonal = orthogonal and not prior.joint
+    orthogonal = makes_orthogonal(choice, options)
     with full_precision():
         kernels = choice.fitting(prior.sample_layer(count, options.source(layer), noise=options.noise))
         own = root_mean_square(kernels.to(dtype)) if scale == "prior" else 1.0

@@ -64,6 +64,11 @@ def wide(values: Tensor) -> Tensor:
     return values.to(wide_dtype(values.dtype))
 
 
+def exact(values: Tensor) -> Tensor:
+    """Returns values in float64, differentiably; on the CPU if their device has no float64, as MPS has none."""
+    return values.to("cpu" if values.device.type == "mps" else values.device, torch.float64)
+
+
 def as_list(values: Tensor) -> Any:
     """Returns ``values.tolist()``, whose type torch does not declare."""
     return cast(Any, values).tolist()

@@ -11,19 +11,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dwp_init.access import Access
-from dwp_init.bayes.kl import KL, ScaledKL, kl_from
+from dwp_init.bayes.kl import KL, ScaledKL
+from dwp_init.bayes.prior_kl import kl_from
 from dwp_init.choice import NO_PRIOR, Choice, Layers, Plan, choose
-from dwp_init.draw import Options, Scale
+from dwp_init.draw import Options, Scale, makes_orthogonal
 from dwp_init.layers import Layer
 from dwp_init.names import named_modules
 from dwp_init.options import check_instance, check_one_of
+from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.passing import passes_on
 from dwp_init.priors import Gaussian, KernelVAE, Prior
 from dwp_init.refusals import check_patterns, check_plan
 from dwp_init.report import layer_text, shape_text
-from dwp_init.response import strength
+from dwp_init.response import root_mean_square, strength
 from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.scales import decide
+from dwp_init.shards import is_sharded
 from dwp_init.tensors import wide_dtype
 from dwp_init.text import aligned, few
 
@@ -41,7 +44,8 @@ class LayerPrior:
         prior: The prior at the layer's depth, a copy with fixed parameters on the device of the weight.
         name: Name of the prior.
         scale: Factor from the prior's kernels k to those of the layer, w = scale · k, so that draws have the response
-            of the weight that was there: see :mod:`dwp_init.response`.
+            of the weight that was there: see :mod:`dwp_init.response`. These are draws of ``apply_``, which are not
+            independent in stems and where it makes the channels orthogonal.
     """
 
     layer: Layer
@@ -59,6 +63,7 @@ class LayerPrior:
 
         log p(w) = Σ log p(w / scale) - n · log scale, for n weights: the last term is the Jacobian's.
         """
+        weight = weight.full_tensor() if is_sharded(weight) else weight
         if self.prior.device != weight.device:
             self.prior.to(weight.device)  # the model moved
         kernels = self.layer.filters(weight).reshape(-1, *self.prior.kernel_shape).to(self.prior.dtype)
@@ -250,7 +255,7 @@ def _learned(choice: Choice, options: Options) -> LayerPrior:
     scale = 1.0
     if (by := options.scale_of(layer)) != "prior":
         wanted = layer.he_rms if by == "fan_in" else _response(layer)
-        scale = wanted / _response_of_draws(layer, prior)
+        scale = wanted / _response_of_draws(layer, prior, makes_orthogonal(choice, options))
     return LayerPrior(layer, prior.requires_grad_(False).to(layer.weight.device), choice.rule.name, scale)
 
 
@@ -260,12 +265,18 @@ def _response(layer: Layer) -> float:
     return found if math.isfinite(found) and found > 0 else layer.he_rms
 
 
-def _response_of_draws(layer: Layer, prior: Prior) -> float:
+def _response_of_draws(layer: Layer, prior: Prior, orthogonal: bool) -> float:
+    """Returns the root mean square of a prior's kernels times the gain of a weight that ``apply_`` draws from it."""
     outputs = max(-(-_DRAWS * prior.kernel_shape[0] // layer.inputs), 1)
+    if orthogonal or prior.joint:  # filters then depend on how many there are
+        outputs = layer.shape.numel() // (layer.inputs * layer.size.numel())
     count = outputs * layer.inputs // prior.kernel_shape[0]
-    kernels = prior.sample(count, torch.Generator().manual_seed(0))
+    kernels = prior.sample_layer(count, torch.Generator().manual_seed(0))
+    own = root_mean_square(kernels)
+    if orthogonal:
+        kernels = orthogonal_channels(kernels.float(), layer.blocks, layer.inputs)
     filters = kernels.reshape(outputs, layer.inputs, *layer.size)
-    return strength(filters, layer.correlations, layer.alike).response
+    return own * strength(filters, layer.correlations, layer.alike).gain
 
 
 def _is_misfit(plan: Plan, layer: Layer) -> bool:

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count
+from dwp_init.priors.gaussian import Gaussian
 from dwp_init.priors.whitening import identity, standard_normal_log_prob
 from dwp_init.report import size_text
 from dwp_init.split import split
+from dwp_init.tensors import exact
 
 RIDGE = 5e-4
 """The least that is added to the eigenvalues of a covariance of patches, as a part of their mean."""
@@ -86,6 +88,7 @@ class PatchWhitening(Prior):
         covariance = torch.zeros(self.channels, self.channels, *(2 * each - 1 for each in self.span))
         self._at_centre(covariance).copy_(identity(self.channels))
         self.register_buffer("covariance", covariance)
+        self._known: tuple[Tensor, Tensor, Tensor] | None = None  # covariances, and what _eigen makes of them
 
     def arguments(self) -> dict[str, Any]:
         return {"channels": self.channels, "span": list(self.span), "dilation": list(self.dilation)}
@@ -148,9 +151,17 @@ class PatchWhitening(Prior):
     def log_prob(self, kernels: Tensor) -> Tensor:
         """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
         flat = self._flatten(kernels)
-        basis, scale = (part.to(flat.device) for part in self._eigen())
-        white = flat.double() @ (basis / scale)
-        return (standard_normal_log_prob(white) - scale.log().sum()).to(self.dtype)
+        wide = exact(flat)
+        basis, scale = (part.to(wide.device) for part in self._eigen())
+        return (standard_normal_log_prob(wide @ (basis / scale)) - scale.log().sum()).to(flat)
+
+    def gaussian(self) -> Gaussian:
+        """Returns the same law, N(0, Σ⁻¹ / d), as a :class:`dwp_init.Gaussian` on the prior's device."""
+        found = Gaussian(self.kernel_shape).to(self.device, self.dtype)
+        basis, scale = self._eigen()
+        found.whitening.basis.copy_(basis)
+        found.whitening.scale.copy_(scale)
+        return found
 
     def sample_layer(self, n: int, generator: torch.Generator | None = None, *, noise: bool = True) -> Tensor:
         """Draws the n filters ``(n, c, *size)`` of a layer, as the class describes."""
@@ -190,10 +201,18 @@ class PatchWhitening(Prior):
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Returns the eigenvectors of Σ as columns, those of the largest eigenvalues first, and 1 / √(d λᵢ).
 
+        They are kept for the covariances that they were made from, because each density needs them.
+
         Eigenvalues that are equal, as of two differences between four channels, are set apart by next to nothing:
         otherwise it would depend on the library which rotation of their eigenvectors is returned.
         """
-        patches = self._patches()
+        covariance = self.covariance.detach().to("cpu", torch.float64)
+        if self._known is None or not torch.equal(self._known[0], covariance):
+            self._known = covariance.clone(), *self._decomposed(covariance)
+        return self._known[1:]
+
+    def _decomposed(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        patches = self._patches(covariance)
         apart = patches.diagonal().mean() * _APART * torch.arange(self.dim, device="cpu")
         values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(patches + apart.diag()))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
@@ -201,10 +220,10 @@ class PatchWhitening(Prior):
         first = vectors.gather(0, large.int().argmax(0, keepdim=True))
         return vectors * first.sign(), (self.dim * (values + _ridge(values))).rsqrt()  # libraries differ in these signs
 
-    def _patches(self) -> Tensor:
+    def _patches(self, covariance: Tensor) -> Tensor:
         """Returns the covariance of patches, ``(d, d)``, in float64 on the CPU, without the ridge."""
         channels, *size = self.kernel_shape
-        found = _of_channels(self.covariance.detach().to("cpu", torch.float64), channels)
+        found = _of_channels(covariance, channels)
         for k, by, limit in zip(size, self.dilation, self.span, strict=True):  # an axis of lags becomes two of taps
             places = torch.arange(k, device="cpu") * by
             found = found.movedim(2, -1)[..., places - places[:, None] + limit - 1]

@@ -1,4 +1,6 @@
 import copy
+import itertools
+import math
 
 import pytest
 import torch
@@ -103,6 +105,48 @@ def test_a_layer_that_was_drawn_has_the_scale_of_its_draw() -> None:
     drawn = law(prior, scale).sample((4000,))
     expected = law(prior, scale).log_prob(drawn).mean()
     assert priors.log_prob(model).item() / n == pytest.approx(expected.item(), abs=0.5)
+
+
+def dense() -> nn.Sequential:
+    torch.manual_seed(0)
+    widths = (3, 16, 32, 64, 128)
+    parts = [(nn.Conv2d(*pair, 3), nn.BatchNorm2d(pair[1]), nn.ReLU()) for pair in itertools.pairwise(widths)]
+    return nn.Sequential(*itertools.chain(*parts))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_draws_of_natural_have_the_scale_of_their_prior(seed: int) -> None:
+    """Orthogonal channels have the root mean square of the prior, and filters of a stem a typical density."""
+    model = dense()
+    dwp_init.apply_(model, "natural", seed=seed)
+    priors = layer_priors(model, "natural")
+    for given in priors.values():
+        weight = given.layer.weight.read()
+        typical = given.prior.sample(4000, torch.Generator().manual_seed(seed))
+        density = given.log_prob(weight).item() / given.layer.filters(weight).reshape(-1, given.prior.dim).shape[0]
+        expected = (given.prior.log_prob(typical).mean() - given.prior.dim * math.log(given.scale)).item()
+        if given.prior.joint:
+            assert density == pytest.approx(expected, abs=0.5)
+            continue
+        rms = (given.scale * typical).square().mean().sqrt().item()
+        assert weight.square().mean().sqrt().item() == pytest.approx(rms, rel=0.06)
+        assert expected - 10 < density < expected + 1
+    assert len(priors) == 4
+
+
+def test_a_sharded_model_has_the_density_of_the_whole(alone: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3))
+    model = copy.deepcopy(plain)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    for each in (plain, model):
+        priors = layer_priors(each, correlated())
+        priors.log_prob(each).backward()
+    torch.testing.assert_close(priors.log_prob(model), priors.log_prob(plain))
+    for ours, theirs in zip(model, plain, strict=True):
+        torch.testing.assert_close(ours.weight.grad.full_tensor(), theirs.weight.grad)
 
 
 def test_natural_by_kind_and_depth() -> None:

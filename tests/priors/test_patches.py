@@ -1,12 +1,17 @@
 """The filters that whiten patches: against images of known covariance, and against patches themselves."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dwp_init
+from dwp_init.bayes import GaussianKL, kl_from
+from dwp_init.bayes.kl import entropy
 from dwp_init.priors import Gaussian, PatchWhitening
+from dwp_init.priors.latent import Normal
 from dwp_init.priors.patches import MOST_NOISE
 from tests.priors.families import seeded
 
@@ -108,7 +113,7 @@ def test_filters_do_not_depend_on_the_library_that_decomposes(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal eigenvalues have any rotation of their eigenvectors, and all eigenvectors have any sign."""
-    prior = dwp_init.load_prior("natural-stem").shaped(shape, (1, 1))
+    prior, again = (dwp_init.load_prior("natural-stem").shaped(shape, (1, 1)) for _ in range(2))
     expected, eigh = prior.sample_layer(prior.dim, seeded()), torch.linalg.eigh
 
     def other(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +122,28 @@ def test_filters_do_not_depend_on_the_library_that_decomposes(
         return values, -rotation.mT @ vectors
 
     monkeypatch.setattr(torch.linalg, "eigh", other)
-    torch.testing.assert_close(prior.sample_layer(prior.dim, seeded()), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(again.sample_layer(prior.dim, seeded()), expected, rtol=0, atol=1e-3)
+
+
+def test_the_covariance_is_decomposed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, kernels = fitted(3, 3, 3), torch.randn(4, 3, 3, 3, generator=seeded())
+    expected = prior.log_prob(kernels)
+    monkeypatch.setattr(torch.linalg, "eigh", None)
+    assert all(torch.equal(each.log_prob(kernels), expected) for each in (prior, copy.deepcopy(prior)))
+    monkeypatch.undo()
+    prior.covariance.mul_(4)
+    assert (prior.log_prob(kernels) != expected).all()  # another covariance is another law
+
+
+def test_the_law_as_a_gaussian() -> None:
+    """In closed form: KL of a posterior from N(0, Σ⁻¹ / d)."""
+    prior, kernels = fitted(3, 3, 3), torch.randn(4, 3, 3, 3, generator=seeded())
+    torch.testing.assert_close(prior.gaussian().log_prob(kernels), prior.log_prob(kernels), rtol=1e-5, atol=1e-4)
+    term, q = kl_from(prior), Normal(kernels, torch.full_like(kernels, 0.1))
+    assert isinstance(term, GaussianKL)
+    draws = torch.stack([-prior.log_prob(q.draw(seeded(seed))) for seed in range(2000)])
+    error = draws.std(0) / 2000**0.5
+    assert ((draws.mean(0) - entropy(q) - term(q)).abs() < 4 * error).all()
 
 
 @pytest.mark.parametrize("n", [5, 54, 100])
