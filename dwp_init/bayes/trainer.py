@@ -232,10 +232,10 @@ def _check_alike(objectives: Sequence[Objective]) -> None:
     for i, other in enumerate(objectives[1:], start=1):
         forms, others = (_forms(each) for each in (first, other))
         for name in dict.fromkeys([*forms, *others]):
-            ours, theirs = (each.get(name, "missing") for each in (forms, others))
-            if ours != theirs:
+            here, there = (each.get(name, "missing") for each in (forms, others))
+            if here != there:
                 raise ValueError(
-                    f"networks trained in one pass must be alike: {name} is {ours} in number 0, and {theirs} in number "
+                    f"networks trained in one pass must be alike: {name} is {here} in number 0, and {there} in number "
                     f"{i}; make it the same, or train them one by one"
                 )
         if _trained(first) != _trained(other) or _fixed(first) != _fixed(other):
