@@ -87,7 +87,7 @@ class Descent:
             kl: ``(..., layers)``.
             parameters: Whether the parameters are looked at too.
         """
-        looked_at = self._parameters if parameters else {}
+        looked_at: Mapping[str, Tensor] = self._parameters if parameters else {}
         each = {name: value.isfinite().reshape(*nll.shape, -1).all(-1) for name, value in looked_at.items()}
         finite = nll.isfinite() & kl.isfinite().all(-1)
         for found in each.values():

@@ -1,7 +1,7 @@
 """Algorithm 1: stochastic variational inference, for several networks in one pass."""
 
 import copy
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -222,8 +222,10 @@ def _tensor(objective: Objective, name: str) -> Tensor:
 
 def _forms(objective: Objective) -> dict[str, str]:
     """Returns the class and the settings of every module by name: what is in no parameter and no buffer."""
-    modules = {name or "the objective": module for name, module in objective.named_modules()}
-    return {name: f"{type(module).__qualname__}({module.extra_repr()})" for name, module in modules.items()}
+    found: dict[str, str] = {}
+    for name, module in cast(Iterator[tuple[str, nn.Module]], objective.named_modules()):  # torch does not annotate it
+        found[name or "the objective"] = f"{type(module).__qualname__}({module.extra_repr()})"
+    return found
 
 
 def _check_alike(objectives: Sequence[Objective]) -> None:

@@ -88,7 +88,7 @@ def test_white_inputs_are_strengthened_at_most_so_much_more_than_images(channels
     for size in (2, 3, 5):
         prior = dwp_init.load_prior("natural-stem").shaped((channels, size, size), (1, 1))
         weight = prior.sample_layer(2 * prior.dim, seeded()).flatten(1).double()
-        patches = prior._patches()
+        patches = prior._patches(prior.covariance.double())
         on_white = patches.diagonal().mean() * weight.square().sum()
         on_images = (weight @ patches * weight).sum()
         found = (on_white / on_images).sqrt().item()
