@@ -210,7 +210,7 @@ def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> n
 def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
     """Replaces modules wherever they are registered, with the attributes that the old ones have of their own."""
     for old, module in new.items():
-        own: dict[str, object] = vars(old)
+        own = cast(dict[str, object], vars(old))
         vars(module).update({name: value for name, value in own.items() if name not in vars(module)})
     for parent in list(model.modules()):
         children: dict[str, nn.Module | None] = vars(parent)["_modules"]  # named_children() names a shared one once

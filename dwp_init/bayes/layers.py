@@ -79,7 +79,7 @@ class BayesConv2d(nn.Conv2d):
     def _variance(self, input: Tensor, dtype: torch.dtype) -> Tensor:
         """Maps images to the variances of outputs of a dtype; squares need more range than float16 has."""
         if dtype is not torch.float16:
-            return wide(cast(Tensor, self._conv_forward(input.square(), self.q.scale.square(), None)))
+            return wide(self._conv_forward(input.square(), self.q.scale.square(), None))
         with torch.autocast(input.device.type, enabled=False):
             return cast(Tensor, self._conv_forward(wide(input).square(), self.wide_q.scale.square(), None))
 
