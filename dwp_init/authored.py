@@ -116,15 +116,20 @@ def _some_are_zero(layer: Layer, weight: Tensor) -> bool:
 
 
 def _most_pass_on(layer: Layer, weight: Tensor) -> bool:
-    """Whether in most of the outputs the weight in the middle of one kernel is far larger than all others."""
+    """Whether in most of the outputs the weight in the middle of one kernel is far larger than all others.
+
+    In depthwise layers that is no sign: filters of trained ones are like that, and so are draws of these.
+    """
+    if layer.inputs == 1:
+        return False
     filters = layer.filters(weight)
     some = filters[:: max(len(filters) // _SAMPLE, 1)][:_SAMPLE].float().square()
     middle = some
     for size in layer.size:
         middle = middle.select(2, size // 2)
     middle = middle.amax(1)
-    others = (some.flatten(1).sum(1) - middle) / max(some[0].numel() - 1, 1)
-    return some[0].numel() > 1 and 2 * int((middle >= _FAR**2 * others).sum()) >= len(some)
+    others = (some.flatten(1).sum(1) - middle) / (some[0].numel() - 1)
+    return 2 * int((middle >= _FAR**2 * others).sum()) >= len(some)
 
 
 def _most_repeat(kernels: Tensor) -> bool:
