@@ -48,8 +48,9 @@ def _reason(layer: Layer) -> str | None:
     """Says what the author of a layer set up, apart from its weight; ``None`` if nothing is known."""
     if not any(tensor.requires_grad for tensor in layer.weight.tensors):
         return "its weight is frozen (requires_grad is False), as one that is pretrained"
-    own_forward = not type(layer.module).forward.__module__.startswith("torch.")
-    if own_forward and isinstance(getattr(layer.module, "gain", None), nn.Parameter):  # as in timm's ScaledStdConv2d
+    source = getattr(getattr(type(layer.module), "forward", None), "__module__", "")
+    gain = getattr(layer.module, "gain", None)
+    if not source.startswith("torch.") and isinstance(gain, nn.Parameter):  # as in timm's ScaledStdConv2d
         return "its forward pass standardises the weight, so its response cannot be kept"
     return None
 
@@ -64,9 +65,9 @@ def _reason_of_kernels(layer: Layer, weight: Tensor, is_drawn: Callable[[], bool
     """Says why kernels of a layer look as if made by hand; ``None`` if they do not, or are an earlier draw."""
     blocks = _some_kernels(weight, layer.size.numel())
     reason = None
-    if any(map(_most_repeat, blocks)):
+    if _in_most(_most_repeat, blocks):
         reason = "most of its kernels are copies of others, as after dirac_, another apply_, ICNR or upsampling"
-    elif weight.dtype.itemsize > 1 and any(map(_most_have_few_values, blocks)):
+    elif weight.dtype.itemsize > 1 and _in_most(_most_have_few_values, blocks):
         reason = "most of its kernels have few different values, as filters made by hand, such as blur or Sobel"
     elif _some_are_zero(layer, weight):
         reason = "some of its outputs, inputs, kernels or taps are zero, as its author left them"
@@ -102,6 +103,10 @@ def _some_kernels(weight: Tensor, dim: int) -> list[Tensor]:
     blocks = [weight[start : start + _SAMPLE] for start in sorted({0, last // 2, last})]
     rows = [block.reshape(len(block), -1, dim) for block in blocks]
     return [each[:, :: max(each.shape[1] // _SAMPLE, 1)][:, :_SAMPLE].flatten(0, 1).float() for each in rows]
+
+
+def _in_most(holds: Callable[[Tensor], bool], blocks: list[Tensor]) -> bool:
+    return 2 * sum(map(holds, blocks)) > len(blocks)
 
 
 def _some_are_zero(layer: Layer, weight: Tensor) -> bool:

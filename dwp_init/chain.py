@@ -40,10 +40,10 @@ def rectified(model: nn.Module) -> Rectified:
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
     ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
-    residual connection; then there are none. So may a module around the chain if the chain returns as many channels as
-    it takes, as in networks that add a residual to an image, or do so again and again. Nor are there any if a hook may
-    change what passes through the chain, which no class shows. What is not seen is a module that runs the parts of its
-    ``nn.Sequential`` one by one, with something in between.
+    residual connection; then there are none. So may a module around the chain if the chain returns no more channels
+    than it takes, as in networks that add a residual to an image, or do so again and again. Nor are there any if a hook
+    may change what passes through the chain, which no class shows. What is not seen is a module that runs the parts of
+    its ``nn.Sequential`` one by one, with something in between.
     """
     found = named_convolutions(model)
     if len(found) < 2:
@@ -99,7 +99,7 @@ def _chain(module: nn.Module) -> list[nn.Module]:
 
 
 def _may_be_added_to_its_inputs(model: nn.Module, path: str, chain: Sequence[nn.Module]) -> bool:
-    """Whether a module around a chain may add its outputs to its inputs: it decides, and there are as many channels."""
+    """Whether a module around a chain may add its outputs to its inputs: it decides, and there are no more channels."""
     convolutions = [place for place, module in enumerate(chain) if counts(module, "in_channels", "out_channels")]
     if not convolutions:
         return False
@@ -107,7 +107,7 @@ def _may_be_added_to_its_inputs(model: nn.Module, path: str, chain: Sequence[nn.
     inputs = counts(chain[first], "in_channels")[0] / _shuffled(chain[:first])
     outputs = counts(chain[last], "out_channels")[0] * _shuffled(chain[last + 1 :])
     around = [each.module for each in named_modules(model) if each.path != path and _within(path, each.path)]
-    return inputs == outputs and any(not _runs_in_order(module) or _is_hooked(module) for module in around)
+    return outputs <= inputs and any(not _runs_in_order(module) or _is_hooked(module) for module in around)
 
 
 def _shuffled(modules: Sequence[nn.Module]) -> float:
@@ -123,7 +123,7 @@ def _within(path: str, outer: str) -> bool:
 
 def _runs_in_order(module: nn.Module) -> bool:
     """Whether a module runs those inside it one after the other, and does nothing else."""
-    return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+    return getattr(type(module), "forward", None) is nn.Sequential.forward and "forward" not in vars(module)
 
 
 def _is_hooked(module: nn.Module) -> bool:

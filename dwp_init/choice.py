@@ -6,10 +6,9 @@ from typing import NamedTuple, cast
 
 from torch import nn
 
-from dwp_init.authored import reason_to_leave, tied_to, way_to_draw
+from dwp_init.authored import reason_to_leave
 from dwp_init.chain import Rectified, rectified
 from dwp_init.convolutions import find_layers, named_convolutions
-from dwp_init.copies import copies_among
 from dwp_init.layers import Layer
 from dwp_init.names import Named
 from dwp_init.passing import can_pass_on, passed_on, passes_on
@@ -34,14 +33,12 @@ class Choice(NamedTuple):
         rule: The prior.
         fitting: How the kernels change their size.
         may_pass: Whether the layer may pass its inputs on: its set of priors says so, and where it stands allows it.
-        copies: Other layers of the same values, which take the draw of this one.
     """
 
     layer: Layer
     rule: Rule
     fitting: Fitting
     may_pass: bool = False
-    copies: tuple[Layer, ...] = ()
 
     @property
     def is_left(self) -> bool:
@@ -107,11 +104,10 @@ class Plan:
     def spatial(self) -> dict[str, int]:
         """Numbers of weights of the convolutions with kernels larger than 1×1 that the caller asked for, by name.
 
-        A number is 0 if it is not known. Layers that share the weight of a drawn one, or are copies, are left out.
+        A number is 0 if it is not known. Layers that share the weight of a drawn one are left out.
         """
         drawn = {choice.layer.place: choice.layer for choice in self.choices}
-        copies = {copy for choice in self.choices for copy in choice.copies}
-        asked = (layer for layer in self.convolutions if layer.is_spatial and layer.asked and layer not in copies)
+        asked = (layer for layer in self.convolutions if layer.is_spatial and layer.asked)
         return {layer.name: layer.weights for layer in asked if drawn.get(layer.place, layer) is layer}
 
 
@@ -135,37 +131,10 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
             skipped[layer.name] = Skip(left, wanted=False)
         elif choices.keys().isdisjoint(others):
             choices[layer] = choice
-    shared = _sharing(choices, near)
-    free = [
-        layer
-        for layer in found
-        if layer.reason is None and layer not in exact and layer.name not in shared and not tied_to(near.get(layer, []))
-    ]
-    taken = list(_with_copies(choices, free, skipped).values())
+    taken = list(choices.values())
     unused = unused_priors(rules, (choice.rule for choice in taken))
+    shared = _sharing(choices, near)
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
-
-
-def _with_copies(choices: dict[Layer, Choice], free: list[Layer], skipped: dict[str, Skip]) -> dict[Layer, Choice]:
-    """Returns the choices without copies of others, which take the draws of these, and says so in ``skipped``.
-
-    Layers that may pass their inputs on are no copies: they are in a chain, in which one follows the other.
-
-    Args:
-        choices: The layers that take a prior.
-        free: The layers that may be copies of one of those.
-        skipped: Why others are skipped; changed in place.
-    """
-    originals = {layer for layer in free if layer in choices and not choices[layer].may_pass}
-    copies = copies_among([layer for layer in free if layer in originals or layer not in choices], originals)
-    for layer, original in copies.items():
-        reason = f"has the values of {original.label}, and takes its draw, so that copies stay copies"
-        skipped[layer.name] = Skip(f"{reason}; {way_to_draw(layer)}", wanted=False)
-    return {
-        layer: choice._replace(copies=tuple(copy for copy, original in copies.items() if original is layer))
-        for layer, choice in choices.items()
-        if layer not in copies
-    }
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:

@@ -36,7 +36,7 @@ def find_layers(model: nn.Module, asked: Callable[[Named], bool]) -> list[Layer]
     1×1, one group, and at most 4 input channels that are fewer than its outputs. Layers registered before it, such as a
     head, come last. If there is no stem, the depth is the position in the order of modules. Other layers of that kind
     with as many input channels read images too, as in a second encoder, unless they are behind another convolution in
-    an ``nn.Sequential``. Their depth is 0.
+    an ``nn.Sequential``, or behind one that returns as many channels, as in the decoder of latents. Their depth is 0.
 
     Args:
         model: The model.
@@ -47,7 +47,7 @@ def find_layers(model: nn.Module, asked: Callable[[Named], bool]) -> list[Layer]
     spatial = [named for named, geometry in modules if geometry and math.prod(geometry.kernel_size) > 1]
     start = next((place for place, named in enumerate(spatial) if _may_be_stem(named.module)), 0)
     depths = {named: place for place, named in enumerate(spatial[start:] + spatial[:start])}
-    depths |= dict.fromkeys(_further_stems(model, spatial[start:], [named.path for named, each in modules if each]), 0)
+    depths |= dict.fromkeys(_further_stems(model, spatial[start:], [named for named, each in modules if each]), 0)
     return [
         _layer_of(
             named.module,
@@ -141,28 +141,37 @@ def _may_be_stem(module: nn.Module) -> bool:
     return groups == 1 and inputs <= STEM_CHANNELS and inputs < outputs
 
 
-def _further_stems(model: nn.Module, spatial: list[Named], paths: list[str]) -> list[Named]:
+def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Named]) -> list[Named]:
     """Returns the layers that read images as the stem does; none if there is no stem.
+
+    A layer behind a convolution that returns as many channels may read what that made of an image, such as latents.
 
     Args:
         model: The model.
         spatial: Convolutions with kernels larger than 1×1, from the stem on.
-        paths: Paths of all convolutions, in the order of modules.
+        convolutions: All convolutions, in the order of modules.
     """
     if not spatial or not _may_be_stem(spatial[0].module):
         return []
     leaders: dict[str, str] = {}  # the first convolution in each nn.Sequential
-    for path in paths:
-        for outer in _sequences_around(model, path):
-            leaders.setdefault(outer, path)
+    for named in convolutions:
+        for outer in _sequences_around(model, named.path):
+            leaders.setdefault(outer, named.path)
     inputs = counts(spatial[0].module, "in_channels")
+    made = next((place for place, each in enumerate(convolutions) if _returns(each.module, inputs)), len(convolutions))
+    before = set(convolutions[: made + 1])
     return [
         named
         for named in spatial[1:]
-        if _may_be_stem(named.module)
+        if named in before
+        and _may_be_stem(named.module)
         and counts(named.module, "in_channels") == inputs
         and all(leaders[outer] == named.path for outer in _sequences_around(model, named.path))
     ]
+
+
+def _returns(module: nn.Module, channels: tuple[int, ...] | None) -> bool:
+    return counts(module, "out_channels") == channels
 
 
 def _sequences_around(model: nn.Module, path: str) -> list[str]:

@@ -1,53 +1,40 @@
-"""Copies: layers that have the values of another, as those of a momentum encoder or of a target network."""
+"""Copies: layers that stay, with the values of one that is drawn, as in a momentum encoder or a target network."""
 
 from collections.abc import Hashable, Iterable
 
 import torch
+from torch import Tensor
 
 from dwp_init.layers import Layer
-from dwp_init.tensors import as_list
 
 _COMPARED = 8  # numbers that are enough to tell most layers apart
 
 
-def copies_among(layers: Iterable[Layer], originals: set[Layer]) -> dict[Layer, Layer]:
-    """Returns the layers that have the values of another one, each with that one: the first original of these values.
+def copies_among(left: Iterable[Layer], drawn: Iterable[Layer]) -> list[Layer]:
+    """Returns the layers that have the values of one that is drawn, also rounded to another dtype, in their order.
 
     Args:
-        layers: Layers whose weights can be read, in their order.
-        originals: Those of which there may be copies, which may be copies themselves.
+        left: Layers that stay as they are, whose weights can be read.
+        drawn: Layers that are to be drawn, and have their old values.
     """
     alike: dict[Hashable, list[Layer]] = {}
-    for layer in layers:
+    for layer in drawn:
         alike.setdefault(_form(layer), []).append(layer)
-    found: dict[Layer, Layer] = {}
-    for group in alike.values():
-        if len(group) > 1 and not originals.isdisjoint(group):
-            found |= _copies_in(group, originals)
-    return found
-
-
-def _copies_in(group: list[Layer], originals: set[Layer]) -> dict[Layer, Layer]:
-    by_start: dict[Hashable, list[Layer]] = {}
-    for layer in group:
-        by_start.setdefault(_start(layer), []).append(layer)
-    found: dict[Layer, Layer] = {}
-    for near in by_start.values():
-        for original in (layer for layer in near if layer in originals):
-            for layer in near if original not in found else ():
-                if layer is not original and layer not in found and _equal(layer, original):
-                    found[layer] = original
-    return found
+    return [layer for layer in left if any(_equal(layer, other) for other in alike.get(_form(layer), ()))]
 
 
 def _form(layer: Layer) -> Hashable:
-    return type(layer), layer.shape, layer.groups, layer.weight.dtype, layer.weight.device
-
-
-def _start(layer: Layer) -> Hashable:
-    """Returns the first values of a weight."""
-    return tuple(as_list(layer.weight.read()[0].reshape(-1)[:_COMPARED]))
+    return type(layer), layer.shape, layer.groups
 
 
 def _equal(left: Layer, right: Layer) -> bool:
-    return torch.equal(left.weight.read(), right.weight.read())
+    if left.place == right.place:
+        return False
+    one, other = left.weight.read(), right.weight.read()
+    return _same(one[0].reshape(-1)[:_COMPARED], other[0].reshape(-1)[:_COMPARED]) and _same(one, other)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal in the dtype of fewer bits."""
+    dtype = min(one.dtype, other.dtype, key=lambda each: each.itemsize)
+    return torch.equal(one.to(dtype), other.to(one.device, dtype))

@@ -57,8 +57,8 @@ def apply_(
     all of an output, an input, a kernel or a tap, of which most kernels are copies of others or filters made by hand,
     or most outputs one of the inputs and a little noise, whose memory a module that is no convolution has too, or that
     the layer standardises with a gain of its own, as in networks without normalisation. Such a layer is drawn only if
-    ``layers`` contains its exact name. Copies stay copies: layers with the values of one that is drawn, such as those
-    of a momentum encoder or a target network, take its draw, also if they are frozen.
+    ``layers`` contains its exact name. A note in the report names the layers that stay and had the values of one that
+    is drawn, such as those of a momentum encoder or a target network.
 
     Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
     the first output channels of dense layers in plain chains pass their inputs on. In a layer with as many outputs as
@@ -100,8 +100,8 @@ def apply_(
             its strides. ``"auto"`` is ``"keep"``, except for weights of PyTorch's default distribution in a plain
             chain, which take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
             without normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add
-            its outputs to its inputs, because their numbers of channels differ. ``"prior"`` keeps the scale of the
-            source networks.
+            its outputs to its inputs, because it returns more channels than it takes. ``"prior"`` keeps the scale of
+            the source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise are level with noisy
@@ -207,7 +207,7 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
 def _draw_one(
     choice: Choice, priors: dict[tuple[Prior, torch.device], Prior], options: Options, before: Strength, undo: Undo
 ) -> Strength:
-    """Draws and writes the weight of a layer and of its copies, and returns its strength.
+    """Draws and writes the weight of a layer, and returns its strength.
 
     Args:
         choice: The layer.
@@ -223,11 +223,10 @@ def _draw_one(
         if here not in priors:
             priors[here] = at_hand(prior, layer.weight.device)
         value, after = draw_weight(choice, priors[here], options, before)
-        values = [(each, each.weight.values_for(value)) for each in (layer, *choice.copies)]
-    for each, stored in values:
-        with explained(each, "written"):
-            undo.keep(each.weight, each.label)
-            each.weight.write(stored)
+        values = layer.weight.values_for(value)
+    with explained(layer, "written"):
+        undo.keep(layer.weight, layer.label)
+        layer.weight.write(values)
     if type(layer.weight) is not Weight or layer.weight.dtype != torch.float32:  # it may not be as drawn
         with explained(layer, "written"):
             after = finite(layer.measure(layer.weight.read()))

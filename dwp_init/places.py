@@ -67,7 +67,9 @@ def place_of(weight: Weight) -> Place:
 
 
 def place_of_parameters(module: nn.Module) -> Place:
-    """Returns the memory of a module's own parameters, as far as they have values."""
+    """Returns the memory of a module's own parameters, as far as they have values; none for a list, which uses none."""
+    if getattr(type(module), "forward", None) is nn.Module.forward:  # as in nn.ParameterList
+        return ()
     own = [each for each in module.parameters(recurse=False) if reason_against(each) is None]
     return tuple(map(_span, own))
 

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from dwp_init.authored import is_untouched
 from dwp_init.chain import normalises
 from dwp_init.choice import Choice, Plan
+from dwp_init.copies import copies_among
 from dwp_init.draw import Options
 from dwp_init.names import named_modules
 from dwp_init.passing import passes_on
 from dwp_init.report import listed
 from dwp_init.tensors import is_virtual
 
+_ROUNDED = 1e-3  # how far a new variance may be from 1, from which some frozen norms take their epsilon
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
@@ -35,6 +37,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
         *_notes_of_scales(model, choices, untouched, passing, options),
         *_notes_of_hooks(choices, plan.chain.hooked),
         *_notes_of_training(model, choices),
+        *_notes_of_copies(plan),
         *_notes_of_stems(choices),
     ]
     return replace(options, raised=_names(untouched + passing), passing=_names(passing)), notes
@@ -103,12 +106,25 @@ def _notes_of_training(model: nn.Module, choices: list[Choice]) -> list[str]:
     ]
 
 
+def _notes_of_copies(plan: Plan) -> list[str]:
+    """Says which layers no longer have the values of another one, as those of a target network are meant to."""
+    drawn = set(plan.layers)
+    left = [layer for layer in plan.convolutions if layer.reason is None and layer not in drawn]
+    copies = copies_among(left, drawn)
+    if not copies:
+        return []
+    return [
+        f"{listed([layer.name for layer in copies])} had the values of layers that are drawn, and stay as they are: if "
+        "they are to be equal, as in a momentum encoder or a target network, copy the weights after this call"
+    ]
+
+
 def _has_run(module: nn.Module) -> bool:
     """Whether a module has running statistics that are not those of a new one, or has counted batches."""
     count, mean, var = (getattr(module, name, None) for name in ("num_batches_tracked", "running_mean", "running_var"))
     if not (isinstance(mean, Tensor) and isinstance(var, Tensor)) or is_virtual(module):
         return False
-    return bool(mean.any() or (var != 1).any() or (isinstance(count, Tensor) and count.any()))
+    return bool(mean.any() or ((var - 1).abs() > _ROUNDED).any() or (isinstance(count, Tensor) and count.any()))
 
 
 def _notes_of_stems(choices: list[Choice]) -> list[str]:

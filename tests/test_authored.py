@@ -89,6 +89,26 @@ def test_what_an_author_set_up_stays_unless_it_is_named(
     assert snapshot(model["made"]) != before
 
 
+def test_a_list_of_parameters_uses_none(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
+    model.decayed = nn.ParameterList([layer.weight for layer in model])
+    assert apply_(model, gaussian(3)).initialized == ["0", "1"]
+
+
+def test_a_few_outputs_that_are_copies_are_not_most_of_a_layer(gaussian: Fit) -> None:
+    model = nn.Conv2d(8, 512, 3)
+    with torch.no_grad():
+        model.weight[:32] = model.weight[0]
+    assert apply_(model, gaussian(3)).initialized == [""]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_inside_a_model_are_looked_at(gaussian: Fit) -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)))
+    model = nn.ModuleDict({"plain": nn.Conv2d(8, 8, 3), "rest": scripted})
+    assert apply_(model, gaussian(3)).initialized == ["plain", "rest.0"]
+
+
 def test_a_zero_weight_that_is_named_takes_the_response_of_he(gaussian: Fit) -> None:
     layer = _zero()
     with pytest.raises(ValueError, match=r"author left it; to draw it, give layers='', the name of the model itself$"):
@@ -130,13 +150,13 @@ IDENTITY = f"most of its outputs are one of its inputs and little else, as an id
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: _changed(lambda weight: weight[32:].zero_()), COPIES),
+        (lambda: _changed(lambda weight: weight[32:].zero_()), ZEROS),
         (lambda: _changed(lambda weight: weight[5].zero_()), ZEROS),
         (lambda: _changed(lambda weight: weight[:, 4:].zero_(), 7), ZEROS),
         (lambda: _changed(lambda weight: weight.mul_(_mask(2))), BY_HAND),
         (lambda: _changed(lambda weight: weight[63, 63].zero_()), ZEROS),
         (lambda: _changed(lambda weight: weight[..., 2, 1:].zero_()), ZEROS),
-        (lambda: _changed(lambda weight: nn.init.dirac_(weight[32:])), COPIES),
+        (lambda: _changed(lambda weight: nn.init.dirac_(weight[32:])), ZEROS),
         (lambda: _changed(lambda weight: nn.init.dirac_(weight).add_(1e-3 * torch.randn_like(weight))), IDENTITY),
         (lambda: _changed(lambda weight: nn.init.dirac_(weight).add_(1e-2 * torch.randn_like(weight))), IDENTITY),
     ],

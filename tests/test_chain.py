@@ -76,6 +76,10 @@ def shuffled() -> nn.Sequential:
         (lambda: Residual(plain()), set()),  # its outputs may be added to its inputs, once or many times
         (lambda: nn.DataParallel(Residual(nn.Sequential(plain(), nn.Identity()))), set()),
         (lambda: Residual(shuffled()), set()),
+        (
+            lambda: Residual(nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3), nn.ReLU())),
+            set(),
+        ),  # a mask
         (lambda: Classifier(nn.Sequential(nn.PixelUnshuffle(2), *plain(2))), {"features.1", "features.3"}),
         (lambda: nn.Sequential(plain(2), nn.Flatten()), {"0.0", "0.2"}),  # nothing but a sequence around it
         (conv, set()),

@@ -253,7 +253,7 @@ def test_each_layer_that_reads_images_is_a_stem_unless_another_is_before_it() ->
         name: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)) for name in "ab"
     }
     critic = nn.Sequential(nn.Conv2d(8, 3, 1), nn.Conv2d(3, 8, 3), nn.Conv2d(2, 8, 3))  # none reads images
-    model = nn.ModuleDict({**encoders, "critic": critic, "alone": nn.Conv2d(3, 8, 5)})
+    model = nn.ModuleDict({**encoders, "alone": nn.Conv2d(3, 8, 5), "critic": critic, "latents": nn.Conv2d(3, 8, 3)})
     found = {layer.name: layer for layer in find_layers(model, lambda named: True)}
     stems = {"a.0", "b.0", "alone"}
     assert {name for name, layer in found.items() if layer.first} == stems

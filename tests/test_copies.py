@@ -1,73 +1,59 @@
-"""Copies of a layer stay copies of it."""
+"""Layers that stay, and had the values of one that is drawn, are named in a note."""
 
 import copy
+from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
 from dwp_init import apply_
+from dwp_init.bayes import BayesConv2d, bayesianize_
 from tests.models import Fit
 
-TAKES = ", and takes its draw, so that copies stay copies; to draw it, give its exact name in layers="
 
-
-def encoder() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3))
-
-
-def pair(frozen: bool, first: str = "query") -> nn.ModuleDict:
-    """A network and a copy of it, such as a momentum encoder or a target network, registered in either order."""
+def pair(change: Callable[[nn.Module], object]) -> nn.ModuleDict:
+    """A network and a copy of it, such as a momentum encoder or a target network."""
     torch.manual_seed(0)
-    query = encoder()
-    key = copy.deepcopy(query).requires_grad_(not frozen)
-    modules = {"query": query, "key": key}
-    return nn.ModuleDict({name: modules[name] for name in sorted(modules, key=lambda name: name != first)})
+    query = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(2, 16), nn.ReLU(), nn.Conv2d(16, 16, 3))
+    key = copy.deepcopy(query)
+    change(key)
+    return nn.ModuleDict({"key": key, "query": query})
 
 
-def same(model: nn.ModuleDict) -> bool:
-    return all(
-        torch.equal(*layers) for layers in zip(model["query"].parameters(), model["key"].parameters(), strict=True)
-    )
+def notes(model: nn.Module, gaussian: Fit) -> list[str]:
+    return [note for note in apply_(model, gaussian(3)).notes if "the values of layers that are drawn" in note]
 
 
-def test_a_copy_takes_the_draw_of_its_original_frozen_or_not() -> None:
-    for frozen, first in ((True, "query"), (True, "key"), (False, "query")):
-        model = pair(frozen, first)
-        before = model["query"][3].weight.clone()
-        for _ in range(2):
-            report = apply_(model, "natural", seed=0)
-            assert report.initialized == ["query.0", "query.3"] and same(model)
-            assert report.skipped["key.3"] == f"has the values of query.3{TAKES}"
-            assert report.coverage.all_layers == 2
-        assert not torch.equal(model["query"][3].weight, before)
-
-
-def test_a_copy_that_is_named_is_drawn_for_itself(gaussian: Fit) -> None:
-    model = pair(frozen=True)
-    assert apply_(model, gaussian(3), layers=["*", "key.3"], seed=0).initialized == ["query.0", "query.3", "key.3"]
-    assert torch.equal(model["query"][0].weight, model["key"][0].weight) and not same(model)
-
-
-def test_copies_outside_the_layers_asked_for_stay(gaussian: Fit) -> None:
-    model = pair(frozen=False)
+@pytest.mark.parametrize(
+    "change", [lambda key: key.requires_grad_(False), lambda key: key.bfloat16().requires_grad_(False)]
+)
+def test_copies_that_stay_are_named(change: Callable[[nn.Module], object], gaussian: Fit) -> None:
+    model = pair(change)
     before = copy.deepcopy(model["key"].state_dict())
-    apply_(model, gaussian(3), layers="query.*")
+    (note,) = notes(model, gaussian)
+    assert note.startswith("key.0, key.3 had the values of layers that are drawn, and stay as they are")
     assert all(torch.equal(before[name], value) for name, value in model["key"].state_dict().items())
+    assert notes(model, gaussian) == []  # they are no copies any more
 
 
-def test_what_only_looks_alike_is_no_copy(gaussian: Fit) -> None:
-    model = pair(frozen=True)
+def test_what_is_drawn_or_only_looks_alike_is_not_named(gaussian: Fit) -> None:
+    assert notes(pair(lambda key: None), gaussian) == []
+    model = pair(lambda key: key.requires_grad_(False))
     with torch.no_grad():
-        model["key"][3].weight[-1, -1, -1, -1] += 1
-    assert apply_(model, gaussian(3)).skipped["key.3"].startswith("its weight is frozen")
+        for place in (0, 3):
+            model["key"][place].weight[-1, -1, -1, -1] += 1
+    assert notes(model, gaussian) == []
+    shared = nn.ModuleList([layer := nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)])
+    shared[1].weight = layer.weight
+    assert notes(shared, gaussian) == []
 
 
-def test_a_copy_that_is_made_of_other_tensors_takes_the_draw_too(gaussian: Fit) -> None:
-    torch.manual_seed(0)
-    layer = nn.Conv2d(8, 8, 3)
-    model = nn.ModuleDict({"plain": layer, "normed": parametrizations.weight_norm(copy.deepcopy(layer))})
-    with torch.no_grad():
-        layer.weight.copy_(model["normed"].weight)  # to the last bit
-    assert apply_(model, gaussian(3)).initialized == ["plain"]
-    torch.testing.assert_close(model["normed"].weight, layer.weight)
+def test_cloned_blocks_are_drawn_and_converted_each(gaussian: Fit) -> None:
+    block = nn.Conv2d(8, 8, 3)
+    blocks = nn.ModuleList([copy.deepcopy(block) for _ in range(4)])
+    assert apply_(blocks, {"0": gaussian(3), "*": gaussian(3)}, strict=True).initialized == list("0123")
+    assert len({layer.weight.sum().item() for layer in blocks}) == 4
+    blocks = nn.ModuleList([copy.deepcopy(block) for _ in range(4)])
+    bayesianize_(blocks, prior=gaussian(3))
+    assert all(isinstance(layer, BayesConv2d) for layer in blocks)
