@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from dwp_init.convolutions import named_convolutions
 from dwp_init.modules import counts
-from dwp_init.names import named_modules
+from dwp_init.names import modules_by_path, named_modules
 
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -49,7 +49,7 @@ def rectified(model: nn.Module) -> Rectified:
     if len(found) < 2:
         return Rectified()
     path = _common([named.path for named in found])
-    chain = _chain(model.get_submodule(path))
+    chain = _chain(modules_by_path(model)[path])
     if {id(named.module) for named in found} - {id(module) for module in chain}:
         return Rectified()
     if _may_be_added_to_its_inputs(model, path, chain):

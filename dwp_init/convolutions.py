@@ -4,7 +4,7 @@ To support another class of modules, add it to ``LAYER_CLASSES`` with a subclass
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from dwp_init.layers import STEM_CHANNELS, ExpertsLayer, Layer, TransposedLayer
 from dwp_init.modules import Geometry, Layout, counts, geometry_of, has_parameters
-from dwp_init.names import Named, named_modules
+from dwp_init.names import Named, modules_by_path, named_modules
 from dwp_init.places import place_of, place_of_parameters
 from dwp_init.weights import weight_of
 
@@ -154,8 +154,9 @@ def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Na
     if not spatial or not _may_be_stem(spatial[0].module):
         return []
     leaders: dict[str, str] = {}  # the first convolution in each nn.Sequential
+    modules = modules_by_path(model)
     for named in convolutions:
-        for outer in _sequences_around(model, named.path):
+        for outer in _sequences_around(modules, named.path):
             leaders.setdefault(outer, named.path)
     inputs = counts(spatial[0].module, "in_channels")
     made = next((place for place, each in enumerate(convolutions) if _returns(each.module, inputs)), len(convolutions))
@@ -166,7 +167,7 @@ def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Na
         if named in before
         and _may_be_stem(named.module)
         and counts(named.module, "in_channels") == inputs
-        and all(leaders[outer] == named.path for outer in _sequences_around(model, named.path))
+        and all(leaders[outer] == named.path for outer in _sequences_around(modules, named.path))
     ]
 
 
@@ -174,11 +175,11 @@ def _returns(module: nn.Module, channels: tuple[int, ...] | None) -> bool:
     return counts(module, "out_channels") == channels
 
 
-def _sequences_around(model: nn.Module, path: str) -> list[str]:
+def _sequences_around(modules: Mapping[str, nn.Module], path: str) -> list[str]:
     """Returns the paths of the modules around another that are an ``nn.Sequential``."""
     parts = path.split(".")
     outer = [".".join(parts[:depth]) for depth in range(len(parts))] if path else []
-    return [each for each in outer if isinstance(model.get_submodule(each), nn.Sequential)]
+    return [each for each in outer if isinstance(modules[each], nn.Sequential)]
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -65,6 +65,11 @@ def state_names(model: nn.Module) -> dict[str, str]:
     return found
 
 
+def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns all modules of a model by their paths, also under TorchScript, which has no ``get_submodule``."""
+    return dict(cast(Iterator[tuple[str, nn.Module]], model.named_modules(remove_duplicate=False)))
+
+
 def names_of(model: nn.Module, module: nn.Module) -> list[str]:
     """Returns all names of a module in a model, without the parts of wrappers; more than one where it is shared."""
     return [named.name for named in _every_module(model, remove_duplicate=False) if named.module is module]
@@ -98,7 +103,7 @@ def _every_module(model: nn.Module, remove_duplicate: bool) -> Iterator[Named]:
         name = ".".join(filter(None, [owner.name if owner else "", added]))
         wrapped[path] = _wrapped(module)
         if name != path and wrapped[path] is None:
-            there = there or dict(cast(Iterator[tuple[str, nn.Module]], model.named_modules(remove_duplicate=False)))
+            there = there or modules_by_path(model)
             other = there.get(name, module)
             if (other is not module and _wrapped(other) is None) or taken.setdefault(name, module) is not module:
                 name = path  # a wrapper has a module of the same name as one inside it

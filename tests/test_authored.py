@@ -107,6 +107,8 @@ def test_scripted_modules_inside_a_model_are_looked_at(gaussian: Fit) -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)))
     model = nn.ModuleDict({"plain": nn.Conv2d(8, 8, 3), "rest": scripted})
     assert apply_(model, gaussian(3)).initialized == ["plain", "rest.0"]
+    whole = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)))
+    assert apply_(whole, gaussian(3)).initialized == ["0", "2"]
 
 
 def test_a_zero_weight_that_is_named_takes_the_response_of_he(gaussian: Fit) -> None:
