@@ -25,20 +25,15 @@ def reason_to_leave(layer: Layer, sharing: Iterable[Layer], is_drawn: Callable[[
         sharing: The layers that share memory with it.
         is_drawn: Whether the weight is one that an earlier call drew; asked if it looks as if made by hand.
     """
-    reason = tied_to(sharing) or _reason(layer)
+    reason = _tied_to(sharing) or _reason(layer)
     if reason is None:
         weight = layer.weight.read()
         reason = _reason_of_zeros(layer, weight) or _reason_of_kernels(layer, weight, is_drawn)
-    return f"{reason}; {way_to_draw(layer)}" if reason else None
-
-
-def way_to_draw(layer: Layer) -> str:
-    """Says how a layer is drawn that otherwise stays as it is."""
     where = "its exact name in layers=" if layer.name else "layers='', the name of the model itself"
-    return f"to draw it, give {where}"
+    return f"{reason}; to draw it, give {where}" if reason else None
 
 
-def tied_to(sharing: Iterable[Layer]) -> str | None:
+def _tied_to(sharing: Iterable[Layer]) -> str | None:
     """Says which module without kernels has the weight too, such as an embedding; ``None`` if there is none."""
     other = next((layer for layer in sharing if not layer.is_convolution), None)
     return None if other is None else f"shares its memory with {other.label}, which is no convolution"

@@ -159,8 +159,8 @@ def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Na
         for outer in _sequences_around(modules, named.path):
             leaders.setdefault(outer, named.path)
     inputs = counts(spatial[0].module, "in_channels")
-    made = next((place for place, each in enumerate(convolutions) if _returns(each.module, inputs)), len(convolutions))
-    before = set(convolutions[: made + 1])
+    made = [place for place, each in enumerate(convolutions) if counts(each.module, "out_channels") == inputs]
+    before = set(convolutions[: made[0] + 1] if made else convolutions)
     return [
         named
         for named in spatial[1:]
@@ -169,10 +169,6 @@ def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Na
         and counts(named.module, "in_channels") == inputs
         and all(leaders[outer] == named.path for outer in _sequences_around(modules, named.path))
     ]
-
-
-def _returns(module: nn.Module, channels: tuple[int, ...] | None) -> bool:
-    return counts(module, "out_channels") == channels
 
 
 def _sequences_around(modules: Mapping[str, nn.Module], path: str) -> list[str]:
