@@ -76,6 +76,11 @@ def counts(module: nn.Module, *names: str) -> tuple[int, ...]:
     return _sizes([getattr(module, name, None) for name in names])
 
 
+def only_holds(module: nn.Module) -> bool:
+    """Whether a module has no forward pass, so that it uses none of its parameters, as ``nn.ParameterList``."""
+    return getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module)
+
+
 def weight_count(module: nn.Module) -> int:
     """Returns the number of weights of a convolution as far as is known without reading them, otherwise 0."""
     if shape := _weight_shape(module):

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dwp_init.modules import only_holds
 from dwp_init.shards import is_sharded
 from dwp_init.tensors import reason_against
 from dwp_init.weights import Weight
@@ -68,7 +69,7 @@ def place_of(weight: Weight) -> Place:
 
 def place_of_parameters(module: nn.Module) -> Place:
     """Returns the memory of a module's own parameters, as far as they have values; none for a list, which uses none."""
-    if getattr(type(module), "forward", None) is nn.Module.forward:  # as in nn.ParameterList
+    if only_holds(module):
         return ()
     own = [each for each in module.parameters(recurse=False) if reason_against(each) is None]
     return tuple(map(_span, own))

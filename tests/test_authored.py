@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import apply_
+from dwp_init.bayes import BayesConv2d, bayesianize_
 from tests.models import Fit, Snapshot, old_style, responses
 
 NAMED = "; to draw it, give its exact name in layers="
@@ -93,6 +94,8 @@ def test_a_list_of_parameters_uses_none(gaussian: Fit) -> None:
     model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
     model.decayed = nn.ParameterList([layer.weight for layer in model])
     assert apply_(model, gaussian(3)).initialized == ["0", "1"]
+    bayesianize_(model)
+    assert all(isinstance(layer, BayesConv2d) for layer in (model[0], model[1]))
 
 
 def test_a_few_outputs_that_are_copies_are_not_most_of_a_layer(gaussian: Fit) -> None:

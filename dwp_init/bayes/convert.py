@@ -14,6 +14,7 @@ from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, norm
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
 from dwp_init.convolutions import layer_of
 from dwp_init.draw import Scale
+from dwp_init.modules import only_holds
 from dwp_init.names import named_modules
 from dwp_init.response import root_mean_square
 from dwp_init.rules import PriorsByPattern
@@ -246,6 +247,8 @@ def _lost(conv: nn.Conv2d) -> str | None:
 def _other_owner(conv: nn.Conv2d, model: nn.Module) -> str | None:
     """Returns the name of another module that has the weight of a convolution."""
     for named in named_modules(model):
+        if only_holds(named.module):
+            continue
         parameters: dict[str, Tensor | None] = vars(named.module)["_parameters"]
         if named.module is not conv and any(value is conv.weight for value in parameters.values()):
             return named.name
