@@ -70,7 +70,8 @@ class Ray:
         if not items:
             return
         ray = connect(self.address)
-        board, bars = _board(ray.get_runtime_context().get_job_id()), Bars(progress)
+        here = ray.get_runtime_context()
+        board, bars = _board(here.get_node_id(), here.get_job_id()), Bars(progress)
         places = (Path.cwd(), self.folder.resolve())
         task = ray.remote(_work).options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)
         shared, queue = ray.put(job), iter(items)
@@ -163,12 +164,15 @@ def _check_answers(address: str) -> None:
 
 
 @cache
-def _board(connection: str) -> Any:
-    """Starts the board of this process in the cluster that it is connected to, on the same node, once a connection."""
+def _board(node: str, job: str) -> Any:
+    """Starts the board of this process on the node that it is connected to, once a connection.
+
+    Clusters give the same ids to their jobs, and a handle of another cluster ends the process.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
 
 

@@ -114,6 +114,26 @@ def test_a_process_may_leave_the_cluster_and_come_back(cluster: Any, tmp_path: P
         ray.shutdown()
 
 
+CLUSTERS_IN_TURN = """
+import ray
+from ray.cluster_utils import Cluster
+
+from tests.training.engine.test_ray import ON_LOOPBACK, Path, Ray, burst
+
+for _ in range(2):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False} | ON_LOOPBACK)
+    print(list(Ray(Path(), cluster.address).run_jobs(burst, [3], lambda units: None)))
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+def test_clusters_in_turn_may_give_the_same_ids() -> None:
+    """In a process of its own, because a handle of another cluster would end this one."""
+    ended = subprocess.run([sys.executable, "-c", CLUSTERS_IN_TURN], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-2:] == ["[(9, 1)]"] * 2
+
+
 def leave(item: object, progress: object) -> None:
     os._exit(1)
 
