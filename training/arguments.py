@@ -36,6 +36,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.settings = settings
+    if named := getattr(options, "only", None):  # settings may follow the stages
+        options.settings += [word for word in named if "=" in word]
+        options.only = [word for word in named if "=" not in word]
+        if not options.only:
+            parser.error(f"argument --only: expected at least one stage; got settings alone: {' '.join(named)}")
     return options
 
 

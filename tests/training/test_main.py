@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
 from training.__main__ import ACTIONS, main
+from training.arguments import parse
 from training.engine.records import read_done
 from training.fits.base import FITS
 from training.fits.evaluate import best_scale
@@ -313,6 +314,14 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> 
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0 and capsys.readouterr().out.startswith(f"usage: python -m training {command}")
+
+
+def test_settings_may_follow_the_stages_that_only_names(capsys: pytest.CaptureFixture) -> None:
+    found = parse(["run", "fig3a", "a.steps=2", "--only", "a", "b.starts=own, other draws", "c"])
+    assert found.settings == ["a.steps=2", "b.starts=own, other draws"] and found.only == ["a", "c"]
+    with pytest.raises(SystemExit):
+        parse(["run", "fig3a", "--only", "a.steps=2"])
+    assert "--only: expected at least one stage; got settings alone: a.steps=2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
