@@ -31,7 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def test_a_stage_is_measured_without_a_disturbance(whole: Whole) -> None:
-    assert (whole.name, whole.needs, whole.timings) == (Name(RECIPE, STAGE, "FitPatches"), (), frozenset())
+    assert (whole.name, whole.needs, whole.timings) == (Name(RECIPE, STAGE, "FitPatches"), (), set())
     assert sorted(path.name for path in whole.out.iterdir()) == [f".{STAGE}.json", STAGE]
     assert whole.calls > 10 and whole.bytes > 1000 and 0 < whole.seconds < 60 and not whole.differs(whole.out)
 
@@ -61,6 +61,27 @@ def test_measured_times_may_differ(whole: Whole, tmp_path: Path, monkeypatch: py
     for path in place.iterdir():
         path.write_bytes((tmp_path / "a" / STAGE / path.name).read_bytes()[:-2])
     assert timed.differs(tmp_path / "b") == ["a.jsonl", "result", "time"]  # of a time, any digits
+
+
+def test_times_that_are_equal_by_chance_are_found_too(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = tmp_path / "clock"
+    clock.touch()
+
+    def run(whole: Whole, out: Path) -> int:
+        with clock.open("a") as file:  # runs are forked
+            file.write(".")
+        (out / STAGE).mkdir()
+        (out / STAGE / "a.csv").write_text(f"start,seconds\nown,{(0, 1, 2, 1, 3, 4)[clock.stat().st_size]}\n")
+        return 0
+
+    monkeypatch.setattr(Whole, "run", run)
+    timed = dataclasses.replace(whole, out=tmp_path / "a")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        run(timed, tmp_path / name)
+    assert timed.differs(tmp_path / "b") == [] and timed.timings == {"seconds"}
 
 
 def test_a_summary_that_does_not_know_its_files_is_noticed(whole: Whole, tmp_path: Path) -> None:
