@@ -143,7 +143,8 @@ def wholes(out: Path, names: Sequence[str]) -> Iterator[Whole]:
         for name, stage in stages.items():
             if (folder.name, name) not in seen:
                 seen.add((folder.name, name))
-                needs = tuple(each for each in only(stages, [name]) if each != name)
+                others = [of] if (of := getattr(stage, "of", "")) else []  # which may be on record instead
+                needs = tuple(each for each in only(stages, [name, *others]) if each != name)
                 yield _measured(Whole(Name(recipe, name, type(stage).__name__), needs, folder))
 
 
