@@ -72,6 +72,7 @@ class Ray:
         ray = connect(self.address)
         here = ray.get_runtime_context()
         board, bars = _board(here.get_node_id(), here.get_job_id()), Bars(progress)
+        self._warn_of_lack(ray)
         places = (Path.cwd(), self.folder.resolve())
         task = ray.remote(_work).options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)
         shared, queue = ray.put(job), iter(items)
@@ -91,6 +92,17 @@ class Ray:
                     bars.forget(number)
         finally:
             self._end(ray, list(pending))
+
+    def _warn_of_lack(self, ray: Any) -> None:
+        """Warns if no node has room for a job now, because jobs would wait without a word; nodes may still join."""
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus for node in alive):
+            has = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in alive)
+            print(
+                f"warning: a job takes {self.cpus} CPUs and {self.gpus:g} GPUs, and no node of the cluster has as many "
+                f"(they have {has}); jobs wait until such a node joins: add one, or lower --cpus or --gpus",
+                file=sys.stderr,
+            )
 
     def _room(self, ray: Any) -> int:
         """Returns how many jobs to have in the cluster: as many as run at once, and as many again that wait."""

@@ -1,6 +1,7 @@
 """Engines, on which independent jobs run and report their progress; the default ones are processes of this machine."""
 
 import concurrent.futures
+import concurrent.futures.process
 import ctypes
 import multiprocessing
 import os
@@ -45,7 +46,7 @@ class Processes:
     """The engine that runs jobs in processes of this machine, or in this process alone.
 
     Args:
-        workers: Number of processes, each with an equal share of the cores; 1 runs everything in this process, where
+        workers: Number of processes, each with an equal share of the threads of torch; 1 runs everything in this process, where
             nothing has to be picklable.
 
     Raises:
@@ -67,9 +68,10 @@ class Processes:
                 yield job(item, progress)
             return
         processes = torch.multiprocessing.get_context("spawn")
-        reports, stop = processes.SimpleQueue(), processes.Event()  # a report is in the pipe before its job returns
+        reports = processes.SimpleQueue()  # a report is in the pipe before its job returns
+        stop = processes.RawValue("b", 0)  # without a lock, which a killed worker would keep
         workers = min(self.workers, len(items))
-        threads = max((os.cpu_count() or 1) // workers, 1)
+        threads = max(torch.get_num_threads() // workers, 1)
         pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
         try:
             with _without_interrupts():
@@ -79,8 +81,13 @@ class Processes:
                 _drain(reports, progress)
                 for future in done:
                     yield future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process that ran jobs was killed, as happens when memory runs out; what is finished is kept: run "
+                f"the same command again to resume, with fewer than {workers} workers if memory is short"
+            ) from error
         finally:
-            stop.set()
+            stop.value = 1
             _drain(reports, lambda *_: None)
             pool.shutdown(cancel_futures=True)
 
@@ -140,7 +147,7 @@ def _run(item: Any) -> Any:
     job, reports, stop = _state
 
     def report(*words: Any) -> None:
-        if stop.is_set():
+        if stop.value:
             raise _StoppedError
         reports.put(words)
 

@@ -106,6 +106,15 @@ def test_results_and_progress_are_complete(cluster: Any, tmp_path: Path) -> None
     assert list(Ray(tmp_path, cluster.address).run_jobs(burst, [], reports.append)) == []
 
 
+def test_jobs_that_no_node_has_room_for_are_told(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    ray = engine.connect(cluster.address)
+    Ray(tmp_path, cluster.address)._warn_of_lack(ray)
+    assert capsys.readouterr().err == ""
+    Ray(tmp_path, cluster.address, cpus=64, gpus=0.5)._warn_of_lack(ray)
+    said = capsys.readouterr().err
+    assert "a job takes 64 CPUs and 0.5 GPUs, and no node" in said and "they have " in said and "1 and 0" in said
+
+
 def test_a_process_may_leave_the_cluster_and_come_back(cluster: Any, tmp_path: Path) -> None:
     import ray
 

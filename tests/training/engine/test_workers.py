@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -39,12 +40,31 @@ def fail(item: Path | None, progress: Callable[[int], object]) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_and_progress_are_complete(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    if workers == 2:
+        monkeypatch.setattr("torch.get_num_threads", lambda: 6)
     reports: list[int] = []
     found = list(Processes(workers).run_jobs(burst, [1, 10, 100, 1000, 10_000], reports.append))
     threads = 3 if workers == 2 else torch.get_num_threads()
     assert sorted(found) == [(10 ** (2 * power), threads) for power in range(5)]
     assert sum(reports) == 5 * 2000 + 11_111
+
+
+def be_killed(item: Path | None, progress: Callable[[int], object]) -> None:
+    """Dies as it reports, without a word."""
+    if item is None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("multiprocessing.queues.SimpleQueue.put", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            progress(1)
+    fail(item, progress)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_a_killed_worker_ends_the_run_with_a_way_on(tmp_path: Path) -> None:
+    with pytest.raises(
+        ChildProcessError, match=r"was killed, .*run the same command again to resume, with fewer than 2"
+    ):
+        list(Processes(2).run_jobs(be_killed, [None, tmp_path / "finished"], lambda *_: None))
+    assert not (tmp_path / "finished").exists()
 
 
 def new_pages(item: int, progress: object) -> int:
