@@ -150,6 +150,8 @@ def _alone_in(folder: Path) -> Generator[bool, None, None]:
             locked = True
         yield locked
     finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has the handle too
         os.close(handle)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import multiprocessing
 import os
@@ -112,6 +113,21 @@ def test_writers_take_turns(folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert found(folder) in (OLD, NEW) and {path.name for path in folder.iterdir()} == {CONFIG, MODEL}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no lock")
+def test_a_process_forked_meanwhile_keeps_no_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a loader of data in another thread forks it; it lives on."""
+    handles: list[int] = []
+    closing = os.close
+    monkeypatch.setattr(os, "close", lambda handle: (handles.append(os.dup(handle)), closing(handle)))
+    save_prior(prior(NEW), folder)
+    monkeypatch.undo()
+    other = os.open(folder, os.O_RDONLY)
+    fcntl = importlib.import_module("fcntl")
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for handle in (*handles, other):
+        os.close(handle)
 
 
 def test_where_folders_have_no_lock_and_no_handle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from dwp_init.files import parse_prior
 from dwp_init.folder import CONFIG, MODEL, read_files
 from dwp_init.registry import BUNDLED, REGISTRY, registry
 from dwp_init.storage import write_files, write_json
+from training.engine.run import locked
 from training.fits.statistics import describe
 from training.publish.cards import CARD, write_card
 from training.publish.check import check_card, check_sources
@@ -147,9 +148,11 @@ def check_pin(release: Release) -> None:
 
 
 def write_entry(name: str, entry: dict[str, Any]) -> None:
-    """Writes an entry into the package's registry, whole or not at all."""
-    registry()[name] = entry
-    write_json(REGISTRY, dict(sorted(registry().items())))
+    """Writes an entry into the package's registry, whole or not at all, beside those that others write meanwhile."""
+    with locked(REGISTRY.parent, seconds=60):
+        registry.cache_clear()  # others may have written since it was read
+        write_json(REGISTRY, dict(sorted({**registry(), name: entry}.items())))
+        registry.cache_clear()
 
 
 def _compare_statistics(prior: Prior) -> str:

@@ -53,6 +53,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     registry.registry.cache_clear()
 
 
+def test_entries_that_others_write_meanwhile_stay(package: Path) -> None:
+    assert registry.registry() == {}
+    (package / "registry.json").write_text('{"b": {}}')
+    release.write_entry("a", {})
+    assert json.loads((package / "registry.json").read_text()) == registry.registry() == {"a": {}, "b": {}}
+
+
 def test_bundling_needs_a_finished_recipe_that_makes_priors(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(FileNotFoundError, match=r"stage scale_mixture_7x7 in .* is not finished"):
         bundle.bundle(recipes.load("prior_notmnist_7x7"), tmp_path)
