@@ -24,7 +24,16 @@ from dwp_init.errors import (
 )
 from dwp_init.files import model_size
 from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, read_bounded
-from dwp_init.transfer import BYTES_A_SECOND, SECONDS, ask, check_place, within, without_a_rejected_token
+from dwp_init.transfer import (
+    BYTES_A_SECOND,
+    SECONDS,
+    OversizedError,
+    ask,
+    bounded,
+    check_place,
+    within,
+    without_a_rejected_token,
+)
 from dwp_init.version import __version__
 
 if TYPE_CHECKING:
@@ -217,11 +226,15 @@ def _locate(file: str, address: Address, access: Access, most: Callable[[int], i
         check_place(path, file, address)
         return path
     size = asked.size if asked else None
-    check_size(size or 0, file, f"{file} of {address}", most(MAX_BYTES[file] if size is None else size))
+    allowed = most(MAX_BYTES[file] if size is None else size)
+    check_size(size or 0, file, f"{file} of {address}", allowed)
     try:
         path = without_a_rejected_token(
-            lambda token: _download(file, address, replace(access, token=token), again, size or 0), access.token
+            lambda token: _download(file, address, replace(access, token=token), allowed, again, size or 0),
+            access.token,
         )
+    except OversizedError:
+        raise
     except HFValidationError as error:
         raise ValueError(f"{address.repo!r} is not a valid name of a repository: {error}") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
@@ -232,7 +245,7 @@ def _locate(file: str, address: Address, access: Access, most: Callable[[int], i
         if again or is_unwritable(error):
             raise explain(error, file, address, access) from chainable(error, access)
         try:
-            path = _download(file, address, replace(access, token=False, local_files_only=True))
+            path = _download(file, address, replace(access, token=False, local_files_only=True), allowed)
         except Exception:
             raise explain(error, file, address, access) from chainable(error, access)
         why = cause(error, access)
@@ -253,11 +266,13 @@ def _cached(file: str, address: Address, access: Access) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _download(file: str, address: Address, access: Access, again: bool = False, size: int = 0) -> Path:
+def _download(file: str, address: Address, access: Access, allowed: int, again: bool = False, size: int = 0) -> Path:
     from huggingface_hub import hf_hub_download
 
+    seconds = SECONDS + size / BYTES_A_SECOND
+    bar = bounded(allowed, seconds, f"{file} of {address}")
     path = within(
-        SECONDS + size / BYTES_A_SECOND,
+        seconds,
         lambda: hf_hub_download(
             address.repo,
             file,
@@ -267,6 +282,7 @@ def _download(file: str, address: Address, access: Access, again: bool = False, 
             token=access.token,
             local_files_only=access.local_files_only,
             force_download=again,
+            tqdm_class=bar,
             **CLIENT,
         ),
     )

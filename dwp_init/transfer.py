@@ -2,17 +2,19 @@
 
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dwp_init.access import Access, Address
 from dwp_init.errors import PriorDownloadError, is_offline, mark_rejected_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
+    from huggingface_hub.utils.tqdm import tqdm
 
 SECONDS, BYTES_A_SECOND = 60.0, 50_000  # how long a transfer may last; longer for large files
 _NAME = re.compile(r"[A-Za-z0-9_-][\w.-]{0,254}", re.ASCII)  # of a file in the cache
@@ -77,6 +79,42 @@ def without_a_rejected_token(call: Callable[[str | bool | None], _Result], token
         return result
 
 
+class OversizedError(ValueError):
+    """A transfer that was ended because more bytes came than the file may have."""
+
+
+def bounded(most: int, seconds: float, owner: str) -> "type[tqdm]":
+    """Returns a progress bar that ends its download after a number of bytes or a time, whatever the Hub has said.
+
+    Args:
+        most: Bytes that may come; the download may be over by one block.
+        seconds: From now.
+        owner: How the error calls the file.
+
+    Raises:
+        OversizedError: In the download, which leaves nothing behind.
+        TimeoutError: In the download.
+    """
+    from huggingface_hub.utils.tqdm import tqdm
+
+    until = time.monotonic() + seconds
+
+    class Bounded(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+            self._come = options.get("initial", 0)  # self.n stays where bars are disabled
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._come += n or 0
+            if self._come > most:
+                raise OversizedError(f"{owner} has more than the {most:,} bytes that it may have: check the prior")
+            if time.monotonic() > until:
+                raise TimeoutError(f"it took longer than {seconds:.0f} seconds")
+            return super().update(n)
+
+    return Bounded
+
+
 def check_place(path: Path, file: str, address: Address) -> None:
     """Raises ``PriorDownloadError`` if a file of the cache is not in its repository's folder or in the shared blobs."""
     place = path.resolve()
@@ -88,7 +126,7 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     """Returns what a call returns, or raises its error, but waits for a bounded time only.
 
     Raises:
-        TimeoutError: It lasts longer; it then goes on in a thread that ends with the process.
+        TimeoutError: It lasts longer; it then goes on in a thread that ends with the process, or by :func:`bounded`.
     """
     results: list[_Result] = []
     errors: list[BaseException] = []

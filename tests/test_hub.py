@@ -263,6 +263,18 @@ def test_a_hub_that_refuses_for_good_when_cold(
     assert fault == "drop" or str(fault) in message
 
 
+def test_a_file_whose_size_is_not_known_is_bounded(
+    load: Callable, hub: LocalHub, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos[REPO].commit({CONFIG: b" " * 40_000_000})
+    with monkeypatch.context() as patch:
+        patch.setattr("dwp_init.hub.ask", lambda file, address, access: (None, access))
+        with pytest.raises(ValueError, match=r"config.json of .* has more than the 1,048,576 bytes that it may"):
+            load(f"{REPO}@main")
+    assert all(path.stat().st_size < 20_000_000 for path in tmp_path.rglob("*"))
+    assert same(load(f"{REPO}@v1"), load_prior(tmp_path / "gauss-3x3"))
+
+
 def test_a_body_that_is_cut(load: Callable, hub: LocalHub, commit: str, impatient: None, tmp_path: Path) -> None:
     hub.fail("GET files", "cut")
     try:

@@ -46,8 +46,8 @@ class Processes:
     """The engine that runs jobs in processes of this machine, or in this process alone.
 
     Args:
-        workers: Number of processes, each with an equal share of the threads of torch; 1 runs everything in this process, where
-            nothing has to be picklable.
+        workers: Number of processes, each with an equal share of the threads of torch; 1 runs everything in this
+            process, where nothing has to be picklable.
 
     Raises:
         ValueError: ``workers`` is below 1.

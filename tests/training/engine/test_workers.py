@@ -60,9 +60,7 @@ def be_killed(item: Path | None, progress: Callable[[int], object]) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_a_killed_worker_ends_the_run_with_a_way_on(tmp_path: Path) -> None:
-    with pytest.raises(
-        ChildProcessError, match=r"was killed, .*run the same command again to resume, with fewer than 2"
-    ):
+    with pytest.raises(ChildProcessError, match=r"was killed, .*the same command again to resume, with fewer than 2"):
         list(Processes(2).run_jobs(be_killed, [None, tmp_path / "finished"], lambda *_: None))
     assert not (tmp_path / "finished").exists()
 
