@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -161,7 +162,10 @@ def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
 
 
 def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
-    """Returns the folder of a repository's files; where the Hub cannot be had, of those that the cache holds."""
+    """Returns the folder of a repository's files.
+
+    Where the Hub does not answer, it is the folder of those that the cache holds, with a warning: they may be a part.
+    """
     from huggingface_hub import snapshot_download
 
     asked = f"{repo}@{revision}" if revision else repo
@@ -171,9 +175,14 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         if size <= LARGEST_DOWNLOAD:
             return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # transport errors are classes of httpx or httpx2, depending on the version
-        with suppress(Exception):
-            return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
         why = cause(error)
+        if held := None if _is_no(error) else _held(repo, revision, patterns):
+            warnings.warn(
+                f"the Hub cannot be reached ({why}); using what the cache holds of {asked}, {held}, which may be a "
+                "part of its files",
+                stacklevel=2,
+            )
+            return held
         raise FileNotFoundError(
             f"{asked} is neither a file or folder here nor a repository that the Hub gives ({why}); check the name, "
             "the revision and the network"
@@ -182,3 +191,19 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         f"{asked} has {size:,} bytes to download, more than {LARGEST_DOWNLOAD:,}; run `hf download {repo}` first, with "
         "the files that you need"
     )
+
+
+def _is_no(error: Exception) -> bool:
+    """Whether the Hub answered that it does not have or show the repository."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+
+
+def _held(repo: str, revision: str | None, patterns: list[str]) -> Path | None:
+    """Returns the folder of those files of a repository that the cache holds, if there is one."""
+    from huggingface_hub import snapshot_download
+
+    with suppress(Exception):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
+    return None

@@ -6,10 +6,12 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from huggingface_hub import DryRunFileInfo
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import save_file
 
 from tests.training.loopback import Server
@@ -187,7 +189,11 @@ def test_a_repository_is_called_by_its_commit(snapshots: Snapshots) -> None:
     files = [f"user/net@{COMMIT}/model.safetensors", f"user/net@{COMMIT}/unet/model.safetensors"]
     assert names("user/net@v1.0") == files
     snapshots.error = OSError("away")
-    assert names("user/net@v1.0") == files  # of the cache
+    with pytest.warns(UserWarning, match=r"\(OSError: away\); using what the cache holds of user/net@v1.0, .* a part"):
+        assert names("user/net@v1.0") == files
+    snapshots.error = HfHubHTTPError("no such repository", response=Mock(status_code=404))
+    with pytest.raises(FileNotFoundError, match=r"user/net@v1.0 is neither a file .* that the Hub gives \(.*no such"):
+        names("user/net@v1.0")
 
 
 def test_shards_of_a_repository(snapshots: Snapshots) -> None:
