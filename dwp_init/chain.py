@@ -16,6 +16,7 @@ from dwp_init.names import modules_by_path, named_modules
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 _BETWEEN = ("pooling", "dropout", "padding")  # modules of torch.nn that may be between a layer and its rectifier
+IMAGE = 4  # channels of an image, or of its latents, at most
 _LITTLE = 0.01  # share of what is below 0 that a rectifier may leave, as LeakyReLU does by default
 
 
@@ -28,11 +29,14 @@ class Rectified(NamedTuple):
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
         hooked: Names of modules of the chain whose hooks may change what passes through it. Then the other two are
             empty.
+        returns_an_image: Whether the chain is the whole model, and returns as many channels as it takes, at most
+            :data:`IMAGE`. What runs it, outside of the model, may then add its outputs to its inputs.
     """
 
     all: frozenset[str] = frozenset()
     between: frozenset[str] = frozenset()
     hooked: tuple[str, ...] = ()
+    returns_an_image: bool = False
 
 
 def rectified(model: nn.Module) -> Rectified:
@@ -41,9 +45,11 @@ def rectified(model: nn.Module) -> Rectified:
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
     ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
     residual connection; then there are none. So may a module around the chain if the chain returns no more channels
-    than it takes, as in networks that add a residual to an image, or do so again and again. Nor are there any if a hook
-    may change what passes through the chain, which no class shows. What is not seen is a module that runs the parts of
-    its ``nn.Sequential`` one by one, with something in between.
+    than it takes, as in networks that add a residual to an image, or do so again and again. A chain that is the whole
+    model may be a block of a larger one, which adds to it, if it returns as many channels as it takes and these are
+    more than those of images. Nor are there any if a hook may change what passes through the chain, which no class
+    shows. What is not seen is a module that runs the parts of its ``nn.Sequential`` one by one, with something in
+    between.
     """
     found = named_convolutions(model)
     if len(found) < 2:
@@ -52,12 +58,15 @@ def rectified(model: nn.Module) -> Rectified:
     chain = _chain(modules_by_path(model)[path])
     if {id(named.module) for named in found} - {id(module) for module in chain}:
         return Rectified()
-    if _may_be_added_to_its_inputs(model, path, chain):
+    inputs, outputs = _channels(chain)
+    if _may_be_added_to_its_inputs(model, path, inputs, outputs):
         return Rectified()
     names = {id(named.module): named.name for named in found}
     seen = _rectified(chain, names)
     hooked = tuple(each.name for each in named_modules(model) if _within(each.path, path) and _is_hooked(each.module))
-    return Rectified(hooked=hooked) if hooked and seen.all else seen
+    if hooked and seen.all:
+        return Rectified(hooked=hooked)
+    return seen._replace(returns_an_image=_is_whole(model, path) and inputs == outputs)
 
 
 def _rectified(chain: Sequence[nn.Module], names: dict[int, str]) -> Rectified:
@@ -98,16 +107,36 @@ def _chain(module: nn.Module) -> list[nn.Module]:
     return [each for part in parts for each in part] if all(parts) else []
 
 
-def _may_be_added_to_its_inputs(model: nn.Module, path: str, chain: Sequence[nn.Module]) -> bool:
-    """Whether a module around a chain may add its outputs to its inputs: it decides, and there are no more channels."""
+def _channels(chain: Sequence[nn.Module]) -> tuple[float, float]:
+    """Returns how many channels a chain takes and returns; 0 and 1 where this is not known."""
     convolutions = [place for place, module in enumerate(chain) if counts(module, "in_channels", "out_channels")]
     if not convolutions:
-        return False
+        return 0, 1
     first, last = convolutions[0], convolutions[-1]
     inputs = counts(chain[first], "in_channels")[0] / _shuffled(chain[:first])
-    outputs = counts(chain[last], "out_channels")[0] * _shuffled(chain[last + 1 :])
-    around = [each.module for each in named_modules(model) if each.path != path and _within(path, each.path)]
+    return inputs, counts(chain[last], "out_channels")[0] * _shuffled(chain[last + 1 :])
+
+
+def _may_be_added_to_its_inputs(model: nn.Module, path: str, inputs: float, outputs: float) -> bool:
+    """Whether something around a chain may add its outputs to its inputs.
+
+    That is a module that decides, if there are no more channels than before; or, where there is none, one outside of
+    the model, if there are as many and more than those of images.
+    """
+    around = _around(model, path)
+    if _is_whole(model, path):
+        return outputs == inputs > IMAGE
     return outputs <= inputs and any(not _runs_in_order(module) or _is_hooked(module) for module in around)
+
+
+def _is_whole(model: nn.Module, path: str) -> bool:
+    """Whether a chain is all that a model does."""
+    return all(map(_runs_in_order, _around(model, path)))
+
+
+def _around(model: nn.Module, path: str) -> list[nn.Module]:
+    """Returns the modules that hold the one of a path, without it."""
+    return [each.module for each in named_modules(model) if each.path != path and _within(path, each.path)]
 
 
 def _shuffled(modules: Sequence[nn.Module]) -> float:

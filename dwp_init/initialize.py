@@ -100,8 +100,9 @@ def apply_(
             its strides. ``"auto"`` is ``"keep"``, except for weights of PyTorch's default distribution in a plain
             chain, which take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
             without normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add
-            its outputs to its inputs, because it returns more channels than it takes. ``"prior"`` keeps the scale of
-            the source networks.
+            its outputs to its inputs, because it returns more channels than it takes. What is outside of the model is
+            not seen: a chain that is the whole model keeps its scale too if it returns as many channels as it takes and
+            these are more than 4. ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise are level with noisy
@@ -122,6 +123,7 @@ def apply_(
             resampled linearly along each axis. Sets may leave some kinds where that would make kernels smaller, as
             ``"natural"`` does with depthwise layers.
         seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.
+            Give blocks that are drawn one by one different seeds, because layers of one name and shape are drawn alike.
             The global random state does not change. Wrappers such as ``torch.compile`` and ``DistributedDataParallel``
             do not change names. Other types of devices give other draws.
         generator: Source of randomness on the device of the weights, as in ``torch.nn.init``. If several processes hold

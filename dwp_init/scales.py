@@ -35,6 +35,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     passing = [choice for choice in choices if choice.may_pass and (choice in untouched or passes_on(choice.layer))]
     notes = [
         *_notes_of_scales(model, choices, untouched, passing, options),
+        *_notes_of_images(plan.chain.returns_an_image and bool(untouched)),
         *_notes_of_hooks(choices, plan.chain.hooked),
         *_notes_of_training(model, choices),
         *_notes_of_copies(plan),
@@ -70,6 +71,13 @@ def _notes_of_he(raised: int, layers: int) -> list[str]:
         f"{raised} of {layers} layers had PyTorch's default scale in a chain without normalisation, and take He's; "
         "scale='keep' keeps theirs"
     ] * (raised > 0)
+
+
+def _notes_of_images(returned: bool) -> list[str]:
+    return [
+        "the model returns as many channels as it takes: if what runs it adds its outputs to its inputs, give that "
+        "model instead, or scale='keep'"
+    ] * returned
 
 
 def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:

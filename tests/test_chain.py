@@ -20,6 +20,10 @@ def conv(inputs: int = 8) -> nn.Conv2d:
     return nn.Conv2d(inputs, 8, 3, padding=1)
 
 
+def head() -> nn.Conv2d:
+    return nn.Conv2d(8, 2, 1)
+
+
 class Residual(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -62,12 +66,12 @@ def shuffled() -> nn.Sequential:
         (lambda: Classifier(features()), {"features.one", "features.inner.0"}),
         (lambda: torch.compile(Classifier(features())), {"features.one", "features.inner.0"}),
         (lambda: nn.DataParallel(features()), {"one", "inner.0"}),
-        (lambda: nn.Sequential(parametrizations.weight_norm(conv()), nn.ReLU(), conv(), nn.GELU()), {"0", "2"}),
-        (lambda: nn.Sequential(conv(), nn.Tanh(), conv(), nn.ReLU()), {"2"}),
-        (lambda: nn.Sequential(conv(), relu := nn.ReLU(), conv(), relu, conv(), relu), {"0", "2", "4"}),
-        (lambda: nn.Sequential(used := conv(), nn.ReLU(), conv(), nn.ReLU(), used, nn.ReLU()), {"0", "2"}),
-        (lambda: nn.Sequential(used := conv(), nn.Tanh(), conv(), nn.ReLU(), used, nn.ReLU()), {"2"}),
-        (lambda: nn.Sequential(used := conv(), nn.ReLU(), conv(), nn.ReLU(), used), {"2"}),
+        (lambda: nn.Sequential(parametrizations.weight_norm(conv()), nn.ReLU(), conv(), nn.GELU(), head()), {"0", "2"}),
+        (lambda: nn.Sequential(conv(), nn.Tanh(), conv(), nn.ReLU(), head()), {"2"}),
+        (lambda: nn.Sequential(conv(), relu := nn.ReLU(), conv(), relu, conv(), relu, head()), {"0", "2", "4"}),
+        (lambda: nn.Sequential(used := conv(), nn.ReLU(), conv(), nn.ReLU(), used, nn.ReLU(), head()), {"0", "2"}),
+        (lambda: nn.Sequential(used := conv(), nn.Tanh(), conv(), nn.ReLU(), used, nn.ReLU(), head()), {"2"}),
+        (lambda: nn.Sequential(used := conv(), nn.ReLU(), conv(), nn.ReLU(), used, head()), {"2"}),
         (lambda: nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.ReLU()), set()),
         (lambda: nn.Sequential(Residual(nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU())), conv()), set()),
         (lambda: nn.Sequential(conv(), nn.ReLU(), Residual(nn.Identity()), conv(), nn.ReLU()), set()),
@@ -81,7 +85,8 @@ def shuffled() -> nn.Sequential:
             set(),
         ),  # a mask
         (lambda: Classifier(nn.Sequential(nn.PixelUnshuffle(2), *plain(2))), {"features.1", "features.3"}),
-        (lambda: nn.Sequential(plain(2), nn.Flatten()), {"0.0", "0.2"}),  # nothing but a sequence around it
+        (lambda: nn.Sequential(plain(2), nn.Flatten()), set()),  # a block that something outside may add to its inputs
+        (lambda: nn.Sequential(plain(2, head()), nn.Flatten()), {"0.0", "0.2"}),  # nothing but a sequence around it
         (conv, set()),
         (nn.ReLU, set()),
     ],
@@ -111,7 +116,7 @@ def test_hooks_on_any_module_of_a_chain_keep_its_scales_and_a_note_says_so(
     model = features()
     register(model.get_submodule(name))
     before = responses(model)
-    assert rectified(model) == (set(), set(), (name,))
+    assert rectified(model)[:3] == (set(), set(), (name,))
     (note,) = apply_(model, PriorSet(dense=(gaussian(3),), dirac=True)).notes
     assert note.startswith(f"hooks of {name or '(model)'} may change what passes through the chain, so that its")
     assert responses(model) == pytest.approx(before, rel=1e-4)
@@ -153,7 +158,7 @@ def test_a_network_that_adds_its_residual_again_and_again_stays_as_large(gaussia
 )
 def test_layers_between_rectifiers(before: nn.Module, behind: nn.Module, returns: bool) -> None:
     """Those that could be an identity: the rectifier behind must return what the one before does."""
-    model = nn.Sequential(conv(), before, nn.MaxPool2d(2), conv(), nn.Dropout(), behind, conv())
+    model = nn.Sequential(conv(), before, nn.MaxPool2d(2), conv(), nn.Dropout(), behind, conv(), head())
     assert rectified(model).between == ({"3"} if returns else set())
     if returns:
         x = before(torch.randn(100))
@@ -162,8 +167,8 @@ def test_layers_between_rectifiers(before: nn.Module, behind: nn.Module, returns
 
 def test_a_layer_that_is_used_twice_must_be_between_rectifiers_both_times() -> None:
     used, relu = conv(), nn.ReLU()
-    assert rectified(nn.Sequential(conv(), relu, used, relu, used, relu)).between == {"2"}
-    assert rectified(nn.Sequential(used, relu, conv(), relu, used, relu)).between == {"2"}
+    assert rectified(nn.Sequential(conv(3), relu, used, relu, used, relu)).between == {"2"}
+    assert rectified(nn.Sequential(used, relu, conv(), relu, used, relu, head())).between == {"2"}
 
 
 def test_no_kernel_is_drawn_for_a_layer_whose_outputs_are_all_copies(gaussian: Fit) -> None:
@@ -171,7 +176,11 @@ def test_no_kernel_is_drawn_for_a_layer_whose_outputs_are_all_copies(gaussian: F
     for width in (8, 9):  # of the second layer
         model = nn.Sequential(conv(), nn.ReLU(), nn.Conv2d(8, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3))
         generator = torch.Generator().manual_seed(0)
-        apply_(nn.Sequential(*model[:4]), PriorSet(dense=(gaussian(3),), dirac=True), generator=generator)
+        apply_(
+            nn.Sequential(*model[:4], nn.Conv2d(width, 2, 1)),
+            PriorSet(dense=(gaussian(3),), dirac=True),
+            generator=generator,
+        )
         found.append(generator.get_state())
     one = torch.Generator().manual_seed(0)
     apply_(conv(), gaussian(3), generator=one)
@@ -255,11 +264,11 @@ def plain(layers: int = 4, *last: nn.Module) -> nn.Sequential:
 
 
 def test_a_plain_chain_that_nobody_scaled_takes_the_response_of_he(gaussian: Fit) -> None:
-    model, he = plain(), math.sqrt(2 / 72)
+    model, he = plain(4, head()), math.sqrt(2 / 72)
     nn.init.normal_(model[4].weight, std=0.01)  # a scale that somebody chose
     before = responses(model)
     report = apply_(model, gaussian(3), seed=0)
-    assert responses(model) == pytest.approx({"0": he, "2": he, "4": before["4"], "6": he}, rel=1e-4)
+    assert responses(model) == pytest.approx({"0": he, "2": he, "4": before["4"], "6": he, "8": before["8"]}, rel=1e-4)
     (note,) = report.notes
     assert note.startswith("3 of 4 layers had PyTorch's default scale in a chain without normalisation, and take He's")
     assert f"note: {note}" in str(report)
@@ -280,6 +289,28 @@ def test_notes_tell_layers_of_he_from_those_that_pass_their_inputs_on(gaussian: 
     assert apply_(model, prior).notes == notes[1:]
 
 
+def test_blocks_that_are_drawn_one_by_one_and_added_to_their_inputs_stay_as_large() -> None:
+    """What is drawn does not hold the module that adds."""
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(plain(2) for _ in range(16))
+    x = torch.randn(2, 8, 12, 12)
+    spreads: list[float] = []
+    for _ in range(2):
+        y = x
+        with torch.no_grad():
+            for block in blocks:
+                y = y + block(y)
+        spreads.append(y.std().item())
+        assert not any(apply_(block, "natural").notes for block in blocks)
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.7)
+
+
+def test_a_model_from_images_to_images_says_that_it_may_be_a_part_of_another(gaussian: Fit) -> None:
+    model = nn.Sequential(conv(3), nn.ReLU(), nn.Conv2d(8, 3, 3), nn.ReLU())
+    assert rectified(model).returns_an_image
+    assert apply_(model, gaussian(3)).notes[1].startswith("the model returns as many channels as it takes: if what")
+
+
 @pytest.mark.parametrize("scale", ["auto", "keep"])
 def test_a_scale_is_kept_where_the_data_flow_is_not_known_and_a_note_says_so(scale: str, gaussian: Fit) -> None:
     model = Residual(plain())
@@ -294,7 +325,7 @@ def test_a_scale_is_kept_where_the_data_flow_is_not_known_and_a_note_says_so(sca
 def test_weights_of_half_precision_have_the_default_scale_too(dtype: torch.dtype, gaussian: Fit) -> None:
     torch.manual_seed(0)  # 1 / √fan_in is rounded up for 25 channels, in bfloat16 by .3 %
     layers = (part for _ in range(4) for part in (nn.Conv2d(25, 25, 3), nn.ReLU()))
-    report = apply_(nn.Sequential(*layers).to(dtype), gaussian(3))
+    report = apply_(nn.Sequential(*layers, nn.Conv2d(25, 2, 1)).to(dtype), gaussian(3))
     assert report.notes[0].startswith("4 of 4 layers had PyTorch's default scale")
 
 
