@@ -32,8 +32,9 @@ class Ended:
 
     @property
     def lines(self) -> list[str]:
-        """The last lines that it wrote, without bars of progress."""
-        return [line for line in self.said.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
+        """The last lines that it wrote, without bars of progress, and what Python says later of processes it lost."""
+        lines = self.said.replace("\r", "\n").splitlines()
+        return [line for line in lines if line.strip() and "it/s" not in line and "resource_tracker" not in line]
 
     @property
     def is_clear_error(self) -> bool:

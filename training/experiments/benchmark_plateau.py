@@ -47,7 +47,7 @@ class BenchmarkPlateau(BenchmarkTask):
         rows = [row for each in made if each.exists() for row in read_table(each) if run.items() <= row.items()]
         found = rows[0] if rows else self._trained(pools, task)
         row: Row = {"task": self.of, "start": OWN, "steps": self.steps, **run}
-        row |= {key: found[key] for key in ("accuracy", "log_loss", "train_s")}
+        row |= {key: float(found[key]) for key in ("accuracy", "log_loss", "train_s")}  # a table has text
         row |= {"task_accuracy": task["accuracy"], "task_log_loss": task["log_loss"]}
         write_table(path, [row])
         print_table([row])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.engine.records import write_table
+from training.engine.records import read_done, write_table
 from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.experiments.benchmark_plateau import BenchmarkPlateau
@@ -54,7 +54,8 @@ def test_it_is_trained_again_only_where_the_task_chooses_another_setting(
             context = Context(tmp_path / out, from_record=True)
             for _ in range(2):
                 run_stages({"long": PLATEAU}, context, results)
-            records[trial, out] = (results / "long.csv").read_bytes()
+            summary = read_done(tmp_path / out / "long")["table"]
+            records[trial, out] = (results / "long.csv").read_bytes(), summary
     assert trained == [1, 3] and records[1, "a"] == records[1, "b"] != records[3, "a"] == records[3, "b"]
     run_stages({"long": replace(PLATEAU, steps=5)}, Context(tmp_path / "c", from_record=True))
     assert trained == [1, 3, 3]
