@@ -1,4 +1,4 @@
-"""Plain chains: models whose data flow is known without running them, and in which nothing normalises."""
+"""Plain chains: modules whose data flow is known without running them."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from dwp_init.convolutions import named_convolutions
 from dwp_init.modules import counts
-from dwp_init.names import modules_by_path, named_modules
+from dwp_init.names import Named, modules_by_path, named_modules
 
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -56,17 +56,46 @@ def rectified(model: nn.Module) -> Rectified:
         return Rectified()
     path = _common([named.path for named in found])
     chain = _chain(modules_by_path(model)[path])
-    if {id(named.module) for named in found} - {id(module) for module in chain}:
+    if {id(named.module) for named in found} - {id(module) for module in chain} or any(map(normalises, chain)):
         return Rectified()
     inputs, outputs = _channels(chain)
-    if _may_be_added_to_its_inputs(model, path, inputs, outputs):
+    modules = list(named_modules(model))
+    around = _around(modules, path)
+    if _may_be_added_to_its_inputs(around, inputs, outputs):
         return Rectified()
     names = {id(named.module): named.name for named in found}
     seen = _rectified(chain, names)
-    hooked = tuple(each.name for each in named_modules(model) if _within(each.path, path) and _is_hooked(each.module))
+    hooked = _hooked(modules, path)
     if hooked and seen.all:
         return Rectified(hooked=hooked)
-    return seen._replace(returns_an_image=_is_whole(model, path) and inputs == outputs)
+    return seen._replace(returns_an_image=all(map(_runs_in_order, around)) and inputs == outputs)
+
+
+def normalised(model: nn.Module) -> frozenset[str]:
+    """Returns the names of the convolutions of plain chains whose outputs are normalised, but for pooling and the like.
+
+    A chain is here any ``nn.Sequential`` of modules of ``torch.nn``, whatever else the model does, without hooks, whose
+    outputs nothing around it may add to its inputs, as in :func:`rectified`.
+    """
+    modules, names = list(named_modules(model)), {id(named.module): named.name for named in named_convolutions(model)}
+    found: set[str] = set()
+    seen: list[str] = []
+    for path, module in modules_by_path(model).items():
+        if not _runs_in_order(module) or any(_within(path, outer) for outer in seen):
+            continue
+        if chain := _chain(module):
+            seen.append(path)
+            free = not _may_be_added_to_its_inputs(_around(modules, path), *_channels(chain))
+            if free and any(map(normalises, chain)) and not _hooked(modules, path):
+                found |= _before_norms(chain, names)
+    return frozenset(found)
+
+
+def _before_norms(chain: Sequence[nn.Module], names: dict[int, str]) -> set[str]:
+    """Returns which modules of a chain, those with names by their ``id``, are normalised wherever they are used."""
+    places = [(names[id(each)], place) for place, each in enumerate(chain) if id(each) in names]
+    behind = {(name, (other := _next(chain[place + 1 :])) is not None and normalises(other)) for name, place in places}
+    return {name for name, _ in behind if (name, False) not in behind}
 
 
 def _rectified(chain: Sequence[nn.Module], names: dict[int, str]) -> Rectified:
@@ -96,9 +125,9 @@ def _common(paths: list[str]) -> str:
 
 
 def _chain(module: nn.Module) -> list[nn.Module]:
-    """Returns the modules that run one after the other; empty if that is not sure, or one of them normalises."""
+    """Returns the modules that run one after the other; empty if that is not sure."""
     source = getattr(getattr(type(module), "forward", None), "__module__", "")
-    if not source.startswith("torch.nn.") or "forward" in vars(module) or normalises(module):
+    if not source.startswith("torch.nn.") or "forward" in vars(module):
         return []
     if not _runs_in_order(module):
         inside = [name for name, _ in module.named_children() if name != "parametrizations"]
@@ -117,26 +146,25 @@ def _channels(chain: Sequence[nn.Module]) -> tuple[float, float]:
     return inputs, counts(chain[last], "out_channels")[0] * _shuffled(chain[last + 1 :])
 
 
-def _may_be_added_to_its_inputs(model: nn.Module, path: str, inputs: float, outputs: float) -> bool:
+def _may_be_added_to_its_inputs(around: Sequence[nn.Module], inputs: float, outputs: float) -> bool:
     """Whether something around a chain may add its outputs to its inputs.
 
     That is a module that decides, if there are no more channels than before; or, where there is none, one outside of
     the model, if there are as many and more than those of images.
     """
-    around = _around(model, path)
-    if _is_whole(model, path):
+    if all(map(_runs_in_order, around)):
         return outputs == inputs > IMAGE
     return outputs <= inputs and any(not _runs_in_order(module) or _is_hooked(module) for module in around)
 
 
-def _is_whole(model: nn.Module, path: str) -> bool:
-    """Whether a chain is all that a model does."""
-    return all(map(_runs_in_order, _around(model, path)))
-
-
-def _around(model: nn.Module, path: str) -> list[nn.Module]:
+def _around(modules: Sequence[Named], path: str) -> list[nn.Module]:
     """Returns the modules that hold the one of a path, without it."""
-    return [each.module for each in named_modules(model) if each.path != path and _within(path, each.path)]
+    return [each.module for each in modules if each.path != path and _within(path, each.path)]
+
+
+def _hooked(modules: Sequence[Named], path: str) -> tuple[str, ...]:
+    """Returns the names of the modules at a path or inside it whose hooks may change what passes."""
+    return tuple(each.name for each in modules if _within(each.path, path) and _is_hooked(each.module))
 
 
 def _shuffled(modules: Sequence[nn.Module]) -> float:
@@ -177,10 +205,14 @@ def _returns(rectifier: nn.Module | None, before: nn.Module | None) -> bool:
 
 def _rectifier(modules: Iterable[nn.Module]) -> nn.Module | None:
     """Returns the first of the modules next to a layer, apart from pooling and the like, if it is a rectifier."""
+    found = _next(modules)
+    return found if isinstance(found, _RECTIFIERS) else None
+
+
+def _next(modules: Iterable[nn.Module]) -> nn.Module | None:
+    """Returns the first of some modules that is neither pooling nor the like."""
     for module in modules:
-        if isinstance(module, _RECTIFIERS):
-            return module
         kind = parametrize.type_before_parametrizations(module)
         if not isinstance(module, nn.Identity) and kind.__module__.rpartition(".")[2] not in _BETWEEN:
-            return None
+            return module
     return None

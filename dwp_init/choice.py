@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from dwp_init.authored import reason_to_leave
-from dwp_init.chain import Rectified, rectified
+from dwp_init.chain import Rectified, normalised, rectified
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
@@ -33,12 +33,14 @@ class Choice(NamedTuple):
         rule: The prior.
         fitting: How the kernels change their size.
         may_pass: Whether the layer may pass its inputs on: its set of priors says so, and where it stands allows it.
+        normalised: Whether it may because its outputs are normalised, at any scale.
     """
 
     layer: Layer
     rule: Rule
     fitting: Fitting
     may_pass: bool = False
+    normalised: bool = False
 
     @property
     def is_left(self) -> bool:
@@ -47,10 +49,14 @@ class Choice(NamedTuple):
 
     def is_drawn(self) -> bool:
         """Whether the weight looks as an earlier draw does that is not random in all of its channels."""
-        if self.may_pass and passes_on(self.layer):
+        if self.passes_on():
             return True
         prior = self.rule.prior_for(self.layer, self.layer.depth)
         return prior.drew(self.layer.filters(self.layer.weight.read()))
+
+    def passes_on(self) -> bool:
+        """Whether the layer may pass its inputs on, and does so."""
+        return self.may_pass and passes_on(self.layer, exactly=not self.normalised)
 
     def prior_text(self, passing: bool = False) -> str:
         """Names the prior and what is done with its kernels; ``identity`` if the layer passes on and none is left."""
@@ -115,7 +121,7 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
     """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments."""
     asked, named = _selector(layers, model)
     found = find_layers(model, asked)
-    chain = rectified(model) if scale == "auto" else Rectified()
+    chain, norms = (rectified(model), normalised(model)) if scale == "auto" else (Rectified(), frozenset[str]())
     near = sharing((layer, layer.place) for layer in found)
     choices: dict[Layer, Choice] = {}
     skipped: dict[str, Skip] = {}
@@ -125,7 +131,8 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
             continue
-        choice = choice._replace(may_pass=choice.rule.dirac and layer.name in chain.between and can_pass_on(layer))
+        if choice.rule.dirac and layer.name in chain.between | norms and can_pass_on(layer):
+            choice = choice._replace(may_pass=True, normalised=layer.name in norms)
         others = near.get(layer, [])
         if layer not in exact and (left := reason_to_leave(layer, others, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)

@@ -15,7 +15,7 @@ from dwp_init.choice import Choice
 from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
-from dwp_init.passing import pass_on_
+from dwp_init.passing import pass_on_, passed_on
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, root_mean_square
@@ -117,10 +117,14 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
         ValueError: The scale of the draw is not finite, or 0, or the dtype of the weight cannot hold it.
     """
     layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
+    he = layer.he_rms * (options.gain / HE_GAIN)
+    kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     passing = layer.name in options.passing
     if passing and choice.passes_all:
         identity = torch.zeros(layer.shape, device=layer.weight.device)
         pass_on_(layer.filters(identity), layer.groups)
+        if choice.normalised:
+            identity *= kept / layer.measure(identity).response
         return identity.to(dtype), layer.measure(identity)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = makes_orthogonal(choice, options)
@@ -139,15 +143,29 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     _check(found, choice)
     if scale == "prior" and not orthogonal:
         return _rounded(weight, dtype), found
-    he = layer.he_rms * (options.gain / HE_GAIN)
-    kept = before.response if math.isfinite(before.response) and before.response > 0 else he
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
     weight.mul_(by)
     if passing:
-        pass_on_(layer.filters(weight), layer.groups)
+        _pass_on_(weight, choice, kept)
         return _rounded(weight, dtype), layer.measure(weight)
     return _rounded(weight, dtype), Strength(found.rms * by, found.gain)
+
+
+def _pass_on_(weight: Tensor, choice: Choice, kept: float) -> None:
+    """Lets some output channels of a draw pass the inputs on; where these are normalised, as strongly as all others.
+
+    The layer keeps its response then.
+    """
+    layer, by = choice.layer, 1.0
+    if choice.normalised:
+        identity = torch.zeros_like(weight)
+        pass_on_(layer.filters(identity), layer.groups)
+        share = passed_on(layer) / layer.shape[0]
+        by = kept / (layer.measure(identity).response / math.sqrt(share))
+    pass_on_(layer.filters(weight), layer.groups, by)
+    if choice.normalised:
+        weight.mul_(kept / layer.measure(weight).response)
 
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:

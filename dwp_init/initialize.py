@@ -61,10 +61,11 @@ def apply_(
     is drawn, such as those of a momentum encoder or a target network.
 
     Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
-    the first output channels of dense layers in plain chains pass their inputs on. In a layer with as many outputs as
-    inputs nothing is drawn then, and the report calls its prior ``identity``. A whitened stem assumes images of mean 0
-    whose neighbouring pixels are alike: on noise its outputs may be several times as large as before. A second call
-    with the same arguments draws what a first one would, so that the same seed gives the same weights.
+    the first output channels of dense layers pass their inputs on in plain chains, which have no residual connections.
+    In a layer with as many outputs as inputs nothing is drawn then, and the report calls its prior ``identity``. A
+    whitened stem assumes images of mean 0 whose neighbouring pixels are alike: on noise its outputs may be several
+    times as large as before. A second call with the same arguments draws what a first one would, so that the same seed
+    gives the same weights.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
     model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the

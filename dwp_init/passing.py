@@ -1,4 +1,4 @@
-"""Layers that pass their inputs on: their first output channels are copies of the input channels."""
+"""Layers that pass their inputs on: their first output channels are the input channels, or a multiple of them."""
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +22,33 @@ def passed_on(layer: Layer) -> int:
     return layer.inputs * layer.groups
 
 
-def passes_on(layer: Layer) -> bool:
-    """Whether the weight of a layer that can pass its inputs on does so, and no other output channel is zero."""
+def passes_on(layer: Layer, *, exactly: bool) -> bool:
+    """Whether the weight of a layer that can pass its inputs on does so, and no other output channel is zero.
+
+    Args:
+        layer: The layer.
+        exactly: Whether the outputs must be copies of the inputs; if not, one positive factor of all is allowed.
+    """
     filters = layer.filters(layer.weight.read())
     if filters[0].count_nonzero() != 1:
         return False
     by_group = filters.float().view(layer.groups, -1, *filters.shape[1:])
     copies, others = by_group[:, : layer.inputs], by_group[:, layer.inputs :]
     expected = nn.init.dirac_(torch.empty_like(copies[0]))
-    return bool((copies == expected).all() and others.flatten(2).any(2).all())
+    factor = 1.0 if exactly else copies.max().item()
+    return bool(factor > 0 and (copies == factor * expected).all() and others.flatten(2).any(2).all())
 
 
-def pass_on_(filters: Tensor, groups: int) -> None:
-    """Makes the first output channels of each group copies of its input channels, by a 1 in the middle of one kernel.
+def pass_on_(filters: Tensor, groups: int, by: float = 1.0) -> None:
+    """Makes the first output channels of each group its input channels, by one number in the middle of one kernel.
 
     With n inputs these are the first n, or all of them if there are fewer. Without a bias, and behind a ReLU that
-    gets the outputs of another one, they are the inputs exactly.
+    gets the outputs of another one, they are the inputs exactly if the number is 1.
 
     Args:
         filters: ``(outputs, inputs, *size)``, with the outputs of a group adjacent; changed in place.
         groups: Number of groups.
+        by: The number.
     """
     for group in filters.chunk(groups):
-        nn.init.dirac_(group[: filters.shape[1]])
+        nn.init.dirac_(group[: filters.shape[1]]).mul_(by)

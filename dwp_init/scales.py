@@ -10,7 +10,6 @@ from dwp_init.choice import Choice, Plan
 from dwp_init.copies import copies_among
 from dwp_init.draw import Options
 from dwp_init.names import named_modules
-from dwp_init.passing import passes_on
 from dwp_init.report import listed
 from dwp_init.tensors import is_virtual
 
@@ -23,7 +22,8 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
 
     The weights of these layers are from PyTorch's default distribution, which no author chose: in a chain of
     convolutions and ReLUs activations then shrink by about √6 a layer. Of these, the layers that may pass their inputs
-    on do so. If they do it already, because they were drawn before, they are drawn as if they were new.
+    on do so. If they do it already, because they were drawn before, they are drawn as if they were new. Layers whose
+    outputs are normalised may pass their inputs on at any scale, and keep theirs.
 
     Args:
         model: The model.
@@ -32,7 +32,9 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     """
     choices = plan.choices
     untouched = [choice for choice in choices if choice.layer.name in plan.chain.all and is_untouched(choice.layer)]
-    passing = [choice for choice in choices if choice.may_pass and (choice in untouched or passes_on(choice.layer))]
+    may_pass = [choice for choice in choices if choice.may_pass]
+    passing = [choice for choice in may_pass if choice.normalised or choice in untouched or choice.passes_on()]
+    copying = [choice for choice in passing if not choice.normalised]
     notes = [
         *_notes_of_scales(model, choices, untouched, passing, options),
         *_notes_of_images(plan.chain.returns_an_image and bool(untouched)),
@@ -41,7 +43,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
         *_notes_of_copies(plan),
         *_notes_of_stems(choices),
     ]
-    return replace(options, raised=_names(untouched + passing), passing=_names(passing)), notes
+    return replace(options, raised=_names(untouched + copying), passing=_names(passing)), notes
 
 
 def _names(choices: list[Choice]) -> frozenset[str]:

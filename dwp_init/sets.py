@@ -33,12 +33,14 @@ class PriorSet:
         name: Name of the set in reports and messages.
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
-        dirac: Whether layers between ReLUs, in a plain chain in which nothing normalises, pass their inputs on, if
-            their weights are PyTorch's default: as many of the first output channels as there are inputs become copies
-            of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the others are draws. With as
-            many outputs as inputs nothing is drawn, and the report names the prior ``identity``. Only with
-            ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of even size, layers with
-            strides, or those with fewer outputs than inputs.
+        dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are
+            inputs become copies of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the
+            others are draws. With as many outputs as inputs nothing is drawn, and the report names the prior
+            ``identity``. These are layers between ReLUs whose weights are PyTorch's default, where nothing normalises;
+            and layers of any ``nn.Sequential`` of PyTorch's modules that a normalisation follows, where all copies
+            are multiplied by one number, so that the layer keeps its response. In neither may a module around the
+            chain add its outputs to its inputs. Only with ``scale="auto"``, and not the stem, depthwise and transposed
+            layers, kernels of even size, layers with strides, or those with fewer outputs than inputs.
 
     Raises:
         TypeError: An argument has a wrong type.

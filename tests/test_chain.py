@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import PriorSet, apply_
-from dwp_init.chain import normalises, rectified
+from dwp_init.chain import normalised, normalises, rectified
 from tests.models import Fit, old_style, responses
 
 
@@ -213,6 +214,60 @@ def test_layers_of_a_chain_pass_their_inputs_on_if_their_set_says_so(gaussian: F
     torch.testing.assert_close(by_group[:, :, :3].flatten(1, 2), x)
     draw(scale="keep"), draw(scale="fan_in"), draw(model=draw(dirac=False))  # the last is no longer PyTorch's default
     assert passing[2:] == [{}, {}, {}, {}]
+
+
+def normed(*widths: int, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequential:
+    pairs = itertools.pairwise(widths)
+    layers = [(nn.Conv2d(*pair, 3, padding=1), nn.MaxPool2d(2), norm(pair[1]), nn.GELU()) for pair in pairs]
+    return nn.Sequential(*(part for layer in layers for part in layer))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: normed(3, 8, 8), {"0", "4"}),
+        (lambda: normed(3, 8, 8, norm=lambda width: nn.GroupNorm(2, width)), {"0", "4"}),
+        (
+            lambda: Classifier(nn.Sequential(nn.Sequential(conv(3), nn.GELU()), normed(8, 12, 8))),
+            {"features.1.0", "features.1.4"},
+        ),
+        (lambda: nn.ModuleList([Residual(nn.Identity()), normed(8, 12)]), {"1.0"}),
+        (lambda: Residual(normed(8, 8)), set()),
+        (lambda: normed(8, 8), set()),  # what is outside may add its outputs to its inputs
+        (lambda: nn.Sequential(conv(3), nn.ReLU(), nn.BatchNorm2d(8)), set()),
+        (lambda: nn.Sequential(conv(3), nn.ReLU(), conv()), set()),
+        (lambda: nn.Sequential(used := conv(), nn.BatchNorm2d(8), used, head()), set()),
+        (lambda: Loud(*normed(3, 8)), set()),
+    ],
+)
+def test_normalised(make: Callable[[], nn.Module], expected: set[str]) -> None:
+    model = make()
+    assert normalised(model) == expected
+    model.register_forward_hook(residual)
+    assert normalised(model) == (set() if expected == {"0", "4"} else expected)
+
+
+@pytest.mark.parametrize("fill", [lambda weight: None, nn.init.kaiming_normal_])
+def test_layers_that_are_normalised_pass_their_inputs_on_and_keep_their_response(
+    fill: Callable[[Tensor], object], gaussian: Fit
+) -> None:
+    torch.manual_seed(0)
+    model = normed(3, 8, 12, 12)
+    for layer in model[::4]:
+        fill(layer.weight)
+    before = responses(model)
+    prior = PriorSet(dense=(gaussian(3),), dirac=True)
+    report = apply_(model, prior, seed=0)
+    assert [row.prior for row in report.drawn] == ["Gaussian", "Gaussian, 8 of 12 channels identity", "identity"]
+    assert responses(model) == pytest.approx(before, rel=1e-4)
+    x = torch.randn(2, 8, 6, 6)
+    passed = nn.functional.conv2d(x, model[4].weight, padding=1)[:, :8]
+    torch.testing.assert_close(passed, x * passed.std() / x.std(), rtol=1e-3, atol=1e-5)
+    first = copy.deepcopy(model)
+    apply_(model, prior, seed=0)
+    for expected, found in zip(first.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert not any("identity" in row.prior for row in apply_(normed(3, 8, 12), prior, scale="keep").drawn)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -19,7 +19,6 @@ from dwp_init.layers import Layer
 from dwp_init.names import named_modules
 from dwp_init.options import check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
-from dwp_init.passing import passes_on
 from dwp_init.priors import Gaussian, KernelVAE, Prior
 from dwp_init.refusals import check_patterns, check_plan
 from dwp_init.report import layer_text, shape_text
@@ -227,7 +226,7 @@ def _without_density(choice: Choice) -> str | None:
     module = choice.layer.module
     if choice.fitting.is_sliced or choice.fitting.is_resized:
         return f"the density of the {choice.fitting} of {choice.rule.name} is not known"
-    if choice.may_pass and passes_on(choice.layer):
+    if choice.passes_on():
         return f"its first output channels are copies of its inputs, which {choice.rule.name} does not draw"
     if "weight" not in dict(module.named_parameters(recurse=False)) and not parametrize.is_parametrized(module):
         return "hooks make its weight in each forward pass; use torch.nn.utils.parametrizations"

@@ -118,7 +118,7 @@ def dense() -> nn.Sequential:
 def test_draws_of_natural_have_the_scale_of_their_prior(seed: int) -> None:
     """Orthogonal channels have the root mean square of the prior, and filters of a stem a typical density."""
     model = dense()
-    dwp_init.apply_(model, "natural", seed=seed)
+    dwp_init.apply_(model, "natural", scale="keep", seed=seed)  # by default most layers pass their inputs on
     priors = layer_priors(model, "natural")
     for given in priors.values():
         weight = given.layer.weight.read()

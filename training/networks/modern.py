@@ -226,11 +226,12 @@ class _InvertedResidual(nn.Module):
 
 
 class VGG(_ImageClassifier):
-    """Pairs of 3×3 convolutions without normalisation, each pair followed by max-pooling (Simonyan & Zisserman 2015).
+    """Pairs of 3×3 convolutions, each pair followed by max-pooling (Simonyan & Zisserman 2015).
 
     Args:
         filters: Channels of each pair.
         stride: Stride of the first convolution.
+        norm: 1 for batch normalisation behind each convolution, which has no bias then; 0 for none.
     """
 
     def __init__(
@@ -239,13 +240,15 @@ class VGG(_ImageClassifier):
         classes: int = 10,
         image_shape: ImageShape = (3, 32, 32),
         stride: int = 1,
+        norm: int = 0,
     ) -> None:
         _check_size(image_shape, stride * 2 ** len(filters))
         parts: list[nn.Module] = []
         width = image_shape[0]
         for out in filters:
             for first in (width, out):
-                parts += [nn.Conv2d(first, out, 3, 1 if parts else stride, padding=1), nn.ReLU()]
+                convolution = nn.Conv2d(first, out, 3, 1 if parts else stride, padding=1, bias=not norm)
+                parts += [convolution, *([nn.BatchNorm2d(out)] if norm else []), nn.ReLU()]
             parts.append(nn.MaxPool2d(2))
             width = out
         super().__init__(nn.Sequential(*parts), width, classes)

@@ -53,6 +53,7 @@ DEPTHWISE = (*DENSE[:6], V1_MEANS, MASTER_FILTERS, *DENSE[6:])  # there are mast
 FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise layers behind a stem that one fits
 FIVE_ONLY = (*FIRST, NATURAL, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # behind a stem that no prior of natural-v1 fits
 NINE = (*FIRST, NATURAL, NATURAL_RESIZED, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # a size that no depthwise prior has
+FOUR = (OWN, KAIMING, NATURAL, DIRAC)
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
 BFLOAT16: Fields = {"precision": "bfloat16"}  # for the networks that a CPU trains faster with it
@@ -86,6 +87,7 @@ CONVMIXER: Fields = {"network": f"{MIXER})"}
 CONVNEXT: Fields = {"network": "convnext(blocks=1)"}
 DEEPER_CONVNEXT: Fields = {"network": "convnext(patch=4)"}
 PLAIN_VGG: Fields = {"network": "vgg(stride=2)", **BFLOAT16}
+NORMALISED_VGG: Fields = {"network": "vgg(stride=2, norm=1)", **BFLOAT16}
 PAPER_NET: Fields = {"network": "cifar", **BFLOAT16}
 PLAIN_CHAIN: Fields = {"network": "mnist", "filters": (32, 64)}
 SPEED: Fields = {"network": "speed", **BFLOAT16}
@@ -104,6 +106,7 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": DEPTHWISE, "filters": (48,)},
     "few_fashion_resnet": {**FEW_FASHION, **RESNET, "filters": (48, 64, 96)},
     "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
+    "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": FOUR, "filters": (32, 64, 64)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": DEPTHWISE},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},
@@ -127,6 +130,7 @@ CONFIRMING: dict[str, Fields] = {  # other networks and other data than those ab
     "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_frozen_notmnist_efficientnet": {**FROZEN_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
     "confirm_few_notmnist_plain": {**FEW_NOTMNIST, **PLAIN_CHAIN, "starts": CHAINS},
+    "confirm_few_notmnist_normalised": {**FEW_NOTMNIST, **NORMALISED_VGG, "filters": (32, 64, 128)},
     "confirm_full_cifar100_regnet": {**FULL_CIFAR100, **REGNET},
     "confirm_full_cifar100_edgenext": {**FULL_CIFAR100, **EDGENEXT},
     "confirm_full_cifar100_plain": {**FULL_CIFAR100, **LARGER_BATCHES, **PLAIN_CHAIN},

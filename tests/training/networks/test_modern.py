@@ -99,6 +99,7 @@ def test_layers_that_kernels_are_taken_of(name: str, layer: str, shape: tuple[in
         ("mobilenet(stride=2, kernel=5)", 4),
         ("vgg", 2),
         ("vgg(stride=2)", 1),
+        ("vgg(norm=1)", 2),
         ("speed", 3),
     ],
 )

@@ -72,6 +72,7 @@ def test_what_a_start_draws_is_that_of_its_edition(start: str, make: Callable[..
         ("convmixer(kernel=5)", (8,), 2.892),
         ("resnet", (8, 16), 1.4803),  # dense layers with batch norm
         ("vgg", (8, 16), -0.93067),  # and without, which pass their inputs on
+        ("speed", (8, 16), -0.40789),  # and in a plain chain, where those with batch norm do so too
     ],
 )
 def test_what_natural_draws_in_networks_of_all_kinds(network: str, filters: tuple[int, ...], expected: float) -> None:
