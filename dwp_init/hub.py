@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from dwp_init.access import Access, Address
 from dwp_init.config import build_prior, config_damage, parse_config
@@ -24,28 +24,12 @@ from dwp_init.errors import (
 )
 from dwp_init.files import model_size
 from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, read_bounded
-from dwp_init.transfer import (
-    BYTES_A_SECOND,
-    SECONDS,
-    OversizedError,
-    ask,
-    bounded,
-    check_place,
-    within,
-    without_a_rejected_token,
-)
-from dwp_init.version import __version__
+from dwp_init.transfer import CLIENT, OversizedError, ask, check_place, transfer, without_a_rejected_token
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
 
-class _Client(TypedDict):
-    library_name: str
-    library_version: str
-
-
-CLIENT: _Client = {"library_name": "dwp_init", "library_version": __version__}  # what requests say that they come from
 TAG = "dwp-prior"  # marks the repositories that hold a prior
 
 
@@ -225,27 +209,24 @@ def _locate(file: str, address: Address, access: Access, most: Callable[[int], i
     if path and (address.is_commit or (asked and asked.commit_hash == path.parent.name)):
         check_place(path, file, address)
         return path
-    size = asked.size if asked else None
-    allowed = most(MAX_BYTES[file] if size is None else size)
-    check_size(size or 0, file, f"{file} of {address}", allowed)
+    size = (asked.size if asked else None) or 0  # if it is not known
+    allowed = most(size or MAX_BYTES[file])
+    check_size(size, file, f"{file} of {address}", allowed)
     try:
         path = without_a_rejected_token(
-            lambda token: _download(file, address, replace(access, token=token), allowed, again, size or 0),
-            access.token,
+            lambda token: transfer(file, address, replace(access, token=token), allowed, again, size), access.token
         )
-    except OversizedError:
-        raise
     except HFValidationError as error:
         raise ValueError(f"{address.repo!r} is not a valid name of a repository: {error}") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
         raise explain(error, file, address, access) from chainable(error, access)
-    except Warning:  # the one of a rejected token, if warnings are errors
+    except (Warning, OversizedError):  # the former is that of a rejected token, if warnings are errors
         raise
     except Exception as error:  # transport errors belong to httpx or httpx2, which this code should not name
         if again or is_unwritable(error):
             raise explain(error, file, address, access) from chainable(error, access)
         try:
-            path = _download(file, address, replace(access, token=False, local_files_only=True), allowed)
+            path = transfer(file, address, replace(access, token=False, local_files_only=True), allowed)
         except Exception:
             raise explain(error, file, address, access) from chainable(error, access)
         why = cause(error, access)
@@ -264,29 +245,6 @@ def _cached(file: str, address: Address, access: Access) -> Path | None:
     except HFValidationError:  # the client says so
         return None
     return Path(found) if isinstance(found, str) else None
-
-
-def _download(file: str, address: Address, access: Access, allowed: int, again: bool = False, size: int = 0) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    seconds = SECONDS + size / BYTES_A_SECOND
-    bar = bounded(allowed, seconds, f"{file} of {address}")
-    path = within(
-        seconds,
-        lambda: hf_hub_download(
-            address.repo,
-            file,
-            revision=address.revision,
-            cache_dir=access.cache_dir,
-            endpoint=access.endpoint,
-            token=access.token,
-            local_files_only=access.local_files_only,
-            force_download=again,
-            tqdm_class=bar,
-            **CLIENT,
-        ),
-    )
-    return Path(path)
 
 
 def _listing(model: "ModelInfo") -> Listing:

@@ -7,15 +7,23 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from dwp_init.access import Access, Address
 from dwp_init.errors import PriorDownloadError, is_offline, mark_rejected_token
+from dwp_init.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
     from huggingface_hub.utils.tqdm import tqdm
 
+
+class _Client(TypedDict):
+    library_name: str
+    library_version: str
+
+
+CLIENT: _Client = {"library_name": "dwp_init", "library_version": __version__}  # what requests say that they come from
 SECONDS, BYTES_A_SECOND = 60.0, 50_000  # how long a transfer may last; longer for large files
 _NAME = re.compile(r"[A-Za-z0-9_-][\w.-]{0,254}", re.ASCII)  # of a file in the cache
 _Result = TypeVar("_Result")
@@ -145,3 +153,36 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     if not results:
         raise TimeoutError(f"it took longer than {seconds:.0f} seconds")
     return results[0]
+
+
+def transfer(file: str, address: Address, access: Access, most: int, again: bool = False, size: int = 0) -> Path:
+    """Returns the path of a file in the cache, where the client of the Hub puts it if it is not there.
+
+    Args:
+        file: Its name.
+        address: Its repository.
+        access: How the Hub is reached.
+        most: Bytes that it may have.
+        again: Whether to download it in any case.
+        size: Bytes that it has; 0 if this is not known.
+    """
+    from huggingface_hub import hf_hub_download
+
+    seconds = SECONDS + size / BYTES_A_SECOND
+    bar = bounded(most, seconds, f"{file} of {address}")
+    path = within(
+        seconds,
+        lambda: hf_hub_download(
+            address.repo,
+            file,
+            revision=address.revision,
+            cache_dir=access.cache_dir,
+            endpoint=access.endpoint,
+            token=access.token,
+            local_files_only=access.local_files_only,
+            force_download=again,
+            tqdm_class=bar,
+            **CLIENT,
+        ),
+    )
+    return Path(path)

@@ -88,7 +88,7 @@ def test_blobs_that_repositories_share_are_read(load: Callable, commit: str, tmp
 def test_a_transfer_ends_after_a_while(
     load: Callable, hub: LocalHub, commit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dwp_init.hub, "SECONDS", 0.5)
+    monkeypatch.setattr(dwp_init.transfer, "SECONDS", 0.5)
     hub.fail(f"GET hub .*{CONFIG}", "trickle", times=9)
     start = time.monotonic()
     with pytest.raises(PriorDownloadError, match=r"TimeoutError: it took longer than [01] seconds; try again later"):

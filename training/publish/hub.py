@@ -22,7 +22,8 @@ from dwp_init.config import parse_config
 from dwp_init.errors import chainable, without_secrets
 from dwp_init.files import parse_prior
 from dwp_init.folder import CONFIG, MODEL
-from dwp_init.hub import CLIENT, fetch
+from dwp_init.hub import fetch
+from dwp_init.transfer import CLIENT
 from training.publish.release import Release
 
 Result = TypeVar("Result")
