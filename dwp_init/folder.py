@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
-from dwp_init.storage import is_temporary, sync_folder, write_files
+from dwp_init.storage import is_temporary, make_folder, sync_folder, write_files
 
 CONFIG, MODEL = "config.json", "model.safetensors"
 MAX_BYTES = {CONFIG: 2**20, MODEL: 2**30}
@@ -35,7 +35,7 @@ def write_prior(folder: Path, config: bytes, model: bytes) -> None:
     Raises:
         OSError: A file cannot be written; the old prior stays. Or others write all the time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _alone_in(folder) as alone:
         for _ in range(_WRITES):
             _write(folder, config, model, alone)

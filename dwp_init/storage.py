@@ -17,7 +17,7 @@ from torch import Tensor
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the names that write_files gives
 _UNSEALED = "0" * 64
 _HEADER, _ENTRY = 2**16, 2**10  # bytes of a safetensors header, besides names: most for metadata, and for each tensor
-_NO_SUCH_CALL = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # of file systems that cannot sync a folder
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)  # file systems, and a folder not to read
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -67,14 +67,23 @@ def sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk, where the system can; Windows and some others have no call."""
     if sys.platform == "win32":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     except OSError as error:
-        if error.errno not in _NO_SUCH_CALL:
+        if error.errno not in _CANNOT_SYNC:
             raise
-    finally:
-        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, unless they are there, and waits until their names are on the disk."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
 
 
 def is_temporary(path: Path) -> bool:

@@ -14,7 +14,7 @@ from dwp_init.bayes.convert import bayesian_layers, bayesianize_, reason_not_bay
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
 from dwp_init.names import buffer_names, joined, named_modules, names_of, state_names
 from dwp_init.shards import is_sharded
-from dwp_init.storage import is_sealed, largest_file, sealed_safetensors, write_bytes
+from dwp_init.storage import is_sealed, largest_file, make_folder, sealed_safetensors, write_bytes
 from dwp_init.tensors import wide
 from dwp_init.text import brief, few
 
@@ -55,7 +55,7 @@ def save_posterior(model: nn.Module, path: str | Path) -> Path:
     content = sealed_safetensors(tensors, metadata, _SEAL)
     _check_finite(tensors, _checked(model, tensors), "the model")
     _check_scales(tensors, {name: _KINDS[kind] for name, kind in kinds.items()}, "the model")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, content)
     return path
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dwp_init.storage import write_bytes
+from dwp_init.storage import make_folder, write_bytes
 from training.engine.records import Row, read_metrics, record_metrics
 
 
 def write_runs(path: Path, rows: Sequence[Row]) -> None:
     """Writes rows of any keys, in full or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 

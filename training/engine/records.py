@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dwp_init.storage import is_sealed, sealed_json, write_bytes
+from dwp_init.storage import is_sealed, make_folder, sealed_json, sync_folder, write_bytes
 from dwp_init.text import aligned
 
 ROOT = Path(__file__).parents[2]  # of the clone
@@ -35,6 +35,9 @@ def record_metrics(folder: Path, **metrics: Any) -> None:
     path = folder / _METRICS
     before = path.read_bytes() if path.exists() else b""
     cut_short = bool(before) and not before.endswith(b"\n")
+    if not before:
+        path.touch()
+        sync_folder(folder)
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * cut_short + _line(metrics))
         file.flush()
@@ -218,7 +221,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, text.getvalue().encode())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from dwp_init.storage import is_temporary, write_bytes, write_json
+from dwp_init.storage import is_temporary, make_folder, write_bytes, write_json
 from training.engine.records import DONE, STAGE_CONFIG, check_outputs, read_config, write_done
 from training.engine.stage import Context, Stage, StageChangedError, stage_config
 
@@ -50,7 +50,7 @@ def publish_records(folder: Path, results: Path, known: Mapping[str, bytes] = Ma
         results: The folder of the results of record.
         known: Contents by name; files that still have theirs are left out.
     """
-    results.mkdir(parents=True, exist_ok=True)
+    make_folder(results)
     copied = []
     for name, content in _record(folder).items():
         if known.get(name) != content:
@@ -104,7 +104,7 @@ def _run_stage(
     name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context, results: Path | None
 ) -> None:
     if not _finished(folder, config):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with locked(folder):
             _check_unchanged(folder, config)  # another process may have changed or finished it since the first check
             if not _finished(folder, config):

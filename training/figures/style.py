@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dwp_init.storage import write_bytes
+from dwp_init.storage import make_folder, write_bytes
 
 
 def plot_band(axes: Axes, x: Sequence[float], values: Tensor, label: str, colour: str | None, **style: Any) -> None:
@@ -53,5 +53,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     figure.tight_layout()
     figure.savefig(content, format="png", dpi=130)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, content.getvalue())

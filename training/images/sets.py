@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from dwp_init.storage import write_bytes
+from dwp_init.storage import make_folder, write_bytes
 from training.images import fashion
 from training.images.own import PLACES, check_own, is_own, read_own
 from training.images.parquet import check_complete, decode, read_parquet
@@ -64,7 +64,7 @@ class NotMNIST(datasets.MNIST):  # type: ignore[misc]  # torchvision has no type
         folder = Path(self.raw_folder)
         for name, blob in self.blobs.items():
             if not (folder / name).exists():
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 packed = fetch_checked(f"{self.source}/{name}.gz", git_blob=blob)
                 write_bytes(folder / name, gzip.decompress(packed))
 

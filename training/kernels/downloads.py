@@ -25,7 +25,7 @@ from packaging.version import InvalidVersion, Version
 from tqdm import tqdm
 
 from dwp_init.errors import chainable, without_secrets
-from dwp_init.storage import write_bytes
+from dwp_init.storage import make_folder, write_bytes
 
 LARGEST_DOWNLOAD = 2**30  # bytes, of a download and of a file in an archive
 INDEX_URL = "https://pypi.org/simple"
@@ -82,7 +82,7 @@ def cached_file(address: str, sha256: str) -> Path:
         raise ValueError(
             f"{without_secrets(address)} has SHA-256 {found}, expected {sha256}; nothing was kept, try again"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, content)
     return path
 
@@ -102,7 +102,7 @@ def unpack(archive: Path, member: str) -> Path:
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{archive.name} is not a zip or tar archive that can be read ({error})") from error
     folder = archive.parent / hashlib.sha256(member.encode()).hexdigest()[:16]
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     path = folder / Path(member).name
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)

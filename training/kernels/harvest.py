@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from dwp_init.storage import tensor_bytes, write_bytes, write_json
+from dwp_init.storage import make_folder, tensor_bytes, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
 from training.engine.records import DONE, write_done
@@ -89,7 +89,7 @@ def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path |
     rank = {each[i]: place for place, i in enumerate(shuffled(len(each), settings.seed).tolist())}
     origins = {each.name: each.origin.recorded() for each in checkpoints if each.origin and each.name in families}
     packed = {name: _pack(group, rank, settings, origins) for name, group in sorted(chosen.items())}
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with locked(out, _WAIT):
         before = _read_report(out / REPORT)
         folders = _write(out, packed)
@@ -225,7 +225,7 @@ def _write(out: Path, folders: dict[str, dict[str, Any]]) -> dict[str, dict[str,
         if path.exists() and (out / name / DONE).exists() and path.read_bytes() != files[KERNELS]:
             raise ValueError(f"{path} holds other kernels; choose another --out, or remove {out / name}")
     for name, files in folders.items():
-        (out / name).mkdir(parents=True, exist_ok=True)
+        make_folder(out / name)
         (out / name / DONE).unlink(missing_ok=True)
         for file, content in files.items():
             if file != DONE:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dwp_init import load_prior
 from dwp_init.registry import BUNDLED, registry
-from dwp_init.storage import write_bytes
+from dwp_init.storage import make_folder, write_bytes
 from training.engine.records import ROOT
 from training.experiments.paper import FEW_LABELS, RANDOM_FEATURES, STEPS_TO
 from training.publish import benchmark_page, results
@@ -35,7 +35,7 @@ def write_pages() -> list[Path]:
     """Writes :func:`pages`, and draws the figures of the benchmark's page."""
     written = pages()
     for path, text in written.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_bytes(path, text.encode())
     benchmark_page.draw_pictures(CARDS)
     return list(written)
