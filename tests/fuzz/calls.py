@@ -74,7 +74,7 @@ def _tell(kind: Any, *paths: Any) -> None:
     folder, listener = _listening.pop()
     try:
         names = [os.path.abspath(os.fsdecode(path)) for path in paths]
-        if names[-1].startswith(folder):
+        if Path(names[-1]).is_relative_to(folder):
             listener(Call(kind, *map(Path, names)))
     finally:
         _listening.append((folder, listener))

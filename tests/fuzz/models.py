@@ -213,7 +213,7 @@ def _cases() -> SearchStrategy[tuple[list[Spec], Spec]]:
     return st.tuples(st.lists(layer, min_size=1, max_size=4), options)
 
 
-REFUSALS = (ValueError, TypeError, RuntimeError)
+REFUSALS = (ValueError, TypeError)
 TARGETS = (
     Target("models through apply_", _cases, initialize, REFUSALS, names=False, seconds=10, megabytes=400, tries=60),
 )

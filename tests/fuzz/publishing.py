@@ -26,6 +26,7 @@ SITUATIONS = ("first release", "next release")
 FAULTS = ("refused", "dropped", "cut", "away", "client killed before", "client killed after")
 _ACTIONS: dict[str, Any] = {"refused": 500, "dropped": "drop", "cut": "cut", "away": "drop"}
 _SECONDS = 120.0
+_PLACE = tempfile.TemporaryDirectory(prefix="dwp-init-fuzz-")  # of the folders that are published, and of caches
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Disturbance:
 @cache
 def folder(version: int) -> Path:
     """A folder of a prior that can be published, in two versions."""
-    place = tempfile.mkdtemp(prefix="dwp-init-fuzz-")
+    place = tempfile.mkdtemp(dir=_PLACE.name)
     kernels = torch.randn(99, 1, 3, 3, generator=torch.Generator().manual_seed(version))
     prior = Gaussian((1, 3, 3)).fit_(kernels)
     drawn = describe(prior.sample(10_000, torch.Generator().manual_seed(7)))
@@ -100,7 +101,7 @@ def _waiting(version: int) -> tuple[Child, int]:
             return 0
         os.environ["HF_TOKEN"] = "hf_write"
         constants.ENDPOINT = endpoint
-        constants.HF_HUB_CACHE = tempfile.mkdtemp()
+        constants.HF_HUB_CACHE = tempfile.mkdtemp(dir=_PLACE.name)
         constants.HUGGINGFACE_CO_URL_TEMPLATE = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         time.sleep = lambda seconds: None  # between the client's attempts
         return main(words)
@@ -127,10 +128,7 @@ def _verdict(
     disturbance: Disturbance, ended: Ended, second: Ended, before: Any, seen: Any, hub: LocalHub, version: int
 ) -> Verdict:
     killed = disturbance.fault.startswith("client killed") and disturbance.request > 0
-    clear = (
-        ended.status == 1 and ended.lines and ended.lines[-1].startswith("error: ") and "Traceback" not in ended.said
-    )
-    if not (ended.status == 0 or clear or (killed and ended.status == -signal.SIGKILL)):
+    if not (ended.status == 0 or ended.is_clear_error or (killed and ended.status == -signal.SIGKILL)):
         return Verdict("crash", f"{disturbance}: status {ended.status}, {ended.said[-300:]}")
     after, repo = _tree(hub), hub.repos.get(REPO)
     ours = read_files(folder(version))

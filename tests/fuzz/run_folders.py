@@ -77,12 +77,15 @@ def resume(case: Case, folder: Path) -> Outcome:
     restore(case, folder)
     try:
         run(folder)
-    except (ValueError, StageChangedError) as error:
+    except REFUSALS as error:
         place = to_remove(str(error))
         if place is None or not place.is_relative_to(folder):
             raise Differs(f"the error does not say what to remove: {error}") from error
         shutil.rmtree(place) if place.is_dir() else place.unlink()
-        run(folder)
+        try:
+            run(folder)
+        except REFUSALS as again:
+            raise Differs(f"after {place} was removed as the error says, {again}") from again
         if different := differing(results(folder), undisturbed()):
             raise Differs(f"after {place} was removed, other {', '.join(different)} are left") from error
         raise

@@ -1,5 +1,6 @@
 """A target: inputs of one kind, what to do with one, and the judgement of what came of it."""
 
+import dis
 import resource
 import signal
 import time
@@ -15,11 +16,15 @@ import hypothesis
 from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy
 
+import dwp_init
+import training
+
 Outcome = Literal["refused", "same", "as stated", "crash", "silent", "slow", "large"]
 OUTCOMES = ("refused", "same", "as stated")
 FAULTS = ("crash", "silent", "slow", "large")
 _WAIT = 10  # times the seconds of a target that a try may last on a busy machine
 LONGEST_MESSAGE = 3000  # characters, so that an error can be read
+_OWN = [Path(package.__path__[0]) for package in (dwp_init, training)]
 _STATUS, _PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -41,7 +46,8 @@ class Target:
         attempt: Uses an input in an empty folder. Returns ``"same"`` if what it gives is what an undamaged input gives,
             ``"as stated"`` if it is what the input states; raises :class:`Differs` if it is neither.
         refusals: The errors that may refuse an input.
-        names: Whether the message of an error must name the folder or a file in it.
+        names: Whether the message of an error must name the folder or a file in it. If not, the project must have
+            raised it, because an error of a library does not say what is wrong with an input.
         seconds: A try that computes for longer is a fault; so is one that lasts ten times as long.
         megabytes: Memory that a try may take.
         tries: In the short run.
@@ -131,7 +137,21 @@ def _refused(target: Target, error: Exception, folder: Path) -> Verdict:
         return Verdict("crash", f"{type(error).__name__} with a message of {len(said)} characters: {said[:200]}")
     if target.names and str(folder) not in said:
         return Verdict("crash", f"{type(error).__name__} that names no file: {said}")
+    if not target.names and not _is_own(error):
+        return Verdict("crash", f"{type(error).__name__} that the project has not raised: {said}")
     return Verdict("refused")
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether a ``raise`` of the project made an error, and not a library, or compiled code that the project calls."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    if place is None:
+        return False
+    code = place.tb_frame.f_code
+    raised = code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and any(Path(code.co_filename).is_relative_to(folder) for folder in _OWN)
 
 
 @contextmanager

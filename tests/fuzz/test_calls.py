@@ -12,11 +12,11 @@ from tests.fuzz.calls import Call, listening
 
 def test_the_calls_of_a_file_that_is_written_whole(tmp_path: Path) -> None:
     calls: list[Call] = []
-    (tmp_path / "other").mkdir()
+    (tmp_path / "here2").mkdir()
     (tmp_path / "here").mkdir()
     with listening(tmp_path / "here", calls.append):
         write_bytes(tmp_path / "here" / "a", b"content")
-        write_bytes(tmp_path / "other" / "b", b"content")
+        write_bytes(tmp_path / "here2" / "b", b"content")
         with (tmp_path / "here" / "a").open("a") as file:
             file.write("more")
     write_bytes(tmp_path / "here" / "c", b"content")

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,57 +30,41 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def test_a_stage_is_measured_without_a_disturbance(whole: Whole) -> None:
-    assert (whole.name, whole.needs, whole.timings) == (Name(RECIPE, STAGE, "FitPatches"), (), set())
+    assert (whole.name, whole.needs) == (Name(RECIPE, STAGE, "FitPatches"), ())
     assert sorted(path.name for path in whole.out.iterdir()) == [f".{STAGE}.json", STAGE]
     assert whole.calls > 10 and whole.bytes > 1000 and 0 < whole.seconds < 60 and not whole.differs(whole.out)
 
 
-def test_measured_times_may_differ(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(whole: Whole, out: Path) -> int:
-        (out / STAGE).mkdir()
-        (out / STAGE / "time").write_text(str(time.monotonic()))
-        (out / STAGE / "a.csv").write_text(f"start,seconds\nown,{time.monotonic()}\n")
-        (out / STAGE / "a.jsonl").write_text(json.dumps(["crc", {"loss": [1, 2], "seconds": time.monotonic()}]) + "\n")
-        (out / STAGE / "result").write_text("1")
-        return 0
+def test_finished_stages_of_other_code_are_made_again(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole.out / STAGE / "stale").touch()
+    assert list(undisturbed.wholes(whole.out.parent, [RECIPE])) == [whole]
+    assert (whole.out / STAGE / "stale").exists()
+    monkeypatch.setattr(undisturbed, "code_digest", lambda: "other")
+    (again,) = undisturbed.wholes(whole.out.parent, [RECIPE])
+    assert again.name == whole.name and not (whole.out / STAGE / "stale").exists()
 
-    monkeypatch.setattr(Whole, "run", run)
-    timed = dataclasses.replace(whole, out=tmp_path / "a")
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        run(timed, tmp_path / name)
-    assert timed.differs(tmp_path / "b") == [] and timed.timings == {"time", "seconds"}
-    place = tmp_path / "b" / STAGE
-    (place / "result").write_text("2")
-    assert timed.differs(tmp_path / "b") == ["result"]
-    (place / "time").unlink()
+
+def test_only_what_is_measured_may_differ(whole: Whole, tmp_path: Path) -> None:
+    def leave(name: str, seconds: float) -> Path:
+        place = tmp_path / name / STAGE
+        place.mkdir(parents=True)
+        (place / "a.csv").write_text(f"start,train_s\nown,{seconds}\n")
+        (place / "a.jsonl").write_text(json.dumps(["crc", {"loss": [1, 2], "train_s": seconds}]) + "\n")
+        (place / "result").write_text("1")
+        return place
+
+    timed = dataclasses.replace(whole, name=Name(RECIPE, STAGE, "Benchmark"), out=leave("a", 1.0).parent)
+    place = leave("b", 2.0)
+    assert timed.differs(tmp_path / "b") == []
+    other = dataclasses.replace(timed, name=whole.name)
+    assert other.differs(tmp_path / "b") == ["a.csv: train_s", "a.jsonl: train_s"]
+    (place / "result").unlink()
     for name, before, after in (("a.csv", "own", "other"), ("a.jsonl", "2]", "3]")):
         (place / name).write_text((place / name).read_text().replace(before, after))
-    assert timed.differs(tmp_path / "b") == ["a.csv", "a.jsonl", "result", "time"]
-    for path in place.iterdir():
-        path.write_bytes((tmp_path / "a" / STAGE / path.name).read_bytes()[:-2])
-    assert timed.differs(tmp_path / "b") == ["a.jsonl", "result", "time"]  # of a time, any digits
-
-
-def test_times_that_are_equal_by_chance_are_found_too(
-    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = tmp_path / "clock"
-    clock.touch()
-
-    def run(whole: Whole, out: Path) -> int:
-        with clock.open("a") as file:  # runs are forked
-            file.write(".")
-        (out / STAGE).mkdir()
-        (out / STAGE / "a.csv").write_text(f"start,seconds\nown,{(0, 1, 2, 1, 3, 4)[clock.stat().st_size]}\n")
-        return 0
-
-    monkeypatch.setattr(Whole, "run", run)
-    timed = dataclasses.replace(whole, out=tmp_path / "a")
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        run(timed, tmp_path / name)
-    assert timed.differs(tmp_path / "b") == [] and timed.timings == {"seconds"}
+    assert timed.differs(tmp_path / "b") == ["a.csv: start", "a.jsonl: loss", "result"]
+    (place / "a.csv").write_text("start,train_s\n")
+    (place / "a.jsonl").write_bytes((place / "a.jsonl").read_bytes()[:-2])
+    assert timed.differs(tmp_path / "b") == ["a.csv", "a.jsonl", "result"]
 
 
 def test_a_summary_that_does_not_know_its_files_is_noticed(whole: Whole, tmp_path: Path) -> None:

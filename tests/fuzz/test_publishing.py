@@ -1,5 +1,8 @@
 """A publication that is disturbed, at a request of each kind; ``python -m tests.fuzz publishing`` does it at all."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from tests.fuzz import publishing
@@ -14,10 +17,13 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("fault", "request_"), [*zip(FAULTS, (4, 7, 9, 6, 8, 10), strict=True)])
-def test_the_hub_holds_one_version_and_the_next_publication_ends_well(fault: str, request_: int) -> None:
-    situation = SITUATIONS[request_ % 2]
-    outcome = judge(Disturbance(situation, fault, request_))
+def test_the_hub_holds_one_version_and_the_next_publication_ends_well(
+    fault: str, request_: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    outcome = judge(Disturbance(SITUATIONS[request_ % 2], fault, request_))
     assert outcome.outcome in ("same", "refused"), outcome.detail
+    assert list(tmp_path.iterdir()) == []  # what is left in the folder of the process goes with it
 
 
 def test_every_request_of_both_publications_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:

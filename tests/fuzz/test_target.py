@@ -1,5 +1,6 @@
 """The judge notices each kind of fault, and a short run over all targets finds none."""
 
+import dataclasses
 import itertools
 import subprocess
 import time
@@ -7,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import strategies as st
 
+import dwp_init
+from dwp_init.storage import tensor_bytes
+from tests.fuzz import checkpoints, hub_answers, run_folders
 from tests.fuzz.__main__ import TABLE, commit_of, main
+from tests.fuzz.checkpoints import network, packed
 from tests.fuzz.kills import read
 from tests.fuzz.target import FAULTS, Differs, Outcome, Tally, Target, examine, judge
 from tests.fuzz.targets import TARGETS
+from training.kernels.kernelset import KernelSet
+from training.kernels.read import read_split
 
 
 @pytest.mark.training
@@ -65,6 +73,59 @@ def long(case: Any, folder: Path) -> Outcome:
 def test_faults_are_noticed(attempt: Any, outcome: str, detail: str, tmp_path: Path) -> None:
     verdict = judge(Target("any", st.none, attempt), None, tmp_path)
     assert verdict.outcome == outcome and detail in verdict.detail
+
+
+def damaged(out: Path) -> None:
+    raise ValueError(f"{out / 'a'} is damaged; remove it")
+
+
+def other(path: Path) -> KernelSet:
+    found = read_split(path)
+    return dataclasses.replace(found, train=3 * found.train + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "case", "detail"),
+    [
+        (
+            "answers of the Hub",
+            (hub_answers, "load_prior", lambda *_, **__: dwp_init.load_prior("away")),
+            [],
+            "without faults, ",
+        ),
+        ("run folders, damaged bytes", (run_folders, "run", damaged), {"a": b""}, "removed as the error says"),
+        *[
+            (
+                f"checkpoints, {kind}",
+                (checkpoints, "read_split", other),
+                (form, packed(network(), form)),
+                "other kernels",
+            )
+            for kind in ("damaged bytes", "other tensors")
+            for form in checkpoints.FORMATS
+        ],
+    ],
+)
+def test_targets_notice_what_must_not_be(
+    name: str, part: Any, case: Any, detail: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*part)
+    verdict = judge(TARGETS[name], case, tmp_path)
+    assert verdict.outcome == "silent" and detail in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("act", "outcome"),
+    [
+        (lambda: dwp_init.load_prior("no-such-prior"), "refused"),
+        (lambda: torch.ones(2).view(3), "crash"),
+        (lambda: tensor_bytes(torch.ones(1).to("meta")), "crash"),  # compiled code fails, called by the project
+    ],
+)
+def test_an_error_that_names_no_file_is_the_project_s_own(act: Any, outcome: str, tmp_path: Path) -> None:
+    target = Target("any", st.none, lambda case, folder: act(), (ValueError, RuntimeError), names=False)
+    verdict = judge(target, None, tmp_path)
+    assert verdict.outcome == outcome and (outcome == "refused" or "has not raised: " in verdict.detail)
 
 
 @pytest.mark.parametrize("case", [True, False])

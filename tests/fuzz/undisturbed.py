@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -18,11 +19,24 @@ from tests.fuzz.folders import differing, entries, results
 from training import recipes
 from training.__main__ import main
 from training.engine.options import only
-from training.engine.records import DONE, check_outputs
+from training.engine.records import DONE, RESULTS, ROOT, check_outputs, file_sha256
 
 LAZY = ("torch._dynamo", "matplotlib.pyplot", "pandas", "timm", "torchvision", "scipy.stats", "zuko", "onnx", "sympy")
 LONGEST = 600.0  # seconds of a stage
-AGAIN = 3  # runs by which a difference is told from measured times
+_RATIOS = {"ratio_median", "ratio_min", "ratio_max"}  # of times
+_OF_RUNS = {"init_s", "train_s", "seconds_to_target", "seconds_ratio"}
+MEASURED: dict[str, set[str]] = {
+    "ApplyCost": {*_RATIOS, "extra_memory_mb"},
+    "Benchmark": _OF_RUNS,
+    "BenchmarkPlateau": _OF_RUNS,
+    "Decoding": {"seconds", "seconds_min", "seconds_max", "over_kaiming", "share_of_peak", "best_share_of_peak"}
+    | {"peak_gflop_per_second"},
+    "InferenceStep": {"over_standard_normal_median", "min", "max", "extra_memory_mb"},
+    "NaturalCosts": {*_RATIOS, "kaiming_ns_per_weight", "natural_ns_per_weight", "extra_memory_mb"}
+    | {"import_ms", "first_call_ms", "later_call_ms", "first_call_more_ms", "record/apply_cost_natural.png"},
+    "SourceThroughput": {"ensemble_over_one_by_one_median", "min", "max"},
+}
+"""Keys and columns of times and memory, and pictures of them, by class of stages; all else is the same in every run."""
 
 
 @dataclass(frozen=True)
@@ -63,39 +77,19 @@ class Whole:
         """The files that it leaves."""
         return results(self.out / self.name.stage)
 
-    @cached_property
-    def timings(self) -> set[str]:
-        """Keys and columns of its files whose values other runs leave differently, because they are measured times.
-
-        Files that are no tables have their names as keys.
-        """
-        return self._other_values()
-
-    def _other_values(self) -> set[str]:
-        """Runs the stage once more; returns the keys of values that are others then."""
-        with self.place() as scratch:
-            _succeed(lambda: self.run(scratch))
-            again = results(scratch / self.name.stage)
-        found = set[str]()
-        for name in differing(again, self.results):
-            pairs = zip(entries(name, again[name]), entries(name, self.results[name]), strict=True)
-            found |= {key for (key, value), (_, other) in pairs if value != other}
-        return found
-
     @property
     def bytes(self) -> int:
         """Of its largest file."""
         return max(map(len, self.results.values()), default=1)
 
     def differs(self, out: Path) -> list[str]:
-        """Names of files that are not as here, but for measured times; or what the digests of the summary deny."""
+        """Says what is not as here, but for what is measured: files, or keys of them; or what the summary denies."""
         found = results(out / self.name.stage)
-        names = self._unlike(found)
-        for _ in range(AGAIN):  # two runs may measure the same time by chance
-            if not names:
-                break
-            self.timings.update(self._other_values())
-            names = self._unlike(found)
+        names = [
+            f"{name}: {', '.join(keys)}" if keys else name
+            for name in differing(found, self.results)
+            if (keys := self._others(name, found)) is not None
+        ]
         if DONE in found and not names:
             try:
                 check_outputs(out / self.name.stage)
@@ -103,16 +97,16 @@ class Whole:
                 return [str(error)]
         return names
 
-    def _unlike(self, found: Mapping[str, bytes]) -> list[str]:
-        return [
-            name
-            for name in differing(found, self.results)
-            if not (name in found and name in self.results)
-            or self._lasting(name, found[name]) != self._lasting(name, self.results[name])
-        ]
+    def _others(self, name: str, found: Mapping[str, bytes]) -> list[str] | None:
+        """Returns the keys or columns of a file that differ and are not measured; None if it has no others.
 
-    def _lasting(self, name: str, content: bytes) -> list[tuple[str, object]]:
-        return [(key, None if key in self.timings else value) for key, value in entries(name, content)]
+        The list is empty if only one of two folders has the file, or its entries are not the same ones.
+        """
+        here, there = (entries(name, files[name]) if name in files else [] for files in (self.results, found))
+        if [key for key, _ in here] != [key for key, _ in there]:
+            return []
+        different = {key for (key, value), (_, other) in zip(here, there, strict=True) if value != other}
+        return sorted(different - MEASURED.get(self.name.kind, set())) or None
 
     def run(self, out: Path) -> int:
         """Runs the stage alone, in a folder of :meth:`place`; returns the exit status."""
@@ -133,11 +127,15 @@ def command(recipe: str, out: Path, *words: str) -> int:
 
 
 def wholes(out: Path, names: Sequence[str]) -> Iterator[Whole]:
-    """Runs the stages of recipes, each once, into folders below ``out``, and yields them; finished ones are reused."""
+    """Runs the stages of recipes, each once, into folders below ``out``, and yields them.
+
+    Finished ones of the same code are reused.
+    """
     for module in LAZY:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     seen: set[tuple[str, str]] = set()
+    code = code_digest()
     for recipe in names:
         folder, stages = out / recipes.load(recipe).FOLDER, recipes.load(recipe).stages(smoke=True)
         for name, stage in stages.items():
@@ -145,27 +143,43 @@ def wholes(out: Path, names: Sequence[str]) -> Iterator[Whole]:
                 seen.add((folder.name, name))
                 others = [of] if (of := getattr(stage, "of", "")) else []  # which may be on record instead
                 needs = tuple(each for each in only(stages, [name, *others]) if each != name)
-                yield _measured(Whole(Name(recipe, name, type(stage).__name__), needs, folder))
+                yield _measured(Whole(Name(recipe, name, type(stage).__name__), needs, folder), code)
 
 
-def _measured(whole: Whole) -> Whole:
-    """Runs a stage once, unless it is there with its measures."""
+def code_digest() -> str:
+    """Returns a digest of the package and the pipeline, without records.
+
+    Unlike the commit, it tells changes that are not committed yet, and stays where only records or pages change.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for part in ("dwp_init", "training") for path in (ROOT / part).rglob("*")):
+        if path.is_file() and path.suffix != ".pyc" and not str(path).startswith(str(RESULTS)):
+            digest.update(f"{path.relative_to(ROOT)} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _measured(whole: Whole, code: str) -> Whole:
+    """Runs a stage once, unless it is there with its measures, made by the same code."""
     place, measures = whole.out / whole.name.stage, whole.out / f".{whole.name.stage}.json"
-    if not (measures.exists() and place.exists()):
+    found = json.loads(measures.read_text()) if measures.exists() and place.exists() else {}
+    if found.pop("code", None) != code:
         whole.out.mkdir(parents=True, exist_ok=True)
+        measures.unlink(missing_ok=True)
         with whole.place() as scratch:
 
             def run() -> int:
                 times: list[float] = []
                 with listening(scratch / place.name, lambda call: times.append(processor_time(os.getpid()))):
                     status = whole.run(scratch)
-                measures.write_text(json.dumps({"seconds": times[-1] - times[0], "calls": len(times)}))
+                (scratch / ".measures").write_text(json.dumps([times[-1] - times[0], len(times)]))
                 return status
 
             _succeed(run)
+            found = dict(zip(("seconds", "calls"), json.loads((scratch / ".measures").read_bytes()), strict=True))
             shutil.rmtree(place, ignore_errors=True)
             (scratch / place.name).rename(place)
-    return dataclasses.replace(whole, **json.loads(measures.read_text()))
+        measures.write_text(json.dumps({"code": code, **found}))
+    return dataclasses.replace(whole, **found)
 
 
 def _succeed(run: Callable[[], int]) -> None:
