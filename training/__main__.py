@@ -145,6 +145,8 @@ def _kernels(options: argparse.Namespace) -> None:
     for name, done in found.folders.items():
         if done["source"]["split"] != BY_FAMILY:
             print(f"{name} is split {done['source']['split']}")
+    for family, name in found.joined.items():
+        print(f"{family} counts as one family with {name}, because they share a layer")
     _print_left_out(found.left_out)
     file = options.out / next(iter(found.folders)) / KERNELS
     print(f"next: python -m training fit --kernels {file} --out DIR")

@@ -1,6 +1,7 @@
 """Groups: the kernels of one kind and size from many checkpoints, and their split by family."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +16,7 @@ MIN_NORM = 0.25
 MIN_NORM_FILTER = 0.01
 BY_FAMILY = "by family of checkpoints"
 TEST_BY_FAMILY = "the test by family of checkpoints, validation by kernel, at random"
+FEWEST_OF_A_PART = 2  # kernels
 _HELD_OUT = 0.1  # of the families for validation, and again for the test
 
 
@@ -66,11 +68,12 @@ class Settings:
 
 @dataclass
 class Group:
-    """Kernels of one kind and size, tensor by tensor."""
+    """Kernels of one kind and size, tensor by tensor; and which of their families were joined to which."""
 
     settings: Settings
     kernels: list[Tensor] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
+    joined: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(map(len, self.kernels))
@@ -99,6 +102,26 @@ class Group:
         """Returns the families of the kernels at some positions."""
         tensors = self.labels()["tensor"][places].unique().tolist()
         return list(dict.fromkeys(self.tensors[tensor]["family"] for tensor in tensors))
+
+    def rename(self, families: Mapping[str, str]) -> None:
+        """Gives families the names of those that they are one with."""
+        self.joined = {name: families[name] for name in self.all_families if families[name] != name}
+        for tensor in self.tensors:
+            tensor["family"] = families[tensor["family"]]
+
+    def why_no_split(self) -> str:
+        """Says why a part would have fewer than :data:`FEWEST_OF_A_PART` kernels however they are split, or nothing."""
+        counts = [(self.settings.tests(tensor["family"]), tensor["kernels"]) for tensor in self.tensors]
+        test = sum(count for tests, count in counts if tests)
+        rest = len(self) - test
+        if not rest:
+            return "of families held out for the test alone"
+        if test == 0 or (test >= FEWEST_OF_A_PART and rest >= 2 * FEWEST_OF_A_PART):
+            return ""
+        return (
+            f"{rest} kernels to fit and validate and {test} of the families held out for the test, fewer than "
+            f"{FEWEST_OF_A_PART} a part"
+        )
 
     def add(self, layer: ConvolutionTensor, weight: Tensor, family: str) -> None:
         """Adds the kernels of a layer whose norm is not too small, and what is known of them."""
@@ -153,9 +176,9 @@ class Group:
         if first > 0:
             parts = [order[:first], order[first : first + held_out], order[first + held_out :]]
             picked = [self._of(families) for families in parts]
-            if min(map(len, picked)) >= 2:
+            if min(map(len, picked)) >= FEWEST_OF_A_PART:
                 return picked, BY_FAMILY
-            why = "split by family, a part would have fewer than 2"
+            why = f"split by family, a part would have fewer than {FEWEST_OF_A_PART}"
         else:
             why = f"{len(order)} famil{'ies' if len(order) > 1 else 'y'} of checkpoints cannot be split in three"
         if tests:
@@ -169,6 +192,6 @@ class Group:
 
     def _at_random(self, places: Tensor, parts: int) -> list[Tensor]:
         """Splits positions into a part to fit and held-out parts of a tenth each."""
-        held_out = max(int(_HELD_OUT * len(places)), 2)
+        held_out = max(int(_HELD_OUT * len(places)), FEWEST_OF_A_PART)
         sizes = [len(places) - i * held_out for i in range(parts, 0, -1)]
         return [places[part] for part in shuffled(len(places), self.settings.seed).tensor_split(sizes)]

@@ -1,6 +1,5 @@
 """Harvesting kernels from existing checkpoints: labelled, split by family, ready for ``fit``."""
 
-import hashlib
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,12 +12,15 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from dwp_init.storage import make_folder, tensor_bytes, write_bytes, write_json
+from dwp_init.storage import make_folder, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
 from training.engine.records import DONE, write_done
 from training.engine.run import locked
+from training.kernels.checkpoints import Checkpoint
 from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
+from training.kernels.copies import SharedLayers
+from training.kernels.formats.base import Entry
 from training.kernels.groups import Group, Settings
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 from training.kernels.manifest import Origin
@@ -32,16 +34,18 @@ FEWEST = 10  # kernels of a kind and size, as a fit needs
 
 @dataclass(frozen=True)
 class Harvest:
-    """The summary of each folder that was written, by name, and what was left out."""
+    """The summary of each folder that was written, by name, what was left out, and families that are part of others."""
 
     folders: dict[str, dict[str, Any]]
     left_out: list[LeftOut]
+    joined: dict[str, str]
 
 
 def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path | None = None) -> Harvest:
     """Writes a folder for each kind and size, such as ``dense-3x3``, in the form of a finished kernels stage.
 
-    Checkpoints of one family are of the same part, because fine-tuned siblings have nearly the same kernels.
+    Checkpoints of one family are of the same part, because fine-tuned siblings have nearly the same kernels. A layer
+    that several checkpoints share, such as a frozen one, is taken once, and their families are then one family.
 
     ``kernels.safetensors`` holds the kernels in their parts. ``labels.safetensors`` has ``<part>.checkpoint`` and
     ``<part>.tensor``, which are positions in the lists of ``labels.json``, and ``<part>.depth``, all ``(n,)``.
@@ -64,28 +68,16 @@ def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path |
         raise ValueError(f"min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got {settings.min_norm}")
     checkpoints = find_checkpoints(sources, data_root)
     entries = [checkpoint.entries() for checkpoint in checkpoints]  # of all first, so that a broken file shows at once
-    groups: dict[str, Group] = {}
-    left_out: list[LeftOut] = []
-    families: dict[str, str] = {}
-    seen: dict[str, str] = {}
+    taken = _Taken({}, {}, SharedLayers(), [])
     for checkpoint, found in zip(tqdm(checkpoints, desc="harvest", unit="checkpoint"), entries, strict=True):
-        if set(PARTS) <= set(found):
-            left_out.append(LeftOut(checkpoint.name, "", "a kernel data set, not a checkpoint", ""))
-            continue
-        layers, others = read_convolutions(checkpoint, found, settings.transposed)
-        left_out += others
-        if not layers:
-            left_out.append(LeftOut(checkpoint.name, "", "a checkpoint without a spatial convolution to take", ""))
-        elif twin := _find_twin(checkpoint.name, [weight for _, weight in layers], seen):
-            left_out.append(LeftOut(checkpoint.name, "", "a copy of another checkpoint", twin))
-        else:
-            families[checkpoint.name] = checkpoint.family
-            for layer, weight in layers:
-                rgb = _as_rgb(layer, weight, checkpoint.origin)
-                groups.setdefault(layer.group, Group(settings)).add(layer, rgb, checkpoint.family)
+        taken.add(checkpoint, found, settings)
+    groups, families, left_out = taken.groups, taken.families, taken.left_out
     _check_patterns(settings, groups)
+    names = taken.seen.families(families.values(), settings.tests)
+    for group in groups.values():
+        group.rename(names)
     chosen = _choose(groups, settings, left_out)
-    each = list(dict.fromkeys(families.values()))
+    each = list(dict.fromkeys(names.values()))
     rank = {each[i]: place for place, i in enumerate(shuffled(len(each), settings.seed).tolist())}
     origins = {each.name: each.origin.recorded() for each in checkpoints if each.origin and each.name in families}
     packed = {name: _pack(group, rank, settings, origins) for name, group in sorted(chosen.items())}
@@ -94,7 +86,42 @@ def harvest(sources: list[str], out: Path, settings: Settings, data_root: Path |
         before = _read_report(out / REPORT)
         folders = _write(out, packed)
         _write_report(out / REPORT, before, list(families), origins, [asdict(item) for item in left_out])
-    return Harvest(folders, left_out)
+    return Harvest(folders, left_out, {family: name for family, name in names.items() if family != name})
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What was taken of the checkpoints so far: kernels, the family of each checkpoint, and what was left out."""
+
+    groups: dict[str, Group]
+    families: dict[str, str]
+    seen: SharedLayers
+    left_out: list[LeftOut]
+
+    def add(self, checkpoint: Checkpoint, entries: dict[str, Entry], settings: Settings) -> None:
+        """Takes the layers of a checkpoint that no earlier one has."""
+        name = checkpoint.name
+        if set(PARTS) <= set(entries):
+            self.left_out.append(LeftOut(name, "", "a kernel data set, not a checkpoint", ""))
+            return
+        layers, others = read_convolutions(checkpoint, entries, settings.transposed)
+        self.left_out.extend(others)
+        shared = self.seen.find(layers, checkpoint.family)
+        if not layers:
+            self.left_out.append(LeftOut(name, "", "a checkpoint without a spatial convolution to take", ""))
+        elif len(shared) == len(layers):
+            firsts = ", ".join(dict.fromkeys(first.checkpoint for first in shared.values()))
+            self.left_out.append(LeftOut(name, "", "a copy of another checkpoint", firsts))
+        else:
+            self.families[name] = checkpoint.family
+            self.left_out.extend(
+                LeftOut(name, layer.name, "a layer of another checkpoint too", f"{first.name} of {first.checkpoint}")
+                for layer, first in shared.items()
+            )
+            for layer, weight in layers:
+                if layer not in shared:
+                    rgb = _as_rgb(layer, weight, checkpoint.origin)
+                    self.groups.setdefault(layer.group, Group(settings)).add(layer, rgb, checkpoint.family)
 
 
 def _check_patterns(settings: Settings, groups: dict[str, Group]) -> None:
@@ -134,21 +161,10 @@ def _write_report(
 ) -> None:
     """Writes the report, added to that of earlier harvests into the same folder."""
     checkpoints = list(dict.fromkeys(before["checkpoints"] + names))
-    more = [item for item in left_out if item not in before["left_out"]]
+    known = {json.dumps(item, sort_keys=True) for item in before["left_out"]}
+    more = [item for item in left_out if json.dumps(item, sort_keys=True) not in known]
     report = {"checkpoints": checkpoints, "origins": before["origins"] | origins, "left_out": before["left_out"] + more}
     write_json(path, report)
-
-
-def _find_twin(name: str, weights: list[Tensor], seen: dict[str, str]) -> str | None:
-    """Returns the earlier checkpoint with the same weights, perhaps in half precision; if none, remembers these."""
-    digests = []
-    for dtype in (torch.float16, torch.bfloat16):
-        parts = sorted(hashlib.sha256(tensor_bytes(weight.to(dtype))).hexdigest() for weight in weights)
-        digests.append(f"{dtype} {hashlib.sha256(''.join(parts).encode()).hexdigest()}")
-    twin = next((seen[digest] for digest in digests if digest in seen), None)
-    if twin is None:
-        seen.update(dict.fromkeys(digests, name))
-    return twin
 
 
 def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut]) -> dict[str, Group]:
@@ -156,11 +172,8 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
     for name, group in groups.items():
         if not settings.takes(group.kind, group.size):
             continue
-        if len(group) < FEWEST:
-            reason = f"fewer than {FEWEST} kernels of their kind and size"
-        elif all(map(settings.tests, group.all_families)):
-            reason = "of families held out for the test alone"
-        else:
+        few = f"fewer than {FEWEST} kernels of their kind and size" if len(group) < FEWEST else ""
+        if not (reason := few or group.why_no_split()):
             chosen[name] = group
             continue
         left_out += [LeftOut(tensor["checkpoint"], tensor["tensor"], reason, name) for tensor in group.tensors]
@@ -172,7 +185,7 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
         raise ValueError(
             f"no {FEWEST} {size}{kind}kernels to take; there are {there}"
             + (f"; what was left out: {why}" if why else "")
-            + "; give another --from, --kind or --size"
+            + f"; give another --from, --kind or --size{', or other families to --test' if settings.test else ''}"
         )
     return chosen
 
@@ -200,6 +213,7 @@ def _pack(group: Group, rank: dict[str, int], settings: Settings, origins: Origi
         "size": list(group.size),
         "tensors": len(group.tensors),
         "split": split,
+        **({"joined_families": group.joined} if group.joined else {}),
         **({"held_out_families": held_out} if held_out else {}),
         "scale": "as in the checkpoints" if settings.raw_scale else "a tensor's kernels have a root mean square of 1",
         "min_norm": settings.threshold(group.kind),

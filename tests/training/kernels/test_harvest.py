@@ -184,7 +184,7 @@ def test_scale_and_threshold_are_those_of_each_tensor(tmp_path: Path) -> None:
     """Of flat kernels 1, …, 20 those from 4.7625, a quarter of the 95 % quantile, are kept, at any scale."""
     flat = torch.arange(1.0, 21).view(4, 5, 1, 1).expand(4, 5, 3, 3)
     for i in range(3):
-        state = {"a": normal(1, 8, 2, 2, seed=i), "b": flat * 1000**i, "c": flat.flip(0) / 100}
+        state = {"a": normal(1, 8, 2, 2, seed=i), "b": flat * 1000**i, "c": flat.flip(0) / (100 + i)}
         save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / f"{i}.safetensors")
     harvest([str(tmp_path)], tmp_path / "out", Settings())
     kernels, arrays, labels, done = read(tmp_path / "out" / "dense-3x3")
@@ -257,6 +257,49 @@ def test_a_checkpoint_counts_once(zoo: Path, tmp_path: Path) -> None:
     assert found.folders["dense-3x3"]["source"]["checkpoints"] == names
     report = json.loads((tmp_path / "out" / "harvest.json").read_text())
     assert report["checkpoints"] == names and len(report["left_out"]) == len(found.left_out)
+
+
+def test_a_shared_layer_is_taken_once_and_makes_one_family(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The networks 0, 1 and 2 share a frozen layer, the last in half precision; a blur, which all have, joins none."""
+    zoo, blur = tmp_path / "zoo", torch.ones(6, 1, 5, 5)
+    zoo.mkdir()
+    for i in range(5):
+        frozen = normal(8, 8, 3, 3, seed=max(i - 2, 0))
+        own = {"a": frozen.half() if i == 2 else frozen, "b": normal(8, 8, 3, 3, seed=9 + i), "blur": blur}
+        save_file(own, zoo / f"{i}.safetensors")
+    names = [f"zoo/{i}.safetensors" for i in range(5)]
+    found = harvest([str(zoo)], tmp_path / "out", Settings(test=("*1.*",), raw_scale=True, size=(3, 3)))
+    assert found.joined == {names[0]: names[1], names[2]: names[1]}
+    source = found.folders["dense-3x3"]["source"]
+    assert source["joined_families"] == found.joined and source["tensors"] == 8
+    assert source["held_out_families"]["test"] == [names[1]]
+    left_out = {(item.checkpoint, item.tensor): item.detail for item in found.left_out if "another" in item.reason}
+    assert left_out == {
+        **{(names[i], "a"): f"a of {names[0]}" for i in (1, 2)},
+        **{(names[i], "blur"): f"blur of {names[0]}" for i in range(1, 5)},
+    }
+    kernels, arrays, _, _ = read(tmp_path / "out" / "dense-3x3")
+    assert set(arrays["test.checkpoint"].tolist()) == {0, 1, 2}
+    everything = torch.cat([kernels.train, kernels.validation, kernels.test])
+    assert len(everything.unique(dim=0)) == len(everything)
+    assert main(["kernels", "--from", str(zoo), "--out", str(tmp_path / "shown")]) == 0
+    assert f"{names[1]} counts as one family with {names[0]}, because they share a layer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rest", [3, 4])
+def test_each_part_has_two_kernels(rest: int, tmp_path: Path) -> None:
+    for i, n in enumerate((rest, 16)):
+        save_file({"a": normal(1, n, 3, 3, seed=i)}, tmp_path / f"{i}.safetensors")
+    settings = Settings(min_norm=0, test=("*1.*",))
+    if rest == 4:
+        done = harvest([str(tmp_path)], tmp_path / "out", settings).folders["dense-3x3"]
+        assert done["kernels"] == {"train": 2, "validation": 2, "test": 16}
+        return
+    message = (
+        "3 kernels to fit and validate and 16 of the families held out for the test, fewer than 2 a part; give ano"
+    )
+    with pytest.raises(ValueError, match=message + "ther --from, --kind or --size, or other families to --test"):
+        harvest([str(tmp_path)], tmp_path / "out", settings)
 
 
 def test_stems_of_other_channels_stand_apart(tmp_path: Path) -> None:
