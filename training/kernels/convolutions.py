@@ -11,12 +11,14 @@ from dwp_init.storage import tensor_bytes
 from training.kernels.checkpoints import Checkpoint, natural
 from training.kernels.formats.base import Entry
 from training.kernels.kinds import find_kinds, is_weight
+from training.kernels.weight_norm import are_magnitudes, magnitudes_of, normed_weight
 
 LARGEST = 64  # what is larger is a table or a mask
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _QUANTIZED = re.compile(r"[IU][48]|F[468](?:_\w+)?")
 _OPTIMIZER = re.compile(r"(?:^|[._])(?:exp_avg(?:_sq)?|momentum_buffer)(?:[._]|$)")
 _AVERAGE = re.compile(r"_ema\b|\bema[._]")
+_AVERAGED = "online_model"  # the package ema-pytorch keeps it next to its average, ema_model
 _TIED = "tied to another tensor"
 _TABLE = re.compile(r"pos_?emb|position|pos$", re.IGNORECASE)
 
@@ -72,7 +74,8 @@ def read_convolutions(
     """Reads a checkpoint's spatial convolutions in one, two and three dimensions, from the first to the last.
 
     A tensor with the values of an earlier one is tied to it and not a layer of its own. One that cannot be used,
-    because it is quantized, not finite or zero, still counts as a layer, so that the others keep their depth.
+    because it is quantized, not finite or zero, still counts as a layer, so that the others keep their depth. The
+    weight of a weight-normed layer is computed from its directions, whose name it takes, and its magnitudes.
 
     Args:
         checkpoint: The checkpoint.
@@ -85,13 +88,15 @@ def read_convolutions(
     """
     if not checkpoint.ordered:
         entries = {name: entries[name] for name in sorted(entries, key=natural)}
-    reasons = {name: _why_no_layer(name, entries) for name in entries if _may_convolve(name, entries[name])}
+    magnitudes = {magnitudes_of(name) for name in entries}
+    candidates = [name for name in entries if name not in magnitudes and _may_convolve(name, entries[name])]
+    reasons = {name: _why_no_layer(name, entries) for name in candidates}
     left_out = [
         LeftOut(checkpoint.name, name, reason, _described(entries[name])) for name, reason in reasons.items() if reason
     ]
     kinds = find_kinds([name for name, reason in reasons.items() if not reason], entries, transposed)
     places = sorted(kinds, key=lambda name: kinds[name] != "stem")
-    weights, unusable = _load(checkpoint, {name: entries[name] for name in places})
+    weights, unusable = _load(checkpoint, places, entries)
     left_out += unusable
     tied = {item.tensor for item in unusable if item.reason == _TIED}
     places = [name for name in places if name not in tied]
@@ -102,17 +107,20 @@ def read_convolutions(
     return [(layer, weights[layer.name]) for layer in layers if layer.name in weights], left_out
 
 
-def _load(checkpoint: Checkpoint, entries: dict[str, Entry]) -> tuple[dict[str, Tensor], list[LeftOut]]:
+def _load(
+    checkpoint: Checkpoint, places: Sequence[str], entries: dict[str, Entry]
+) -> tuple[dict[str, Tensor], list[LeftOut]]:
     """Loads weights as float32; returns those that can be used, and the others with the reason."""
-    floats = {name: entry for name, entry in entries.items() if entry.dtype in _FLOATS}
+    floats = {name: entries[name] for name in places if entries[name].dtype in _FLOATS}
     left_out = [
-        LeftOut(checkpoint.name, name, "quantized", _described(entry))
-        for name, entry in entries.items()
-        if name not in floats
+        LeftOut(checkpoint.name, name, "quantized", _described(entries[name])) for name in places if name not in floats
     ]
+    normed = {name: found for name in floats if (found := magnitudes_of(name))}
+    magnitudes = dict(checkpoint.load({found: entries[found] for found in normed.values()}))
     weights: dict[str, Tensor] = {}
     first: dict[str, str] = {}
-    for name, raw in checkpoint.load(floats):
+    for name, stored in checkpoint.load(floats):
+        raw = normed_weight(stored, magnitudes[normed[name]]) if name in normed else stored
         weight = raw.float()
         if reason := _why_unusable(weight):
             left_out.append(LeftOut(checkpoint.name, name, reason, _described(entries[name])))
@@ -134,7 +142,7 @@ def _may_convolve(name: str, entry: Entry) -> bool:
 
 def _why_no_layer(name: str, entries: Mapping[str, Entry]) -> str:
     entry = entries[name]
-    return _why_no_size(entry) or ("" if entry.layout else _why_no_weight(name, entries))
+    return _why_no_size(entry) or _why_no_norm(name, entries) or ("" if entry.layout else _why_no_weight(name, entries))
 
 
 def _why_no_size(entry: Entry) -> str:
@@ -146,6 +154,14 @@ def _why_no_size(entry: Entry) -> str:
     if max(size) == 1:
         return "×".join("1" * len(size))
     return f"larger than {LARGEST}" if max(size) > LARGEST else ""
+
+
+def _why_no_norm(name: str, entries: Mapping[str, Entry]) -> str:
+    if not (magnitudes := magnitudes_of(name)):
+        return ""
+    found = entries.get(magnitudes)
+    fitting = found is not None and found.dtype in _FLOATS and are_magnitudes(found.shape, entries[name].shape)
+    return "" if fitting else "directions of a weight norm without its magnitudes"
 
 
 def _why_no_weight(name: str, entries: Mapping[str, Entry]) -> str:
@@ -161,6 +177,8 @@ def _why_no_weight(name: str, entries: Mapping[str, Entry]) -> str:
         return "a table, by its name"
     if _OPTIMIZER.search(name):
         return "an optimizer's state, by its name"
+    if _AVERAGED in name and name.replace(_AVERAGED, "ema_model") in entries:
+        return "averaged in another tensor, by its name"
     return "an average of another tensor, by its name" if _AVERAGE.sub("", name) in entries.keys() - {name} else ""
 
 

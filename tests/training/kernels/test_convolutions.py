@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.kernels.states import State, network, normal
 from training.kernels.convolutions import ConvolutionTensor, LeftOut, read_convolutions
@@ -41,11 +42,19 @@ def test_kind_and_depth(tmp_path: Path) -> None:
 
 def test_averages_and_optimizers_states_are_no_layers(tmp_path: Path) -> None:
     names = ("model.conv1", "model_ema.conv1", "model.conv2", "ema.conv9", "state.exp_avg.conv1", "schema.conv3")
+    names += ("x.online_model.conv", "x.ema_model.conv")
     found, left_out = layers(tmp_path, {name: normal(2, 8, 3, 3, seed=i) for i, name in enumerate(names)})
-    assert list(found) == ["ema.conv9", "model.conv1", "model.conv2", "schema.conv3"]  # an average alone is a layer
+    assert list(found) == [
+        "ema.conv9",
+        "model.conv1",
+        "model.conv2",
+        "schema.conv3",
+        "x.ema_model.conv",
+    ]  # or an average alone
     assert left_out == {
         "model_ema.conv1": "an average of another tensor, by its name: F32 (2, 8, 3, 3)",
         "state.exp_avg.conv1": "an optimizer's state, by its name: F32 (2, 8, 3, 3)",
+        "x.online_model.conv": "averaged in another tensor, by its name: F32 (2, 8, 3, 3)",
     }
 
 
@@ -91,6 +100,7 @@ def test_what_is_left_out_is_named_and_why(tmp_path: Path) -> None:
         "p.weight": normal(8, 8, 1),
         "q.cls_token": normal(1, 1, 8),
         "r.weight": normal(3, 3, 3, 16, 16),
+        "s.weight_v": normal(2, 8, 3, 3),
         "z": normal(2, 8, 3, 3, seed=7),
     }
     kinds, left_out = layers(tmp_path, state)
@@ -112,7 +122,22 @@ def test_what_is_left_out_is_named_and_why(tmp_path: Path) -> None:
         "o.none": "empty: F32 (0, 2, 3, 3)",
         "p.weight": "1: F32 (8, 8, 1)",
         "r.weight": "channels last, by its shape (*size, in, out): F32 (3, 3, 3, 16, 16)",
+        "s.weight_v": "directions of a weight norm without its magnitudes: F32 (2, 8, 3, 3)",
     }
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_a_weight_normed_layer_has_its_magnitudes(norm: Any, dim: int | None, tmp_path: Path) -> None:
+    layer = norm(nn.Conv2d(8, 16, 3), dim=dim)
+    with torch.no_grad():
+        for name, values in layer.named_parameters():
+            values.mul_(torch.rand(values.shape) + 0.5 if name.endswith(("_g", "original0")) else 3)
+    layer(torch.ones(1, 8, 3, 3))  # an old one computes its weight here
+    ((_, weight),), left_out = read(tmp_path, layer.state_dict())
+    torch.testing.assert_close(weight, layer.weight.detach())
+    assert not left_out
 
 
 def test_layers_that_cannot_be_used_keep_their_place(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,9 @@ class StateDictFormat(Format):
     """Dicts of tensors, also within other dicts.
 
     A tensor's name is the path of keys to it, such as ``state_dict.stem.weight``. Of the outermost dict all keys are
-    read but those that begin with ``optim``, and those that hold a network twice: next to the first key of
-    :data:`AVERAGES` that leads to tensors, the other averages and the keys of :data:`AVERAGED` are left out. The
-    checksums that ``torch.save`` writes must hold.
+    read but those that begin with ``optim``, and those that hold a network twice: of the keys of :data:`AVERAGES` the
+    one with most layers is read, and no other of them or of :data:`AVERAGED` whose layers it has, by their shapes. If
+    it lacks some that another one has, it is left out instead. The checksums that ``torch.save`` writes must hold.
     """
 
     suffixes = (".pth", ".pt", ".bin", ".ckpt")
@@ -60,11 +61,25 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict() instead")
-    averages = [key for key in AVERAGES if any(_tensors(path, {key: found.get(key)}))]
-    twins = {*AVERAGES, *AVERAGED} - {averages[0]} if averages else set()
-    twins |= {key for key in found if str(key).startswith("optim")}
+    twins = _twins(path, found) | {key for key in found if str(key).startswith("optim")}
     kept = {key: value for key, value in found.items() if isinstance(value, Tensor) or key not in twins}
     return dict(_tensors(path, kept))
+
+
+def _twins(path: Path, found: Mapping[Any, Any]) -> set[Any]:
+    """Returns the keys of networks that are read under another key."""
+    tensors = {key: dict(_tensors(path, {key: found.get(key)})) for key in (*AVERAGES, *AVERAGED)}
+    layers = {
+        key: Counter(tuple(tensor.shape) for tensor in each.values() if tensor.dim() > 2)
+        for key, each in tensors.items()
+        if each
+    }
+    average = max((key for key in AVERAGES if key in layers), key=lambda key: layers[key].total(), default=None)
+    if average is None:
+        return set()
+    others = layers.keys() - {average}
+    held = {key for key in others if layers[key] <= layers[average]}
+    return held | {average} if any(layers[average] < layers[key] for key in others) else held
 
 
 def _tensors(

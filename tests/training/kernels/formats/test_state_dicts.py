@@ -42,7 +42,9 @@ OPTIMIZER = {"state": {0: {"exp_avg": B}}, "param_groups": [{"lr": 0.1}]}
     ("content", "names"),
     [
         ({"state_dict": {"module.a": A}, "optimizer": OPTIMIZER, "epoch": 3}, ["state_dict.module.a"]),
-        ({"params": {"a": A}, "params_ema": {"a": B}}, ["params_ema.a"]),
+        ({"params": {"a": A}, "params_ema": {"a": A}}, ["params_ema.a"]),
+        ({"params": {"a": A, "b": A}, "net": {"a": A}, "params_ema": {"a": A}}, ["params.a", "params.b"]),
+        ({"model": {"a": A}, "ema": {"decay": B, "num_updates": B}}, ["model.a"]),
         ({"model": {"a": A}, "ema": {"decay": 0.9}}, ["model.a"]),  # an average without tensors is none
         ({"ema": {"module": {"a": A}}, "state_dict": {"a": B}, "critic": {"b": B}}, ["ema.module.a", "critic.b"]),
         ({"generator": {"a": A}, "critic": {"a": B}}, ["generator.a", "critic.a"]),
