@@ -57,8 +57,8 @@ def describe(kernels: Tensor) -> dict[str, Any]:
     Returns:
         - ``rms``: root mean square.
         - ``norm_5_50_95``: quantiles of the Euclidean norm, in %.
-        - ``roughness``: mean squared difference of neighbours over twice the mean square: 1 for white noise, 0 for
-          flat kernels; None where a kernel is one pixel.
+        - ``roughness``: mean squared difference of neighbours along the last two axes over twice the mean square: 1 for
+          white noise, 0 for kernels that are flat along both; None where one of them has length 1, and in 1-D.
         - ``autocorrelation``: by lag ``"dy,dx"``, correlation of the values after subtracting each pixel's mean; None
           where a kernel is too small for the lag, or does not vary there.
         - ``variance_shares``: the largest eigenvalues of the covariance, at most 5, over its trace.

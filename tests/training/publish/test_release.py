@@ -14,7 +14,7 @@ from training.publish import release, templates
 REPO = "dwp-init/mine"
 
 
-@pytest.mark.parametrize("name", ["notmnist-7x7", "notmnist-5x5-h1"])
+@pytest.mark.parametrize("name", ["notmnist-7x7", "notmnist-5x5-h1", "audio"])
 def test_a_bundled_prior_has_its_own_card(name: str) -> None:
     found = release.prepare(registry.BUNDLED / name, f"dwp-init/{name}")
     assert found.files["README.md"] == (templates.CARDS / name / "README.md").read_bytes()
