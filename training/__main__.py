@@ -178,7 +178,8 @@ def _device(name: str) -> torch.device:
 
 
 def _import_authors(options: argparse.Namespace) -> None:
-    folder = import_authors(options.checkpoint, options.kernel_size, options.out, options.name, options.license)
+    given = (options.checkpoint, options.kernel_size, options.out, options.name, options.license, options.var)
+    folder = import_authors(*given)
     print(f"the prior is in {folder}; dwp_init.apply_(model, prior={str(folder)!r})")
 
 

@@ -170,6 +170,8 @@ def _import_authors(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the prior")
     parser.add_argument("--name", help="name of the prior (default: the name of the folder)")
     parser.add_argument("--license", default=UNSTATED, help="license of the checkpoint (default: %(default)s)")
+    var = "variance of the decoder, where the checkpoint was trained with train-vae.py --var, such as 0.001"
+    parser.add_argument("--var", type=float, metavar="VARIANCE", help=var)
 
 
 def _bundle(commands: Commands) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,20 @@ _5X5_HEADS = {".fc_sigma.": ".fc_var.", ".fc_mu.0.": ".fc_mu.", ".fc_var.0.": ".
 
 
 def import_authors(
-    path: Path, kernel_size: int, folder: Path, name: str | None = None, license: str = UNSTATED
+    path: Path,
+    kernel_size: int,
+    folder: Path,
+    name: str | None = None,
+    license: str = UNSTATED,
+    variance: float | None = None,
 ) -> Path:
     """Turns a ``vae_params.torch`` that the paper's released ``train-vae.py`` saved into a prior's folder.
 
     Encoder, decoder and their variances are kept as they are, except that the floors of :class:`dwp_init.KernelVAE`
     are added to the variances: 1e-12 in the decoder, 1e-8 in the encoder. Only tensors are unpickled.
+
+    A checkpoint that was trained with ``--var`` has a decoder of that one variance, which it does not hold: the layer
+    ``decoder.fc_var`` in it was never trained. Nothing in it tells such a checkpoint, so ``variance`` must say it.
 
     Args:
         path: A ``state_dict`` saved by ``torch.save``, alone or under the key ``state_dict``, of the networks of
@@ -35,6 +44,8 @@ def import_authors(
         folder: Folder of the prior; it must not hold one yet.
         name: Name of the prior; by default that of the folder.
         license: Licence of the checkpoint.
+        variance: The variance of p(w|z) with which it was trained, ``--var`` of ``train-vae.py``; by default that of
+            the decoder's own layer.
 
     Returns:
         The folder.
@@ -42,12 +53,15 @@ def import_authors(
     Raises:
         FileNotFoundError: ``path`` is not a file.
         FileExistsError: ``folder`` holds a prior.
-        ValueError: The file is not such a checkpoint; the message says how it differs.
+        ValueError: The file is not such a checkpoint, and the message says how it differs; or ``variance`` is not
+            above the decoder's floor.
 
     Reference: Atanov et al., The Deep Weight Prior, ICLR 2019.
     """
     if kernel_size not in _SIZES:
         raise ValueError(f"the released code's VAEs are for 7×7 and 5×5 kernels; got kernel_size={kernel_size!r}")
+    if variance is not None and not _MIN_SCALE**2 < variance < math.inf:
+        raise ValueError(f"the decoder's variance is a finite number above {_MIN_SCALE**2:g}; got {variance!r}")
     taken = [file for file in (CONFIG, MODEL) if (folder / file).exists()]
     if taken:
         raise FileExistsError(f"{folder} holds {' and '.join(taken)} already; choose another --out, or remove it")
@@ -55,6 +69,8 @@ def import_authors(
         raise FileNotFoundError(f"no checkpoint {path}; give the vae_params.torch of the paper's released code")
     content = path.read_bytes()
     prior = _prior(_renamed(_state_dict(content, path), path), kernel_size, path)
+    if variance is not None:
+        _set_variance_(prior, variance)
     prior.details = {
         "name": name or folder.resolve().name,
         "license": license,
@@ -62,6 +78,7 @@ def import_authors(
             "checkpoint": "the authors' released checkpoint",
             "file": path.name,
             "sha256": hashlib.sha256(content).hexdigest(),
+            **({} if variance is None else {"decoder_variance": variance}),
         },
         "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
     }
@@ -142,6 +159,13 @@ def _prior(tensors: dict[str, Tensor], size: int, path: Path) -> KernelVAE:
             )
     prior.load_state_dict(state | tensors)
     return prior.eval().requires_grad_(False)
+
+
+def _set_variance_(prior: KernelVAE, variance: float) -> None:
+    """Makes the variance of p(w|z) one number, whatever z."""
+    state, softplus = prior.state_dict(), variance - _MIN_SCALE**2
+    state["decoder.fc_var.weight"].zero_()
+    state["decoder.fc_var.bias"].fill_(softplus + math.log(-math.expm1(-softplus)))  # the inverse of softplus
 
 
 def _vae(size: int, latent_dim: int) -> KernelVAE:

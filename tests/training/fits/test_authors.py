@@ -147,6 +147,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(report.initialized) == 1
 
 
+@pytest.mark.parametrize("variance", [1e-9, 1e-3, 50.0])
+def test_the_one_variance_of_a_decoder(variance: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, vae = tmp_path / "vae_params.torch", Released(5, 4)
+    saved(vae.state_dict(), path)
+    words = ["import-authors", str(path), "--kernel-size", "5", "--out", str(tmp_path / "prior"), "--var"]
+    for wrong in ("0", "nan", "inf"):
+        assert main([*words, wrong]) == 1
+        assert f"variance is a finite number above 1e-12; got {float(wrong)}" in capsys.readouterr().err
+    assert main([*words, str(variance)]) == 0
+    prior, z = dwp_init.load_prior(tmp_path / "prior"), torch.randn(9, 4)
+    found = prior.decode(z)
+    torch.testing.assert_close(found.scale.square(), torch.full((9, 25), variance), rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.loc, vae.decoder(z[..., None, None])[0].flatten(1))
+    assert prior.details["source"]["decoder_variance"] == variance
+
+
 def test_a_prior_is_not_overwritten(tmp_path: Path) -> None:
     path = saved(Released(7, 2).state_dict(), tmp_path / "vae_params.torch")
     folder = import_authors(path, 7, tmp_path / "prior")
