@@ -60,7 +60,10 @@ class Autoregressive(Prior):
         )
 
     def log_prob(self, kernels: Tensor) -> Tensor:
-        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel."""
+        """Maps kernels ``(n, c, *size)`` to the exact log p(w) ``(n,)``, in nats per kernel.
+
+        In training mode units are dropped, as the fit does, so that values are random and no log p of the prior.
+        """
         white: Tensor = self.whitening(self._flatten(kernels))
         if not len(white):
             return white.new_zeros(0)

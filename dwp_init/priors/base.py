@@ -219,6 +219,8 @@ class Prior(nn.Module, ABC):
         if tuple(kernels.shape[1:]) != self.kernel_shape:
             expected = ", ".join(map(str, self.kernel_shape))
             raise ValueError(f"kernels must have shape (n, {expected}); got {tuple(kernels.shape)}")
+        if kernels.is_complex():
+            raise TypeError(f"kernels must be real; got {kernels.dtype}: take their real part or absolute values")
         return kernels.flatten(1).to(self.dtype)
 
 

@@ -91,7 +91,13 @@ class MixtureByDepth(Prior):
                 raise ValueError(f"the mixture of depth {depth:g}: {error}") from error
 
     def at(self, depth: float) -> GaussianMixture:
-        """Returns the mixture of the nearest depth; if two are equally near, that of the smaller depth."""
+        """Returns the mixture of the nearest depth; if two are equally near, that of the smaller depth.
+
+        Raises:
+            ValueError: ``depth`` is not a number from 0 to 1.
+        """
+        if not 0 <= depth <= 1:
+            raise ValueError(f"depth must be a number from 0, the first layer, to 1, the last; got {depth!r}")
         nearest = min(range(len(self.depths)), key=lambda i: abs(self.depths[i] - depth))
         return self._mixtures()[nearest]
 

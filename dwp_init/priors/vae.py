@@ -148,7 +148,8 @@ class KernelVAE(Prior):
     def log_prob(self, kernels: Tensor, samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
         """Maps kernels ``(n, c, *size)`` to a lower bound on log p(w) ``(n,)``, in nats per kernel.
 
-        Equals ``estimate(...).log_prob``.
+        Equals ``estimate(...).log_prob``. Without a generator it draws from PyTorch's global one, so that values differ
+        from call to call; in training mode the encoder drops units too.
         """
         return self.estimate(kernels, samples, generator).log_prob
 
@@ -183,7 +184,7 @@ class KernelVAE(Prior):
     def log_prob_by_quadrature(self, kernels: Tensor, points: int = 400, width: float = 6.0) -> Tensor:
         """Maps kernels ``(n, c, *size)`` to log p(w) ``(n,)``, in nats per kernel, for one or two latents.
 
-        Uses the trapezoidal rule on an even grid; a reference for :meth:`estimate`. It is accurate if p(z|w) is wider
+        Uses a Riemann sum on an even grid; a reference for :meth:`estimate`. It is accurate if p(z|w) is wider
         than the step of the grid, ``2 · width / (points - 1)``.
 
         Args:

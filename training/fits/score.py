@@ -55,6 +55,7 @@ def clustered_error(values: Tensor, cluster: Tensor) -> float:
     labels = torch.unique(cluster, return_inverse=True)[1]
     if labels.max() == 0:
         labels = torch.arange(len(values))
-    sums = torch.zeros(int(labels.max()) + 1).index_add(0, labels, values - values.mean())
+    values = values.double()
+    sums = torch.zeros(int(labels.max()) + 1, dtype=values.dtype).index_add(0, labels, values - values.mean())
     count = len(sums)
     return (count / max(count - 1, 1) * sums.square().sum()).sqrt().item() / len(values)

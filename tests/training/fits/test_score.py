@@ -47,6 +47,7 @@ def test_clustered_error_against_known_answers() -> None:
     values = torch.randn(4000, generator=torch.Generator().manual_seed(0))
     alone = torch.arange(4000)
     plain = values.std().item() / 4000**0.5
+    assert clustered_error(values.double(), alone) == clustered_error(values, alone)
     assert clustered_error(values, alone) == pytest.approx(plain, rel=1e-4)
     assert clustered_error(values, torch.zeros(4000)) == pytest.approx(plain, rel=1e-4)
     repeated, network = values[:50].repeat_interleave(80), alone // 80
