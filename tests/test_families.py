@@ -74,6 +74,8 @@ def test_kernels_of_another_shape_or_type(prior):
             prior.log_prob(torch.zeros(wrong))
     with pytest.raises(TypeError, match="kernels must be a tensor; got list"):
         prior.log_prob([0.0])
+    with pytest.raises(TypeError, match=r"kernels must be real; got torch\.complex64: take"):
+        prior.log_prob(torch.zeros(2, *prior.kernel_shape, dtype=torch.complex64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
