@@ -52,11 +52,12 @@ class FrozenReadout(PairedRuns):
     """Draws banks of filters, freezes them and fits a read-out in closed form to small stratified sets.
 
     A bank is one layer of 7×7 kernels, or that and one of 5×5 kernels. The responses x of a layer are divided by their
-    root mean square over the training images, and both max(x - t, 0) and max(-x - t, 0) go on, t the threshold: to the
-    next layer by averages of 2×2, and to the read-out by averages over the cells of grids. Nothing is learned but the
-    read-out, a Bayesian linear regression on the classes as one-hot vectors, with the strength of regularisation by
-    evidence. The bank ``by evidence`` is in each split the one whose read-out has the greatest evidence among all banks
-    of its source. Test images have no say. Features of the scattering transform are read out in the same way.
+    root mean square over the images of the small set, and both max(x - t, 0) and max(-x - t, 0) go on, t the threshold:
+    to the next layer by averages of 2×2, and to the read-out by averages over the cells of grids. Nothing is learned
+    but the read-out, a Bayesian linear regression on the classes as one-hot vectors, with the strength of
+    regularisation by evidence. The bank ``by evidence`` is in each split the one whose read-out has the greatest
+    evidence among all banks of its source. Test images have no say. Features of the scattering transform are read out
+    in the same way.
 
     Splits are paired: each has its own training images and draws, the same images for every bank, and larger sets
     contain the smaller ones. Records ``<name>.csv`` and ``<name>_runs.csv``.
@@ -114,27 +115,36 @@ class FrozenReadout(PairedRuns):
     def measure(
         self, images: tuple[Labelled, Labelled], banks: dict[Any, Bank], run: tuple[Any, ...], progress: Progress
     ) -> list[Row]:
-        """Draws one bank, and reads it out from sets of every size; returns a row with a list of results by size."""
+        """Draws one bank, and reads it out from sets of every size; returns a row with a list of results by size.
+
+        A result does not depend on the other sizes: the bank is calibrated on the images of its own set alone.
+        """
         split, *key = run
-        train, (test_images, test_labels) = images
-        rows = stratified(train[1], max(self.sizes), split)
-        labels = train[1][rows]
-        bank = frozen_bank(banks[tuple(key)], split, train[0][rows])
-        features = torch.cat([bank(part) for part in train[0][rows].split(IMAGES_AT_ONCE)])
-        gram = features.double() @ features.double().T
-        cross = torch.cat([bank(part) @ features.T for part in test_images.split(IMAGES_AT_ONCE)])
+        train, test = images
         results = []
         for size in self.sizes:
-            picked = stratified(labels, size, split)
-            own, others = centred_products(gram[picked][:, picked], cross[:, picked])
-            one_hot = F.one_hot(labels[picked]).double()
-            readout = fit_readout(own, one_hot - one_hot.mean(0))
-            right = (others.double() @ readout.dual).argmax(1) == test_labels
-            result = {"size": size, "accuracy": round(100 * right.double().mean().item(), 3)}
-            results.append(result | {"log_evidence": round(readout.log_evidence, 2), "strength": readout.strength})
+            rows = stratified(train[1], size, split)
+            own = train[0][rows], train[1][rows]
+            results.append({"size": size, **read_out(frozen_bank(banks[tuple(key)], split, own[0]), own, test)})
         progress(1)
         names = ("split", "source", "filters", "threshold", "grids")
-        return [dict(zip(names, run, strict=True)) | {"features": features.shape[1], "results": results}]
+        return [dict(zip(names, run, strict=True)) | {"results": results}]
+
+
+def read_out(bank: nn.Module, own: Labelled, test: Labelled) -> Row:
+    """Fits a read-out of a bank's features to labelled images, and tests it; accuracy in %, log evidence in nats."""
+    features = torch.cat([bank(part) for part in own[0].split(IMAGES_AT_ONCE)])
+    cross = torch.cat([bank(part) @ features.T for part in test[0].split(IMAGES_AT_ONCE)])
+    gram, others = centred_products(features.double() @ features.double().T, cross)
+    one_hot = F.one_hot(own[1]).double()
+    readout = fit_readout(gram, one_hot - one_hot.mean(0))
+    right = (others.double() @ readout.dual).argmax(1) == test[1]
+    return {
+        "features": features.shape[1],
+        "accuracy": round(100 * right.double().mean().item(), 3),
+        "log_evidence": round(readout.log_evidence, 2),
+        "strength": readout.strength,
+    }
 
 
 class FrozenBank(nn.Module):

@@ -7,7 +7,8 @@
 Expected: the paper has no such figure. Its priors reach the accuracies in
 ``training.experiments.paper.FEW_LABELS["mnist"]`` with the convolutions trained.
 Found: ``training/results/frozen_mnist_small.csv``, three splits of one layer of 64 filters and the scattering
-transform; the others are not run yet.
+transform; the others are not run yet. In that record the smaller sets are random parts of the largest, whose images
+also calibrated the banks, so that a row of 50 labels saw 1,000 images; now each size has its own set and calibration.
 Departures: no training of convolutions at all. Sources are white noise, draws of the bundled ``notmnist`` priors, and
 the eight master key filters of ``natural-dw7x7``, all at He's scale, which the banks divide out. The scattering
 transform is kymatio's (``pip install '.[rivals]'``), with 8 angles and cells of 8 pixels, or of 4 in the long parts.

@@ -100,6 +100,16 @@ def test_images_that_are_alike_by_class_are_read_out(data: None, tmp_path: Path)
     assert max(row["accuracy"] for row in table if row["size"] == 20) > 50
 
 
+def test_a_result_does_not_depend_on_the_other_sizes(data: None, tmp_path: Path) -> None:
+    def runs(*sizes: int) -> list[dict[str, str]]:
+        stage = replace(SMALL, sizes=sizes, thresholds=(0.5,))
+        folder = run_stages({"frozen": stage}, Context(tmp_path / str(sizes)))["frozen"]
+        with (folder / "record" / "frozen_readout_runs.csv").open() as file:
+            return [row for row in csv.DictReader(file) if row["size"] == "10"]
+
+    assert runs(10) == runs(10, 20)
+
+
 def row(split: int, filters: str, accuracy: float, evidence: float, source: str = NOISE_BANK) -> dict[str, Any]:
     row = {"split": split, "source": source, "filters": filters, "threshold": 0.0, "grids": "4", "size": 10}
     return row | {"features": 8, "accuracy": accuracy, "log_evidence": evidence}
