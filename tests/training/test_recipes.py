@@ -124,10 +124,10 @@ def smoke(name: str, out: Path, *words: str) -> int:
     return main(["run", name, "--smoke", "--device", "cpu", "--out", str(out), *words])
 
 
-OF_NATURAL = ("fig3b", "fig4c", "public_models", "response_rho")
+OF_SETS = {"fig3b": "natural-v1", "fig4c": "natural-v1", "public_models": "natural", "response_rho": "natural-v1"}
 BUNDLED = {"apply_cost": itertools.chain(*benchmarks.PAIRS), "converge_mnist": ("notmnist-7x7", "notmnist-5x5")}
 BUNDLED |= dict.fromkeys(("fig3a", "fig4a", "fig4b", "fig7"), ("notmnist-7x7", "notmnist-5x5"))
-BUNDLED |= {key: [like for _, like in SETS["natural"]] for key in OF_NATURAL}
+BUNDLED |= {key: [like for _, like in SETS[name]] for key, name in OF_SETS.items()}
 
 
 @pytest.mark.parametrize("name", ["prior_notmnist_7x7", *(name for name in RECIPES if name != "prior_notmnist_7x7")])
@@ -243,6 +243,11 @@ def test_only_a_full_run_is_recorded(
     assert "leave out --smoke" in capsys.readouterr().err
     assert main([*run, str(tmp_path / "c"), "--record"]) == 0
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["source_throughput.csv"]
+
+
+def test_figures_name_the_edition_of_natural_that_they_were_recorded_with() -> None:
+    assert recipes.load("fig3b").stages()["fig3b"].priors == ("natural-v1",)
+    assert recipes.load("fig4c").stages()["fig4c_runs"].priors == ("natural-v1",)
 
 
 def test_a_field_can_be_overridden(tmp_path: Path) -> None:
