@@ -106,8 +106,8 @@ def apply_(
             these are more than 4. ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
-            step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise are level with noisy
-            ones at first, and up to half a point of accuracy better later.
+            step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points
+            of accuracy more than noisy ones after 50 and 80 of 200 steps, and 0.2 or less at the other four marks.
         orthogonal: Whether to make the output channels of each group orthogonal, before scaling. The mean of each
             output channel's weights is subtracted, and the matrix ``(out, in · k · k)`` is replaced by the nearest one
             with orthonormal rows. With independent draws (Eq. 5) the channels of a deep network become more and more

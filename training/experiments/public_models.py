@@ -37,9 +37,10 @@ WITHIN = 3.0  # factor of the scale of the model's own initialisation
 class PublicModels(Stage):
     """Measures activations on 1/f noise in evaluation mode, normalisation at its first statistics, for several starts.
 
-    The starts of a model's spatial convolutions are its authors', Kaiming's normal fan-in law, a set of priors at He's
-    root mean square (zeros and other weights that authors set up overwritten too), and what ``apply_`` does with
-    ``scale="auto"``, ``"keep"`` and ``"fan_in"``; all other parameters are the same. Records ``<name>.csv``, a row per
+    The starts are the authors', and others of the spatial convolutions that the set of priors fits, while all other
+    parameters are the same: what ``apply_`` does with ``scale="auto"``, ``"keep"`` and ``"fan_in"``, the set at He's
+    root mean square (zeros and other weights that authors set up overwritten too), and normal white noise of exactly
+    He's root mean square, which tables call Kaiming after its law. Records ``<name>.csv``, a row per
     model with the root mean square of its outputs and the greatest of its convolutions, over those of the authors'
     start; ``<name>_summary.csv``; ``<name>_coverage.csv``, the spatial convolutions that are drawn, and those that are
     not by kind, size and reason; and ``<name>.png``.
@@ -229,7 +230,9 @@ def _factor(logarithm: float) -> float:
 
 
 def plot_ratios(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws the greatest activation of each model over that of its own start, sorted, a line for each rule.
+    """Draws the outputs of each model and its greatest activation over those of its own start, a panel each.
+
+    There is a line for each rule but ``auto``, which is ``keep`` but in chains.
 
     Args:
         rows: Rows of :class:`PublicModels`.
@@ -239,9 +242,7 @@ def plot_ratios(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     drawn = [row for row in rows if row["drawn"]]
     for axes, measure in zip(panels, ("output", "greatest"), strict=True):
-        for rule, start in (
-            (rule, start) for rule, start in RULES.items() if rule != "auto"
-        ):  # it is keep but in chains
+        for rule, start in ((rule, start) for rule, start in RULES.items() if rule != "auto"):
             values = sorted(min(max(row[f"{rule}_{measure}"], 1e-6), 1e12) for row in drawn)
             axes.plot(range(1, len(values) + 1), values, color=legend(start)[1], label=legend(start)[0], linewidth=1.4)
         axes.axhspan(1 / WITHIN, WITHIN, color="#bdc3c7", alpha=0.4)

@@ -19,7 +19,6 @@ from training.starts.priors import bundled_digests
 FIRST_EDITION = {  # by kind and size of the kernels
     "dense-3x3": "tinyimagenet-3x3",
     "depthwise-3x3": "tinyimagenet-dw3x3",
-    "stem-7x7": "tinyimagenet-stem-7x7",
 }
 _DRAWS = 10_000  # as fits draw for their statistics
 _PRINTED = ("kind", "held_out", "fit", "log_prob", "gaussian_log_prob", "over_gaussian", "accuracy", "first_edition")

@@ -10,7 +10,7 @@ Departures: constant learning rate and batches of 128; Kaiming, white noise and 
 the paper does not have; the source networks of ``_notmnist.sources``.
 Caution: the settings of the source networks and the norm threshold were chosen after pilot runs on three or four seeds
 that used the first 4,000 test images. The variants differed by no more than noise, but those images are not untouched.
-The family that is bundled was chosen on training images held out: see ``choose_family``.
+The family that is bundled was chosen by its density, see ``choose_family``.
 """
 
 from training.engine.stage import Stage
