@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from training.experiments.judged_task import Task
-from training.experiments.verdict import LEVEL, possible_use
+from training.experiments.paired import LEVEL
+from training.experiments.verdict import possible_use
 from training.figures.style import log_ticks, save_figure
 from training.starts.base import legend, start_names
 from training.starts.controls import OWN

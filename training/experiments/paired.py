@@ -6,7 +6,8 @@ recorded tables, and are rounded to decimals.
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from training.engine.records import Row
 
+Key = TypeVar("Key", bound=Hashable)
+
+LEVEL = 0.05  # p-values below it, adjusted over all that are compared, are taken as differences
 _ROUNDING = 1e-9  # relative size of what counts as 0: differences of rounded values are not exact
 
 
@@ -42,8 +46,8 @@ def curves(
         ValueError: Two rows are of the same run and mark.
     """
     frame = pd.DataFrame(rows)
-    wide = frame.pivot(index="seed", columns=["init", by], values=measure)
-    return {init: torch.tensor(wide[init].to_numpy(), dtype=dtype) for init in frame["init"].unique()}
+    wide = frame.pivot(index="seed", columns=["init", by], values=measure).sort_index(axis=1)
+    return {init: torch.tensor(wide[init].to_numpy().copy(), dtype=dtype) for init in frame["init"].unique()}
 
 
 def mean_sd(name: str, values: Tensor, digits: int = 3, sd: str = "") -> Row:
@@ -114,7 +118,12 @@ def half_widths(differences: Tensor, level: float = 0.95) -> Tensor:
         level: Share of intervals that contain the true mean.
     """
     n = differences.shape[-1]
-    return _quantile(n, level) * differences.double().std(-1) / math.sqrt(n)
+    return half_width_from(1.0, n, level) * differences.double().std(-1)
+
+
+def half_width_from(sd: float, n: int, level: float = 0.95) -> float:
+    """Returns the half width t · s / √n of :func:`half_widths` from the standard deviation s of n > 1 values."""
+    return _quantile(n, level) * sd / math.sqrt(n)
 
 
 def _quantile(n: int, level: float) -> float:
@@ -172,6 +181,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min((len(p_values) - rank) * p_values[place], 1.0))
         adjusted[place] = least
     return adjusted
+
+
+class Lead(NamedTuple):
+    """The mean of n paired differences, the half width of its 95 % interval, and its p-value among others."""
+
+    mean: float
+    half_width: float
+    p: float
+    n: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether the p-value, adjusted over all that were compared with it, is below ``LEVEL``."""
+        return self.p < LEVEL
+
+
+def paired_leads(differences: Mapping[Key, Tensor]) -> dict[Key, Lead]:
+    """Tests a family of paired differences ``(n,)`` against 0, with p-values adjusted by :func:`holm` over the family.
+
+    Those with a value that is not finite, or with only one, are left out.
+    """
+    known = {key: each.double() for key, each in differences.items() if len(each) > 1 and each.isfinite().all()}
+    adjusted = holm([p_value(each) for each in known.values()])
+    tested = zip(known.items(), adjusted, strict=True)
+    return {key: Lead(each.mean().item(), half_width(each), p, len(each)) for (key, each), p in tested}
+
+
+def leads_over(
+    rows: Sequence[Row], measure: str, baseline: str, by: str = "step"
+) -> dict[tuple[str, float | str], Lead]:
+    """Tests how far each initialisation is above a baseline at each mark, all of them as one family.
+
+    Args:
+        rows: A row per run and mark, with ``init`` and ``seed``.
+        measure: Column of the values.
+        baseline: The initialisation to compare with.
+        by: Column of the marks.
+
+    Returns:
+        The leads by initialisation and mark.
+    """
+    found, marks = curves(rows, measure, by, torch.float64), sorted({row[by] for row in rows})
+    over = {init: values - found[baseline] for init, values in found.items() if init != baseline}
+    return paired_leads({(init, mark): over[init][:, place] for init in over for place, mark in enumerate(marks)})
 
 
 def first_crossing(steps: Sequence[float], values: Sequence[float], level: float) -> float:

@@ -20,7 +20,7 @@ from training.engine.workers import Progress
 from training.experiments.base import PairedRuns, Parts, network_for
 from training.experiments.paired import comparison, curves
 from training.experiments.paper import CALLED, RANDOM_FEATURES, plot_paper
-from training.figures.style import add_legend, log_ticks, save_figure
+from training.figures.style import add_legend, log_ticks, mean_and_sd, save_figure
 from training.networks.loop import accuracy, descend, train
 from training.starts.base import KAIMING, initialize_, legend
 from training.starts.controls import NOISE_HE, XAVIER
@@ -153,10 +153,11 @@ def plot_scales(
     for init, values in curves(runs, "accuracy", "k").items():
         label, colour = legend(init)
         style: dict[str, Any] = {"marker": "o", "markersize": 3, "capsize": 2, "linewidth": 1.2}
-        axes.errorbar(scales, values.mean(0), values.std(0, correction=0), color=colour, label=label, **style)
+        axes.errorbar(scales, *mean_and_sd(values), color=colour, label=label, **style)
     for name, found in paper.items():
         plot_paper(axes, name, {scale: mean for scale, (mean, _) in found.items()})
-    log_ticks(axes, scales, [f"1/{1 / scale:g}" if scale < 1 else f"{scale:g}" for scale in scales], base=2)
+    ticks = sorted({*scales, *(scale for found in paper.values() for scale in found)})
+    log_ticks(axes, ticks, [f"1/{1 / scale:g}" if scale < 1 else f"{scale:g}" for scale in ticks], base=2)
     axes.set(xlabel="scale k of the numbers of filters", ylabel="test accuracy, %", title=title)
     add_legend(axes, fontsize=7)
     save_figure(figure, path)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from training.experiments.judged_task import Role, Task
+from training.experiments.paired import LEVEL
 from training.starts.base import CIFAR10, IMAGENET, TASK, TINY_IMAGENET, find_start
 from training.starts.controls import OTHER_DRAWS, OWN
 from training.starts.trained import TRAINED_NETWORK
 
 Use = Literal["default", "yardstick"]
 Standing = Literal["ahead", "level", "behind", "mixed"]
-LEVEL = 0.05  # p-values below it, adjusted over the starts and the tasks, are taken as differences
 _SEEN = {CIFAR10: r"cifar10(\[|$)", TINY_IMAGENET: "tinyimagenet", IMAGENET: "(tiny)?imagenet"}
 """By what a start was trained on, a pattern of how the names of the data sets begin whose images it has seen."""
 

@@ -12,6 +12,11 @@ from torch import Tensor
 from dwp_init.storage import make_folder, write_bytes
 
 
+def mean_and_sd(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of runs ``(runs, m)``, with n - 1 as in tables; 0 for a single run."""
+    return values.mean(0), values.std(0) if len(values) > 1 else values[0] * 0
+
+
 def plot_band(axes: Axes, x: Sequence[float], values: Tensor, label: str, colour: str | None, **style: Any) -> None:
     """Draws the mean of several runs as a line and one standard deviation each way as a band.
 
@@ -23,7 +28,7 @@ def plot_band(axes: Axes, x: Sequence[float], values: Tensor, label: str, colour
         colour: Colour of both; matplotlib's next one if None.
         style: Other options of the line.
     """
-    mean, sd = values.mean(0), values.std(0, correction=0)
+    mean, sd = mean_and_sd(values)
     (line,) = axes.plot(x, mean, color=colour, label=label, **style)
     axes.fill_between(x, mean - sd, mean + sd, color=line.get_color(), alpha=0.12, linewidth=0)
 

@@ -12,9 +12,8 @@ from training.experiments.benchmark_check import BenchmarkCheck
 from training.experiments.benchmark_plateau import BenchmarkPlateau
 from training.experiments.benchmark_plot import OVER_OWN, TO_TARGET, plot_tasks
 from training.experiments.judged_task import Role, Task
-from training.experiments.paired import holm
+from training.experiments.paired import LEVEL, holm
 from training.experiments.verdict import (
-    LEVEL,
     Statement,
     Verdict,
     chosen,

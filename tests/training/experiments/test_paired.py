@@ -16,11 +16,14 @@ from training.experiments.paired import (
     curves,
     first_crossing,
     half_width,
+    half_width_from,
     half_widths,
     holm,
+    leads_over,
     mean_sd,
     number_ahead,
     p_value,
+    paired_leads,
     seeds_needed,
 )
 from training.experiments.random_features import features_table
@@ -177,6 +180,21 @@ def test_steps(name: str, curves: str, measure: str, levels: tuple[float, ...], 
 def test_holms_method_multiplies_the_smallest_p_values_most() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.7, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_leads_are_tested_as_one_family() -> None:
+    """A difference of 1 with sd 1 on four pairs has t = 2 and an interval of ± 3.1824 / 2."""
+    one = torch.tensor([0.0, 2.0, 1.0, 1.0]) * 1.5**0.5 + 1 - 1.5**0.5
+    known = paired_leads({"a": one, "b": -10 * one, "gap": torch.tensor([1.0, math.nan]), "single": one[:1]})
+    assert list(known) == ["a", "b"] and known["b"].mean == pytest.approx(-10) and known["b"].n == 4
+    assert known["a"].half_width == pytest.approx(half_width_from(1.0, 4)) == pytest.approx(1.5912, rel=1e-4)
+    assert known["a"].p == known["b"].p == pytest.approx(2 * 0.1393, rel=1e-3) and not known["a"].differs
+    runs = by_mark(ROWS, "accuracy", (1, 3))
+    found = leads_over(runs, "accuracy", "Kaiming")
+    assert list(found) == [("dwp", 1), ("dwp", 3)]
+    texts = leads_over([row | {"step": f"{9 if row['step'] == 1 else 10}"} for row in runs], "accuracy", "Kaiming")
+    assert texts == {("dwp", "9"): found["dwp", 1], ("dwp", "10"): found["dwp", 3]}
+    assert found["dwp", 1][:2] == (1.0, 0.0) and found["dwp", 1].differs and not found["dwp", 3].differs
 
 
 def test_that_is_all_records_with_runs() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from training.figures.style import add_legend, log_ticks, plot_band, save_figure
+from training.figures.style import add_legend, log_ticks, mean_and_sd, plot_band, save_figure
 
 
 def test_a_band_is_one_standard_deviation_each_way() -> None:
@@ -14,7 +14,13 @@ def test_a_band_is_one_standard_deviation_each_way() -> None:
     (line,), (band,) = axes.lines, axes.collections
     assert line.get_ydata().tolist() == [2, 4] and line.get_linewidth() == 3 and line.get_label() == "a"
     edge = band.get_paths()[0].vertices
-    assert {tuple(corner) for corner in edge.tolist()} == {(10, 1), (10, 3), (20, 2), (20, 6)}
+    corners = sorted({tuple(corner) for corner in edge.tolist()})
+    expected = [(x, mean + way * sd) for x, mean, sd in ((10, 2, 2**0.5), (20, 4, 8**0.5)) for way in (-1, 1)]
+    assert corners == [pytest.approx(each) for each in expected]
+
+
+def test_a_single_run_has_no_spread() -> None:
+    assert [each.tolist() for each in mean_and_sd(torch.tensor([[1.0, 2.0]]))] == [[1, 2], [0, 0]]
 
 
 @pytest.mark.parametrize(("labels", "shown"), [(None, ["1", "8"]), (["one", "eight"], ["one", "eight"])])
