@@ -13,6 +13,7 @@ from training.publish import benchmark_page, results
 from training.publish.cards import CARD, render_card
 from training.publish.details import Details
 from training.publish.faults import fault_values
+from training.publish.few_labels_page import read_few_labels
 from training.publish.templates import CARDS, render, render_macro
 from training.recipes import prior_domains
 
@@ -91,18 +92,18 @@ def _families() -> dict[str, Any]:
         "densities": {size: results.densities(size) for size in results.SIZES},
         "costs": results.by(results.read_record("decoding"), "prior"),
         "joint": results.read_record("joint_stem"),
+        "choice": results.recorded_leads("choose_family", "scale mixture"),
     }
 
 
 def _few_labels() -> dict[str, Any]:
-    columns = ("prior", "init"), "size"
     draws = results.by(results.read_record("table1_semi_implicit_draws"), "latents", "trained_by", "draws")
     steps = results.by(results.read_record("inference_step_semi_implicit"), "draws", "kernels_per_layer")
     return _bayes() | {
         "semi_implicit": draws["encoder"],
         "semi_implicit_steps": steps,
-        "warm": results.by(results.read_record("fig2a_mnist"), *columns),
-        "cold": results.by(results.read_record("fig2a_mnist_cold"), *columns),
+        "warm": read_few_labels("fig2a_mnist"),
+        "cold": read_few_labels("fig2a_mnist_cold"),
         "paper": FEW_LABELS["mnist"],
     }
 

@@ -1,14 +1,35 @@
 """The results of record, as the templates take them: rows by the columns that tell them apart."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.engine.records import RESULTS, Row, read_table
+from training.experiments.converge import BASELINES
+from training.experiments.paired import Lead, leads_over
+from training.starts.controls import XAVIER
 
 SIZES = ("7x7", "5x5")  # of notMNIST's kernels, to which every family was fitted
 FIRST_NETWORKS = ("resnet", "convmixer", "cifar", "convnext", "vgg", "mobilenet")  # of the benchmark of version 0.1.0
 FIRST_VARIANTS = ("convmixer_1000_labels", "convmixer_frozen", "resnet_1000_labels", "cifar_frozen")
 FIGURES = {"fig3a": "k", "fig3b": "k", "fig4a": "level", "fig4b": "level", "fig4c": "level"}  # and their columns
+CURVES = {"fig4a": "vae_converge", "fig4b": "fig4b_curves", "fig4c": "fig4c_curves"}  # the records of their curves
+
+
+class PaperFigure(NamedTuple):
+    """A recorded figure of the paper.
+
+    Attributes:
+        rows: By initialisation and mark: a scale k of the widths, or a level that is reached.
+        seeds: Number of seeds.
+        leads: Over Xavier, by initialisation and mark; in points of accuracy, or in steps.
+        first: The initialisations and marks of which a run was at the level when it was first looked at, so that its
+            number of steps is an upper bound.
+    """
+
+    rows: dict[str, dict[str, Row]]
+    seeds: int
+    leads: dict[tuple[str, float | str], Lead]
+    first: set[tuple[str, str]]
 
 
 def read_record(name: str) -> list[Row]:
@@ -42,8 +63,31 @@ def size_of_record(name: str) -> str | None:
 
 
 def effects() -> dict[str, dict[str, Row]]:
-    """Returns how the paper's network trains on MNIST, by initialisation and step."""
-    return by(read_record("converge_mnist"), "init", "step")
+    """Returns how the paper's network trains on MNIST, by initialisation and step.
+
+    A row has the leads over Kaiming's initialisation and over learned kernels too, as ``kaiming`` and ``learned``, with
+    p-values adjusted over all rows.
+    """
+    found = by(read_record("converge_mnist"), "init", "step")
+    for label, baseline in BASELINES.items():
+        for (init, step), lead in recorded_leads("converge_mnist", baseline).items():
+            found[init][step][label] = lead
+    return found
+
+
+def recorded_leads(
+    name: str, baseline: str, measure: str = "accuracy", column: str = "step"
+) -> dict[tuple[str, float | str], Lead]:
+    """Tests how far each initialisation of a record is above a baseline at each mark, by its runs.
+
+    Args:
+        name: Name of the record.
+        baseline: The initialisation to compare with.
+        measure: Column of the values.
+        column: Column of the marks.
+    """
+    rows = [row | {measure: float(row[measure] or "nan")} for row in read_record(f"{name}_runs")]
+    return leads_over(rows, measure, baseline, column)
 
 
 def first_benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
@@ -61,7 +105,19 @@ def first_scales() -> dict[str, dict[str, dict[str, Row]]]:
     return by(read_record("scale_default"), "network", "baseline", "init")
 
 
-def figures() -> dict[str, dict[str, dict[str, Row]]]:
-    """Returns the figures of the paper that are recorded, by initialisation and scale or level."""
-    found = {name: column for name, column in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
-    return {name: by(read_record(name), "init", column) for name, column in found.items()}
+def figures() -> dict[str, PaperFigure]:
+    """Returns the figures of the paper that are recorded."""
+    return {name: _figure(name, column) for name, column in FIGURES.items() if (RESULTS / f"{name}.csv").exists()}
+
+
+def _figure(name: str, column: str) -> PaperFigure:
+    rows = read_record(name)
+    leads = recorded_leads(name, XAVIER, "steps" if name in CURVES else "accuracy", column)
+    return PaperFigure(by(rows, "init", column), int(rows[0]["seeds"]), leads, _first(name))
+
+
+def _first(name: str) -> set[tuple[str, str]]:
+    if name not in CURVES:
+        return set()
+    mark = min(int(row["step"]) for row in read_record(CURVES[name]))
+    return {(row["init"], row["level"]) for row in read_record(f"{name}_runs") if float(row["steps"] or "inf") <= mark}

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from training.engine.records import ROOT
+from training.experiments.paired import half_width_from
 from training.publish.details import inert, plain
 
 CARDS = ROOT / "model_cards"
@@ -29,6 +30,7 @@ FILTERS: dict[str, Callable[..., str]] = {  # numbers may be strings, as the cel
     "about": lambda value: f"{float(f'{value:.3g}'):,.0f}",  # to three significant digits: 4096 → 4,100
     "mean": lambda value, error, digits: f"{_fixed(value, digits)} ± {_fixed(error, digits)}",
     "lead": lambda value, error, digits: f"{_signed(value, digits)} ± {_fixed(error, digits)}",  # a difference
+    "half_width": lambda sd, n: f"{half_width_from(float(sd), int(n))}",  # of the 95 % interval of a mean of n
     "plain": plain,
     "inert": inert,
 }

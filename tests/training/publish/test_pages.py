@@ -10,6 +10,7 @@ from dwp_init import Gaussian, MixtureByDepth, Prior, load_prior
 from dwp_init.registry import registry
 from tests.training.publish.example_priors import FILES, card_data, licensed, parts
 from training.__main__ import main
+from training.experiments.paired import Lead
 from training.publish import benchmark_page, pages, results, templates
 from training.publish.check import check_card
 from training.recipes import prior_domains
@@ -105,7 +106,12 @@ def test_priors_of_other_domains_share_a_row_of_the_readme_and_so_do_those_of_th
 def test_figures_of_the_paper_stand_next_to_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
     features = {scale: {"accuracy": "60.25", "sd": "0.5"} for scale in ("0.125", "1.0")}
     steps = {"-200.0": {"steps": "10.0", "steps_sd": "1.0"}, "-97.0": {"steps": "", "reached": "1", "seeds": "2"}}
-    figures = {"fig3b": {"Xavier": features}, "fig4a": {"Xavier": steps}}
+    leads = {("dwp", "-200.0"): Lead(-30.25, 4.0, 0.01, 2)}
+    found = {"Xavier": steps, "dwp": steps}
+    figures = {
+        "fig3b": results.PaperFigure({"Xavier": features}, 3, {}, set()),
+        "fig4a": results.PaperFigure(found, 2, leads, {("dwp", "-200.0")}),
+    }
     monkeypatch.setattr(results, "figures", lambda: figures)
     text = pages.pages()[templates.CARDS / "paper_figures.md"].split("## The paper's Fig. 3 and 4")[1]
     assert [line for line in text.splitlines() if line.startswith("|")] == [
@@ -118,6 +124,8 @@ def test_figures_of_the_paper_stand_next_to_its_values(monkeypatch: pytest.Monke
         "| init | -200 | -97 |",
         "|---|---|---|",
         "| Xavier | 10.0 ± 1.0 | reached by 1 of 2 |",
+        "| dwp | ≤ 10 | reached by 1 of 2 |",
+        "| *dwp: steps more than Xavier* | **-30.2 ± 4.0** |  |",
         "| *the paper's dwp* | 33 | 521 |",
         "| *the paper's filters* | 35 | 603 |",
         "| *the paper's xavier* | 101 | 837 |",

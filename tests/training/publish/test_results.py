@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.publish import results
+from training.publish import results, templates
 
 
 def test_rows_are_found_by_columns() -> None:
@@ -20,8 +20,23 @@ def test_the_priors_of_record_are_in_a_table_of_densities() -> None:
 def test_figures_are_those_that_are_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     assert results.figures() == {}
-    (tmp_path / "fig4b.csv").write_text("init,level,steps\nXavier,92.0,40\n")
-    assert results.figures() == {"fig4b": {"Xavier": {"92.0": {"init": "Xavier", "level": "92.0", "steps": "40"}}}}
+    (tmp_path / "fig4b.csv").write_text("init,level,steps,seeds\nXavier,92.0,40,2\n")
+    runs = [("Xavier", 0, 40), ("Xavier", 1, 44), ("dwp", 0, 5), ("dwp", 1, 7), ("late", 0, 90), ("late", 1, "")]
+    lines = [f"{init},{seed},92.0,{steps}" for init, seed, steps in runs]
+    (tmp_path / "fig4b_runs.csv").write_text("\n".join(["init,seed,level,steps", *lines]))
+    (tmp_path / "fig4b_curves.csv").write_text("init,step\ndwp,10\ndwp,5\n")
+    (figure,) = results.figures().values()
+    assert figure.rows == {"Xavier": {"92.0": {"init": "Xavier", "level": "92.0", "steps": "40", "seeds": "2"}}}
+    assert figure.seeds == 2 and figure.first == {("dwp", "92.0")}
+    assert list(figure.leads) == [("dwp", "92.0")] and figure.leads["dwp", "92.0"].mean == -36
+
+
+def test_effects_have_the_leads_of_their_runs() -> None:
+    for row in results.effects()["dwp"].values():
+        for label in ("kaiming", "learned"):
+            assert row[label].mean == pytest.approx(float(row[f"over_{label}"]), abs=1e-3) and row[label].n == 8
+            width = float(templates.FILTERS["half_width"](row[f"over_{label}_sd"], row["seeds"]))
+            assert row[label].half_width == pytest.approx(width, abs=2e-3)
 
 
 def test_the_first_benchmark_has_variants_of_its_networks() -> None:

@@ -17,6 +17,7 @@ from training.publish import templates
         (templates.FILTERS["thousands"]("98688"), "98,688"),
         (templates.FILTERS["about"](4096.4), "4,100"),
         (templates.FILTERS["mean"]("1.25", "0.5", 1), "1.2 ± 0.5"),
+        (templates.FILTERS["half_width"]("2", "4")[:5], "3.182"),
         (templates.FILTERS["lead"](1.5, "0.25", 2), "+1.50 ± 0.25"),
     ],
 )
