@@ -26,4 +26,5 @@ def normed_weight(directions: Tensor, magnitudes: Tensor) -> Tensor:
     """Returns the weight, in float32; the norm is over the axes along which the magnitudes have size 1."""
     axes = [axis for axis in range(directions.dim()) if magnitudes.dim() == 0 or magnitudes.shape[axis] == 1]
     directions = directions.float()
-    return magnitudes.float() * directions / torch.linalg.vector_norm(directions, dim=axes, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(directions, dim=axes, keepdim=True)
+    return magnitudes.float() * directions / norms
