@@ -91,6 +91,12 @@ def test_the_tests_are_not_much_longer_than_the_code() -> None:
     assert sum(module.lines for module in HOUSE.tests.values()) <= 1.1 * lines
 
 
+def test_an_option_that_is_repeated_keeps_all_of_its_values() -> None:
+    texts = [module.text for module in (*HOUSE.code.values(), *HOUSE.tests.values())]
+    counts = [sum(text.count(part) for text in texts) for part in ('nargs="' + '+"', 'action="extend", nargs="' + '+"')]
+    assert counts[0] == counts[1] > 3
+
+
 def test_tests_import_public_names_only() -> None:
     assert private_imports(HOUSE) == []
 

@@ -35,6 +35,7 @@ from training.kernels.read import KernelFile, read_reference
 from training.publish import cards, guard, hub, pages
 from training.publish import release as releases
 from training.publish.bundle import bundle
+from training.publish.check import shortfall
 
 MENDABLE = (ValueError, TypeError, OSError, ImportError, NotImplementedError, PriorError, StageChangedError)
 
@@ -108,7 +109,7 @@ def _fit(options: argparse.Namespace) -> None:
     if options.smoke:
         small: dict[str, Any] = {"epochs": 2, "restarts": 1}
         fit = dataclasses.replace(fit, **{key: value for key, value in small.items() if hasattr(fit, key)})
-    stages = override({"kernels": KernelFile.of(options.kernels), "fit": fit}, options.settings)
+    stages = override({"kernels": KernelFile.of(options.kernels, options.license), "fit": fit}, options.settings)
     context = Context(out=options.out, device=_device(options.device), smoke=options.smoke)
     folder = run_stages(stages, context)["fit"]
     metrics = read_done(folder)["metrics"]
@@ -218,6 +219,8 @@ def _publish(options: argparse.Namespace) -> None:
     if options.pin:
         releases.check_pin(release)
     print("\n".join(["checked:", *(f"  {check}" for check in release.checks)]))
+    if said := shortfall(release.prior):
+        print(said)
     try:
         state = hub.look_up(release, options.private)
     except OSError as error:

@@ -12,6 +12,7 @@ from training.engine.workers import Engine, Processes
 from training.fits.authors import UNSTATED
 from training.fits.base import FITS
 from training.fits.evaluate import SCALES
+from training.images.own import UNLICENSED
 from training.kernels.groups import MIN_NORM, MIN_NORM_FILTER, Settings
 from training.kernels.kinds import LAYER_KINDS
 
@@ -58,7 +59,8 @@ def _run(commands: Commands) -> None:
     parser.add_argument("--data", metavar="KIND:PATH", help=images)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument("--download", action="store_true", help="download data sets that are missing")
-    parser.add_argument("--only", nargs="+", metavar="STAGE", help="run these stages alone, and those they need")
+    stages = "run these stages alone, and those they need; may be repeated"
+    parser.add_argument("--only", action="extend", nargs="+", metavar="STAGE", help=stages)
     parser.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
     from_record = "count the runs in training/results as done (recipe benchmark)"
     parser.add_argument("--from-record", action="store_true", help=from_record)
@@ -112,6 +114,8 @@ def _fit(commands: Commands) -> None:
     parser.add_argument("--family", choices=sorted(FITS), default="mixture", help=family)
     parser.add_argument("--out", type=Path, required=True, help="folder for the kernels, the fit and the prior")
     parser.add_argument("--name", help="name of the prior (default: the name of the folder)")
+    licence = "licence under which others may use the prior, such as MIT, for publish (default: %(default)s)"
+    parser.add_argument("--license", default=UNLICENSED, help=licence)
     parser.add_argument("--smoke", action="store_true", help="two epochs and one restart")
     _add_device(parser)
 
@@ -123,7 +127,8 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(commands: Commands) -> None:
     parser = commands.add_parser("evaluate", help="compare priors on kernels: log p, and statistics of their samples")
-    parser.add_argument("--prior", nargs="+", required=True, metavar="NAME|FOLDER")
+    prior = "one or more; may be repeated"
+    parser.add_argument("--prior", action="extend", nargs="+", required=True, metavar="NAME|FOLDER", help=prior)
     kernels = "kernels.safetensors of a kernels stage, whose test kernels are used; or a file of kernels (n, k, k)"
     parser.add_argument("--kernels", type=Path, required=True, help=kernels)
     scale = (

@@ -38,7 +38,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("part", nargs="?", default="targets", choices=("targets", "kills", "publishing", "power"))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
     parser.add_argument("--tries", type=int, help="of each kind (targets), or of each signal at each stage (kills)")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="kinds, or recipes, named like this")
+    only = "kinds, or recipes, named like this"
+    parser.add_argument("--only", action="extend", nargs="+", metavar="TEXT", help=only)
     parser.add_argument("--seed", type=int, default=0, help="of the first batch (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder of finished stages, for kills")
@@ -51,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _asked(options: argparse.Namespace, name: str) -> bool:
-    return any(text in name for text in options.only)
+    return any(text in name for text in options.only or [""])
 
 
 class _Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -182,7 +182,23 @@ def test_priors_are_compared_in_one_table(
 ) -> None:
     names = [priors["gaussian"], priors["vae"]]
     out = tmp_path / "new" / "table.csv"
-    assert main(["evaluate", "--prior", *names, "--kernels", str(stage), "--out", str(out), "--smoke"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "--prior",
+                names[0],
+                "--prior",
+                names[1],
+                "--kernels",
+                str(stage),
+                "--out",
+                str(out),
+                "--smoke",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     with out.open(newline="") as file:
         rows = {row.pop("prior"): row for row in csv.DictReader(file)}
@@ -317,7 +333,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> 
 
 
 def test_settings_may_follow_the_stages_that_only_names(capsys: pytest.CaptureFixture) -> None:
-    found = parse(["run", "fig3a", "a.steps=2", "--only", "a", "b.starts=own, other draws", "c"])
+    found = parse(["run", "fig3a", "a.steps=2", "--only", "a", "b.starts=own, other draws", "--only", "c"])
     assert found.settings == ["a.steps=2", "b.starts=own, other draws"] and found.only == ["a", "c"]
     with pytest.raises(SystemExit):
         parse(["run", "fig3a", "--only", "a.steps=2"])

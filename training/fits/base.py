@@ -115,9 +115,13 @@ class Fit(Stage):
 
 
 def _license(source: Mapping[str, Any]) -> str:
-    """Returns the licence of a prior: ours, or together those of the checkpoints if a manifest says all of them."""
+    """Returns the licence of a prior.
+
+    Ours, if the pipeline trained the networks on its own data sets; what the user says of kernels and images of their
+    own; or together those of the checkpoints, if a manifest says all of them.
+    """
     if "checkpoints" not in source:
-        return "MIT"
+        return str(source.get("license", "MIT"))
     origins = source.get("origins", {})
     licenses = {origins.get(name, {}).get("license", "") for name in source["checkpoints"]}
     together = sorted(f"({each})" if " OR " in each and len(licenses) > 1 else each for each in licenses)

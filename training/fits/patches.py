@@ -11,6 +11,7 @@ from dwp_init import PatchWhitening, save_prior
 from training.engine.options import check_counts
 from training.engine.stage import Context, Stage
 from training.fits.score import FITTED
+from training.images.own import data_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class FitPatches(Stage):
         prior = PatchWhitening(shape, channels, (self.span, self.span)).fit_(values).cpu().eval()
         prior.details = {
             "name": self.name,
-            "license": "MIT",
-            "source": {"dataset": self.data, "fitted_images": count, "synthetic": context.smoke, "kind": "stem"},
+            "license": data_of(self.data).get("license", "MIT"),
+            "source": {**data_of(self.data), "fitted_images": count, "synthetic": context.smoke, "kind": "stem"},
             "fit": {"span": self.span},
             "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
         }

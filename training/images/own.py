@@ -16,6 +16,7 @@ from torch import Tensor
 from training.images.parquet import Encoded, check_complete, decode, read_parquet
 
 PLACES = ("imagefolder", "parquet")
+UNLICENSED = "not stated"  # the licence of what is made of a user's own kernels and images, until the user says it
 TEST_PARTS = ("test", "validation", "valid", "val")  # names of the part to test on, the first that exists
 EVERY = 10  # without such a part, every tenth image is tested on
 CHECKED = 64  # images of each split that are decoded where the set is checked, and not used
@@ -33,6 +34,11 @@ def is_own(name: str) -> bool:
 def short_name(name: str) -> str:
     """Returns what to call a user's own data set: the last part of its path."""
     return os.path.basename(os.path.abspath(_parse(name)[1]))
+
+
+def data_of(name: str) -> dict[str, str]:
+    """Returns how sources record a data set: by its name, and a user's own without its path and without a licence."""
+    return {"dataset": short_name(name), "license": UNLICENSED} if is_own(name) else {"dataset": name}
 
 
 def read_own(name: str, split: str, download: bool) -> tuple[Tensor, Tensor]:

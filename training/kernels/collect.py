@@ -11,7 +11,7 @@ from torch import Tensor
 from training.engine.options import check_counts
 from training.engine.records import read_config, read_done
 from training.engine.stage import Context, Stage
-from training.images.own import is_own, short_name
+from training.images.own import data_of
 from training.kernels.checkpoints import Checkpoint, network_file
 from training.kernels.convolutions import read_convolutions
 from training.kernels.kernelset import KernelSet, norm_threshold, shuffled
@@ -106,7 +106,7 @@ class Kernels(Stage):
         settings = config["settings"]
         data = config["data"][settings["data"]]["train"]
         return {
-            "dataset": short_name(settings["data"]) if is_own(settings["data"]) else settings["data"],
+            **data_of(settings["data"]),
             "images": data["images"],
             "synthetic": data["synthetic"],
             "layer": self.layer,

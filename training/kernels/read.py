@@ -14,6 +14,7 @@ from torch import Tensor
 from dwp_init.storage import write_bytes
 from training.engine.records import DONE, check_outputs, read_done
 from training.engine.stage import FIXED, Context, Stage
+from training.images.own import UNLICENSED
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 
 
@@ -27,20 +28,22 @@ class KernelFile(Stage):
         path: ``.npy``, or ``.safetensors`` with one tensor, ``(n, k, k)`` or ``(n, c, k, k)``; or a stage's
             ``kernels.safetensors``.
         sha256: Digest of the file, part of the stage's identity.
+        license: Licence of what is made of the kernels, if they are the user's own.
         held_out: Fraction of the kernels for validation, and the same fraction for the test.
         seed: Seed of the split.
     """
 
     path: str = field(default="", metadata=FIXED)
     sha256: str = field(default="", metadata=FIXED)
+    license: str = field(default=UNLICENSED, metadata=FIXED)
     held_out: float = 0.1
     seed: int = 0
 
     @classmethod
-    def of(cls, path: Path) -> "KernelFile":
+    def of(cls, path: Path, license: str = UNLICENSED) -> "KernelFile":
         """Describes a file; raises FileNotFoundError if there is none."""
         _check_file(path)
-        return cls(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        return cls(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), license=license)
 
     def other_inputs(self) -> dict[str, Any]:
         path = Path(self.path)
@@ -60,6 +63,7 @@ class KernelFile(Stage):
         split = KernelSet(kernels[train], kernels[validation], kernels[test], torch.full((held_out,), -1))
         split.save(folder)
         source = {"file": Path(self.path).name, "sha256": self.sha256, "split": "by kernel, at random"}
+        source["license"] = self.license
         return {"kernels": split.counts(), "kept": 1.0, "source": source}
 
     def _keep_split(self, folder: Path) -> dict[str, Any]:
@@ -70,12 +74,19 @@ class KernelFile(Stage):
                     f"{path} is split already, so kernels.{key}={getattr(self, key)} has no effect; drop it"
                 )
         kernels, done = read_split(path), read_done(path.parent)
+        made = done.get("source", {})
+        if self.license != UNLICENSED and "license" not in made:
+            raise ValueError(
+                f"the licence of a prior of {path} follows from the networks that it is of, so --license "
+                f"{self.license} has no effect; drop it, and enter those of a harvest in its manifest"
+            )
+        stated = {} if self.license == UNLICENSED else {"license": self.license}
         kernels.save(folder)
         if (path.parent / LABELS).exists():
             write_bytes(folder / LABELS, (path.parent / LABELS).read_bytes())
         source = {"file": f"{path.resolve().parent.name}/{path.name}", "file_sha256": self.sha256}
         kept: dict[str, Any] = {key: done[key] for key in ("kept", "norm_threshold") if key in done}
-        return {"kernels": kernels.counts(), **kept, "source": done.get("source", {}) | source}
+        return {"kernels": kernels.counts(), **kept, "source": made | source | stated}
 
 
 def _check_file(path: Path) -> None:

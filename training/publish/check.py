@@ -9,8 +9,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from dwp_init import PatchWhitening, Prior
+from dwp_init import Gaussian, PatchWhitening, Prior
 from dwp_init.report import size_text
+from training.fits.authors import UNSTATED
+from training.images.own import UNLICENSED
 from training.publish.details import Details, section, single_line
 
 ON_THE_HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -79,16 +81,21 @@ def check_card(text: str, prior: Prior, files: Collection[str]) -> None:
 
 
 def check_sources(prior: Prior) -> str:
-    """Checks that the licence of each network from which a prior was harvested is recorded.
+    """Checks that the licence of each network from which a prior was harvested is recorded, or else that of the prior.
 
     Returns:
         What was checked; empty for a prior that was not harvested.
 
     Raises:
-        ValueError: A network has no licence entry.
+        ValueError: A network has no licence entry, or the maker of the prior has not said its licence.
     """
     source = section(prior.details, "source")
     names = source.get("checkpoints")
+    if not names and prior.details.get("license") in (UNLICENSED, UNSTATED):
+        raise ValueError(
+            "nobody has said under which licence others may use this prior: make it with --license, such as MIT, or "
+            'set details["license"] and save the prior again'
+        )
     if not names:
         return ""
     names = [str(name) for name in names] if isinstance(names, list) else [str(names)]
@@ -99,6 +106,21 @@ def check_sources(prior: Prior) -> str:
             f"as {unknown[0]}: enter each in a manifest with its license, and harvest and fit from the manifest"
         )
     return f"licences of the networks that it was harvested from: {', '.join(sorted(set(map(str, licenses.values()))))}"
+
+
+def shortfall(prior: Prior) -> str:
+    """Says that held-out kernels are no more likely under a prior than under a Gaussian or white noise; or nothing."""
+    found = Details.of(prior).metrics
+    own = found.log_prob
+    gaussian = None if isinstance(prior, Gaussian) else found.gaussian_log_prob
+    others = {"a Gaussian with a full covariance": gaussian, "white noise of their scale": found.white_noise_log_prob}
+    ahead = [f"{other:,} under {name}" for name, other in others.items() if other is not None and (own or 0) <= other]
+    if own is None or not ahead:
+        return ""
+    return (
+        f"warning: log p of held-out kernels is {own:,} nats under this prior, {' and '.join(ahead)}: fit it to more "
+        "kernels, or take another --family"
+    )
 
 
 def _size(prior: Prior) -> str:

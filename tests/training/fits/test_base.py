@@ -22,6 +22,7 @@ from tests.training.fits.common import (
     run,
     write_kernels,
 )
+from training.__main__ import main
 from training.engine.records import read_done
 from training.engine.run import run_stages
 from training.engine.stage import Context
@@ -36,8 +37,10 @@ from training.fits.flow import FitFlow
 from training.fits.gaussian import FitGaussian
 from training.fits.mixture import FitMixture
 from training.fits.vae import FitVAE
+from training.images.own import UNLICENSED
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile
+from training.publish.check import check_sources
 
 
 def log_prob(prior: Prior, kernels: Tensor) -> Tensor:
@@ -109,6 +112,31 @@ def test_provenance_goes_with_the_prior(tmp_path: Path) -> None:
     }
     expected = {key: value for key, value in vars(QUICK).items() if key not in ("needs", "name", "evaluate_every")}
     assert details["fit"] == expected and expected["latent_dim"] == 2
+
+
+def test_a_prior_of_ones_own_kernels_has_the_licence_that_one_says(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", mixture(200, 0).numpy())
+    words = [
+        "fit",
+        "--kernels",
+        str(tmp_path / "mine.npy"),
+        "--family",
+        "gaussian",
+        "--device",
+        "cpu",
+        "--smoke",
+        "--out",
+    ]
+    for out, given, found in (("a", [], UNLICENSED), ("b", ["--license", "CC0-1.0"], "CC0-1.0")):
+        assert main([*words, str(tmp_path / out), *given]) == 0
+        assert fitted_prior(tmp_path / out / "fit").details["license"] == found
+    prior = fitted_prior(tmp_path / "a" / "fit")
+    with pytest.raises(ValueError, match="nobody has said under which licence others may use this prior: make it with"):
+        check_sources(prior)
+    KernelSet.load(tmp_path / "a" / "kernels").save(folder := tmp_path / "c")
+    (folder / "done.json").write_text('{"made_with": {}}')  # as of the pipeline's own networks
+    with pytest.raises(ValueError, match="so --license MIT has no effect; drop it, and enter those of a harvest in"):
+        KernelFile.of(folder / "kernels.safetensors", "MIT").run(tmp_path / "d", Context(out=tmp_path))
 
 
 @pytest.mark.parametrize("family", QUICKS)

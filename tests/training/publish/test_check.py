@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from dwp_init import Gaussian, KernelVAE, load_prior, save_prior
+from dwp_init import Gaussian, GaussianMixture, KernelVAE, load_prior, save_prior
 from tests.training.publish.example_priors import FILES, licensed
 from training.__main__ import main
 from training.publish.cards import render_card
-from training.publish.check import card_metadata, check_card, check_sources
+from training.publish.check import card_metadata, check_card, check_sources, shortfall
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,22 @@ def test_yaml_survives_a_round_trip() -> None:
     again = ModelCard(text)
     assert again.data.to_dict() == card_metadata(prior).to_dict()
     check_card(str(again), prior, [*FILES, "latent.png"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((2.0, 1.0, 1.0), ""),
+        ((2.0, None, None), ""),
+        ((-1.0, 1.0, -3.0), "-1.0 nats under this prior, 1.0 under a Gaussian with a full covariance: fit"),
+        ((1.0, 0.0, 1.0), "1.0 nats under this prior, 1.0 under white noise of their scale: fit it to more"),
+    ],
+)
+def test_a_prior_that_is_no_better_than_a_gaussian_is_named_so(values: tuple[float | None, ...], said: str) -> None:
+    names = ("log_prob", "gaussian_log_prob", "white_noise_log_prob")
+    metrics = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    prior = licensed(GaussianMixture((1, 3, 3), 2), metrics=metrics)
+    assert (said in shortfall(prior)) if said else not shortfall(prior)
 
 
 @pytest.mark.parametrize("names", ["a", {"a": 1}, ["a"], [{"a": 1}], [1]])
