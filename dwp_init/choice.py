@@ -15,7 +15,7 @@ from dwp_init.passing import can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
-from dwp_init.rules import Rule, unused_priors
+from dwp_init.rules import Rule, limit_text, unused_priors, way_out
 from dwp_init.tensors import check_real, is_loading, is_virtual
 from dwp_init.weights import weight_of
 
@@ -180,8 +180,9 @@ def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
     if resizable := [choice for choice in near if not choice.is_left]:
         hint = "" if resize else f"; resize=True would take {_nearest(resizable).rule.name}"
     else:
-        hint = f"; {near[0].rule.given_as!r} leaves those smaller than its own: name a prior for them" if near else ""
-    return f"{NO_PRIOR} {size_text(layer.size)}{kind} kernels here{hint}"
+        left = f"; {near[0].rule.given_as!r} leaves those smaller than its own" if near else ""
+        hint = left + way_out(layer, rules)
+    return f"{NO_PRIOR} {size_text(layer.size)}{kind} kernels here{hint}{limit_text(layer, rules)}"
 
 
 def _take(near: list[Choice], resize: bool) -> Choice | None:
@@ -237,6 +238,8 @@ def reusable(layers: Layers | None) -> Layers | None:
 
 def _patterns(layers: object) -> list[str]:
     expected = "layers is a pattern, several, or a predicate of name and module"
+    if isinstance(layers, nn.Module):
+        raise TypeError(f"{expected}; got a {type(layers).__name__}: give its name, as in layers='layer1.*'")
     if not isinstance(layers, Iterable):
         raise TypeError(f"{expected}; got {layers!r}")
     patterns = [layers] if isinstance(layers, str) else list(cast(Iterable[object], layers))

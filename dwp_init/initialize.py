@@ -90,9 +90,10 @@ def apply_(
             same.
         prior: A prior: its name, its folder, its repository on the Hugging Face Hub (``user/name@revision``) or the
             object. Or a set of priors by kind of layer: its name (``"natural"``) or a :class:`dwp_init.PriorSet`. Or
-            several of those, of which each layer takes the first one of its kernel size. Or a mapping from patterns of
-            layer names (``"stem.*"``) to any of these, of which the first pattern that matches counts, also if none
-            of its priors fits.
+            several of those, of which each layer takes the first one of its kernel size; one of depthwise kernels is
+            for depthwise layers alone. Or a mapping from patterns of layer names (``"stem.*"``) to any of these, of
+            which the first pattern that matches counts, also if none of its priors fits, and whose priors may be of
+            other kinds of layers.
         layers: The layers to draw: a pattern of their names, several patterns, or a predicate of name and module. All
             layers by default.
         scale: ``"keep"`` gives the draw of each layer the response of the weight that is there; if that is not finite,

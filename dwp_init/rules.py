@@ -32,7 +32,8 @@ class Rule:
         pattern: Pattern of the names of these layers.
         prior: The prior.
         name: Name of the prior.
-        kind: Kind of these layers, if the prior is part of a set; otherwise layers of any kind may take it.
+        kind: Kind of these layers, if the prior is part of a set, or if it is of depthwise kernels and no mapping names
+            layers for it; otherwise layers of any kind may take it.
         member_of: The set.
     """
 
@@ -116,11 +117,12 @@ def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:
         ValueError: There is no prior, two priors are for the same layers, or there is a revision but not one prior.
     """
     by_pattern = {pattern: _as_list(given) for pattern, given in _as_mapping(prior).items()}
+    named = isinstance(prior, Mapping)
     _check_revision(access.revision, [like for likes in by_pattern.values() for like in likes])
     rules: list[Rule] = []
     for pattern, likes in by_pattern.items():
         _check_pattern(pattern)
-        added = [rule for like in likes for rule in _rules(pattern, like, access)]
+        added = [rule for like in likes for rule in _rules(pattern, like, access, named)]
         _check_clash(added)
         if not added:
             raise ValueError(f"prior gives no prior for the layers {pattern!r}; name one, such as 'notmnist-7x7'")
@@ -128,6 +130,43 @@ def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:
     if not rules:
         raise ValueError(f"prior is empty ({prior!r}); name at least one, such as 'notmnist-7x7'")
     return rules
+
+
+def way_out(layer: Layer, rules: list[Rule]) -> str:
+    """Says what would draw a layer that takes none of the priors of its pattern; empty if that is not known."""
+    hints = [
+        f"{rule.name!r} is for {rule.kind} layers; a mapping from patterns, or PriorSet(dense=…), gives it to others"
+        for rule in rules
+        if rule.member_of is None and rule.kind not in (None, *layer.kinds) and rule.size == layer.size
+    ]
+    names = _registered_for(layer) - {rule.name for rule in rules}
+    members = [like for _, like in SETS["natural"]]
+    best = sorted(names, key=lambda name: (name not in members, not name.startswith("natural"), name))[:1]
+    return "".join(f"; {hint}" for hint in [*hints, *(f"prior=[…, {name!r}] would draw them" for name in best)])
+
+
+def limit_text(layer: Layer, rules: list[Rule]) -> str:
+    """Says that a set gives a whitened stem few channels only, if that is why a layer does not take it."""
+    limited = [
+        rule
+        for rule in rules
+        if rule.prior.joint and rule.kind in layer.kinds and layer.inputs > _COLOURS and _shaped(rule.prior, layer)
+    ]
+    return "".join(
+        f"; {rule.given_as!r} gives {rule.name!r} to stems of up to {_COLOURS} channels, not of {layer.inputs}: give "
+        "it before the set, in a list"
+        for rule in limited[:1]
+    )
+
+
+def _registered_for(layer: Layer) -> set[str]:
+    """Returns the names of the registry's priors for kernels of a layer's size and kind; ``-dw`` marks depthwise."""
+    shape = [1, *layer.size]
+    return {
+        name
+        for name, entry in registry().items()
+        if entry["kernel_shape"] == shape and ("-dw" in name) == layer.is_depthwise
+    }
 
 
 def unused_priors(rules: list[Rule], used: Iterable[Rule]) -> list[str]:
@@ -149,12 +188,20 @@ def _as_list(priors: Priors) -> list[PriorLike]:
     return list(priors)
 
 
-def _rules(pattern: str, like: PriorLike, access: Access) -> list[Rule]:
-    """Returns the rule of a prior, or the rules of a set of priors."""
+def _rules(pattern: str, like: PriorLike, access: Access, named: bool) -> list[Rule]:
+    """Returns the rule of a prior, or those of a set of priors; ``named`` says whether a mapping names the layers."""
     chosen = SETS.get(like, like) if isinstance(like, str) else like
     if isinstance(chosen, PriorSet):
         return [Rule(pattern, *_loaded(prior, access), kind, chosen) for kind, prior in chosen]
-    return [Rule(pattern, *_loaded(chosen, access))]
+    prior, name = _loaded(chosen, access)
+    return [Rule(pattern, prior, name, None if named else _only_kind(prior))]
+
+
+def _only_kind(prior: Prior) -> Kind | None:
+    """Returns ``"depthwise"`` for a prior of depthwise kernels, which are unlike those of other layers."""
+    source: object = prior.details.get("source")
+    kind = cast(Mapping[str, object], source).get("kind") if isinstance(source, Mapping) else None
+    return "depthwise" if kind == "depthwise" else None
 
 
 def _loaded(given: SetMember, access: Access) -> tuple[Prior, str]:
@@ -199,10 +246,11 @@ def _check_revision(revision: str | None, given: list[PriorLike]) -> None:
 def _check_clash(rules: list[Rule]) -> None:
     taken: dict[tuple[Kind | None, tuple[int, ...]], str] = {}
     for rule in rules:
-        shape, kind = rule.prior.kernel_shape, f" of {rule.kind} layers" if rule.kind else ""
-        if (rule.kind, shape) in taken:
+        shape, kind = rule.prior.kernel_shape, rule.kind if rule.member_of else None
+        if (kind, shape) in taken:
+            layers = f" of {kind} layers" if kind else ""
             raise ValueError(
-                f"{taken[rule.kind, shape]!r} and {rule.name!r} are both for {kernel_text(shape)} kernels{kind}; keep "
+                f"{taken[kind, shape]!r} and {rule.name!r} are both for {kernel_text(shape)} kernels{layers}; keep "
                 "one, or give a mapping from layer-name patterns to priors"
             )
-        taken[rule.kind, shape] = rule.name
+        taken[kind, shape] = rule.name

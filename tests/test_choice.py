@@ -168,7 +168,7 @@ def test_long_lists_of_layers_are_cut_and_a_pattern_is_suggested(gaussian: Fit) 
 BAD = [
     (TypeError, 3, "layers is a pattern, several, or a predicate of name and module; got 3"),
     (TypeError, ["*", 3], "layers is a pattern, .*; got 3 in it"),
-    (TypeError, nn.Conv2d(1, 2, 3), r"layers is a pattern, .*; got Conv2d\(1, 2"),
+    (TypeError, nn.Sequential(nn.Conv2d(1, 2, 3)), r"layers is .*; got a Sequential: give its name, as in layers="),
     (TypeError, nn.Conv2d, "layers is a pattern, .*; got <class"),
     (ValueError, "0", r"layers='0' matches no convolution; did you mean '0\.\*'\? there are 0.0, 1.0, 1.2, 2$"),
     (ValueError, "1.1", r"layers='1.1' matches no convolution; did you mean '1\.[02]'\? there are"),

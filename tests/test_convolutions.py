@@ -132,8 +132,11 @@ def _with_weight(weight: Tensor) -> nn.Module:
 ON_META = "on the meta device: give it memory first, with to_empty(device=...)"
 REPLACED = "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
 SKIPS = [
-    (lambda: nn.Conv1d(1, 2, 3), "no prior given fits length-3 kernels here"),
-    (lambda: nn.ConvTranspose3d(1, 2, 3), "no prior given fits 3×3×3 kernels here"),
+    (lambda: nn.Conv1d(1, 2, 3), "no prior given fits length-3 kernels here; prior=[…, 'audio'] would draw them"),
+    (
+        lambda: nn.ConvTranspose3d(1, 2, 3),
+        "no prior given fits 3×3×3 kernels here; prior=[…, 'brain-mri'] would draw them",
+    ),
     (lambda: nn.Conv2d(1, 2, (5, 1)), "no prior given fits 5×1 kernels here; resize=True would take Gaussian"),
     (lambda: nn.Linear(3, 3), "not a convolution"),
     (lambda: nn.BatchNorm2d(3), "not a convolution"),

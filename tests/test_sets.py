@@ -1,11 +1,14 @@
 """Sets of priors: which kind of layer takes which prior."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from dwp_init import SETS, PriorSet, apply_, load_prior
 from dwp_init.init import kernels_
+from dwp_init.registry import registry
 from tests.models import Fit, named
 
 
@@ -187,11 +190,12 @@ def test_natural_enlarges_depthwise_kernels_and_leaves_smaller_layers() -> None:
         "3": "natural-dw7x7, middle row of 7×7",
         "4": "natural-dw7x7, resized from 7×7",
     }
-    left = "'natural' leaves those smaller than its own: name a prior for them"
-    sizes_left = {"1": "3×3", "2": "5×5"}
+    left = "'natural' leaves those smaller than its own; prior=[…, 'natural-dw{0}x{0}'] would draw them"
     assert report.skipped == {
-        name: f"no prior given fits {size} depthwise kernels here; {left}" for name, size in sizes_left.items()
+        name: f"no prior given fits {k}×{k} depthwise kernels here; {left.format(k)}"
+        for name, k in (("1", 3), ("2", 5))
     }
+    left = re.escape(left.format(3))
     with pytest.raises(ValueError, match=r"strict: no prior given fits .* depthwise .*; add a prior, narrow layers="):
         apply_(model, "natural", layers=["0", "1", "2"], strict=True)
     with pytest.raises(ValueError, match=rf"; {left}; list_priors\(\) names the priors there are"):
@@ -199,6 +203,34 @@ def test_natural_enlarges_depthwise_kernels_and_leaves_smaller_layers() -> None:
     with pytest.raises(ValueError, match=f"kernels here; {left}"):
         kernels_(torch.empty(8, 1, 3, 3), "natural", groups=8)
     kernels_(torch.empty(8, 1, 3, 3), ["natural", "natural-dw3x3"], groups=8)
+
+
+def test_a_prior_of_depthwise_kernels_is_for_depthwise_layers_in_any_order() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 5))
+    for priors in (["natural-dw3x3", "natural"], ["natural", "natural-dw3x3"]):
+        drawn = apply_(model, priors, dry_run=True).drawn
+        assert [row.prior for row in drawn] == ["natural-stem", "natural-dw3x3", "tinyimagenet-5x5"]
+    others = r"a mapping from patterns, or PriorSet\(dense=…\), gives it to others"
+    with pytest.raises(ValueError, match=f"'natural-dw5x5' is for 5×5 depthwise kernels; .*; {others}; prior="):
+        apply_(model, "natural-dw5x5", layers="2")
+    for asked in ({"2": "natural-dw5x5"}, PriorSet(dense=("natural-dw5x5",))):
+        assert [row.prior for row in apply_(model, asked, dry_run=True).drawn] == ["natural-dw5x5"]
+
+
+@pytest.mark.parametrize(("layer", "name"), [(nn.Conv1d(8, 8, 3), "audio"), (nn.Conv3d(8, 8, 3), "brain-mri")])
+def test_an_error_names_the_prior_of_a_layers_size_and_kind(layer: nn.Module, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"; prior=\[…, '{name}'\] would draw them; list_priors"):
+        apply_(layer, "natural")
+    kinds = {name: load_prior(name).details["source"].get("kind") for name in registry()}
+    assert {name for name, kind in kinds.items() if kind == "depthwise"} == {name for name in kinds if "-dw" in name}
+
+
+def test_an_error_says_how_many_channels_a_set_whitens() -> None:
+    mine = PriorSet(stem=("natural-stem",), dense=("tinyimagenet-3x3",), name="mine")
+    limit = "'mine' gives 'natural-stem' to stems of up to 3 channels, not of 13: give it before the set, in a list"
+    with pytest.raises(ValueError, match=limit):
+        apply_(nn.Conv2d(13, 8, 7), mine)
+    assert apply_(nn.Conv2d(13, 8, 7), ["natural-stem", mine], dry_run=True).drawn[0].prior == "natural-stem"
 
 
 @pytest.mark.parametrize(("channels", "prior"), [(1, "natural-stem"), (3, "natural-stem"), (4, "tinyimagenet-3x3")])

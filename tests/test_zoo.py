@@ -33,7 +33,8 @@ SMALLEST = (  # one of each family that is quick to build
 )
 OWN_SIZES = {"dense": {(3, 3), (5, 5), (7, 7)}, "depthwise": {(7, 7)}}  # and a stem of any size
 NONE_FITS = (
-    r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here(; (resize=True|'natural' leaves) .+)?"
+    r"no prior given fits \d+×\d+ ((stem or )?dense|depthwise) kernels here"
+    r"(; (resize=True|'natural' leaves|prior=) .+)?"
 )
 
 

@@ -44,10 +44,11 @@ def _digests(name: str) -> dict[str, str]:
 def from_priors(draw: Draw, own_scale: bool = False, orthogonal: bool = False) -> Mapping[str, float]:
     """Fills the layers that a prior fits by :func:`dwp_init.apply_`, each kernel independently unless orthogonal.
 
-    Each layer has He's root mean square, however strong its response is, unless the prior's own scale is kept.
+    A prior of depthwise kernels fits other layers too. Each layer has He's root mean square, however strong its
+    response is, unless the prior's own scale is kept.
     """
     chosen: dict[str, Any] = {"layers": list(draw.layers), "seed": draw.seed, "orthogonal": orthogonal}
-    report = dwp_init.apply_(draw.network, list(draw.priors), scale="prior", **chosen)
+    report = dwp_init.apply_(draw.network, {"*": list(draw.priors)}, scale="prior", **chosen)
     for name in () if own_scale else report.initialized:
         layer = draw.layers[name]
         layer.weight.copy_(at_he_rms(layer, layer.weight))
