@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from numbers import Real
-from typing import TypeGuard, TypeVar, cast, get_args
+from typing import TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from dwp_init.choice import Choice, choice_for
 from dwp_init.convolutions import layer_of
 from dwp_init.draw import HE_GAIN, LayerScale, Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.options import check_flag, check_instance, check_one_of
-from dwp_init.priors.checks import is_int, whole_number
+from dwp_init.priors.checks import checked_depth, is_int, is_real, whole_number
 from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks
 from dwp_init.registry import registry
@@ -59,7 +58,8 @@ def kernels_(
         weight: Weight ``(out, in/groups, *size)`` of a convolution with kernels of 1 to 3 axes, of any floating-point
             dtype and memory format; with ``transposed`` ``(in, out/groups, *size)``.
         prior: A prior or a set of priors as in ``apply_``: a name, a folder, a repository, an object, or several of
-            these, of which the first one of the kernel size counts. Priors that are bundled are read once.
+            these, of which the first one of the kernel size counts; one of depthwise kernels needs ``groups``, or
+            ``PriorSet(dense=…)`` for other layers. Priors that are bundled are read once.
         depth: Relative depth of the layer: 0 for the first convolution with kernels larger than 1×1, 1 for the last.
             With 0 and one group it takes a prior for stems, if there is one. ``None`` draws from kernels of all depths.
         groups: Number of groups of channels.
@@ -158,22 +158,15 @@ def _per_axis(name: str, value: object, rank: int) -> tuple[int, ...]:
 
 
 def _checked_depth(depth: float | None) -> float | None:
-    if depth is not None and not (_is_real(depth) and 0 <= depth <= 1):
-        raise ValueError(f"depth must be None or a number from 0, the first layer, to 1, the last; got {depth!r}")
-    return None if depth is None else float(depth)
+    return None if depth is None else checked_depth(depth, "None or ")
 
 
 def _checked_gain(gain: float, scale: LayerScale) -> float:
-    if not (_is_real(gain) and 0 < gain < math.inf):
+    if not (is_real(gain) and 0 < gain < math.inf):
         raise ValueError(f"gain must be a number above 0, such as 1 for a layer without a ReLU; got {gain!r}")
     if gain != HE_GAIN and scale != "fan_in":
         raise ValueError(f"gain={gain} has no effect with scale={scale!r}; remove it, or take scale='fan_in'")
     return float(gain)
-
-
-def _is_real(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, also one of numpy's, and not a bool."""
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _rules(prior: Priors) -> list[Rule]:

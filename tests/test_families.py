@@ -72,6 +72,12 @@ def test_kernels_of_another_shape_or_type(prior):
     for wrong in [(3, height, width), (3, channels, height, width + 1), (3, channels + 1, height, width)]:
         with pytest.raises(ValueError, match=rf"shape \(n, {channels}, {height}, {width}\); got \({wrong[0]}, "):
             prior.log_prob(torch.zeros(wrong))
+    weight = torch.zeros(3, 2 * channels, height, width)
+    with pytest.raises(ValueError, match=rf"by \.reshape\(-1, {channels}, {height}, {width}\), or see bayes\."):
+        prior.log_prob(weight)
+    for draw in (prior.sample, prior.sample_layer):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator; got int"):
+            draw(3, generator=0)
     with pytest.raises(TypeError, match="kernels must be a tensor; got list"):
         prior.log_prob([0.0])
     with pytest.raises(TypeError, match=r"kernels must be real; got torch\.complex64: take"):

@@ -12,12 +12,14 @@ from torch.nn.utils import parametrize
 from dwp_init.access import Access
 from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, normal_prior
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
-from dwp_init.convolutions import layer_of
+from dwp_init.convolutions import find_layers, layer_of
 from dwp_init.draw import Scale
 from dwp_init.modules import only_holds
 from dwp_init.names import named_modules
+from dwp_init.registry import registry
 from dwp_init.response import root_mean_square
 from dwp_init.rules import PriorsByPattern
+from dwp_init.sets import SETS, PriorSet
 from dwp_init.shards import is_sharded
 from dwp_init.text import few
 
@@ -72,6 +74,11 @@ def bayesianize_(
     """
     _check_model(model)
     _check_kind(kind)
+    if isinstance(layers, (nn.Module, PriorSet)):
+        raise TypeError(
+            f"layers are patterns of names, such as 'features.*'; got a {type(layers).__name__}: give the names of a "
+            "module's layers, and a prior as prior="
+        )
     patterns = [layers] if isinstance(layers, str) else list(layers)
     if not patterns:
         raise ValueError(f"layers={layers!r} names no layer; give a pattern, or leave it out for all")
@@ -109,13 +116,16 @@ def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
     for pattern in patterns:
         if not any(named.matches(pattern) for named in there):
             names = few([named.name for named in there]) or "none"
-            raise ValueError(f"layers={pattern!r} matches no Conv2d; the model has {names}")
+            meant = f"did you mean prior={pattern!r}? " if pattern in {*SETS, *registry()} else ""
+            raise ValueError(f"layers={pattern!r} matches no Conv2d; {meant}the model has {names}")
     matching = [named for named in there if any(named.matches(pattern) for pattern in patterns)]
     chosen = {named.name: cast(nn.Conv2d, named.module) for named in matching}
     for name, conv in chosen.items():
         if reason := reason_not_bayesian(conv, model):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
-    return LayerPriors({name: normal_prior(layer_of(conv, name)) for name, conv in chosen.items()})
+    depths = {layer.name: layer.depth for layer in find_layers(model, lambda named: named.name in chosen)}
+    layers = {name: layer_of(conv, name, depth=depths.get(name, 0.0)) for name, conv in chosen.items()}
+    return LayerPriors({name: normal_prior(layer) for name, layer in layers.items()})
 
 
 def _bayesian(given: LayerPriors, model: nn.Module) -> LayerPriors:

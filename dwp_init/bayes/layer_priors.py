@@ -227,7 +227,10 @@ def _without_density(choice: Choice) -> str | None:
     if choice.fitting.is_sliced or choice.fitting.is_resized:
         return f"the density of the {choice.fitting} of {choice.rule.name} is not known"
     if choice.passes_on():
-        return f"its first output channels are copies of its inputs, which {choice.rule.name} does not draw"
+        return (
+            f"its first output channels are copies of its inputs, which {choice.rule.name} does not draw; in a new "
+            "model, scale='fan_in' of apply_ draws all channels"
+        )
     if "weight" not in dict(module.named_parameters(recurse=False)) and not parametrize.is_parametrized(module):
         return "hooks make its weight in each forward pass; use torch.nn.utils.parametrizations"
     return None
@@ -237,7 +240,7 @@ def _notes(raised: frozenset[str]) -> tuple[str, ...]:
     """Says which layers have a scale that differs from that of the weight that is there."""
     return (
         f"layers {few(sorted(raised))} have PyTorch's default scale in a chain without normalisation, and priors at "
-        "He's: call apply_ with the same prior first, or give scale='keep'",
+        "He's: first call apply_ with the same prior and scale='fan_in', which draws them all, or give scale='keep'",
     ) * bool(raised)
 
 

@@ -89,11 +89,9 @@ class Objective(nn.Module):
 
     def nll(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
         """Returns the first part ``()``; the arguments are those of :meth:`forward`."""
-        if labels.dim() != 1:
-            raise ValueError(f"labels are one class for each image, (batch,); got {tuple(labels.shape)}")
+        labels = _checked_labels(labels)
         if not self.augmented:
-            mean: Tensor = F.cross_entropy(logits_of(self.network, images), labels)
-            return mean * count
+            return _cross_entropy(logits_of(self.network, images), labels, "mean") * count
         if images.dim() < 5 or len(images) != len(labels) or images.shape[1] < 1:
             raise ValueError(
                 f"images of an augmented objective are (batch, copies, c, h, w) for {len(labels)} labels; got "
@@ -101,7 +99,7 @@ class Objective(nn.Module):
             )
         copies = images.shape[1]
         logits = logits_of(self.network, images.flatten(0, 1))
-        each = -F.cross_entropy(logits, labels.repeat_interleave(copies), reduction="none").view(-1, copies)
+        each = -_cross_entropy(logits, labels.repeat_interleave(copies), "none").view(-1, copies)
         return (math.log(copies) - each.logsumexp(1)).mean() * count
 
     def kl(self) -> Tensor:
@@ -139,6 +137,28 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
             "module that returns them, or add objective.kl() to a loss of your own"
         )
     return wide(found)
+
+
+def _checked_labels(labels: object) -> Tensor:
+    """Returns labels as int64; raises unless they are one whole number for each image."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor (batch,) of class numbers; got {type(labels).__name__}")
+    if labels.dim() != 1:
+        raise ValueError(f"labels are one class for each image, (batch,); got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels are class numbers from 0 on; got {labels.dtype}: convert them with labels.long()")
+    return labels.long()
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+    """Returns the negative log likelihood of the labels; raises ``ValueError`` if one is no class of the logits."""
+    try:
+        return F.cross_entropy(logits, labels, reduction=reduction)
+    except IndexError as error:
+        raise ValueError(
+            f"labels must be from 0 to {logits.shape[1] - 1}, as the network returns {logits.shape[1]} logits; got "
+            f"labels from {labels.min()} to {labels.max()}"
+        ) from error
 
 
 def kernels_of(layer: BayesConv2d, term: KL) -> Normal:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dwp_init.priors.checks import checked_shape, whole_number
+from dwp_init.priors.checks import check_generator, checked_depth, checked_shape, whole_number
 from dwp_init.priors.precision import full_precision, in_full_precision
 from dwp_init.report import kernel_text
 from dwp_init.split import split
@@ -109,10 +109,11 @@ class Prior(nn.Module, ABC):
             Kernels ``(n, c, *size)``.
 
         Raises:
-            TypeError: ``n`` is not a whole number.
+            TypeError: ``n`` is not a whole number, or ``generator`` no ``torch.Generator``.
             ValueError: ``n`` is negative.
         """
         n = whole_number(n, "the number of kernels")
+        check_generator(generator)
         if n < 0:
             raise ValueError(f"the number of kernels must be 0 or more; got {n}")
         kernels = torch.empty(n, self.dim, device=self.device, dtype=self.dtype)
@@ -157,7 +158,11 @@ class Prior(nn.Module, ABC):
         """Returns the prior for a layer at a relative depth, from 0 (the first) to 1 (the last).
 
         Most families return themselves.
+
+        Raises:
+            ValueError: ``depth`` is not a number from 0 to 1.
         """
+        checked_depth(depth)
         return self
 
     def shaped(self, kernel_shape: KernelShape, dilation: Sequence[int]) -> "Prior | None":
@@ -218,7 +223,10 @@ class Prior(nn.Module, ABC):
             raise TypeError(f"kernels must be a tensor; got {type(kernels).__name__}")
         if tuple(kernels.shape[1:]) != self.kernel_shape:
             expected = ", ".join(map(str, self.kernel_shape))
-            raise ValueError(f"kernels must have shape (n, {expected}); got {tuple(kernels.shape)}")
+            way_out = f"; make kernels of a layer's weight by .reshape(-1, {expected}), or see bayes.layer_priors"
+            is_weight = kernels.shape[2:] == self.kernel_shape[1:] and not kernels.numel() % self.dim
+            found = f"{tuple(kernels.shape)}{way_out if is_weight else ''}"
+            raise ValueError(f"kernels must have shape (n, {expected}); got {found}")
         if kernels.is_complex():
             raise TypeError(f"kernels must be real; got {kernels.dtype}: take their real part or absolute values")
         return kernels.flatten(1).to(self.dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.priors.base import KernelShape, Prior, register
-from dwp_init.priors.checks import is_number
+from dwp_init.priors.checks import checked_depth, is_number
 from dwp_init.priors.mixture import GaussianMixture
 
 
@@ -96,8 +96,7 @@ class MixtureByDepth(Prior):
         Raises:
             ValueError: ``depth`` is not a number from 0 to 1.
         """
-        if not 0 <= depth <= 1:
-            raise ValueError(f"depth must be a number from 0, the first layer, to 1, the last; got {depth!r}")
+        depth = checked_depth(depth)
         nearest = min(range(len(self.depths)), key=lambda i: abs(self.depths[i] - depth))
         return self._mixtures()[nearest]
 

@@ -3,7 +3,12 @@
 import math
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import SupportsIndex, TypeGuard, cast
+
+import torch
+
+from dwp_init.options import check_instance
 
 MAX_SIZE = 2**20
 
@@ -32,6 +37,24 @@ def is_number(value: object) -> TypeGuard[float]:
 def is_int(value: object) -> TypeGuard[int]:
     """Whether a value is an int, and not a bool."""
     return type(value) is int
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, also one of numpy's, and not a bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def checked_depth(depth: object, or_none: str = "") -> float:
+    """Returns a relative depth; raises ``ValueError`` unless it is from 0 to 1. ``or_none`` is put into the message."""
+    if not (is_real(depth) and 0 <= depth <= 1):
+        raise ValueError(f"depth must be {or_none}a number from 0, the first layer, to 1, the last; got {depth!r}")
+    return float(depth)
+
+
+def check_generator(generator: object) -> None:
+    """Raises ``TypeError`` unless a source of randomness is ``None`` or a generator of PyTorch."""
+    if generator is not None:
+        check_instance("generator", generator, torch.Generator, "torch.Generator")
 
 
 def check_count(**counts: object) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init.priors.base import KernelShape, Prior, register
-from dwp_init.priors.checks import check_count
+from dwp_init.priors.checks import check_count, check_generator
 from dwp_init.priors.gaussian import Gaussian
 from dwp_init.priors.whitening import identity, standard_normal_log_prob
 from dwp_init.report import size_text
@@ -165,6 +165,7 @@ class PatchWhitening(Prior):
 
     def sample_layer(self, n: int, generator: torch.Generator | None = None, *, noise: bool = True) -> Tensor:
         """Draws the n filters ``(n, c, *size)`` of a layer, as the class describes."""
+        check_generator(generator)
         basis, scale = self._eigen()
         filters = (basis * scale * self.dim**0.5).mT.to(self.device, self.dtype)
         pairs = [_with_opposites(filters)]

@@ -147,10 +147,18 @@ def test_parallel_wrappers_come_after(alone: None) -> None:
         bayesianize_(model)
 
 
+def test_normal_priors_know_the_depth_of_their_layers() -> None:
+    assert [given.layer.depth for given in bayesianize_(net()).values()] == [0.0, 1.0]
+
+
 def test_helpful_errors() -> None:
     model = net()
     with pytest.raises(ValueError, match=r"layers='body\.\*' matches no Conv2d; the model has 0, 3\.0"):
         bayesianize_(model, ["0", "body.*"])
+    with pytest.raises(ValueError, match=r"layers='natural' matches no Conv2d; did you mean prior='natural'\?"):
+        bayesianize_(model, "natural")
+    with pytest.raises(TypeError, match=r"layers are patterns of names, .*; got a Sequential: give the names of a"):
+        bayesianize_(model, model[3])
     with pytest.raises(ValueError, match="no Bayesian convolution; call bayesianize_"):
         posterior_mean_(model)
     with pytest.raises(ValueError, match="no Bayesian convolution"):

@@ -233,7 +233,7 @@ def test_every_exact_prior_regularises(prior: Prior) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 4, 3))
     before = copy.deepcopy(prior.state_dict())
-    (-layer_priors(model, prior).log_prob(model)).backward()
+    (-layer_priors(model, {"0": prior}).log_prob(model)).backward()
     assert model[0].weight.grad.abs().sum() > 0 and not any(each.requires_grad for each in prior.buffers())
     assert all(torch.equal(value, before[name]) for name, value in prior.state_dict().items())
 
@@ -268,12 +268,14 @@ def test_layers_that_pass_their_inputs_on_have_no_density() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), *(part for pair in widths for part in (nn.ReLU(), nn.Conv2d(*pair, 3))))
     (note,) = layer_priors(model, "natural").notes
     assert note.startswith("layers 0, 2, 4 have PyTorch's default scale in a chain without normalisation")
+    dwp_init.apply_(again := copy.deepcopy(model), "natural", seed=0, scale="fan_in")  # the way out that it names
+    found = layer_priors(again, "natural")
+    assert "scale='fan_in'" in note and list(found) == ["0", "2", "4", "6"] and found.notes == ()
     dwp_init.apply_(model, "natural", seed=0)
     found = layer_priors(model, "natural")
     assert list(found) == ["0", "6"] and set(found.skipped) == {"2", "4"} and found.notes == ()
-    assert (
-        found.skipped["2"] == "its first output channels are copies of its inputs, which tinyimagenet-3x3 does not draw"
-    )
+    why = "its first output channels are copies of its inputs, which tinyimagenet-3x3 does not draw; in a new model, "
+    assert found.skipped["2"] == f"{why}scale='fan_in' of apply_ draws all channels"
 
 
 def test_a_weight_that_hooks_make_has_no_prior() -> None:

@@ -98,5 +98,16 @@ def test_helpful_errors() -> None:
         train_(objective, some, steps=1)
     with pytest.raises(ValueError, match=r"labels are one class for each image, \(batch,\); got \(12, 2\)"):
         train_(objective, [(pictures[0], labels[0][:, None].expand(-1, 2))], 12, steps=1)
+    for wrong, error, message in (
+        (labels[0].float(), ValueError, r"labels are class numbers from 0 on; got torch.float32: convert them with"),
+        (labels[0] + 7, ValueError, "labels must be from 0 to 1, as the network returns 2 logits; got labels from 7"),
+        (labels[0].tolist(), TypeError, r"labels must be a tensor \(batch,\) of class numbers; got list"),
+    ):
+        with pytest.raises(error, match=message):
+            objective(pictures[0], wrong, 12)
+    torch.manual_seed(0)
+    expected = objective.eval()(pictures[0], labels[0], 12).nll
+    torch.manual_seed(0)
+    assert objective(pictures[0], labels[0].to(torch.uint8), 12).nll == expected
     with pytest.raises(ValueError, match="warm_up must be from 0 to the 1 steps"):
         train_(objective, loader(), steps=1, warm_up=2)

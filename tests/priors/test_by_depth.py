@@ -17,9 +17,10 @@ def test_a_mixture_by_depth_is_each_depths_own_and_their_average():
     for depth, alone in [(0, first), (0.5, first), (0.51, last), (1, last)]:
         torch.testing.assert_close(prior.at(depth).log_prob(points), alone.log_prob(points))
     assert Gaussian((1, 1, 2)).at(0.3).family == "gaussian"
-    for depth in (float("nan"), -0.1, 1.1):
-        with pytest.raises(ValueError, match=f"depth must be a number from 0, .*; got {depth!r}"):
-            prior.at(depth)
+    for wrong in (2, -1, float("nan"), "0.5", None, True):
+        for each in (prior, first):
+            with pytest.raises(ValueError, match=f"depth must be a number from 0, .*, to 1, the last; got {wrong!r}"):
+                each.at(wrong)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ def test_a_prior_of_ones_own_kernels_has_the_licence_that_one_says(tmp_path: Pat
     prior = fitted_prior(tmp_path / "a" / "fit")
     with pytest.raises(ValueError, match="nobody has said under which licence others may use this prior: make it with"):
         check_sources(prior)
-    KernelSet.load(tmp_path / "a" / "kernels").save(folder := tmp_path / "c")
+    (folder := tmp_path / "c").mkdir()
+    KernelSet.load(tmp_path / "a" / "kernels").save(folder)
     (folder / "done.json").write_text('{"made_with": {}}')  # as of the pipeline's own networks
     with pytest.raises(ValueError, match="so --license MIT has no effect; drop it, and enter those of a harvest in"):
         KernelFile.of(folder / "kernels.safetensors", "MIT").run(tmp_path / "d", Context(out=tmp_path))
