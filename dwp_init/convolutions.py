@@ -78,7 +78,12 @@ def _layer_of(
     place = () if reason else place_of(weight)
     if reason == _NO_CONVOLUTION:
         place = place_of_parameters(module)
-    shape = weight.shape if asked and reason is None else torch.Size()
+    shape = torch.Size()
+    if asked and reason is None:
+        try:
+            shape = weight.shape
+        except ValueError as error:
+            reason = str(error)
     if not asked:
         reason = "not among the layers asked for"
     layer = kind(name, module, weight, shape, geometry.kernel_size, depth, first, place, asked, reason, path)

@@ -131,12 +131,20 @@ class ParametrizedWeight(Weight):
         return None
 
     def read(self) -> Tensor:
-        with torch.no_grad(), OwnRandomness(), self._evaluation_mode():
-            first, *others = self._chain
-            value = first(*map(whole, self._originals))
-            for part in others:
-                value = part(value)
-            return cast(Tensor, value).detach()
+        try:
+            with torch.no_grad(), OwnRandomness(), self._evaluation_mode():
+                first, *others = self._chain
+                value = first(*map(whole, self._originals))
+                for part in others:
+                    value = part(value)
+                return cast(Tensor, value).detach()
+        except (MemoryError, torch.OutOfMemoryError):  # no word on whether it computes a weight
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"its parametrizations compute no weight ({type(error).__name__}: {error}), for a forward pass neither; "
+                "mend them, or call apply_ before registering them"
+            ) from error
 
     def _whole_values(self, value: Tensor) -> list[Tensor]:
         inverse: Tensor | Sequence[Tensor] = value

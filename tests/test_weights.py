@@ -160,6 +160,32 @@ def test_parametrization_that_cannot_take_a_draw_is_skipped(
         apply_(model, gaussian(3), strict=True, dry_run=dry_run)
 
 
+class Broken(nn.Module):
+    """Computes a weight once, as it is registered, and never again, as ``orthogonal`` in half precision."""
+
+    computed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.computed:
+            raise NotImplementedError("not for this dtype")
+        self.computed = True
+        return x
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_a_parametrization_that_computes_no_weight_is_skipped(gaussian: Fit) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3))
+    parametrize.register_parametrization(model[1], "weight", broken := Broken())
+    broken.computed = True
+    report = apply_(model, gaussian(3))
+    assert report.initialized == ["0"]
+    assert report.skipped["1"].startswith(
+        "its parametrizations compute no weight (NotImplementedError: not for this dty"
+    )
+
+
 @pytest.mark.parametrize("wrap", [wrap for wrap, _ in SPECTRAL.values()], ids=SPECTRAL)
 def test_spectral_norm_without_values_is_drawn(wrap: Callable[[nn.Module], nn.Module], gaussian: Fit) -> None:
     layer = wrap(nn.Conv2d(4, 8, 3)).eval()
