@@ -142,7 +142,7 @@ class ParametrizedWeight(Weight):
             raise
         except Exception as error:
             raise ValueError(
-                f"its parametrizations compute no weight ({type(error).__name__}: {error}), for a forward pass neither; "
+                f"its parametrizations compute no weight ({type(error).__name__}: {error}), nor does a forward pass; "
                 "mend them, or call apply_ before registering them"
             ) from error
 
