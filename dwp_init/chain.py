@@ -1,15 +1,18 @@
 """Plain chains: modules whose data flow is known without running them."""
 
 import functools
+import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, cast
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.utils import parametrize
 
-from dwp_init.convolutions import named_convolutions
+from dwp_init.convolutions import is_convolution, named_convolutions
 from dwp_init.modules import counts
 from dwp_init.names import Named, modules_by_path, named_modules
 
@@ -65,37 +68,58 @@ def rectified(model: nn.Module) -> Rectified:
         return Rectified()
     names = {id(named.module): named.name for named in found}
     seen = _rectified(chain, names)
-    hooked = _hooked(modules, path)
+    hooked = _hooked(modules, path) or tuple(type(each).__name__ for each in chain if _is_hooked(each))
     if hooked and seen.all:
         return Rectified(hooked=hooked)
     return seen._replace(returns_an_image=all(map(_runs_in_order, around)) and inputs == outputs)
 
 
 def normalised(model: nn.Module) -> frozenset[str]:
-    """Returns the names of the convolutions of plain chains whose outputs are normalised, but for pooling and the like.
+    """Returns the names of the convolutions of plain chains that batch normalisation follows, as far as classes show.
 
-    A chain is here any ``nn.Sequential`` of modules of ``torch.nn``, whatever else the model does, without hooks, whose
-    outputs nothing around it may add to its inputs, as in :func:`rectified`.
+    All convolutions of the model are then in ``nn.Sequential`` modules of ``torch.nn``, without hooks, whose parent is
+    one module: a chain, or several of which each takes as many channels as the one before returns, as they would not
+    if they ran side by side. The last returns more channels than the first takes, and each chain that is meant does so
+    too, so that nothing adds its outputs to its inputs. No convolution is used twice.
     """
-    modules, names = list(named_modules(model)), {id(named.module): named.name for named in named_convolutions(model)}
-    found: set[str] = set()
-    seen: list[str] = []
+    chains = _chains(model)
+    used = [id(module) for _, chain in chains for module in chain if is_convolution(module)]
+    paths = Counter(id(module) for module in modules_by_path(model).values())
+    if {id(named.module) for named in named_convolutions(model)} - set(used) or any(paths[each] > 1 for each in used):
+        return frozenset()
+    if len({path.rpartition(".")[0] for path, _ in chains}) != 1 or not _link(
+        [_channels(chain) for _, chain in chains]
+    ):
+        return frozenset()
+    modules = list(named_modules(model))
+    if any(_hooked(modules, path) or any(map(_is_hooked, chain)) for path, chain in chains):
+        return frozenset()
+    names = {id(named.module): named.name for named in named_convolutions(model)}
+    growing = [chain for _, chain in chains if _link([_channels(chain)])]
+    return frozenset(name for chain in growing for name in _before_norms(chain, names))
+
+
+def _chains(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
+    """Returns the largest chains of a model that hold convolutions, with their paths, in the order of its modules."""
+    found: dict[str, list[nn.Module]] = {}
     for path, module in modules_by_path(model).items():
-        if not _runs_in_order(module) or any(_within(path, outer) for outer in seen):
-            continue
-        if chain := _chain(module):
-            seen.append(path)
-            free = not _may_be_added_to_its_inputs(_around(modules, path), *_channels(chain))
-            if free and any(map(normalises, chain)) and not _hooked(modules, path):
-                found |= _before_norms(chain, names)
-    return frozenset(found)
+        if _runs_in_order(module) and not any(_within(path, outer) for outer in found):
+            chain = _chain(module)
+            if any(map(is_convolution, chain)):
+                found[path] = chain
+    return list(found.items())
 
 
-def _before_norms(chain: Sequence[nn.Module], names: dict[int, str]) -> set[str]:
-    """Returns which modules of a chain, those with names by their ``id``, are normalised wherever they are used."""
+def _link(channels: Sequence[tuple[float, float]]) -> bool:
+    """Whether chains that take and return so many channels may run one after the other, and return more in the end."""
+    pairs = itertools.pairwise(channels)
+    return channels[-1][1] > channels[0][0] and all(before[1] == behind[0] for before, behind in pairs)
+
+
+def _before_norms(chain: Sequence[nn.Module], names: dict[int, str]) -> list[str]:
+    """Returns which modules of a chain, those with names by their ``id``, batch normalisation follows."""
     places = [(names[id(each)], place) for place, each in enumerate(chain) if id(each) in names]
-    behind = {(name, (other := _next(chain[place + 1 :])) is not None and normalises(other)) for name, place in places}
-    return {name for name, _ in behind if (name, False) not in behind}
+    return [name for name, place in places if isinstance(_next(chain[place + 1 :]), _BatchNorm)]
 
 
 def _rectified(chain: Sequence[nn.Module], names: dict[int, str]) -> Rectified:
@@ -126,8 +150,7 @@ def _common(paths: list[str]) -> str:
 
 def _chain(module: nn.Module) -> list[nn.Module]:
     """Returns the modules that run one after the other; empty if that is not sure."""
-    source = getattr(getattr(type(module), "forward", None), "__module__", "")
-    if not source.startswith("torch.nn.") or "forward" in vars(module):
+    if not _runs_as_in_torch(module):
         return []
     if not _runs_in_order(module):
         inside = [name for name, _ in module.named_children() if name != "parametrizations"]
@@ -176,6 +199,14 @@ def _shuffled(modules: Sequence[nn.Module]) -> float:
 def _within(path: str, outer: str) -> bool:
     """Whether a path is that of a module or of one inside it."""
     return not outer or f"{path}.".startswith(f"{outer}.")
+
+
+def _runs_as_in_torch(module: nn.Module) -> bool:
+    """Whether nothing of a module's forward pass is of another package, or of its own."""
+    if "forward" in vars(module):
+        return False
+    methods = (getattr(type(module), name, None) for name in ("forward", "_conv_forward"))
+    return all(method is None or method.__module__.startswith("torch.nn.") for method in methods)
 
 
 def _runs_in_order(module: nn.Module) -> bool:

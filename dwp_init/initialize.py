@@ -65,7 +65,7 @@ def apply_(
     In a layer with as many outputs as inputs nothing is drawn then, and the report calls its prior ``identity``. A
     whitened stem assumes images of mean 0 whose neighbouring pixels are alike: on noise its outputs may be several
     times as large as before. A second call with the same arguments draws what a first one would, so that the same seed
-    gives the same weights.
+    gives the same weights, up to rounding.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
     model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the

@@ -135,7 +135,7 @@ def load_rules(prior: PriorsByPattern, access: Access) -> list[Rule]:
 def way_out(layer: Layer, rules: list[Rule]) -> str:
     """Says what would draw a layer that takes none of the priors of its pattern; empty if that is not known."""
     hints = [
-        f"{rule.name!r} is for {rule.kind} layers; a mapping from patterns, or PriorSet(dense=…), gives it to others"
+        f"{rule.name!r} is for {rule.kind} layers; a mapping from patterns, or PriorSet(dense=(…,)), gives it to others"
         for rule in rules
         if rule.member_of is None and rule.kind not in (None, *layer.kinds) and rule.size == layer.size
     ]
@@ -246,7 +246,12 @@ def _check_revision(revision: str | None, given: list[PriorLike]) -> None:
 def _check_clash(rules: list[Rule]) -> None:
     taken: dict[tuple[Kind | None, tuple[int, ...]], str] = {}
     for rule in rules:
-        shape, kind = rule.prior.kernel_shape, rule.kind if rule.member_of else None
+        shape, kind = rule.prior.kernel_shape, rule.kind
+        if kind and not rule.member_of and (None, shape) in taken:
+            raise ValueError(
+                f"{taken[None, shape]!r} takes the {kernel_text(shape)} kernels of all layers, so that {rule.name!r}, "
+                f"for {kind} layers, would draw none; give the latter first"
+            )
         if (kind, shape) in taken:
             layers = f" of {kind} layers" if kind else ""
             raise ValueError(

@@ -14,6 +14,7 @@ from dwp_init.report import listed
 from dwp_init.tensors import is_virtual
 
 _ROUNDED = 1e-3  # how far a new variance may be from 1, from which some frozen norms take their epsilon
+_IN_A_ROW = 3  # normalised layers that pass all their inputs on, as many as the benchmark has
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
@@ -32,7 +33,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     """
     choices = plan.choices
     untouched = [choice for choice in choices if choice.layer.name in plan.chain.all and is_untouched(choice.layer)]
-    may_pass = [choice for choice in choices if choice.may_pass]
+    may_pass = _in_short_runs(choices)
     passing = [choice for choice in may_pass if choice.normalised or choice in untouched or choice.passes_on()]
     copying = [choice for choice in passing if not choice.normalised]
     notes = [
@@ -44,6 +45,23 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
         *_notes_of_stems(choices),
     ]
     return replace(options, raised=_names(untouched + copying), passing=_names(passing)), notes
+
+
+def _in_short_runs(choices: list[Choice]) -> list[Choice]:
+    """Returns the layers that may pass their inputs on, without normalised ones behind a run of those that pass all.
+
+    A rectifier takes what is below the mean again behind each normalisation, so that activations become sparser.
+    """
+    found: list[Choice] = []
+    run = 0
+    for choice in choices:
+        whole = choice.may_pass and choice.normalised and choice.passes_all
+        if choice.may_pass and not (whole and run == _IN_A_ROW):
+            found.append(choice)
+            run = run + 1 if whole else 0
+        else:
+            run = 0
+    return found
 
 
 def _names(choices: list[Choice]) -> frozenset[str]:

@@ -37,10 +37,13 @@ class PriorSet:
             inputs become copies of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the
             others are draws. With as many outputs as inputs nothing is drawn, and the report names the prior
             ``identity``. These are layers between ReLUs whose weights are PyTorch's default, where nothing normalises;
-            and layers of any ``nn.Sequential`` of PyTorch's modules that a normalisation follows, where all copies
-            are multiplied by one number, so that the layer keeps its response. In neither may a module around the
-            chain add its outputs to its inputs. Only with ``scale="auto"``, and not the stem, depthwise and transposed
-            layers, kernels of even size, layers with strides, or those with fewer outputs than inputs.
+            and layers that batch normalisation follows, where all copies are multiplied by one number, so that the
+            layer keeps its response, and every fourth of those that would pass on all in a row is drawn. All
+            convolutions of the model are then in one ``nn.Sequential`` of PyTorch's modules, or with batch
+            normalisation in several of one parent, each of which takes as many channels as the one before returns. No
+            module around a chain may add its outputs to its inputs. Only with ``scale="auto"``, and not the stem,
+            depthwise and transposed layers, kernels of even size, layers with strides, or those with fewer outputs
+            than inputs.
 
     Raises:
         TypeError: An argument has a wrong type.

@@ -92,15 +92,17 @@ class OversizedError(ValueError):
 
 
 def bounded(most: int, seconds: float, owner: str) -> "type[tqdm]":
-    """Returns a progress bar that ends its download after a number of bytes or a time, whatever the Hub has said.
+    """Returns a progress bar that ends a download by HTTP after a number of bytes or a time, whatever the Hub said.
+
+    Xet, by which the client may transfer large files, ignores what the bar raises; the size of those is known before.
 
     Args:
-        most: Bytes that may come; the download may be over by one block.
+        most: Bytes that may come; the download may be over by one block, and by 1 % for what the protocol adds.
         seconds: From now.
         owner: How the error calls the file.
 
     Raises:
-        OversizedError: In the download, which leaves nothing behind.
+        OversizedError: In the download.
         TimeoutError: In the download.
     """
     from huggingface_hub.utils.tqdm import tqdm
@@ -114,7 +116,7 @@ def bounded(most: int, seconds: float, owner: str) -> "type[tqdm]":
 
         def update(self, n: float | None = 1) -> bool | None:
             self._come += n or 0
-            if self._come > most:
+            if self._come > 1.01 * most:
                 raise OversizedError(f"{owner} has more than the {most:,} bytes that it may have: check the prior")
             if time.monotonic() > until:
                 raise TimeoutError(f"it took longer than {seconds:.0f} seconds")

@@ -50,6 +50,11 @@ def features() -> nn.Sequential:
     return nn.Sequential(OrderedDict(one=conv(3), relu=nn.ReLU(), inner=inner, pool=nn.AvgPool2d(2), last=conv()))
 
 
+class Doubled(nn.Conv2d):
+    def _conv_forward(self, *given: Tensor) -> Tensor:
+        return 2 * super()._conv_forward(*given)
+
+
 class Loud(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
@@ -226,17 +231,23 @@ def normed(*widths: int, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> n
     ("make", "expected"),
     [
         (lambda: normed(3, 8, 8), {"0", "4"}),
-        (lambda: normed(3, 8, 8, norm=lambda width: nn.GroupNorm(2, width)), {"0", "4"}),
+        (lambda: normed(3, 8, 8, norm=lambda width: nn.GroupNorm(2, width)), set()),
         (
             lambda: Classifier(nn.Sequential(nn.Sequential(conv(3), nn.GELU()), normed(8, 12, 8))),
             {"features.1.0", "features.1.4"},
         ),
-        (lambda: nn.ModuleList([Residual(nn.Identity()), normed(8, 12)]), {"1.0"}),
+        (lambda: nn.ModuleList([nn.Sequential(conv(3), nn.GELU()), normed(8, 12, 10)]), {"1.0", "1.4"}),
+        (lambda: nn.ModuleList([normed(3, 8), normed(8, 8), normed(8, 10)]), {"0.0", "2.0"}),  # the second may be added
+        (lambda: nn.ModuleList([normed(3, 8), normed(3, 8)]), set()),  # side by side
+        (lambda: nn.ModuleList([normed(3, 8), Residual(normed(8, 12))]), set()),  # it has a shortcut, if it runs
+        (lambda: nn.ModuleList([conv(3), normed(8, 12)]), set()),
+        (lambda: nn.ModuleList([normed(3, 8), normed(8, 3)]), set()),  # a residual of images
         (lambda: Residual(normed(8, 8)), set()),
         (lambda: normed(8, 8), set()),  # what is outside may add its outputs to its inputs
         (lambda: nn.Sequential(conv(3), nn.ReLU(), nn.BatchNorm2d(8)), set()),
         (lambda: nn.Sequential(conv(3), nn.ReLU(), conv()), set()),
-        (lambda: nn.Sequential(used := conv(), nn.BatchNorm2d(8), used, head()), set()),
+        (lambda: nn.Sequential(conv(3), used := conv(), nn.BatchNorm2d(8), used), set()),
+        (lambda: nn.Sequential(Doubled(3, 8, 3), nn.BatchNorm2d(8)), set()),
         (lambda: Loud(*normed(3, 8)), set()),
     ],
 )
@@ -268,6 +279,8 @@ def test_layers_that_are_normalised_pass_their_inputs_on_and_keep_their_response
     for expected, found in zip(first.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(found, expected)
     assert not any("identity" in row.prior for row in apply_(normed(3, 8, 12), prior, scale="keep").drawn)
+    rows = apply_(normed(3, *[8] * 7), prior).drawn  # three in a row
+    assert [row.prior for row in rows] == ["Gaussian", *["identity"] * 3, "Gaussian", *["identity"] * 2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
