@@ -82,8 +82,13 @@ def _layer_of(
     if asked and reason is None:
         try:
             shape = weight.shape
-        except ValueError as error:
-            reason = str(error)
+        except (MemoryError, torch.OutOfMemoryError):  # no word on whether it can be computed
+            raise
+        except Exception as error:
+            reason = (
+                f"its weight cannot be computed ({type(error).__name__}: {error}), in a forward pass neither: mend its "
+                "parametrizations, or call apply_ before registering them"
+            )
     if not asked:
         reason = "not among the layers asked for"
     layer = kind(name, module, weight, shape, geometry.kernel_size, depth, first, place, asked, reason, path)

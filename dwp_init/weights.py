@@ -131,20 +131,12 @@ class ParametrizedWeight(Weight):
         return None
 
     def read(self) -> Tensor:
-        try:
-            with torch.no_grad(), OwnRandomness(), self._evaluation_mode():
-                first, *others = self._chain
-                value = first(*map(whole, self._originals))
-                for part in others:
-                    value = part(value)
-                return cast(Tensor, value).detach()
-        except (MemoryError, torch.OutOfMemoryError):  # no word on whether it computes a weight
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"its parametrizations compute no weight ({type(error).__name__}: {error}), nor does a forward pass; "
-                "mend them, or call apply_ before registering them"
-            ) from error
+        with torch.no_grad(), OwnRandomness(), self._evaluation_mode():
+            first, *others = self._chain
+            value = first(*map(whole, self._originals))
+            for part in others:
+                value = part(value)
+            return cast(Tensor, value).detach()
 
     def _whole_values(self, value: Tensor) -> list[Tensor]:
         inverse: Tensor | Sequence[Tensor] = value

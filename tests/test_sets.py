@@ -210,7 +210,7 @@ def test_a_prior_of_depthwise_kernels_is_for_depthwise_layers_in_any_order() -> 
     for priors in (["natural-dw3x3", "natural"], ["natural", "natural-dw3x3"]):
         drawn = apply_(model, priors, dry_run=True).drawn
         assert [row.prior for row in drawn] == ["natural-stem", "natural-dw3x3", "tinyimagenet-5x5"]
-    others = r"a mapping from patterns, or PriorSet\(dense=…\), gives it to others"
+    others = r"a mapping from patterns, or PriorSet\(dense=\(…,\)\), gives it to others"
     with pytest.raises(ValueError, match=f"'natural-dw5x5' is for 5×5 depthwise kernels; .*; {others}; prior="):
         apply_(model, "natural-dw5x5", layers="2")
     for asked in ({"2": "natural-dw5x5"}, PriorSet(dense=("natural-dw5x5",))):

@@ -182,7 +182,7 @@ def test_a_parametrization_that_computes_no_weight_is_skipped(gaussian: Fit) -> 
     report = apply_(model, gaussian(3))
     assert report.initialized == ["0"]
     assert report.skipped["1"].startswith(
-        "its parametrizations compute no weight (NotImplementedError: not for this dty"
+        "its weight cannot be computed (NotImplementedError: not for this dtype), in a"
     )
 
 

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.engine.stage import FIXED, Stage
+from training.engine.stage import ADDED, FIXED, Stage
 
 
 def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, Stage]:
@@ -25,7 +25,9 @@ def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, 
             raise ValueError(f"a setting reads stage.field=value, such as sources.networks=8; got {setting!r}")
         check_stage(name, changed)
         hints = typing.get_type_hints(type(changed[name]))
-        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and f.metadata != FIXED]
+        names = [
+            f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and f.metadata not in (ADDED, FIXED)
+        ]
         if key not in names:
             raise ValueError(f"stage {name!r} has no field {key!r}; its fields are {', '.join(names)}")
         changed[name] = dataclasses.replace(changed[name], **{key: _parse(text, hints[key], setting)})

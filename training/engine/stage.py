@@ -14,6 +14,7 @@ from training.engine.workers import ONE_PROCESS, Engine
 from training.images.sets import Images, load_images
 
 FIXED = {"fixed": True}  # metadata of a field that the command line cannot override
+ADDED = {"fixed": True, "added": True}  # of a fixed one that came later: folders from before have its default
 GROWS = {"grows": True}  # of one that says how much is done: with more of it, what is done stays and the rest is added
 
 
@@ -112,6 +113,9 @@ def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]],
         for data in stage.data_sets()
     }
     fields = dataclasses.asdict(stage)
+    for each in dataclasses.fields(stage):
+        if each.metadata == ADDED and fields[each.name] == each.default:
+            del fields[each.name]
     extent = {field.name: fields.pop(field.name) for field in dataclasses.fields(stage) if field.metadata == GROWS}
     extent |= stage.replaceable_inputs(context)
     config = {

@@ -221,8 +221,14 @@ def leads_over(
 
     Returns:
         The leads by initialisation and mark.
+
+    Raises:
+        ValueError: An initialisation lacks a mark.
     """
-    found, marks = curves(rows, measure, by, torch.float64), sorted({row[by] for row in rows})
+    marks = sorted({row[by] for row in rows})
+    if lacking := {(row["init"], mark) for row in rows for mark in marks} - {(row["init"], row[by]) for row in rows}:
+        raise ValueError(f"all initialisations must have all marks; {min(lacking)} is missing")
+    found = curves(rows, measure, by, torch.float64)
     over = {init: values - found[baseline] for init, values in found.items() if init != baseline}
     return paired_leads({(init, mark): over[init][:, place] for init in over for place, mark in enumerate(marks)})
 

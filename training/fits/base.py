@@ -17,6 +17,7 @@ from training.fits.authors import UNSTATED
 from training.fits.score import FITTED, SCORES, SMOKE, score
 from training.fits.statistics import sample_statistics
 from training.fits.warn import warn_if_few, warn_if_worse_than_noise, white_noise_log_prob
+from training.images.own import UNLICENSED
 from training.kernels.kernelset import KernelSet
 
 CHECKPOINT = "checkpoint.pt"
@@ -121,7 +122,8 @@ def _license(source: Mapping[str, Any]) -> str:
     own; or together those of the checkpoints, if a manifest says all of them.
     """
     if "checkpoints" not in source:
-        return str(source.get("license", "MIT"))
+        own = "file" in source and "layer" not in source  # kernels that are not of a stage
+        return str(source.get("license", UNLICENSED if own else "MIT"))
     origins = source.get("origins", {})
     licenses = {origins.get(name, {}).get("license", "") for name in source["checkpoints"]}
     together = sorted(f"({each})" if " OR " in each and len(licenses) > 1 else each for each in licenses)

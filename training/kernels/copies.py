@@ -9,12 +9,14 @@ from torch import Tensor
 from dwp_init.storage import tensor_bytes
 from training.kernels.convolutions import ConvolutionTensor
 
+_FEW = 16  # different kernels, which a layer that is trained hardly falls short of
+
 
 class SharedLayers:
     """The layers of the checkpoints so far: each is taken once, and families that share one are one family.
 
-    Two layers are the same if their weights are, perhaps in half precision. A fixed filter, such as a blur, whose
-    kernels are all alike, makes no families one.
+    Two layers are the same if their weights are, perhaps in half precision. Fixed filters, which have few different
+    kernels, such as blurs, Sobel's and identities, make no families one.
     """
 
     def __init__(self) -> None:
@@ -69,4 +71,4 @@ def _digests(weight: Tensor) -> list[str]:
 
 
 def _is_fixed_filter(kernels: Tensor) -> bool:
-    return bool((kernels == kernels[:1]).all())
+    return len(kernels.flatten(1).unique(dim=0)) < _FEW

@@ -197,7 +197,10 @@ def _is_no(error: Exception) -> bool:
     """Whether the Hub answered that it does not have or show the repository."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404)
+    each: BaseException | None = error
+    while each is not None and not isinstance(each, HfHubHTTPError):
+        each = each.__cause__  # a dry run raises an error of its own
+    return each is not None and each.response.status_code in (401, 403, 404)
 
 
 def _held(repo: str, revision: str | None, patterns: list[str]) -> Path | None:

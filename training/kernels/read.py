@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dwp_init.storage import write_bytes
 from training.engine.records import DONE, check_outputs, read_done
-from training.engine.stage import FIXED, Context, Stage
+from training.engine.stage import ADDED, FIXED, Context, Stage
 from training.images.own import UNLICENSED
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 
@@ -35,7 +35,7 @@ class KernelFile(Stage):
 
     path: str = field(default="", metadata=FIXED)
     sha256: str = field(default="", metadata=FIXED)
-    license: str = field(default=UNLICENSED, metadata=FIXED)
+    license: str = field(default=UNLICENSED, metadata=ADDED)
     held_out: float = 0.1
     seed: int = 0
 
@@ -75,7 +75,7 @@ class KernelFile(Stage):
                 )
         kernels, done = read_split(path), read_done(path.parent)
         made = done.get("source", {})
-        if self.license != UNLICENSED and "license" not in made:
+        if self.license != UNLICENSED and made.keys().isdisjoint({"license", "file"}):
             raise ValueError(
                 f"the licence of a prior of {path} follows from the networks that it is of, so --license "
                 f"{self.license} has no effect; drop it, and enter those of a harvest in its manifest"

@@ -106,10 +106,12 @@ def test_a_pin_to_the_hub_is_kept_if_and_only_if_the_files_are_the_same(
     monkeypatch.setattr(bundle, "provenance", lambda kernels: {})  # synthetic images leave no digest
     run_stages(recipe.stages(), Context(out=package / "runs", smoke=True))
     monkeypatch.setattr(bundle, "fitted_prior", lambda folder: _as_if_of_real_data(fitted_prior(folder), note))
-    note, entries = "first", registry.registry()
+    note = "first"
     assert bundle.bundle(recipe, package / "runs") == ["notmnist-7x7-h1"]
+    entries = registry.registry()
     assert entries["notmnist-7x7-h1"].keys().isdisjoint({"repo", "revision"})
     entries["notmnist-7x7-h1"] |= {"repo": "user/prior", "revision": "0" * 40}
+    (package / "registry.json").write_text(json.dumps(entries))
     note = "second" if changed else "first"
     bundle.bundle(recipe, package / "runs")
     written = json.loads((package / "registry.json").read_text())["notmnist-7x7-h1"]
@@ -150,7 +152,8 @@ def test_priors_by_depth_and_of_colour_stems_are_bundled(package: Path, monkeypa
         metrics = prior.details["metrics"]
         found, gaussian = metrics["log_prob"], metrics["gaussian_log_prob"]
         assert list(row[:2]) == [kernels, f"{found:.7g}"]
-        assert list(row[2:4]) == [f"{gaussian:.7g}", f"{found - gaussian:+.3f}"] and row[4].endswith(" MB")
+        lead = "–" if metrics["white_noise_log_prob"] > gaussian else f"{found - gaussian:+.3f}"
+        assert list(row[2:4]) == [f"{gaussian:.7g}", lead] and row[4].endswith(" MB")
 
 
 def test_priors_of_a_harvest_are_bundled(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

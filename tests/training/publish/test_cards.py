@@ -214,7 +214,7 @@ def test_a_prior_by_depth_says_so() -> None:
     limits = found["Limitations"]
     assert "from one kind of network and one data set: 3 of kind convmixer, 8 filters, trained on" in limits
     assert "to a test accuracy of 50.0 %." in limits
-    assert "- Its kernels come from depthwise layers;" in limits
+    assert "- Its kernels come from depthwise layers, and `apply_` gives it to such layers alone" in limits
     assert "fitted to few kernels" not in limits and "Knowing the depth does not help" not in limits
 
 
