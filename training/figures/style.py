@@ -57,6 +57,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Saves a figure as PNG at 130 dots per inch; the file is replaced as a whole or not at all."""
     content = io.BytesIO()
     figure.tight_layout()
-    figure.savefig(content, format="png", dpi=130)
+    figure.savefig(content, format="png", dpi=130, pil_kwargs={"optimize": True})
     make_folder(path.parent)
     write_bytes(path, content.getvalue())
