@@ -43,7 +43,12 @@ _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a pi
 _STEP = 15  # of colours, in figures
 _TAG = re.compile(r"</?[a-z][^>]*>")
 SEARCHED = 240  # characters of a function's text, or of a sentence, in the search index
-_IN_SHORT = ("model_cards/", "CHANGELOG", "CONTRIBUTING")  # how the sources of pages begin that are indexed in short
+_IN_SHORT = (
+    "training/README.md",
+    "model_cards/",
+    "CHANGELOG",
+    "CONTRIBUTING",
+)  # how the sources of pages begin that are indexed in short
 _CODE = re.compile(r"<pre.*?</pre>", re.DOTALL)
 _PARAGRAPH = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.:]) (?=[A-Z«])")
@@ -81,9 +86,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_post_build(config: MkDocsConfig) -> None:
     """Makes the text of the search index, which every page loads, plain and short.
 
-    Of pages that are made from cards and results, and of those for contributors, it has the titles with the sentence
-    below, of the reference what functions do, and of other pages all, except that code is represented by the names in
-    it, such as ``fan_in``.
+    Of pages that are made from cards and results, and of those on the pipeline and for contributors, it has the titles
+    with the sentence below, of the reference what functions do, and of other pages all, except that code is represented
+    by the names in it, such as ``fan_in``.
     """
     path = Path(config.site_dir) / "search" / "search_index.json"
     index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
