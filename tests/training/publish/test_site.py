@@ -83,7 +83,7 @@ def test_the_search_index_has_functions_in_short_and_the_first_sentences_of_page
         "reference/#f": "Draws. by_name fan_in",
         "faq/": "Draws. Parameters: n fan_in by_name",
         "benchmark/#a": "Draws.",
-        "pipeline/#f": "Draws. Parameters: n fan_in by_name",
+        "pipeline/#f": "Draws.",
         "changelog/": "Draws.",
         "priors/": "Draws.",
         "priors/natural/": "",
