@@ -84,7 +84,7 @@ def _layer_of(
             shape = weight.shape
         except (MemoryError, torch.OutOfMemoryError):  # no word on whether it can be computed
             raise
-        except Exception as error:
+        except (NotImplementedError, RuntimeError, TypeError) as error:  # those of torch, as in half precision
             reason = (
                 f"its weight cannot be computed ({type(error).__name__}: {error}), in a forward pass neither: mend its "
                 "parametrizations, or call apply_ before registering them"
