@@ -39,3 +39,10 @@ def test_priors_that_clash_or_match_nothing_are_errors(gaussian: Fit) -> None:
         apply_(network(), {"*": three, "head.*": five})
     with pytest.raises(ValueError, match=r"prior gives no prior for the layers '0.*'; name one"):
         apply_(network(), {"0.*": [], "1.*": three})
+
+
+def test_a_prior_for_all_layers_before_one_for_depthwise_ones_of_its_size_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"'tinyimagenet-3x3' takes the 3×3 kernels of all layers, so that 'natural-dw3x3'"
+    ):
+        apply_(network(), ["tinyimagenet-3x3", "natural-dw3x3"])

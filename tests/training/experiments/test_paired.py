@@ -204,3 +204,13 @@ def test_that_is_all_records_with_runs() -> None:
     tested = {"choose_family", "converge_mnist", "vae_converge", "fig2a_mnist", "fig2a_mnist_cold"}
     tested |= {"frozen_mnist_small"}
     assert names == tested | {"fig3a", "fig3b", "fig4a", "fig4b", "fig4b_curves", "fig4c", "fig4c_curves"}
+
+
+def test_leads_need_all_marks() -> None:
+    rows = [
+        {"init": init, "seed": seed, "step": step, "a": 1.0}
+        for init, step in (("K", 1), ("K", 2), ("A", 1))
+        for seed in (0, 1)
+    ]
+    with pytest.raises(ValueError, match=r"all initialisations must have all marks; \('A', 2\) is missing"):
+        leads_over(rows, "a", "K")

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from huggingface_hub import DryRunFileInfo
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import DryRunError, HfHubHTTPError
 from safetensors.torch import save_file
 
 from tests.training.loopback import Server
@@ -191,7 +191,8 @@ def test_a_repository_is_called_by_its_commit(snapshots: Snapshots) -> None:
     snapshots.error = OSError("away")
     with pytest.warns(UserWarning, match=r"\(OSError: away\); using what the cache holds of user/net@v1.0, .* a part"):
         assert names("user/net@v1.0") == files
-    snapshots.error = HfHubHTTPError("no such repository", response=Mock(status_code=404))
+    snapshots.error = DryRunError("cannot plan")  # as the client puts it
+    snapshots.error.__cause__ = HfHubHTTPError("no such repository", response=Mock(status_code=404))
     with pytest.raises(FileNotFoundError, match=r"user/net@v1.0 is neither a file .* that the Hub gives \(.*no such"):
         names("user/net@v1.0")
 
