@@ -54,6 +54,9 @@ FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise la
 FIVE_ONLY = (*FIRST, NATURAL, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # behind a stem that no prior of natural-v1 fits
 NINE = (*FIRST, NATURAL, NATURAL_RESIZED, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # a size that no depthwise prior has
 FOUR = (OWN, KAIMING, NATURAL, DIRAC)
+DENSE_AGAIN = (*FOUR, WHITENED)  # to confirm: those that lead, and what they are compared with
+DEPTHWISE_AGAIN = (OWN, KAIMING, NATURAL, MASTER_FILTERS, WHITENED)
+CHAINS_AGAIN = (OWN, KAIMING, NATURAL, LSUV)
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
 BFLOAT16: Fields = {"precision": "bfloat16"}  # for the networks that a CPU trains faster with it
@@ -66,6 +69,7 @@ FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, *EDIT
 FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, V1_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
+FULL_NOTMNIST: Fields = {**FULL, "data": "notmnist", "hold_out": 2000, "more_test": 1000}
 FROZEN: Fields = {"steps": 500, "frozen": True}
 FROZEN_NOTMNIST: Fields = {**FROZEN, "data": "notmnist", "hold_out": 2000}
 LARGER_BATCHES: Fields = {"batch_size": 64}  # for networks that a CPU trains in a minute even so
@@ -89,13 +93,18 @@ DEEPER_CONVNEXT: Fields = {"network": "convnext(patch=4)"}
 PLAIN_VGG: Fields = {"network": "vgg(stride=2)", **BFLOAT16}
 NORMALISED_VGG: Fields = {"network": "vgg(stride=2, norm=1)", **BFLOAT16}
 PAPER_NET: Fields = {"network": "cifar", **BFLOAT16}
-PLAIN_CHAIN: Fields = {"network": "mnist", "filters": (32, 64)}
 SPEED: Fields = {"network": "speed", **BFLOAT16}
 RESNET_18: Fields = {"network": "timm:resnet18(channels=(32, 64, 128, 256))", "filters": (), **BFLOAT16}
-EFFICIENTNET: Fields = {"network": "timm:efficientnet_lite0", "filters": ()}
-DENSENET: Fields = {"network": "timm:densenet121(growth_rate=16, block_config=(3, 3, 3))", "filters": ()}
-REGNET: Fields = {"network": "timm:regnetx_002", "filters": ()}
-EDGENEXT: Fields = {"network": "timm:edgenext_xx_small", "filters": ()}
+LCNET: Fields = {"network": "timm:lcnet_050", "filters": (), "starts": DEPTHWISE_AGAIN}  # 3×3 and 5×5
+STARNET: Fields = {**LCNET, "network": "timm:starnet_s050(depths=(1, 1, 1, 1))"}  # 7×7
+DENSENET: Fields = {
+    "network": "timm:densenet121(growth_rate=16, block_config=(3, 3, 3))",
+    **BFLOAT16,
+    "filters": (),
+    "starts": DENSE_AGAIN,
+}
+ALL_CNN: Fields = {"network": "allcnn(norm=1)", **BFLOAT16, "filters": (32, 64), "starts": DENSE_AGAIN}
+PLAIN_CHAIN: Fields = {"network": "mnist", **BFLOAT16, "filters": (32, 64), "starts": CHAINS_AGAIN}
 
 CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "few_cifar10_mobilenet": {**FEW_IMAGES, **MOBILENET, "starts": DEPTHWISE, "filters": (32, 48, 64)},
@@ -126,14 +135,18 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
 }
 
 CONFIRMING: dict[str, Fields] = {  # other networks and other data than those above
-    "confirm_few_notmnist_efficientnet": {**FEW_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
+    "confirm_few_notmnist_starnet": {**FEW_NOTMNIST, **STARNET},
+    "confirm_few_notmnist_lcnet": {**FEW_NOTMNIST, **LCNET},
     "confirm_few_notmnist_densenet": {**FEW_NOTMNIST, **DENSENET},
-    "confirm_few_tiny_efficientnet": {**FEW_TINY, "data": UNSEEN_TINY, **EFFICIENTNET, "starts": DEPTHWISE},
-    "confirm_frozen_notmnist_efficientnet": {**FROZEN_NOTMNIST, **EFFICIENTNET, "starts": DEPTHWISE},
-    "confirm_few_notmnist_plain": {**FEW_NOTMNIST, **PLAIN_CHAIN, "starts": CHAINS},
-    "confirm_full_cifar100_regnet": {**FULL_CIFAR100, **REGNET},
-    "confirm_full_cifar100_edgenext": {**FULL_CIFAR100, **EDGENEXT},
-    "confirm_full_cifar100_plain": {**FULL_CIFAR100, **LARGER_BATCHES, **PLAIN_CHAIN},
+    "confirm_few_notmnist_allcnn": {**FEW_NOTMNIST, **ALL_CNN},
+    "confirm_few_notmnist_plain": {**FEW_NOTMNIST, **PLAIN_CHAIN},
+    "confirm_frozen_notmnist_starnet": {**FROZEN_NOTMNIST, **STARNET},
+    "confirm_full_notmnist_starnet": {**FULL_NOTMNIST, **STARNET},
+    "confirm_full_notmnist_densenet": {**FULL_NOTMNIST, **DENSENET},
+    "confirm_full_notmnist_allcnn": {**FULL_NOTMNIST, **ALL_CNN},
+    "confirm_full_notmnist_plain": {**FULL_NOTMNIST, **PLAIN_CHAIN},
+    "confirm_full_cifar100_lcnet": {**FULL_CIFAR100, **LCNET},
+    "confirm_full_cifar100_densenet": {**FULL_CIFAR100, **DENSENET},
 }
 SMALL: Fields = {
     "seeds": 2,

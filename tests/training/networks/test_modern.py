@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from training.networks.modern import VGG, ConvMixer, ConvNeXt, MobileNet, ResNet
+from training.networks.plain import AllCNN, SpeedNet
 from training.networks.registry import NETWORKS, build
-from training.networks.speed import SpeedNet
 
 SMALL = {
     "mnist": (2, 3),
@@ -16,6 +16,7 @@ SMALL = {
     "convnext": (4, 6),
     "mobilenet": (2, 3, 4),
     "vgg": (8, 8, 8, 8),
+    "allcnn": (8, 8),
     "speed": (3, 4, 5),
 }
 IMAGENET = (3, 224, 224)
@@ -31,6 +32,8 @@ IMAGENET = (3, 224, 224)
         (ConvNeXt, 221_242),
         (MobileNet, 56_442),
         (VGG, 288_298),
+        (AllCNN, 1_369_738),
+        (lambda: AllCNN(norm=1), 1_369_738 + 3 * 96 + 5 * 192),  # two numbers of each channel instead of a bias
         (SpeedNet, 1_972_792),  # airbench94, with the constant scales of its normalisation
     ],
 )
@@ -75,6 +78,8 @@ def test_classes_and_sizes(name: str, classes: int, shape: tuple[int, int, int])
         ("mobilenet(kernel=5)", "body.5.layers.3", (16, 1, 5, 5)),
         ("convmixer(kernel=9, blocks=2)", "body.1.depthwise", (5, 1, 9, 9)),
         ("convnext(kernel=5, blocks=1)", "body.5.depthwise", (6, 1, 5, 5)),
+        ("allcnn", "body.12", (8, 8, 3, 3)),
+        ("allcnn(norm=1)", "body.21", (8, 8, 1, 1)),
         ("speed", "stem.0", (24, 3, 2, 2)),
         ("speed(stem=3)", "stem.0", (54, 3, 3, 3)),
         ("speed", "body.2.conv2", (5, 5, 3, 3)),
@@ -100,13 +105,15 @@ def test_layers_that_kernels_are_taken_of(name: str, layer: str, shape: tuple[in
         ("vgg", 2),
         ("vgg(stride=2)", 1),
         ("vgg(norm=1)", 2),
+        ("allcnn", 6),
+        ("allcnn(norm=1)", 6),
         ("speed", 3),
     ],
 )
 def test_stages_halve_the_image(name: str, size: int) -> None:
     called = name.partition("(")[0]
     network = build(name, SMALL[called], 10, (3, 32, 32))
-    before = network.stem if called not in ("convnext", "vgg") else nn.Identity()
+    before = network.stem if called not in ("convnext", "vgg", "allcnn") else nn.Identity()
     assert network.body(before(torch.rand(1, 3, 32, 32))).shape[2:] == (size, size)
 
 
@@ -158,6 +165,8 @@ def test_convnext_normalises_over_channels() -> None:
         ("convnext", (2, 3), (3, 32, 3), "by a factor of 4, so they must be 4×4 or larger"),
         ("convnext(patch=4)", (2, 3), (3, 32, 7), "by a factor of 8"),
         ("convmixer(patch=4)", (2,), (3, 32, 3), "by a factor of 4"),
+        ("allcnn", (2, 3, 4), (3, 32, 32), "filters of length 2"),
+        ("allcnn", (2, 3), (3, 8, 9), r"must be 9×9 or larger; got \(3, 8, 9\)"),
         ("speed", (2, 3), (3, 32, 4), r"a 2×2 stem and halves images 2 times, .* be 5×5 or larger; got \(3, 32, 4\)"),
         ("mobilenet(kernel=4)", (2,), (3, 32, 32), "odd size, so that images keep theirs; got 4×4"),
         ("convmixer(kernel=4)", (2,), (3, 32, 32), "odd size"),
@@ -172,7 +181,7 @@ def test_unsuitable_filters_and_images(
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("mnist", 18), ("cifar", 24), ("cifar-source", 32), ("vgg", 16), ("convnext", 4), ("resnet", 1), ("speed", 9)],
+    [("mnist", 18), ("cifar", 24), ("cifar-source", 32), ("vgg", 16), ("convnext", 4), ("resnet", 1), ("allcnn", 9), ("speed", 9)],
 )
 def test_the_smallest_images(name: str, size: int) -> None:
     network = build(name, SMALL[name], 10, (3, size, size))

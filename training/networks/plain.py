@@ -1,10 +1,10 @@
-"""A plain network for training in seconds, in the manner of airbench's for CIFAR-10 (Jordan 2024, MIT licence)."""
+"""Plain networks of others: airbench's for CIFAR-10 (Jordan 2024, MIT licence), and All-CNN (Springenberg 2015)."""
 
 from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from training.networks.paper import ImageShape
+from training.networks.paper import ImageShape, check_widths
 
 LOGIT_SCALE = 1 / 9  # as in airbench
 
@@ -49,6 +49,52 @@ class SpeedNet(nn.Module):
         """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
         logits: Tensor = self.classifier(self.body(self.stem(images)).amax((2, 3)))
         return LOGIT_SCALE * logits
+
+
+class AllCNN(nn.Module):
+    """Nothing but convolutions and ReLU, every third one of stride 2, and the mean over positions.
+
+    With ``filters=(96, 192)`` it is All-CNN-C, 1,369,738 parameters (Springenberg et al. 2015, Table 1, but for its
+    dropout).
+
+    Args:
+        filters: Channels of the first three convolutions, and of the five behind them.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        norm: 1 for batch normalisation behind each convolution but the last, without biases then; 0 for none.
+
+    Raises:
+        ValueError: There are not two numbers of filters, or the images are too small.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (96, 192),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        norm: int = 0,
+    ) -> None:
+        super().__init__()
+        check_widths(filters, 2)
+        if min(image_shape[1:]) < 9:
+            raise ValueError(
+                "the network halves images twice, before a 3×3 convolution without padding, so they must be 9×9 or "
+                f"larger; got {tuple(image_shape)}"
+            )
+        few, many = filters
+        parts: list[nn.Module] = []
+        width = image_shape[0]
+        for place, out in enumerate((few, few, few, many, many, many, many, many)):
+            kernel, stride = (1 if place == 7 else 3), (2 if place in (2, 5) else 1)
+            parts.append(nn.Conv2d(width, out, kernel, stride, padding=int(place < 6), bias=not norm))
+            parts += [*([nn.BatchNorm2d(out)] if norm else []), nn.ReLU()]
+            width = out
+        self.body = nn.Sequential(*parts, nn.Conv2d(many, classes, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        logits: Tensor = self.body(images).mean((2, 3))
+        return logits
 
 
 def _group(width: int, out: int) -> nn.Sequential:
