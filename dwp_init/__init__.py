@@ -20,6 +20,8 @@ from dwp_init.priors import Prior as Prior
 from dwp_init.priors import register as register
 from dwp_init.registry import list_priors as list_priors
 from dwp_init.registry import load_prior as load_prior
+from dwp_init.report import Coverage as Coverage
+from dwp_init.report import Drawn as Drawn
 from dwp_init.report import Report as Report
 from dwp_init.sets import SETS as SETS
 from dwp_init.sets import PriorSet as PriorSet

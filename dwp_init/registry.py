@@ -29,6 +29,8 @@ _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 def list_priors(remote: bool = False, *, token: str | bool | None = None, endpoint: str | None = None) -> list[str]:
     """Returns the names of priors, sorted; the list prints as a table with what is known of each.
 
+    Sets of priors, such as ``"natural"``, are the keys of ``dwp_init.SETS``.
+
     Args:
         remote: ``False`` lists the priors that come with this version, which needs no network; ``True`` lists those
             published by anyone on the Hugging Face Hub, as ``user/name``: the repositories tagged ``dwp-prior``.
@@ -207,9 +209,11 @@ def _check_sha256(contents: Mapping[str, bytes], sha256: Mapping[str, str], fold
 
 def _unknown(name_or_folder: str | Path) -> Exception:
     name, names = str(name_or_folder), list_priors()
+    if name in SETS and isinstance(name_or_folder, Path):
+        return ValueError(f"no folder is called {name!r}, but a set of priors is: pass the str {name!r}, not a Path")
     if name in SETS:
         members = few([repr(str(like)) for _, like in SETS[name]], 2)
-        return ValueError(f"{name!r} is a set of priors, which only apply_ takes; load one of them: {members}")
+        return ValueError(f"{name!r} is a set of priors, not one: a layer takes one of them, such as {members}")
     if isinstance(name_or_folder, Path) and name in names:
         return ValueError(f"no folder is called {name!r}, but a registered prior is: pass the str {name!r}, not a Path")
     if isinstance(name_or_folder, Path) and _REPO.fullmatch(name.partition("@")[0]):

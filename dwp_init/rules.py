@@ -154,7 +154,7 @@ def limit_text(layer: Layer, rules: list[Rule]) -> str:
     ]
     return "".join(
         f"; {rule.given_as!r} gives {rule.name!r} to stems of up to {_COLOURS} channels, not of {layer.inputs}: give "
-        "it before the set, in a list"
+        "it before the set, in a list, if these are of images"
         for rule in limited[:1]
     )
 

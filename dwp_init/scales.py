@@ -105,7 +105,7 @@ def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
     if not passing:
         return []
     whole = sum(choice.passes_all for choice in passing)
-    fixed = f"{whole} of them have no other channels, so that nothing is drawn and all seeds give the same; "
+    fixed = f"{whole} of them have only copies, so that the seed has no effect there; "
     names = listed([choice.layer.name for choice in passing])
     return [
         f"{len(passing)} of {layers} layers ({names}) pass their inputs on: their first output channels are copies of "
@@ -129,8 +129,8 @@ def _notes_of_training(model: nn.Module, choices: list[Choice]) -> list[str]:
     if not run:
         return []
     return [
-        f"{listed(run)} has statistics of batches, so that the model may be trained: what its layers have "
-        "learned is overwritten; apply_ is for new models, and layers= leaves out what should stay"
+        f"{listed(run)} {'holds' if len(run) == 1 else 'hold'} statistics of batches, so that the model may be trained: "
+        "what its layers have learned is overwritten; apply_ is for new models, and layers= leaves out what should stay"
     ]
 
 

@@ -197,7 +197,7 @@ def test_a_model_that_has_seen_batches_may_be_trained_which_a_note_says(gaussian
     model(torch.randn(2, 3, 8, 8))
     (note,) = apply_(model, gaussian(3)).notes
     assert note.startswith(
-        "1 has statistics of batches, so that the model may be trained: what its layers have learned"
+        "1 holds statistics of batches, so that the model may be trained: what its layers have learned"
     )
     model[1].reset_running_stats()
     assert apply_(model, gaussian(3)).notes == []

@@ -351,8 +351,7 @@ def test_notes_tell_layers_of_he_from_those_that_pass_their_inputs_on(gaussian: 
     assert notes[0].startswith("2 of 4 layers had PyTorch's default scale in a chain")
     assert notes[1:] == [
         "3 of 4 layers (2, 4, 6) pass their inputs on: their first output channels are copies of these; 2 of them have "
-        "no other channels, so that nothing is drawn and all seeds give the same; in a new model "
-        "scale='fan_in' draws all channels"
+        "only copies, so that the seed has no effect there; in a new model scale='fan_in' draws all channels"
     ]
     assert apply_(model, prior).notes == notes[1:]
 

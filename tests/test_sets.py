@@ -149,7 +149,7 @@ def test_helpful_errors(prior_set: PriorSet, gaussian: Fit) -> None:
     with pytest.raises(ValueError, match="is for one prior given by name, but it is a set; write user/name@revision"):
         apply_(network(), "natural", revision="v1")
     with pytest.raises(
-        ValueError, match="'natural' is a set of priors, which only apply_ takes; load one of them: 'natural-stem'"
+        ValueError, match="'natural' is a set of priors, not one: a layer takes one of them, such as 'natural-stem'"
     ):
         load_prior("natural")
     message = "'mine' is for 3×3 RGB stem, 3×3, 5×5 dense, 3×3 depthwise kernels; the model has 1×1 dense"

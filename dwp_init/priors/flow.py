@@ -23,7 +23,7 @@ MAX_WEIGHTS = 2**27
 class Flow(Prior):
     """Describes kernels by an invertible map of whitened kernels to N(0, I), a flow of the library ``zuko``.
 
-    Needs the extra ``flow``: ``pip install 'dwp_init[flow]'``.
+    Needs the library ``zuko``: ``pip install zuko``.
 
     Args:
         kernel_shape: ``(c, *size)``.
@@ -118,5 +118,5 @@ def _zuko() -> ModuleType:
         return importlib.import_module("zuko")
     except ImportError as error:
         raise ImportError(
-            f"a flow prior needs the library zuko ({error}); install it with: pip install 'dwp_init[flow]'"
+            f"a flow prior needs the library zuko ({error}); install it with: pip install zuko"
         ) from error

@@ -142,7 +142,7 @@ def test_without_its_library_a_family_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "zuko", None)
     assert fit(kernel_file, tmp_path / "out", "--family", "flow") == 1
-    assert "pip install 'dwp_init[flow]'" in capsys.readouterr().err.splitlines()[-1]
+    assert "pip install zuko" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.fixture

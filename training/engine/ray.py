@@ -146,7 +146,7 @@ def connect(address: str = "") -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError("--engine ray needs the library ray; pip install 'dwp-init[ray]'") from error
+        raise ImportError("--engine ray needs the library ray; install it with: pip install ray") from error
     if ":" in address:
         _check_answers(address)
     if ray.is_initialized():

@@ -105,7 +105,7 @@ def _build_timm(name: str, options: dict[str, Any], filters: tuple[int, ...], cl
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f"{name!r} needs the package timm; install it with: pip install 'dwp_init[timm]'") from error
+        raise ImportError(f"{name!r} needs the package timm; install it with: pip install timm") from error
     model = name.removeprefix(TIMM)
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)

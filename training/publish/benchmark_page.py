@@ -27,7 +27,7 @@ from training.starts.controls import OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import NATURAL, NATURAL_V1, NOISE_RESPONSE, V1_FAN_IN, V1_KEEP, V1_MEANS
 from training.starts.trained import MASTER_FILTERS
-from training.starts.whitening import WHITENED_DIRAC, WHITENED_NATURAL
+from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
 
 STANDINGS = ("ahead", "level", "behind")
 ROLES: tuple[Role, ...] = ("choose", "confirm")
@@ -51,6 +51,7 @@ class Question(NamedTuple):
     kind: str = ""
 
 
+STEM = Question("`natural`, or a stem alone that whitens the task's own images", NATURAL, WHITENED)
 QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
@@ -60,6 +61,7 @@ QUESTIONS = (
     Question("The same in chains without normalisation, where He's response is the default", V1_KEEP, NATURAL_V1),
     Question("The structure of the kernels, or their response alone", NATURAL_V1, NOISE_RESPONSE),
     Question("Mixtures, or the Gaussians of the same kernels", NATURAL_V1, GAUSSIAN_BY_DEPTH),
+    STEM,
     Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),
 )
 
@@ -134,6 +136,7 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
         "labels": sorted({each.stage.each for each in on_record} - {0}),
         "false_findings": false_findings(on_record),
+        "over_stem": _standings(answers(on_record, STEM)),
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
     }
 
@@ -182,6 +185,12 @@ def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:
 def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
     """Returns the comparisons of the model's own start with itself, at other draws, that found a difference."""
     return [row for row in answers(on_record, QUESTIONS[0]) if row["p"] != "" and row["p"] < LEVEL]
+
+
+def _standings(rows: Iterable[Row]) -> dict[str, int]:
+    """Counts the tasks in which a start is ahead of another, level with it, and behind it, by the adjusted p-value."""
+    found = ["level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""]
+    return {each: found.count(each) for each in STANDINGS}
 
 
 def _counts(on_record: Sequence[OnRecord]) -> dict[str, int]:

@@ -50,7 +50,6 @@ def blocks() -> dict[str, str]:
         | {
             "bundled": [[_row(name) for name in names] for names in _together(registry())],
             "effects": results.effects(),
-            "scales": results.first_scales(),
             "public": results.by(results.read_record("public_models_summary"), "start"),
             "coverage": results.by(results.read_record("public_models_coverage"), "layers_of"),
             "costs": results.read_record("apply_cost"),

@@ -65,6 +65,7 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
     ]
     assert "| depthwise, normalised |" not in text
     assert "*Few labels* are 50 images a class." in text
+    assert "`natural` is ahead in 0, level in 0 and behind in 1 of 1 task." in text
     assert "The interval of `natural` over the model's own start is below 0 in no finished task." in text
     assert f"\n1 of 32 runs are missing: `{COMMAND.format('bench_full_convmixer')}`.\n" in text
     assert "The 63 runs on record, those too that only chose settings, took 0.159 hours of CPU time" in text
