@@ -42,21 +42,20 @@ from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL
 
 FOLDER = "benchmark"
 SEEN_TINY, LARGER_TINY = "tinyimagenet32-a[0:20]", "tinyimagenet32-a[0:50]"
-UNSEEN_TINY = "tinyimagenet32-a[50:70]"
 
 FIRST = (OWN, OTHER_DRAWS, KAIMING)
 CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, WHITENED)
 EDITIONS = (NATURAL, NATURAL_V1)
 DENSE: tuple[str, ...] = (*FIRST, *EDITIONS, V1_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
-CHAINS = (*FIRST, *EDITIONS, V1_KEEP, *DENSE[6:])  # where the default of apply_ is fan_in
+CHAINS = (*FIRST, *EDITIONS, V1_KEEP, *DENSE[6:], WHITENED_DIRAC)  # where the default of apply_ is fan_in
 DEPTHWISE = (*DENSE[:6], V1_MEANS, MASTER_FILTERS, *DENSE[6:])  # there are master filters for depthwise layers
 FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise layers behind a stem that one fits
 FIVE_ONLY = (*FIRST, NATURAL, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # behind a stem that no prior of natural-v1 fits
 NINE = (*FIRST, NATURAL, NATURAL_RESIZED, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # a size that no depthwise prior has
-FOUR = (OWN, KAIMING, NATURAL, DIRAC)
-DENSE_AGAIN = (*FOUR, WHITENED)  # to confirm: those that lead, and what they are compared with
-DEPTHWISE_AGAIN = (OWN, KAIMING, NATURAL, MASTER_FILTERS, WHITENED)
-CHAINS_AGAIN = (OWN, KAIMING, NATURAL, LSUV)
+RIVALS = (DIRAC, WHITENED_DIRAC)  # of networks without residual connections
+DENSE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, *RIVALS)  # those that lead, and what they are compared with
+DEPTHWISE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, MASTER_FILTERS)
+CHAINS_AGAIN = (OWN, KAIMING, NATURAL, LSUV, *RIVALS)
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
 BFLOAT16: Fields = {"precision": "bfloat16"}  # for the networks that a CPU trains faster with it
@@ -65,6 +64,7 @@ FEW_TINY: Fields = {**FEW_IMAGES, "data": SEEN_TINY, "steps": 600, "hold_out": 3
 FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
 FEW_NOTMNIST: Fields = {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000}
 FULL: Fields = {"steps": 1000, "starts": SIX}
+FULL_CHAIN: Fields = {**FULL, "batch_size": 64, "starts": (*SIX, *RIVALS)}
 FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)}
 FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, V1_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
@@ -72,10 +72,9 @@ FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
 FULL_NOTMNIST: Fields = {**FULL, "data": "notmnist", "hold_out": 2000, "more_test": 1000}
 FROZEN: Fields = {"steps": 500, "frozen": True}
 FROZEN_NOTMNIST: Fields = {**FROZEN, "data": "notmnist", "hold_out": 2000}
-LARGER_BATCHES: Fields = {"batch_size": 64}  # for networks that a CPU trains in a minute even so
 TARGET: Fields = {
     **FULL,
-    **LARGER_BATCHES,
+    "batch_size": 64,
     "marks": 20,
     "starts": (OWN, KAIMING, NATURAL, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
 }
@@ -104,9 +103,9 @@ DENSENET: Fields = {
     "starts": DENSE_AGAIN,
 }
 ALL_CNN: Fields = {"network": "allcnn(norm=1)", **BFLOAT16, "filters": (32, 64), "starts": DENSE_AGAIN}
-PLAIN_CHAIN: Fields = {"network": "mnist", **BFLOAT16, "filters": (32, 64), "starts": CHAINS_AGAIN}
+PLAIN_CHAIN: Fields = {"network": "allcnn", **BFLOAT16, "filters": (32, 64), "starts": CHAINS_AGAIN}
 
-CHOOSING: dict[str, Fields] = {  # in the order in which they are run
+CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those on record came in another
     "few_cifar10_mobilenet": {**FEW_IMAGES, **MOBILENET, "starts": DEPTHWISE, "filters": (32, 48, 64)},
     "few_cifar10_convmixer": {**FEW_IMAGES, **CONVMIXER, "starts": DEPTHWISE, "filters": (64,)},
     "few_cifar10_vgg": {**FEW_IMAGES, **PLAIN_VGG, "starts": CHAINS, "filters": (32, 64, 128)},
@@ -115,23 +114,23 @@ CHOOSING: dict[str, Fields] = {  # in the order in which they are run
     "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": DEPTHWISE, "filters": (48,)},
     "few_fashion_resnet": {**FEW_FASHION, **RESNET, "filters": (48, 64, 96)},
     "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
-    "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": FOUR, "filters": (32, 64, 64)},
-    "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": FOUR, "filters": (32, 64, 128)},
+    "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": DENSE_AGAIN, "filters": (32, 64, 64)},
+    "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": DENSE_AGAIN, "filters": (32, 64, 128)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": DEPTHWISE},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},
     "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": NINE},
     "full_mobilenet": {**FULL_DEPTHWISE, **NARROWER_MOBILENET, "filters": (32, 48, 64)},
-    "full_vgg": {**FULL, **LARGER_BATCHES, **PLAIN_VGG, "filters": (64, 64, 128)},
+    "full_vgg": {**FULL_CHAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
     "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (64,)},
-    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, TRAINED_NETWORK)},
+    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, WHITENED, TRAINED_NETWORK)},
     "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (32, 64)},
-    "full_paper": {**FULL, **LARGER_BATCHES, **PAPER_NET, "filters": (32, 64, 64)},
+    "full_paper": {**FULL_CHAIN, **PAPER_NET, "filters": (32, 64, 64)},
     "full_mobilenet5": {**FULL_FIVE, **NARROWER_MOBILENET_5, "filters": (32, 48, 64)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
     "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
     "full_convnext_wide": {**FULL_DEPTHWISE, **DEEPER_CONVNEXT, "filters": (48, 96)},
-    "full_paper_wide": {**FULL, **LARGER_BATCHES, **PAPER_NET, "filters": (64, 64, 128)},
+    "full_paper_wide": {**FULL_CHAIN, **PAPER_NET, "filters": (64, 64, 128)},
 }
 
 CONFIRMING: dict[str, Fields] = {  # other networks and other data than those above
