@@ -129,8 +129,9 @@ def _notes_of_training(model: nn.Module, choices: list[Choice]) -> list[str]:
     if not run:
         return []
     return [
-        f"{listed(run)} {'holds' if len(run) == 1 else 'hold'} statistics of batches, so that the model may be trained: "
-        "what its layers have learned is overwritten; apply_ is for new models, and layers= leaves out what should stay"
+        f"{listed(run)} {'holds' if len(run) == 1 else 'hold'} statistics of batches, so that the model may be "
+        "trained: what its layers have learned is overwritten; apply_ is for new models, and layers= leaves out what "
+        "should stay"
     ]
 
 

@@ -35,7 +35,7 @@ def reason_against(tensor: Tensor) -> str | None:
     if isinstance(tensor, FakeTensor):
         return "a FakeTensor, without values: call apply_ outside FakeTensorMode"
     if tensor.is_meta:
-        return "on the meta device: give it memory with to_empty(device=...), then values by its usual initialisation, first"
+        return "on the meta device: give it memory, with to_empty(device=...), and values as usual, first"
     if not tensor.is_floating_point():
         return f"its weight has dtype {tensor.dtype}: it must be a real floating-point type"
     if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):

@@ -129,7 +129,7 @@ def _with_weight(weight: Tensor) -> nn.Module:
     return layer
 
 
-ON_META = "on the meta device: give it memory with to_empty(device=...), then values by its usual initialisation, first"
+ON_META = "on the meta device: give it memory, with to_empty(device=...), and values as usual, first"
 REPLACED = "its weight is not a parameter, as under prune: call apply_ before the weight is replaced"
 SKIPS = [
     (lambda: nn.Conv1d(1, 2, 3), "no prior given fits length-3 kernels here; prior=[…, 'audio'] would draw them"),

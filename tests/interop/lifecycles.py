@@ -28,7 +28,8 @@ RESULTS = Path(__file__).parents[2] / "training" / "results" / "lifecycles.csv"
 SAME = "the bare model's draw, to the bit"
 CLOSE = "the bare model's draw, up to rounding"
 SPECTRAL = "the bare model's draw over its norm, in training and evaluation mode"
-META = "a report without a draw: on the meta device: give it memory with to_empty(device=...), then values by its usual initialisation, first"
+ON_META = "on the meta device: give it memory, with to_empty(device=...), and values as usual, first"
+META = f"a report without a draw: {ON_META}"
 
 
 class Lifecycle(NamedTuple):

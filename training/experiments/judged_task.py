@@ -24,6 +24,7 @@ class Task:
         data: Name of the data set, with a slice of its classes if any.
         each: Labelled images of a class; all if 0.
         frozen: Whether the spatial convolutions stay as they start.
+        steps_of_marks: Steps after which the curves are measured.
         kind: Kind of the network, see :func:`network_kind`.
         table: Rows of :func:`training.experiments.benchmark_table.task_table`, or those read from their file; none if
             it was not run.
@@ -35,6 +36,7 @@ class Task:
     data: str
     each: int
     frozen: bool
+    steps_of_marks: tuple[int, ...]
     kind: str
     table: Sequence[Mapping[str, Any]] = ()
 

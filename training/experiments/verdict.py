@@ -64,6 +64,7 @@ class Statement:
         over_kaiming: The same over Kaiming's start, in tasks that have it.
         steps: By name of the task, how many times the steps of the model's own start it takes to the accuracy at which
             that ends; infinite where it is not reached.
+        at_most: Whether one of these is an upper bound, because the accuracy is reached where the curve begins.
         ahead: Names of the tasks where it is ahead.
         level: Of those where it is level.
         behind: Of those where it is behind.
@@ -80,6 +81,7 @@ class Statement:
     over_own: tuple[tuple[str, float], ...]
     over_kaiming: tuple[tuple[str, float], ...]
     steps: tuple[tuple[str, float], ...]
+    at_most: bool
     ahead: tuple[str, ...]
     level: tuple[str, ...]
     behind: tuple[str, ...]
@@ -147,7 +149,7 @@ class Confirmation:
         statement: The statement of the choosing tasks.
         by: Names of the tasks that can confirm it: of the same kind and part, and of the same use.
         there: What the confirming tasks say; ``None`` if none of them was run.
-        holds: Whether it is the same; ``None`` if none of them was run.
+        holds: Whether it is the same, also on average over the tasks; ``None`` if none of them was run.
     """
 
     statement: Statement
@@ -190,7 +192,14 @@ def _confirmation(statement: Statement, tasks: Iterable[Task], there: Statement 
         for task in tasks
         if (task.kind, task.part) == (kind, part) and possible_use(start, statement.trained_on, task.data) == use
     )
-    return Confirmation(statement, by, there, None if there is None else there.standing == statement.standing)
+    return Confirmation(statement, by, there, None if there is None else _agree(statement, there))
+
+
+def _agree(statement: Statement, there: Statement) -> bool:
+    """Whether two statements are the same; one that is ahead in some tasks and behind on average is not ahead."""
+    signs = {"ahead": 1, "behind": -1}
+    sign = signs.get(there.standing, 0)
+    return there.standing == statement.standing and (not sign or sign * there.points > 0)
 
 
 def _check_roles(tasks: Iterable[Task], role: Role, other: str) -> None:
@@ -243,6 +252,9 @@ def _statement(
     )
     steps = tuple((task.name, float(row["steps_ratio"] or math.inf)) for task, row in rows)
     kind, part, start, use = about
-    compared = (over_own, over_kaiming, steps)
+    at_most = any(
+        row["steps_to_target"] and float(row["steps_to_target"]) <= task.steps_of_marks[0] for task, row in rows
+    )
+    compared = (over_own, over_kaiming, steps, at_most)
     trained_on = rows[0][1]["trained_on"]
     return Statement(kind, part, start, trained_on, use, standing, *compared, ahead, same, behind, wins, losses)

@@ -23,7 +23,7 @@ from training.experiments.verdict import (
 )
 from training.publish.benchmark_record import OnRecord, table_of
 from training.recipes import benchmark
-from training.starts.controls import OTHER_DRAWS, OWN
+from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import NATURAL, NATURAL_V1, NOISE_RESPONSE, V1_FAN_IN, V1_KEEP, V1_MEANS
 from training.starts.trained import MASTER_FILTERS
@@ -32,6 +32,7 @@ from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
 STANDINGS = ("ahead", "level", "behind")
 ROLES: tuple[Role, ...] = ("choose", "confirm")
 HALF_WIDTHS = {"few labels": 1.0, "all labels": 0.7}  # points of accuracy, that intervals are meant to have
+SHARED = ("seeds", "finalists", "trials", "curve_images")  # fields that all tasks have alike
 PICTURES = {"benchmark.png": OVER_OWN, "benchmark_target.png": TO_TARGET}
 
 
@@ -62,6 +63,10 @@ QUESTIONS = (
     Question("The structure of the kernels, or their response alone", NATURAL_V1, NOISE_RESPONSE),
     Question("Mixtures, or the Gaussians of the same kernels", NATURAL_V1, GAUSSIAN_BY_DEPTH),
     STEM,
+    Question("`natural`, or the inputs passed on alone", NATURAL, DIRAC),
+    Question(
+        "`natural`, or a stem that whitens the task's own images and the inputs passed on", NATURAL, WHITENED_DIRAC
+    ),
     Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),
 )
 
@@ -74,23 +79,27 @@ def page_values() -> dict[str, Any]:
     return summary_values(on_record) | {
         "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
-        "plateaus": {each.of: _longer(each, on_record) for each in stages if isinstance(each, BenchmarkPlateau)},
+        "plateaus": {
+            each.of: (each, _longer(each, on_record)) for each in stages if isinstance(each, BenchmarkPlateau)
+        },
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
         "runs": sum(len(each.runs) for each in on_record),
         "hours": sum(row["init_s"] + row["train_s"] for each in on_record for row in each.runs) / 3600,
         "settings": sorted({each.stage.settings for each in on_record}),
-        "at_the_edge": _at_the_edge(on_record),
+        "at_the_edges": _at_the_edges(on_record),
         "widths": {part: _widths(on_record, part, most) for part, most in HALF_WIDTHS.items()},
-        **{key: sorted({getattr(each.stage, key) for each in on_record}) for key in ("seeds", "finalists", "trials")},
+        **{key: sorted({getattr(each.stage, key) for each in on_record}) for key in SHARED},
         "pictures": list(PICTURES) if any(each.finished for each in on_record) else [],
     }
 
 
-def _at_the_edge(on_record: Iterable[OnRecord]) -> tuple[int, int]:
-    """Counts the starts of finished tasks that took the highest learning rate of all, and all starts."""
+def _at_the_edges(on_record: Iterable[OnRecord]) -> dict[str, int]:
+    """Counts the starts of finished tasks that took the highest or the lowest learning rate, and all starts."""
     rows = [(each.stage, row) for each in on_record if each.finished for row in each.task.table if row["lr"]]
-    return sum(float(row["lr"]) == max(rate for rate, _ in stage.settings) for stage, row in rows), len(rows)
+    taken = [(float(row["lr"]), {rate for rate, _ in stage.settings}) for stage, row in rows]
+    edges = {"highest": sum(rate == max(rates) for rate, rates in taken)}
+    return edges | {"lowest": sum(rate == min(rates) for rate, rates in taken), "all": len(rows)}
 
 
 def _widths(on_record: Iterable[OnRecord], part: str, most: float) -> dict[str, float]:
@@ -101,11 +110,15 @@ def _widths(on_record: Iterable[OnRecord], part: str, most: float) -> dict[str, 
 
 
 def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]:
-    """The longer run of a task's own start, if it is of the setting that the task's table has."""
-    settings = ("lr", "weight_decay")
-    tables = [each.task.table for each in on_record if each.stage.name == stage.of]
-    own = [[row[key] for key in settings] for table in tables for row in table if row["start"] == OWN]
-    return [row for row in table_of(stage) if [row[key] for key in settings] in own]
+    """The longer runs of a task, the model's own start first, if they are at the settings that the task's table has."""
+    taken = [
+        [row[key] for key in ("start", "lr", "weight_decay")]
+        for each in on_record
+        for row in each.task.table
+        if each.stage.name == stage.of
+    ]
+    rows = table_of(stage)
+    return rows if all([row[key] for key in ("start", "lr", "weight_decay")] in taken for row in rows) else []
 
 
 def read_tasks() -> list[OnRecord]:
@@ -136,7 +149,8 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
         "labels": sorted({each.stage.each for each in on_record} - {0}),
         "false_findings": false_findings(on_record),
-        "over_stem": _standings(answers(on_record, STEM)),
+        "over_stem": _standings(answers(on_record, STEM)) | {"alone": _stem_alone(on_record)},
+        "most_steps": max([each.stage.steps for each in on_record if each.task.part != "few labels"], default=0),
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
     }
 
@@ -189,8 +203,17 @@ def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
 
 def _standings(rows: Iterable[Row]) -> dict[str, int]:
     """Counts the tasks in which a start is ahead of another, level with it, and behind it, by the adjusted p-value."""
-    found = ["level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""]
+    found = [
+        "level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""
+    ]
     return {each: found.count(each) for each in STANDINGS}
+
+
+def _stem_alone(on_record: Iterable[OnRecord]) -> int:
+    """Counts the finished tasks in which ``natural`` draws no more than the stem, as a whitened stem does."""
+    both = [each for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
+    drawn = [{row["start"]: row["drawn"] for row in each.task.table} for each in both]
+    return sum(each[NATURAL] == each[WHITENED] for each in drawn)
 
 
 def _counts(on_record: Sequence[OnRecord]) -> dict[str, int]:
@@ -224,16 +247,25 @@ def _over_all(statements: Sequence[Statement]) -> dict[str, Any]:
     return {"points": math.fsum(points) / len(points), **tasks, **seeds}
 
 
+def _points_there(statements: Iterable[Statement], other: Statement | None) -> float | None:
+    """The mean points over the tasks of another statement, if they share some."""
+    tasks = [task for task, _ in other.over_own] if other else []
+    points = [points for each in statements for task, points in each.over_own if task in tasks]
+    return math.fsum(points) / len(points) if points else None
+
+
 def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict[str, Any]:
     """What is said of one kind of network in one part: the start to use, ``natural``, and the best yardstick."""
     here = [each for each in verdict.statements if (each.kind, each.part) == (kind, part)]
     yardsticks = [each for each in here if each.use == "yardstick" and each.start not in (OTHER_DRAWS, NATURAL)]
     natural = [each for each in here if each.start == NATURAL]
+    yardstick = of_most_points([each for each in yardsticks if each.standing == "ahead"])
     return {
         "kind": kind,
         "part": part,
         "best": best,
         "to_confirm": best or next(iter(natural), None),
         "natural": _over_all(natural) if natural else None,
-        "yardstick": of_most_points([each for each in yardsticks if each.standing == "ahead"]),
+        "yardstick": yardstick,
+        "natural_there": _points_there(natural, yardstick),
     }

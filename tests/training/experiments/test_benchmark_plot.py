@@ -23,7 +23,7 @@ def task(name: str = "bench_few_resnet", starts: Sequence[str] = STARTS, log_los
         for seed in range(3)
     ]
     table = task_table(rows, marks=(1, 2, 4), steps=4, own="own", trials=((0.1, 0.1),))
-    fields = {"network": "resnet", "data": "cifar10", "each": 50, "frozen": False}
+    fields = {"network": "resnet", "data": "cifar10", "each": 50, "frozen": False, "steps_of_marks": (1, 2, 4)}
     return Task(name, "choose", **fields | {"kind": "dense", "table": table} | other)
 
 

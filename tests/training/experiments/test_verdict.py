@@ -22,7 +22,7 @@ from training.experiments.verdict import (
 from training.networks.registry import build
 from training.starts.base import CIFAR10, IMAGENET, KAIMING, TASK, TINY_IMAGENET, UNTRAINED
 
-CHOOSE = Task("bench_few_resnet", "choose", "resnet(blocks=1)", "cifar10", 50, False, "dense")
+CHOOSE = Task("bench_few_resnet", "choose", "resnet(blocks=1)", "cifar10", 50, False, (100, 200), "dense")
 CONFIRM = replace(CHOOSE, name="bench_new", role="confirm", network="timm:densenet121", data="cifar100")
 
 
@@ -36,6 +36,7 @@ def row(start: str, over: float, p: float | str, wins: int = 0, losses: int = 0,
         "losses_own": losses,
         "over_kaiming": "" if start == KAIMING else over - 1,
         "steps_ratio": str(1 / over) if over > 0 else "",
+        "steps_to_target": str(200 / over) if over > 0 else "",
     }
 
 
@@ -63,6 +64,7 @@ def test_a_start_stands_as_its_adjusted_p_values_say() -> None:
     best = found["natural"]
     assert (best.ahead, best.level, best.behind) == (("bench_few_resnet",), ("b",), ())
     assert (best.points, best.points_over_kaiming) == (1.5, 0.5)
+    assert best.at_most and not found["Xavier"].at_most  # reached at step 100, where curves begin, or at 200
     assert best.steps_ratio == pytest.approx(math.sqrt(0.5 * 1.0)) and math.isinf(found["LSUV"].steps_ratio)
     assert (best.wins, best.losses, best.trained_on) == (13, 3, TINY_IMAGENET)
     assert to_use(verdict) == {("dense", "few labels"): best}
@@ -165,6 +167,16 @@ def test_statements_are_confirmed_by_other_networks_and_other_data() -> None:
     assert [each.by for each in seen] == [(), ("bench_new",), ("bench_new",), ()]  # of another use for natural
 
 
+@pytest.mark.parametrize(("second", "holds"), [(-0.9, True), (-2.9, False)])
+def test_what_is_ahead_in_one_task_and_behind_on_average_is_not_confirmed(second: float, holds: bool) -> None:
+    verdict = chosen([replace(CHOOSE, table=[natural(3.0, 0.001)])])
+    tables = [[natural(1.0, 0.001)], [natural(second, 0.3)]]
+    (found,) = confirmed(
+        [replace(CONFIRM, name=str(place), table=table) for place, table in enumerate(tables)], verdict
+    )
+    assert found.there is not None and found.there.standing == "ahead" and found.holds is holds
+
+
 def test_roles_are_not_mixed() -> None:
     with pytest.raises(ValueError, match=r"must have role='choose'; bench_new has 'confirm': give it to confirmed\(\)"):
         chosen([CHOOSE, CONFIRM])
@@ -222,7 +234,7 @@ def test_kinds_of_networks(network: str, filters: tuple[int, ...], kind: str) ->
 
 def test_a_task_is_made_of_its_stage_and_its_table() -> None:
     fields = {"name": "bench_a", "role": "choose", "network": "convmixer(blocks=2)", "filters": (4,), "data": "mnist"}
-    stage = SimpleNamespace(**fields, each=0, frozen=True, batch_size=3)
+    stage = SimpleNamespace(**fields, each=0, frozen=True, batch_size=3, steps_of_marks=(10,))
     runs = [
         {"start": start, "seed": seed, "trial": 0, "choosing": False, "accuracy": 50.0 + seed + over, "log_loss": 1.0}
         | {"curve": [1.0], "init_s": 0.0, "train_s": 1.0, "drawn": 1.0}

@@ -181,7 +181,16 @@ def test_unsuitable_filters_and_images(
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("mnist", 18), ("cifar", 24), ("cifar-source", 32), ("vgg", 16), ("convnext", 4), ("resnet", 1), ("allcnn", 9), ("speed", 9)],
+    [
+        ("mnist", 18),
+        ("cifar", 24),
+        ("cifar-source", 32),
+        ("vgg", 16),
+        ("convnext", 4),
+        ("resnet", 1),
+        ("allcnn", 9),
+        ("speed", 9),
+    ],
 )
 def test_the_smallest_images(name: str, size: int) -> None:
     network = build(name, SMALL[name], 10, (3, size, size))
