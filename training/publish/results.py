@@ -1,5 +1,6 @@
 """The results of record, as the templates take them: rows by the columns that tell them apart."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -76,18 +77,22 @@ def effects() -> dict[str, dict[str, Row]]:
 
 
 def recorded_leads(
-    name: str, baseline: str, measure: str = "accuracy", column: str = "step"
+    name: str, baseline: str, measure: str = "accuracy", column: str = "step", above: float = -math.inf
 ) -> dict[tuple[str, float | str], Lead]:
     """Tests how far each initialisation of a record is above a baseline at each mark, by its runs.
+
+    There is no test at a mark where a run has no value.
 
     Args:
         name: Name of the record.
         baseline: The initialisation to compare with.
         measure: Column of the values.
         column: Column of the marks.
+        above: Values up to this one are only bounds, and count as none.
     """
     rows = [row | {measure: float(row[measure] or "nan")} for row in read_record(f"{name}_runs")]
-    return leads_over(rows, measure, baseline, column)
+    known = [row if row[measure] > above else row | {measure: math.nan} for row in rows]
+    return leads_over(known, measure, baseline, column)
 
 
 def first_benchmarks(variants: bool = True) -> dict[str, dict[str, dict[str, Row]]]:
@@ -112,12 +117,10 @@ def figures() -> dict[str, PaperFigure]:
 
 def _figure(name: str, column: str) -> PaperFigure:
     rows = read_record(name)
-    leads = recorded_leads(name, XAVIER, "steps" if name in CURVES else "accuracy", column)
-    return PaperFigure(by(rows, "init", column), int(rows[0]["seeds"]), leads, _first(name))
-
-
-def _first(name: str) -> set[tuple[str, str]]:
+    found, seeds = by(rows, "init", column), int(rows[0]["seeds"])
     if name not in CURVES:
-        return set()
+        return PaperFigure(found, seeds, recorded_leads(name, XAVIER, "accuracy", column), set())
     mark = min(int(row["step"]) for row in read_record(CURVES[name]))
-    return {(row["init"], row["level"]) for row in read_record(f"{name}_runs") if float(row["steps"] or "inf") <= mark}
+    runs = read_record(f"{name}_runs")
+    first = {(row["init"], row["level"]) for row in runs if float(row["steps"] or "inf") <= mark}
+    return PaperFigure(found, seeds, recorded_leads(name, XAVIER, "steps", column, above=mark), first)

@@ -21,14 +21,15 @@ def test_figures_are_those_that_are_recorded(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     assert results.figures() == {}
     (tmp_path / "fig4b.csv").write_text("init,level,steps,seeds\nXavier,92.0,40,2\n")
-    runs = [("Xavier", 0, 40), ("Xavier", 1, 44), ("dwp", 0, 5), ("dwp", 1, 7), ("late", 0, 90), ("late", 1, "")]
+    runs = [("Xavier", 0, 40), ("Xavier", 1, 44), ("dwp", 0, 6), ("dwp", 1, 8), ("late", 0, 90), ("late", 1, "")]
+    runs += [("early", 0, 5), ("early", 1, 7)]  # reached when it was first looked at, so that there is no difference
     lines = [f"{init},{seed},92.0,{steps}" for init, seed, steps in runs]
     (tmp_path / "fig4b_runs.csv").write_text("\n".join(["init,seed,level,steps", *lines]))
     (tmp_path / "fig4b_curves.csv").write_text("init,step\ndwp,10\ndwp,5\n")
     (figure,) = results.figures().values()
     assert figure.rows == {"Xavier": {"92.0": {"init": "Xavier", "level": "92.0", "steps": "40", "seeds": "2"}}}
-    assert figure.seeds == 2 and figure.first == {("dwp", "92.0")}
-    assert list(figure.leads) == [("dwp", "92.0")] and figure.leads["dwp", "92.0"].mean == -36
+    assert figure.seeds == 2 and figure.first == {("early", "92.0")}
+    assert list(figure.leads) == [("dwp", "92.0")] and figure.leads["dwp", "92.0"].mean == -35
 
 
 def test_effects_have_the_leads_of_their_runs() -> None:
