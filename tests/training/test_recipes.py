@@ -310,6 +310,13 @@ def test_priors_of_ones_own_images_are_called_after_them(
     assert "recipe 'fig2a_mnist' has its own images" in capsys.readouterr().err
 
 
+def test_settings_of_stages_that_are_not_run_are_refused(capsys: pytest.CaptureFixture) -> None:
+    assert main(["run", "benchmark", "--only", "bench_full_vgg", "bench_full_paper.seeds=2"]) == 1
+    assert "no stage 'bench_full_paper' in this recipe, or not in what --only leaves; it has bench_full_vgg" in capsys.readouterr().err
+    assert main(["run", "benchmark", "bench_full_vgg.seeds=2", "bench_full_vgg.seeds=3"]) == 1
+    assert "bench_full_vgg.seeds is set twice, the second time by 'bench_full_vgg.seeds=3'" in capsys.readouterr().err
+
+
 def test_runs_of_record_are_not_replaced_and_from_record_has_an_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -317,10 +324,16 @@ def test_runs_of_record_are_not_replaced_and_from_record_has_an_effect(
     ran: list[bool] = []
     monkeypatch.setattr("training.__main__.run_stages", lambda stages, context, results: ran.append(True))
     words = ["run", "benchmark", "--only", "bench_full_vgg", "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out")]
     assert main([*words, "--record"]) == 0
-    (tmp_path / "bench_full_vgg_runs.jsonl").touch()
+    ledger, own = tmp_path / "bench_full_vgg_runs.jsonl", tmp_path / "out" / "bench_full_vgg" / "record"
+    ledger.write_text('{"seed": 0, "log_loss": NaN}\n')
     assert main(words) == main([*words, "--record", "--from-record"]) == 0 and len(ran) == 3
+    own.mkdir(parents=True)
+    (own / ledger.name).write_text('{"seed": 1}\n')
     assert main([*words, "--record"]) == main(["run", "fig3a", "--from-record"]) == 1 and len(ran) == 3
+    (own / ledger.name).write_text('{"seed": 1}\n{"seed": 0, "log_loss": NaN}\n')  # the runs of record came from here
+    assert main([*words, "--record"]) == 0 and len(ran) == 4
     replaced, idle = capsys.readouterr().err.splitlines()
     assert "--record would replace the runs in bench_full_vgg_runs.jsonl of " in replaced and "add --from-r" in replaced
     assert idle == "error: recipe 'fig3a' has no runs on record; --from-record is for benchmark alone"

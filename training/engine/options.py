@@ -17,12 +17,15 @@ def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, 
     Raises:
         ValueError: The form, the stage, the field or the type of the value is wrong; the message lists the options.
     """
-    changed = dict(stages)
+    changed, given = dict(stages), set[str]()
     for setting in settings:
         path, _, text = setting.partition("=")
         name, _, key = path.partition(".")
         if not (key and text):
             raise ValueError(f"a setting reads stage.field=value, such as sources.networks=8; got {setting!r}")
+        if path in given:
+            raise ValueError(f"{path} is set twice, the second time by {setting!r}; leave one out")
+        given.add(path)
         check_stage(name, changed)
         hints = typing.get_type_hints(type(changed[name]))
         names = [
@@ -53,9 +56,9 @@ def only(stages: Mapping[str, Stage], names: Sequence[str] | None) -> dict[str, 
 
 
 def check_stage(name: str, stages: Mapping[str, Stage]) -> None:
-    """Raises ``ValueError`` if a recipe has no stage of this name."""
+    """Raises ``ValueError`` if a recipe, or what is left of it, has no stage of this name."""
     if name not in stages:
-        raise ValueError(f"no stage {name!r} in this recipe; it has {', '.join(stages)}")
+        raise ValueError(f"no stage {name!r} in this recipe, or not in what --only leaves; it has {', '.join(stages)}")
 
 
 def check_counts(**counts: int) -> None:

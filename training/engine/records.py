@@ -126,6 +126,12 @@ def write_done(folder: Path, summary: Mapping[str, Any]) -> None:
     write_bytes(folder / DONE, sealed_json({**summary, _OUTPUTS: outputs}, _SEAL, allow_nan=True))
 
 
+def outputs_digest(folder: Path) -> str | None:
+    """Returns a digest of the files that a finished stage left; None if it is of a version that states none."""
+    outputs = _read_json(folder / DONE).get(_OUTPUTS)
+    return None if outputs is None else hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
+
+
 def check_outputs(folder: Path) -> None:
     """Checks that the files of a finished stage are as it left them; those of an older version state no digests.
 

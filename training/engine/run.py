@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from dwp_init.storage import is_temporary, make_folder, write_bytes, write_json
-from training.engine.records import DONE, STAGE_CONFIG, check_outputs, read_config, write_done
+from training.engine.records import DONE, STAGE_CONFIG, check_outputs, outputs_digest, read_config, write_done
 from training.engine.stage import Context, Stage, StageChangedError, stage_config
 
 LOCK = ".lock"
@@ -28,7 +28,8 @@ def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | No
             are as it left them. Of an interrupted one those that it wrote in this run, because a table may grow.
 
     Raises:
-        StageChangedError: A folder holds a stage of the same name with other settings.
+        StageChangedError: A folder holds a stage of the same name with other settings, or one that was made from
+            others than the stages that are there now.
         ValueError: A file of a finished stage is not as the stage left it.
     """
     configs: dict[str, dict[str, Any]] = {}
@@ -38,6 +39,7 @@ def run_stages(stages: Mapping[str, Stage], context: Context, results: Path | No
         _check_unchanged(folders[name], configs[name])
     for name, stage in stages.items():
         configs[name] = stage_config(name, stage, configs, context)  # an earlier stage may have replaced an input
+        configs[name]["made_from"] = {need: outputs_digest(folders[need]) for need in stage.needs}
         _run_stage(name, stage, folders[name], configs[name], context, results)
     return folders
 
@@ -88,6 +90,7 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
         )
     found = read_config(folder)
     if found.get("fingerprint") == config["fingerprint"]:
+        _check_made_from(folder, found.get("made_from", {}), config.get("made_from", {}))
         return
     parts = [
         f"{part}.{key} is {found.get(part, {}).get(key)!r} there, {config[part].get(key)!r} now"
@@ -100,9 +103,20 @@ def _check_unchanged(folder: Path, config: dict[str, Any]) -> None:
     )
 
 
+def _check_made_from(folder: Path, then: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:
+    """Raises ``StageChangedError`` if a stage that was needed has been made again since, with other files."""
+    again = [need for need, digest in now.items() if None not in (digest, then.get(need)) and then[need] != digest]
+    if again:
+        raise StageChangedError(
+            f"{folder} was made from files of {', '.join(again)} that are not those there now, because that was made "
+            f"again since; remove {folder}, and it is made from those"
+        )
+
+
 def _run_stage(
     name: str, stage: Stage, folder: Path, config: dict[str, Any], context: Context, results: Path | None
 ) -> None:
+    _check_unchanged(folder, config)
     if not _finished(folder, config):
         make_folder(folder)
         with locked(folder):

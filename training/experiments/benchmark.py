@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from training.engine.ledger import take_runs, write_runs
+from training.engine.ledger import write_runs
 from training.engine.options import check_counts
-from training.engine.records import RESULTS, Row, print_table, write_table
+from training.engine.records import Row, print_table, write_table
 from training.engine.stage import GROWS, Context
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
@@ -71,9 +71,7 @@ class Benchmark(BenchmarkTask):
         def of_now(row: Row) -> bool:
             return bool(row["setting"] == setting and row["source"] == sources.get(row["start"]))
 
-        if context.from_record:
-            taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, RUN)))
-            print(f"{self.name}: {taken} runs are taken from the results of record")
+        self.take_runs(folder, context, setting, of_now, RUN)
         screening = [(setting, sources[start], start, CHOOSING_SEED, trial, True) for start, trial in self.to_screen]
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "engine": context.engine, "made": of_now}
         job = partial(self.run_one, pools)

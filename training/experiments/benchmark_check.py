@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.engine.ledger import take_runs, write_runs
-from training.engine.records import RESULTS, Row, print_table, write_table
+from training.engine.ledger import write_runs
+from training.engine.records import Row, print_table, write_table
 from training.engine.stage import GROWS, Context
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
@@ -47,8 +47,7 @@ class BenchmarkCheck(BenchmarkTask):
         def of_now(row: Row) -> bool:
             return bool(row["setting"] == setting)
 
-        if context.from_record:
-            take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, BANK)))
+        self.take_runs(folder, context, setting, of_now, BANK)
         arms, trials = (OWN, OTHER_DRAWS), range(self.trials)
         runs = [(setting, arm, seed, trial) for seed in range(self.seeds) for trial in trials for arm in arms]
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "engine": context.engine, "made": of_now}

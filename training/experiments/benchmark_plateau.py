@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.engine.ledger import take_runs, write_runs
+from training.engine.ledger import write_runs
 from training.engine.records import RESULTS, Row, print_table, read_table, write_table
 from training.engine.stage import GROWS, Context
 from training.engine.sweep import Sweep
@@ -63,8 +63,7 @@ class BenchmarkPlateau(BenchmarkTask):
         def of_now(row: Row) -> bool:
             return row["setting"] == setting and (row["source"], row["start"], row["trial"]) in now
 
-        if context.from_record:
-            take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, RUN)))
+        self.take_runs(folder, context, setting, of_now, RUN)
         settings: dict[str, Any] = {"desc": self.name, "each": self.steps, "engine": context.engine, "made": of_now}
         with Sweep(folder, RUN, total=len(runs), **settings) as sweep:
             try:

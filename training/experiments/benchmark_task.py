@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.engine.ledger import read_runs, take_runs
 from training.engine.options import check_counts
-from training.engine.records import Row
+from training.engine.records import RESULTS, Row
 from training.engine.stage import GROWS, Context, Stage, stage_config
 from training.engine.workers import Progress
 from training.experiments.trials import Trial, quasi_random_trials
@@ -141,6 +142,34 @@ class BenchmarkTask(Stage):
         """Its fields but for those that let it grow, and those that each run names or that only name it."""
         kept = (each.name for each in dataclasses.fields(self) if each.metadata != GROWS)
         return {name: getattr(self, name) for name in kept if name not in ("name", "priors", "trials")}
+
+    def take_runs(
+        self, folder: Path, context: Context, setting: str, of_now: Callable[[Row], bool], key: Sequence[str]
+    ) -> None:
+        """Enters the runs of record that the folder lacks, if that is asked for.
+
+        Args:
+            folder: The stage's folder.
+            context: The context of the run.
+            setting: The digest of :meth:`setting`.
+            of_now: Whether a run counts.
+            key: Names of the columns that identify a run.
+
+        Raises:
+            ValueError: There are runs of these very fields on record, and all were made otherwise, such as on another
+                kind of device. They would not count, and ``--record`` would replace them.
+        """
+        if not context.from_record:
+            return
+        there = [row for row in read_runs(RESULTS / self.ledger) if row.get("task") == self.digest]
+        if there and all(row["setting"] != setting for row in there):
+            raise ValueError(
+                f"all {len(there)} runs in {RESULTS / self.ledger} were made otherwise than they would be now: on "
+                "another kind of device, from other data, or with another version of the network; leave out "
+                "--from-record and --record, or remove the file to begin again"
+            )
+        taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, key)))
+        print(f"{self.name}: {taken} runs are taken from the results of record")
 
     def source(self, start: str, context: Context) -> str:
         """Returns a digest of what a start draws from, see :func:`training.starts.source.source_of`."""

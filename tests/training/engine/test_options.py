@@ -52,7 +52,7 @@ def test_override(setting: str, field: str, value: object) -> None:
     [
         ("count.upto", "stage.field=value"),
         ("upto=3", "stage.field=value"),
-        ("counts.upto=3", "no stage 'counts' in this recipe; it has count"),
+        ("counts.upto=3", "no stage 'counts' in this recipe, or not in what --only leaves; it has count"),
         ("count.up=3", "no field 'up'; its fields are upto, rate"),
         ("count.needs=[]", "no field 'needs'"),
         ("count.upto=3.5", "'3.5' is not of type int"),
@@ -91,5 +91,5 @@ def test_only_some_stages_and_those_they_need() -> None:
     assert list(only(stages, ["c"])) == ["a", "b", "c"]
     assert list(only(stages, ["d", "a"])) == ["a", "d"]
     assert only(stages, None) == stages
-    with pytest.raises(ValueError, match=r"no stage 'e' in this recipe; it has a, b, c, d"):
+    with pytest.raises(ValueError, match=r"no stage 'e' in this recipe, or not in what --only leaves; it has a, b, c, d"):
         only(stages, ["a", "e"])

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +46,36 @@ def test_a_change_upstream_is_refused_downstream_before_anything_runs(tmp_path: 
     with pytest.raises(StageChangedError, match=r"needs\.a is .* there"):
         run_stages({"a": Count(upto=5), "b": Count(needs=("a",))}, context)
     assert not list((tmp_path / "a").iterdir())
+
+
+@dataclass(frozen=True)
+class Copied(Stage):
+    """Leaves a file of the user's."""
+
+    def run(self, folder: Path, context: Context) -> dict:
+        (folder / "copy").write_text((context.out / "text").read_text())
+        return {}
+
+
+def test_what_was_made_from_a_stage_that_was_made_again_is_refused(tmp_path: Path) -> None:
+    stages, context = {"a": Copied(), "b": Count(needs=("a",))}, Context(out=tmp_path)
+    (tmp_path / "text").write_text("first")
+    run_stages(stages, context)
+    for text in ("first", "second"):  # the same files, and others
+        (tmp_path / "text").write_text(text)
+        shutil.rmtree(tmp_path / "a")
+        if text == "first":
+            run_stages(stages, context)
+    with pytest.raises(StageChangedError, match=r"b was made from files of a that are not those there now.*remove .*b"):
+        run_stages(stages, context)
+    shutil.rmtree(tmp_path / "b")
+    run_stages(stages, context)
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    del config["made_from"]  # as an older version left it
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config))
+    done = json.loads((tmp_path / "b" / "done.json").read_text())
+    (tmp_path / "b" / "done.json").write_text(json.dumps({"total": done["total"], "made_with": done["made_with"]}))
+    run_stages(stages, context)
 
 
 def test_interrupted_stage_runs_again(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from training.engine.records import Row, read_done, read_table
 from training.engine.run import run_stages
 from training.engine.stage import Context
 from training.engine.workers import Processes
-from training.experiments import benchmark
+from training.experiments import benchmark, benchmark_task
 from training.experiments.benchmark import CHOOSING_SEED, Benchmark
 from training.experiments.benchmark_task import RUN, BenchmarkTask
 from training.networks.registry import NETWORKS
@@ -127,7 +127,7 @@ def test_more_finalists_add_their_runs_and_all_held_out_images_choose(
 
 def test_runs_of_record_count_as_done(tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     record = recorded(run(stage(), tmp_path / "one"))
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "one" / "task" / "record")
+    monkeypatch.setattr(benchmark_task, "RESULTS", tmp_path / "one" / "task" / "record")
     trained.clear()
     assert recorded(run(stage(), tmp_path / "two", from_record=True)) == record and trained == []
     run(stage(seeds=3), tmp_path / "three", from_record=True)
@@ -137,6 +137,13 @@ def test_runs_of_record_count_as_done(tmp_path: Path, trained: Trained, monkeypa
     trained.clear()
     run(stage(steps=3), tmp_path / "five", from_record=True)  # another setting
     assert len(trained) == 12
+    trained.clear()
+    monkeypatch.setattr(Benchmark, "setting", lambda *given: "that of another device")
+    with pytest.raises(
+        ValueError, match=r"all 12 runs in .*bench_task_runs\.jsonl were made otherwise than they would"
+    ):
+        run(stage(), tmp_path / "six", from_record=True)
+    assert trained == []
 
 
 @pytest.mark.parametrize("after", [0, 1, 6, 9])
@@ -239,7 +246,7 @@ def test_a_run_that_diverges_is_recorded_and_breaks_nothing(
     assert (kaiming["diverged"], kaiming["log_loss"], kaiming["loss_over_own"]) == ("2", "", "")
     assert float(kaiming["accuracy"]) == 10.0 and own["log_loss"] and kaiming["over_own"]
     trained.clear()
-    monkeypatch.setattr(benchmark, "RESULTS", folder / "record")
+    monkeypatch.setattr(benchmark_task, "RESULTS", folder / "record")
     assert recorded(run(made, tmp_path / "again", from_record=True)) == recorded(folder) and trained == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from training.engine.records import read_table
 from training.engine.run import run_stages
 from training.engine.stage import Context
-from training.experiments import benchmark_check
+from training.experiments import benchmark_task
 from training.experiments.benchmark_check import BANK, BenchmarkCheck
 from training.experiments.false_positives import false_positives
 from training.starts.controls import OTHER_DRAWS, OWN
@@ -56,7 +56,7 @@ def test_the_bank_has_two_runs_of_each_seed_and_trial_and_the_table_compares_the
     assert [row["half_width"] for row in table] == [str(row["half_width"]) for row in expected]
 
     trained.clear()
-    monkeypatch.setattr(benchmark_check, "RESULTS", folder / "record")
+    monkeypatch.setattr(benchmark_task, "RESULTS", folder / "record")
     assert recorded(run(tmp_path / "two", of_record=True)) == recorded(folder) and trained == []
     run(tmp_path / "two", seeds=10)
     assert {seed for _, seed, _ in trained} == {9} and len(trained) == 4

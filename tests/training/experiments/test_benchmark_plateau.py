@@ -27,6 +27,7 @@ def of_task(folder: Path, trials: Mapping[str, int]) -> None:
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("training.experiments.benchmark_plateau.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("training.experiments.benchmark_task.RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
 
