@@ -119,6 +119,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.out and options.out.is_dir():
+        raise ValueError(
+            f"--out is the file of a table, such as {options.out / 'scores.csv'}; {options.out} is a folder"
+        )
     priors = {name: load_prior(name) for name in options.prior}
     check_unseen(options.kernels, priors)
     samples = SMOKE["samples"] if options.smoke else SAMPLES
@@ -174,9 +178,12 @@ def _one_left_out(item: LeftOut) -> str:
 
 def _device(name: str) -> torch.device:
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu") from error
+    if device.type == "meta":
+        raise ValueError(f"device {name!r} cannot be used (it has no memory); try --device cpu")
+    return device
 
 
 def _import_authors(options: argparse.Namespace) -> None:

@@ -267,11 +267,12 @@ def test_a_field_can_be_overridden(tmp_path: Path) -> None:
         ),
         (
             ["run", "source_throughput", "sources.networks=3"],
-            "no stage 'sources' in this recipe; it has source_through",
+            "no stage 'sources' in this recipe, or not in what --only leaves; it has source_through",
         ),
         (["run", "source_throughput", "networks=3"], "a setting reads stage.field=value"),
         (["run", "source_throughput", "source_throughput.networks=x"], "'x' is not of type int"),
         (["run", "source_throughput", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["run", "source_throughput", "--device", "meta"], "device 'meta' cannot be used (it has no memory); try"),
         (["run", "prior_notmnist_7x7", "--data-root", "/nowhere"], "notmnist is not under /nowhere"),
         (["run", "prior_tinyimagenet", "--data", "imagefolder:/nowhere@32", "--smoke"], "no folder /nowhere with a"),
     ],
@@ -312,7 +313,10 @@ def test_priors_of_ones_own_images_are_called_after_them(
 
 def test_settings_of_stages_that_are_not_run_are_refused(capsys: pytest.CaptureFixture) -> None:
     assert main(["run", "benchmark", "--only", "bench_full_vgg", "bench_full_paper.seeds=2"]) == 1
-    assert "no stage 'bench_full_paper' in this recipe, or not in what --only leaves; it has bench_full_vgg" in capsys.readouterr().err
+    assert (
+        "no stage 'bench_full_paper' in this recipe, or not in what --only leaves; it has bench_full_vgg"
+        in capsys.readouterr().err
+    )
     assert main(["run", "benchmark", "bench_full_vgg.seeds=2", "bench_full_vgg.seeds=3"]) == 1
     assert "bench_full_vgg.seeds is set twice, the second time by 'bench_full_vgg.seeds=3'" in capsys.readouterr().err
 

@@ -263,7 +263,7 @@ class BenchmarkTask(Stage):
     def scores(self, network: nn.Module, judged_by: Labelled) -> tuple[float, float]:
         """Returns accuracy in % and log loss in nats of a network in evaluation mode."""
         correct, nats = scores(network, *judged_by, self.precision)
-        return round(100 * correct.float().mean().item(), 3), round(nats.double().mean().item(), 5)
+        return round(100 * correct.float().mean().item(), 3), round(nats.cpu().double().mean().item(), 5)
 
 
 def _digest(values: object) -> str:

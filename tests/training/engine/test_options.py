@@ -91,5 +91,7 @@ def test_only_some_stages_and_those_they_need() -> None:
     assert list(only(stages, ["c"])) == ["a", "b", "c"]
     assert list(only(stages, ["d", "a"])) == ["a", "d"]
     assert only(stages, None) == stages
-    with pytest.raises(ValueError, match=r"no stage 'e' in this recipe, or not in what --only leaves; it has a, b, c, d"):
+    with pytest.raises(
+        ValueError, match=r"no stage 'e' in this recipe, or not in what --only leaves; it has a, b, c, d"
+    ):
         only(stages, ["a", "e"])
