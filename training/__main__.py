@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
         stages = recipe.stages(smoke=options.smoke)
     elif hasattr(recipe, "DATA"):
         stages = recipe.stages(smoke=options.smoke, data=options.data)
-        folder += f"-{short_name(options.data)}"
+        folder += f"-{_in_a_path(short_name(options.data))}"
     else:
         others = " and ".join(OWN_IMAGES)
         raise ValueError(f"recipe {options.recipe!r} has its own images; --data is for {others} alone")
@@ -91,6 +91,11 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
     _check_ledgers({name: stage.ledger for name, stage in stages.items() if stage.ledger}, out, options)
     run_stages(stages, context, RESULTS if options.record else None)
+
+
+def _in_a_path(name: str) -> str:
+    """Returns a name with characters that every file system takes, and shells leave alone."""
+    return re.sub(r"[^\w .@+-]+", "-", name).strip("-. ") or "images"
 
 
 def _check_ledgers(ledgers: Mapping[str, str], out: Path, options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from training.engine.workers import Engine, Processes
 from training.fits.authors import UNSTATED
 from training.fits.base import FITS
 from training.fits.evaluate import SCALES
-from training.images.own import UNLICENSED
+from training.images.own import FORMS, UNLICENSED
 from training.kernels.groups import MIN_NORM, MIN_NORM_FILTER, Settings
 from training.kernels.kinds import LAYER_KINDS
 
@@ -53,9 +53,7 @@ def _run(commands: Commands) -> None:
         "--smoke", action="store_true", help="a run of seconds on a CPU, with synthetic data; --data is checked"
     )
     parser.add_argument("--out", type=Path, help="folder for the stages (default: runs/ and the recipe's folder)")
-    images = (
-        f"images for {' or '.join(OWN_IMAGES)}: imagefolder:PATH, parquet:PATH or parquet:user/name; add @64 to resize"
-    )
+    images = f"images for {' or '.join(OWN_IMAGES)}: {FORMS}; add @64 to resize"
     parser.add_argument("--data", metavar="KIND:PATH", help=images)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
     parser.add_argument("--download", action="store_true", help="download data sets that are missing")

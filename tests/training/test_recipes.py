@@ -305,6 +305,10 @@ def test_priors_of_ones_own_images_are_called_after_them(
     monkeypatch.setattr("training.__main__.run_stages", lambda stages, context, results: print(context.out) or {})
     assert main(["run", "prior_tinyimagenet", "--data", "parquet:me/photos", "--smoke", "--device", "cpu"]) == 0
     assert capsys.readouterr().out == "runs/tinyimagenet-smoke-photos\n"
+    assert main(["run", "prior_natural_stem", "--data", "imagefolder:a/my photos[0:20]", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "runs/natural_stem-my photos-0-20\n"
+    assert main(["run", "prior_natural_stem", "--data", "cifar10", "--device", "cpu"]) == 1
+    assert "'cifar10' is not a place of your own images; write imagefolder:PATH" in capsys.readouterr().err
     assert main(["run", "prior_tinyimagenet", "--data", "parquet:me/photos", "--record"]) == 1
     assert "leave out --smoke, --data" in capsys.readouterr().err
     assert main(["run", "fig2a_mnist", "--data", "imagefolder:photos"]) == 1

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def _content(folder: Path, name: str, header: int) -> Tensor:
     path = folder / f"{name}.gz"
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise FileNotFoundError(f"{path} cannot be read ({error}); {_WAY_OUT}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256[name]:

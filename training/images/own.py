@@ -6,24 +6,31 @@ class, asks the network for a data set that is cached, and keeps a second copy o
 
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dwp_init.text import few
 from training.images.parquet import Encoded, check_complete, decode, read_parquet
 
 PLACES = ("imagefolder", "parquet")
+FORMS = "imagefolder:PATH, parquet:PATH or parquet:user/name"
 UNLICENSED = "not stated"  # the licence of what is made of a user's own kernels and images, until the user says it
-TEST_PARTS = ("test", "validation", "valid", "val")  # names of the part to test on, the first that exists
+TRAIN_PARTS = ("train", "training")  # names of the part to train on, in small or capital letters
+TEST_PARTS = ("test", "testing", "validation", "valid", "val")  # of the part to test on, the first that exists
 EVERY = 10  # without such a part, every tenth image is tested on
 CHECKED = 64  # images of each split that are decoded where the set is checked, and not used
 
 _Sample = tuple[Encoded, int, str]  # the image, its label, and what it is called in errors
 
-_PART = re.compile(r"(?:.*/)?(train|test|validation|valid|val)(?![a-z])[^/]*\.parquet")
+_Part = TypeVar("_Part")
+_PART = re.compile(rf"(?:.*/)?({'|'.join(TRAIN_PARTS + TEST_PARTS)})(?![a-z])[^/]*\.parquet", re.IGNORECASE)
 
 
 def is_own(name: str) -> bool:
@@ -45,14 +52,19 @@ def read_own(name: str, split: str, download: bool) -> tuple[Tensor, Tensor]:
     """Reads one split of a user's own images, ``(n, 3, h, w)`` uint8, and their labels ``(n,)``.
 
     Args:
-        name: ``imagefolder:PATH`` or ``parquet:PATH``, or ``parquet:user/name`` for a data set on the Hub. With
-            ``@64`` at its end the images are reduced to 64×64; only the middle square of an oblong image is kept.
+        name: ``imagefolder:PATH`` or ``parquet:PATH``, or ``parquet:user/name`` for a data set on the Hub; ``~`` is the
+            user's home. With ``@64`` at its end the images are reduced to 64×64; only the middle square of an oblong
+            image is kept. A folder has a subfolder of images for each class, or such folders for :data:`TRAIN_PARTS`
+            and :data:`TEST_PARTS`. Of its files those are read that ``torchvision.datasets.ImageFolder`` reads; a
+            warning says how many others there are. For transparency and orientation see
+            :func:`training.images.parquet.decode`.
         split: ``train`` or ``test``. If there is neither a test nor a validation part, every tenth image is tested on.
         download: Whether a data set may be fetched from the Hub. A cached one is read without network access.
 
     Raises:
         FileNotFoundError: There is no such folder, or it has no images.
-        ValueError: An image cannot be read, images differ in size, or the labels are unclear or all alike.
+        ValueError: An image cannot be read, images differ in size, the labels are unclear or all alike, or a class of a
+            folder holds only folders of images.
     """
     samples = _samples(name, split, download)
     return _decoded(name, samples), torch.tensor([label for _, label, _ in samples])
@@ -86,6 +98,8 @@ def _samples(name: str, split: str, download: bool) -> list[_Sample]:
 
 def _parse(name: str) -> tuple[str, str, int | None]:
     kind, _, place = name.partition(":")
+    if kind not in PLACES:
+        raise ValueError(f"{name!r} is not a place of your own images; write {FORMS}")
     head, at, size = place.rpartition("@")
     sized = bool(at) and size.isdecimal()
     if sized and not 8 <= int(size) <= 512:
@@ -93,7 +107,13 @@ def _parse(name: str) -> tuple[str, str, int | None]:
     place = head if sized else place
     if not place:
         raise ValueError(f"{name!r} does not say where the images are; write {kind}:PATH")
-    return kind, place, int(size) if sized else None
+    return kind, os.path.expanduser(place), int(size) if sized else None
+
+
+def _train_and_test(parts: Mapping[str, _Part]) -> tuple[_Part | None, _Part | None]:
+    """Returns the part to train on and the part to test on, of parts by their names in small letters."""
+    train, test = (next((parts[name] for name in each if name in parts), None) for each in (TRAIN_PARTS, TEST_PARTS))
+    return train, test
 
 
 def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
@@ -102,12 +122,7 @@ def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
 
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} with a subfolder of images for each class")
-    parts = {part.name: part for part in folder.iterdir() if part.is_dir() and any(map(Path.is_dir, part.iterdir()))}
-    train, held_out = parts.get("train"), next((parts[name] for name in TEST_PARTS if name in parts), None)
-    if held_out and not train:
-        raise FileNotFoundError(
-            f"{folder} has a part {held_out.name} but none called train; add it, or name {held_out}"
-        )
+    train, held_out = _folder_parts(folder)
     root = held_out if held_out and split == "test" else train or folder
     try:
         found = ImageFolder(str(root))
@@ -116,7 +131,49 @@ def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
     classes = {entry.name for entry in (train or folder).iterdir() if entry.is_dir()}
     if root == held_out and (odd := {*found.classes} ^ classes):
         raise ValueError(f"{held_out} has other classes than {train}: only one has {', '.join(sorted(odd)[:5])}")
+    _check_classes(root, found)
     return [(Path(path), label, path) for path, label in found.samples], held_out is None
+
+
+def _folder_parts(folder: Path) -> tuple[Path | None, Path | None]:
+    """Returns the parts of a folder to train on and to test on, which have subfolders and a telling name."""
+    named = [part for part in sorted(folder.iterdir()) if part.name.lower() in TRAIN_PARTS + TEST_PARTS]
+    named = [part for part in named if part.is_dir() and any(map(Path.is_dir, part.iterdir()))]
+    parts = {part.name.lower(): part for part in named}
+    if len(parts) < len(named) or {*TRAIN_PARTS} <= parts.keys():
+        raise ValueError(
+            f"{folder} has the parts {', '.join(part.name for part in named)}, several for the same use; join or "
+            "rename them"
+        )
+    train, held_out = _train_and_test(parts)
+    if held_out and not train:
+        raise FileNotFoundError(
+            f"{folder} has a part {held_out.name} but none called train; add it, or name {held_out}"
+        )
+    return train, held_out
+
+
+def _check_classes(root: Path, found: Any) -> None:
+    """Raises where a class holds only folders of images; warns of files that are not read."""
+    with_images = {os.path.dirname(path) for path, _ in found.samples}
+    if nested := [name for name in found.classes if os.path.join(found.root, name) not in with_images]:
+        inside = [path.name for path in sorted((root / nested[0]).iterdir()) if path.is_dir()]
+        raise ValueError(
+            f"{root / nested[0]} holds no images but the folders {few(inside)}, which would be one class; name "
+            f"imagefolder:{root / nested[0]} if these are the classes, or move their images into {root / nested[0]}"
+        )
+    taken = {path for path, _ in found.samples}
+    walks = (os.walk(os.path.join(found.root, name), followlinks=True) for name in found.classes)
+    files = [os.path.join(at, file) for walk in walks for at, _, names in walk for file in names if file[0] != "."]
+    if others := Counter(
+        os.path.splitext(file)[1].lower() or "without an ending" for file in files if file not in taken
+    ):
+        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
+        warnings.warn(
+            f"{root} has files that are not read, {counts}, and {len(taken)} that are; to use them, convert them to "
+            "PNG or JPEG",
+            stacklevel=2,
+        )
 
 
 def _parquet_files(place: str, download: bool) -> dict[str, list[Path]]:
@@ -132,9 +189,9 @@ def _parquet_files(place: str, download: bool) -> dict[str, list[Path]]:
     folders: set[str] = set()
     for name, path in files.items():
         if match := _PART.fullmatch(name):
-            found.setdefault(match[1], []).append(path)
+            found.setdefault(match[1].lower(), []).append(path)
             folders.add(name.rpartition("/")[0])
-    if "train" not in found:
+    if not found.keys() & {*TRAIN_PARTS}:
         raise FileNotFoundError(f"{place} has no parquet file whose name begins with train; it has {sorted(files)[:5]}")
     if len(folders) > 1:
         listed = ", ".join(folder or "its root" for folder in sorted(folders))
@@ -158,10 +215,11 @@ def _from_hub(repo: str, download: bool) -> Path:
 
 def _parquet_samples(files: dict[str, list[Path]], split: str, place: str) -> tuple[list[_Sample], bool]:
     """Returns the images of parquet files, and whether they are those of both splits; labels are numbered in order."""
-    held_out = next((files[name] for name in TEST_PARTS if name in files), None)
-    chosen = files["train"] if split == "train" or held_out is None else held_out
-    rows = {path: read_parquet(path) for path in {*files["train"], *chosen}}
-    labels = {label for path in files["train"] for _, label, _ in rows[path]}
+    found, held_out = _train_and_test(files)
+    train = found or []
+    chosen = train if split == "train" or held_out is None else held_out
+    rows = {path: read_parquet(path) for path in {*train, *chosen}}
+    labels = {label for path in train for _, label, _ in rows[path]}
     number = {label: i for i, label in enumerate(sorted(labels, key=lambda label: (isinstance(label, str), label)))}
     samples: list[_Sample] = []
     for path in chosen:

@@ -56,7 +56,10 @@ def check_complete(place: object, part: str, paths: Sequence[Path]) -> None:
 
 
 def decode(source: Encoded, called: str, size: int | None = None) -> NDArray[np.uint8]:
-    """Decodes an image as RGB, ``(h, w, 3)``.
+    """Decodes an image as RGB, ``(h, w, 3)``, upright and on white.
+
+    torchvision's ``ImageFolder`` turns no image and shows the colours that transparent pixels happen to have. Here the
+    orientation that EXIF states is applied, as viewers do, and transparent pixels let a white ground shine through.
 
     Args:
         source: The encoded image.
@@ -70,12 +73,23 @@ def decode(source: Encoded, called: str, size: int | None = None) -> NDArray[np.
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            mode, image = file.mode, file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            deep = file.mode if file.mode.startswith(("I", "F")) else ""
+            image = file if deep else _on_white(ImageOps.exif_transpose(file))
+    except Exception as error:  # the reader meets arbitrary bytes, and raises what they lead to
         raise ValueError(f"{called} cannot be read as an image: {error}; remove it") from error
-    if mode.startswith(("I", "F")):
-        raise ValueError(f"{called} has more than 8 bits a channel (mode {mode}); reduce it to 8")
+    if deep:
+        raise ValueError(f"{called} has more than 8 bits a channel (mode {deep}); reduce it to 8")
     return np.asarray(image if size is None else ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+
+
+def _on_white(image: Any) -> Any:
+    """Returns an image of PIL as RGB."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def _is_image(kind: Any) -> bool:

@@ -21,6 +21,7 @@ def test_the_package(split: str, each: int) -> None:
         (None, "No such file"),
         (b"raw", "cannot be read"),
         (gzip.compress(b"images", mtime=0)[:-9], "cannot be read"),
+        (gzip.compress(b"images", mtime=0).replace(b"\xcb", b"\xff", 1), "cannot be read"),  # the first of its data
         (gzip.compress(b"images", mtime=0), r"has the SHA-256 [0-9a-f]{64}, expected 5b4141f0"),
     ],
 )

@@ -42,11 +42,21 @@ def test_names(name: str, own: bool, short: str | None) -> None:
         ("pets@7", ValueError, "asks for images of 7×7; expected a size from 8 to 512"),
         ("pets@513", ValueError, "asks for images of 513×513"),
         ("/none", FileNotFoundError, "no folder /none with"),
+        ("~/none", FileNotFoundError, "no folder /users/me/none with"),
     ],
 )
-def test_names_without_images(kind: str, place: str, error: type[Exception], message: str) -> None:
+def test_names_without_images(
+    kind: str, place: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", "/users/me"))
     with pytest.raises(error, match=message.format(kind=kind)):
         read_own(f"{kind}:{place}", "train", download=False)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10:here", ""])
+def test_names_of_another_kind(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name!r} is not a place .*; write imagefolder:PATH, parquet:PATH or parq"):
+        short_name(name)
 
 
 # A folder of images
@@ -59,9 +69,15 @@ def test_a_folder_without_parts_gives_every_tenth_image_to_the_test(tmp_path: Pa
     assert values(name, "train") == [item for item in everything if item not in ((9, 0), (26, 1))]
 
 
-@pytest.mark.parametrize("part", ["test", "validation", "valid", "val"])
-def test_a_folder_with_parts(part: str, tmp_path: Path) -> None:
-    folder(tmp_path / "train", {"a": range(11), "b": [20]})
+PARTS = [("train", part) for part in ("test", "validation", "valid", "val")] + [
+    ("Training", "Testing"),
+    ("TRAIN", "Val"),
+]
+
+
+@pytest.mark.parametrize(("train", "part"), PARTS)
+def test_a_folder_with_parts(train: str, part: str, tmp_path: Path) -> None:
+    folder(tmp_path / train, {"a": range(11), "b": [20]})
     folder(tmp_path / part, {"b": [30], "a": [31]})
     assert values(f"imagefolder:{tmp_path}", "train") == [(value, 0) for value in range(11)] + [(20, 1)]
     assert values(f"imagefolder:{tmp_path}", "test") == [(31, 0), (30, 1)]
@@ -85,6 +101,20 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     name = f"imagefolder:{folder(tmp_path, {'bus': range(6), 'train': range(20, 26), 'val': range(30, 32)})}"
     assert values(name, "test") == [(23, 1)]
     assert {label for _, label in values(name, "train")} == {0, 1, 2}
+
+
+def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": range(10), "b": range(20, 30)})
+    for name in ("a/0.heic", "a/1.HEIC", "b/0.gif", "b/notes", "b/.hidden.txt", "no class.txt"):
+        (tmp_path / name).write_bytes(b"")
+    name = f"imagefolder:{tmp_path}"
+    with pytest.warns(UserWarning, match=r"not read, 1 \.gif, 2 \.heic, 1 without an ending, and 20 that are; to use"):
+        assert len(values(name, "train")) == 18
+
+
+def test_folders_in_a_class_that_has_images_too(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": range(10), "b": [20], "b/more": range(21, 30)})
+    assert {label for value, label in values(f"imagefolder:{tmp_path}", "train") if value > 20} == {1}
 
 
 def test_sizes_of_images(tmp_path: Path) -> None:
@@ -128,6 +158,21 @@ def both(root: Path, train: dict[str, Sequence[int]], test: dict[str, Sequence[i
             FileNotFoundError,
             "has a part val but none called train; add it, or name .*/val",
         ),
+        (
+            lambda root: folder(root / "train" / "photos", {"x": range(9), "y": range(9)}),
+            ValueError,
+            "photos holds no images but the folders x, y, which would be one class; name imagefolder:.*/train/photos",
+        ),
+        (
+            lambda root: both(root, {"a/x": range(9), "b": range(9)}, {"a": [1], "b/y": [1]}),
+            ValueError,
+            "test/b holds no images but the folders y, which would be one class",
+        ),
+        (
+            lambda root: [folder(root / part, {"a": [1]}) for part in ("train", "training", "test")],
+            ValueError,
+            "has the parts test, train, training, several for the same use; join or rename them",
+        ),
     ],
 )
 def test_unsuitable_folders(
@@ -153,10 +198,10 @@ def test_labels_must_differ_and_repeat(classes: dict[str, Sequence[int]], messag
 # Parquet files
 
 
-@pytest.mark.parametrize("part", ["test", "validation", "valid", "val"])
-def test_parquet_with_parts(part: str, tmp_path: Path) -> None:
-    parquet(tmp_path / "data" / "train-00000-of-00002.parquet", range(6), [2, 1, 0, 0, 1, 2])
-    parquet(tmp_path / "data" / "train-00001-of-00002.parquet", range(6, 12), [0] * 6)
+@pytest.mark.parametrize(("training", "part"), PARTS)
+def test_parquet_with_parts(training: str, part: str, tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / f"{training}-00000-of-00002.parquet", range(6), [2, 1, 0, 0, 1, 2])
+    parquet(tmp_path / "data" / f"{training}-00001-of-00002.parquet", range(6, 12), [0] * 6)
     parquet(tmp_path / "data" / f"{part}-00000-of-00001.parquet", [50, 51], [1, 0])
     (tmp_path / "data" / "README.md").write_text("# Pets")
     train = list(zip(range(12), [2, 1, 0, 0, 1, 2] + [0] * 6, strict=True))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.training.images.pictures import folder, parquet, picture, png, values
 from training.images.own import read_own
+from training.images.parquet import decode
 
 
 def test_the_middle_square_is_kept_and_reduced(tmp_path: Path) -> None:
@@ -28,6 +29,31 @@ def test_grey_images_and_palettes_are_read_as_colours(tmp_path: Path) -> None:
     picture(50).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "a" / "001.png")
     images, _ = read_own(f"imagefolder:{tmp_path}", "train", download=False)
     assert images[:2, :, 0, 0].tolist() == [[77, 77, 77], [50, 51, 52]]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_images_are_turned_as_exif_says(ending: str, tmp_path: Path) -> None:
+    """Orientation 6 is that of a camera held upright: the stored right side is the lower one."""
+    stored = Image.fromarray(np.uint8([[0] * 16 + [255] * 16] * 16)).convert("RGB")
+    exif = stored.getexif()
+    exif[0x0112] = 6
+    stored.save(tmp_path / f"portrait.{ending}", exif=exif)
+    seen = decode(tmp_path / f"portrait.{ending}", "portrait")
+    assert seen.shape == (32, 16, 3) and seen[:14].max() < 30 and seen[18:].min() > 225
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white(mode: str, tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 4), (10, 10, 10, 255), np.uint8)
+    pixels[:4, :, 3] = 0
+    pixels[4, :, 3] = 51  # a fifth of 10 and four fifths of 255
+    if mode == "P":
+        image = Image.fromarray(np.repeat([0, 2, 1], (4, 1, 3)).astype(np.uint8).reshape(8, 1).repeat(8, 1), "P")
+        image.putpalette([10] * 9)
+        image.save(tmp_path / "image.png", transparency=bytes([0, 255, 51]))
+    else:
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "image.png")
+    assert decode(tmp_path / "image.png", "image")[:, 0, 0].tolist() == [255] * 4 + [206] + [10] * 3
 
 
 def write(content: bytes) -> Callable[[Path], object]:
