@@ -25,6 +25,7 @@ class Checkpoint:
         family: Checkpoints of one family, such as those fine-tuned from another, are of the same part of a split; by
             default each is a family of its own, of its name.
         origin: What a manifest says of it.
+        unread: Names of the files of its folder that are not read, because they have another format than it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Checkpoint:
     index: Path | None = None
     family: str = ""
     origin: Origin | None = None
+    unread: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or (self.origin and self.origin.family) or self.name)

@@ -16,7 +16,7 @@ from training.kernels.weight_norm import are_magnitudes, magnitudes_of, normed_w
 LARGEST = 64  # what is larger is a table or a mask
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _QUANTIZED = re.compile(r"[IU][48]|F[468](?:_\w+)?")
-_OPTIMIZER = re.compile(r"(?:^|[._])(?:exp_avg(?:_sq)?|momentum_buffer)(?:[._]|$)")
+_OPTIMIZER = re.compile(r"(?:^|[._])(?:exp_avg(?:_sqs?)?|square_avg|grad_avg|acc_delta|momentum_buffer)(?:[._]|$)")
 _AVERAGE = re.compile(r"_ema\b|\bema[._]")
 _AVERAGED = "online_model"  # the package ema-pytorch keeps it next to its average, ema_model
 _TIED = "tied to another tensor"
@@ -88,10 +88,13 @@ def read_convolutions(
     """
     if not checkpoint.ordered:
         entries = {name: entries[name] for name in sorted(entries, key=natural)}
+    unused = {name: entry for name, entry in entries.items() if entry.unused and _may_convolve(name, entry)}
+    entries = {name: entry for name, entry in entries.items() if not entry.unused}
     magnitudes = {magnitudes_of(name) for name in entries}
     candidates = [name for name in entries if name not in magnitudes and _may_convolve(name, entries[name])]
     reasons = {name: _why_no_layer(name, entries) for name in candidates}
-    left_out = [
+    left_out = [LeftOut(checkpoint.name, name, entry.unused, _described(entry)) for name, entry in unused.items()]
+    left_out += [
         LeftOut(checkpoint.name, name, reason, _described(entries[name])) for name, reason in reasons.items() if reason
     ]
     kinds = find_kinds([name for name, reason in reasons.items() if not reason], entries, transposed)

@@ -28,6 +28,7 @@ from training.kernels.places import find_checkpoints
 
 REPORT = "harvest.json"
 Origins: TypeAlias = dict[str, dict[str, str]]  # what manifests say, by name of the checkpoint
+ANOTHER_FORMAT = "of another format than a file next to it; give its own name to read it"
 _WAIT = 60.0  # seconds for another harvest that writes into the same folder
 FEWEST = 10  # kernels of a kind and size, as a fit needs
 
@@ -101,6 +102,7 @@ class _Taken:
     def add(self, checkpoint: Checkpoint, entries: dict[str, Entry], settings: Settings) -> None:
         """Takes the layers of a checkpoint that no earlier one has."""
         name = checkpoint.name
+        self.left_out.extend(LeftOut(file, "", ANOTHER_FORMAT, name) for file in checkpoint.unread)
         if set(PARTS) <= set(entries):
             self.left_out.append(LeftOut(name, "", "a kernel data set, not a checkpoint", ""))
             return

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -29,11 +29,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def find_checkpoints(sources: Iterable[str], data_root: Path | None = None) -> list[Checkpoint]:
     """Finds the checkpoints of all sources and gives each a name of its own.
 
+    The order of the sources has no effect: those of manifests come first, in the order of their entries, as more is
+    known of them, and then others by name.
+
     Args:
-        sources: Files; folders, in which each file is a checkpoint, or all shards of an index are one; repositories on
-            the Hub, ``user/name`` or ``user/name@revision``; ``pypi:NAME==VERSION/FILE``, a file in a package of the
-            index of Python packages; ``https://…#sha256=…``, a file with that digest, or, followed by ``&file=FILE``,
-            a file in an archive with that digest; or manifests, ``.toml`` files that name such sources.
+        sources: Files; folders, in which each file is a checkpoint, or all shards of an index are one, and where files
+            of several formats lie next to each other, only those of the first of :data:`FORMATS` are read;
+            repositories on the Hub, ``user/name`` or ``user/name@revision``; ``pypi:NAME==VERSION/FILE``, a
+            file in a package of the index of Python packages; ``https://…#sha256=…``, a file with that digest, or,
+            followed by ``&file=FILE``, a file in an archive with that digest; or manifests, ``.toml`` files that name
+            such sources.
         data_root: Folder in which, and in whose folders, files of manifests are looked for that are not next to these.
 
     Raises:
@@ -42,14 +47,24 @@ def find_checkpoints(sources: Iterable[str], data_root: Path | None = None) -> l
         ValueError: A source is no checkpoint that can be read safely, has another digest, or an index is broken.
     """
     found: dict[str, Checkpoint] = {}
-    for source in sources:
-        for checkpoint in _find(source, data_root):
-            name, number = checkpoint.name, 1
-            while name in found:
-                number += 1
-                name = f"{checkpoint.name}#{number}"
-            found[name] = checkpoint.renamed(name)
+    for checkpoint in _in_order((source, _find(source, data_root)) for source in sources):
+        name, number = checkpoint.name, 1
+        while name in found:
+            number += 1
+            name = f"{checkpoint.name}#{number}"
+        found[name] = checkpoint.renamed(name)
     return list(found.values())
+
+
+def _in_order(found: Iterable[tuple[str, list[Checkpoint]]]) -> Iterator[Checkpoint]:
+    """Yields the checkpoints of sources in an order that does not depend on that of the sources."""
+
+    def place(item: tuple[str, list[Checkpoint]]) -> tuple[bool, list[list[str | int]], str]:
+        source, checkpoints = item
+        return checkpoints[0].origin is None, [natural(each.name) for each in checkpoints], source
+
+    for _, checkpoints in sorted(found, key=place):
+        yield from checkpoints
 
 
 def _find(source: str, data_root: Path | None = None) -> list[Checkpoint]:
@@ -124,18 +139,38 @@ def _on_the_web(source: str) -> Checkpoint:
 
 
 def _in_folder(folder: Path, label: str) -> list[Checkpoint]:
-    files = [path for path in folder.rglob("*") if path.suffix in IN_FOLDERS and path.is_file()]
     indexed = {path: _shards(path) for path in folder.rglob(f"*{_INDEX}")}
     shards = {shard for group in indexed.values() for shard in group}
-    places = {path: (path,) for path in files if path not in shards} | indexed
+    files = [path for path in folder.rglob("*") if path.suffix in IN_FOLDERS and path not in shards and path.is_file()]
+    formats = {at: min(map(_rank, group)) for at, group in _by_folder([*files, *indexed]).items()}
+    unread = _by_folder([path for path in files if _rank(path) > formats[path.parent]])
+    places = {path: (path,) for path in files if _rank(path) == formats[path.parent]} | indexed
     if not places:
         others = sorted(path.name for path in folder.rglob("*") if path.suffix in SUFFIXES)
         way_out = f"{others[0]} itself, if it is a state dict" if others else "a folder, file or repository with one"
         raise FileNotFoundError(f"no {any_of(IN_FOLDERS)} file under {folder}; give {way_out}")
+    names = {path: f"{label}/{path.relative_to(folder).as_posix()}" for path in (*files, *indexed)}
     return [
-        Checkpoint(f"{label}/{path.relative_to(folder).as_posix()}", group, path if path in indexed else None)
+        Checkpoint(
+            names[path],
+            group,
+            path if path in indexed else None,
+            unread=tuple(names[each] for each in unread.pop(path.parent, ())),
+        )
         for path, group in sorted(places.items(), key=lambda item: natural(item[0].as_posix()))
     ]
+
+
+def _rank(path: Path) -> int:
+    """Returns the place among the formats of a file's, or of that of the shards of an index."""
+    return 0 if path.name.endswith(_INDEX) else FORMATS.index(format_of(path))
+
+
+def _by_folder(files: list[Path]) -> dict[Path, list[Path]]:
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(files):
+        found.setdefault(path.parent, []).append(path)
+    return found
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

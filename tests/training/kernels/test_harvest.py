@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +100,53 @@ def test_parts_are_whole_checkpoints(zoo: Path, tmp_path: Path) -> None:
     assert sources[0] == sources[1] == sources[2]  # what is held out is held out of all kinds and sizes
     other = harvest([str(zoo)], tmp_path / "other", Settings(seed=1)).folders["dense-3x3"]["source"]
     assert other["held_out_families"] != sources[0]
+
+
+def test_the_order_of_the_sources_has_no_effect(zoo: Path, tmp_path: Path) -> None:
+    """Those of a manifest come first, in its order."""
+    manifest = str(write_manifest(zoo, {}, {}))
+    sources = [manifest, str(zoo / "net2.safetensors"), str(zoo / "net3.safetensors")]
+    for name, given in (("a", sources), ("b", sources[::-1]), ("a", sources[1:] + sources[:1])):
+        harvest(given, tmp_path / name, Settings())
+    for file in ("kernels.safetensors", "labels.safetensors", "labels.json"):
+        assert (tmp_path / "a/dense-3x3" / file).read_bytes() == (tmp_path / "b/dense-3x3" / file).read_bytes()
+    manifest_in_zoo = zoo / "z.toml"
+    manifest_in_zoo.write_text(Path(manifest).read_text().replace('"zoo/', '"'))
+    found = harvest([str(zoo), str(manifest_in_zoo)], tmp_path / "c", Settings(kind="dense"))
+    assert found.folders["dense-3x3"]["source"]["checkpoints"][:2] == ["net0.safetensors", "net1.safetensors"]
+
+
+def test_a_folder_of_a_trainer(tmp_path: Path) -> None:
+    """Its states of random generators are pickles that cannot be read without running code."""
+    run = tmp_path / "run"
+    run.mkdir()
+    save_file(network(), run / "model.safetensors")
+    for name in ("optimizer.pt", "rng_state.pth"):
+        torch.save(random.Random(0), run / name)
+    found = harvest([str(run)], tmp_path / "out", Settings())
+    assert found.folders["dense-3x3"]["source"]["checkpoints"] == ["run/model.safetensors"]
+    unread = [item.checkpoint for item in found.left_out if item.reason == harvests.ANOTHER_FORMAT]
+    assert unread == ["run/optimizer.pt", "run/rng_state.pth"]
+
+
+OPTIMIZERS = [torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax, torch.optim.NAdam]
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_an_optimizer_has_no_kernels(make: type[torch.optim.Optimizer], within: bool, tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 32, 3))
+    optimizer = make(network.parameters())
+    network(torch.ones(1, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    states = {"model": network.state_dict(), "trainer": {"adjust": optimizer.state_dict()}}
+    for name, content in states.items() if not within else [("both", states)]:
+        torch.save(content if within or name == "model" else optimizer.state_dict(), tmp_path / f"{name}.pt")
+    found = harvest([str(tmp_path)], tmp_path / "out", Settings())
+    taken = {name: done["source"]["tensors"] for name, done in found.folders.items()}
+    assert taken == {"stem-3x3": 1, "dense-3x3": 1}
+    left_out = [item for item in found.left_out if item.reason == "an optimizer's state"]
+    assert len(left_out) >= 2 and all(item.checkpoint.endswith(("trainer.pt", "both.pt")) for item in left_out)
 
 
 def siblings(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
@@ -240,14 +289,15 @@ def test_kernels_per_layer(zoo: Path, tmp_path: Path) -> None:
 
 def test_a_checkpoint_counts_once(zoo: Path, tmp_path: Path) -> None:
     """A copy under other names is one, and so is one in half precision, which would leak from part to part."""
-    first = network()
-    save_file({f"model.{name}": value for name, value in first.items()}, tmp_path / "copy.safetensors")
+    first, again = network(), tmp_path / "zoos"
+    shutil.copytree(zoo, again / "zoo")
+    save_file({f"model.{name}": value for name, value in first.items()}, again / "copy.safetensors")
     for dtype in (torch.float16, torch.bfloat16):
-        save_file({k: v.to(dtype) for k, v in first.items()}, tmp_path / f"{str(dtype)[6:]}.safetensors")
-    save_file({"head": normal(3, 3)}, tmp_path / "linear.safetensors")
-    found = harvest([str(zoo), str(tmp_path)], tmp_path / "out", EVERYTHING)
+        save_file({k: v.to(dtype) for k, v in first.items()}, again / f"{str(dtype)[6:]}.safetensors")
+    save_file({"head": normal(3, 3)}, again / "linear.safetensors")
+    found = harvest([str(again), str(zoo)], tmp_path / "out", EVERYTHING)
     whole = {item.checkpoint: (item.reason, item.detail) for item in found.left_out if not item.tensor}
-    copy, name = "a copy of another checkpoint", tmp_path.name
+    copy, name = "a copy of another checkpoint", again.name
     assert whole == {
         **{f"{name}/{file}.safetensors": (copy, "zoo/net0.safetensors") for file in ("copy", "float16", "bfloat16")},
         **{f"{name}/zoo/net{i}.safetensors": (copy, f"zoo/net{i}.safetensors") for i in range(4)},

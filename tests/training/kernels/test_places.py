@@ -48,14 +48,17 @@ def test_each_file_of_a_folder_is_a_checkpoint(tmp_path: Path) -> None:
     found = ["zoo/deep/down/model.safetensors", "zoo/run9.safetensors", "zoo/run10.safetensors"]
     assert names(zoo) == found
     assert names(zoo / "deep" / "..") == found  # no local path, whatever way the folder is written
-    assert names(zoo / "run9.safetensors", zoo / "deep" / "down") == ["run9.safetensors", "down/model.safetensors"]
+    assert names(zoo / "run9.safetensors", zoo / "deep" / "down") == ["down/model.safetensors", "run9.safetensors"]
 
 
 def test_checkpoints_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """By the order of their paths, whatever that of the sources is."""
     for folder in "abc":
-        save(tmp_path / folder / "model.safetensors", "w")
-    sources = [tmp_path / folder / "model.safetensors" for folder in "abc"]
-    assert names(*sources) == ["model.safetensors", "model.safetensors#2", "model.safetensors#3"]
+        save(tmp_path / folder / "model.safetensors", folder)
+    sources = [str(tmp_path / folder / "model.safetensors") for folder in "abc"]
+    for given in (sources, sources[::-1]):
+        found = {checkpoint.name: [*checkpoint.entries()] for checkpoint in find_checkpoints(given)}
+        assert found == {"model.safetensors": ["a"], "model.safetensors#2": ["b"], "model.safetensors#3": ["c"]}
 
 
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
@@ -115,13 +118,20 @@ def test_broken_shards(tmp_path: Path, change: object, message: str) -> None:
 
 
 def test_files_of_all_formats_in_a_folder(tmp_path: Path) -> None:
-    """Endings that may be anything are read only where the file is named."""
+    """Endings that may be anything are read only where the file is named, and one format in each folder."""
     zoo = tmp_path / "zoo"
     save(zoo / "c.safetensors", "a")
-    for name in ("a.pt", "b.pth", "d.bin", "e.ckpt"):
+    (zoo / "in").mkdir()
+    for name in ("a.pt", "b.pth", "d.bin", "e.ckpt", "in/f.pt", "in/g.pth"):
         torch.save({"x": torch.zeros(2)}, zoo / name)
-    assert names(zoo) == ["zoo/a.pt", "zoo/b.pth", "zoo/c.safetensors"]
-    assert [list(checkpoint.entries()) for checkpoint in find_checkpoints([str(zoo)])] == [["x"], ["x"], ["a"]]
+    found = {each.name: (list(each.entries()), each.unread) for each in find_checkpoints([str(zoo)])}
+    assert found == {
+        "zoo/c.safetensors": (["a"], ("zoo/a.pt", "zoo/b.pth")),
+        "zoo/in/f.pt": (["x"], ()),
+        "zoo/in/g.pth": (["x"], ()),
+    }
+    save_shards(zoo / "in")
+    assert names(zoo) == ["zoo/c.safetensors", "zoo/in/model.safetensors.index.json"]
     assert names(zoo / "d.bin", zoo / "e.ckpt") == ["d.bin", "e.ckpt"]
 
 

@@ -25,6 +25,7 @@ class Entry:
         layout: The operator of which it is the weight, ``"plain"`` or ``"transposed"`` convolution; empty where the
             format does not say.
         groups: Groups of that convolution; None where the format does not say.
+        unused: Why it is no weight of a network, where the format says so.
     """
 
     dtype: str
@@ -32,6 +33,7 @@ class Entry:
     file: Path
     layout: Operator = ""
     groups: int | None = None
+    unused: str = ""
 
 
 class Format:

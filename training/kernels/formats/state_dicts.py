@@ -20,27 +20,37 @@ AVERAGES = ("params_ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema"
 AVERAGED = ("state_dict", "model_state_dict", "model", "params", "net", "network", "weights")
 
 
+OPTIMIZER = "an optimizer's state"
+
+_Found = tuple[Tensor, bool]  # and whether it is an optimizer's
+
+
 class StateDictFormat(Format):
     """Dicts of tensors, also within other dicts.
 
     A tensor's name is the path of keys to it, such as ``state_dict.stem.weight``. Of the outermost dict all keys are
     read but those that begin with ``optim``, and those that hold a network twice: of the keys of :data:`AVERAGES` the
     one with most layers is read, and no other of them or of :data:`AVERAGED` whose layers it has, by their shapes. If
-    it lacks some that another one has, it is left out instead. The checksums that ``torch.save`` writes must hold.
+    it lacks some that another one has, it is left out instead. A dict with ``state`` and ``param_groups``, the file's
+    own too, is an optimizer's, whose tensors are listed as unused. The checksums that ``torch.save`` writes must hold.
     """
 
     suffixes = (".pth", ".pt", ".bin", ".ckpt")
     ordered = True
 
     def entries(self, path: Path) -> dict[str, Entry]:
-        return {name: Entry(_dtype(value), tuple(value.shape), path) for name, value in _read(path).items()}
+        return {
+            name: Entry(_dtype(value), tuple(value.shape), path, unused=OPTIMIZER if optimizer else "")
+            for name, (value, optimizer) in _read(path).items()
+        }
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Callable[[str], Tensor]]:
-        yield _read(path).__getitem__
+        found = _read(path)
+        yield lambda name: found[name][0]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> dict[str, _Found]:
     if torch.__version__ < OLDEST_TORCH:
         raise ValueError(
             f"{path} is a pickle, which torch {torch.__version__} cannot read safely; install torch {OLDEST_TORCH} or "
@@ -70,7 +80,7 @@ def _twins(path: Path, found: Mapping[Any, Any]) -> set[Any]:
     """Returns the keys of networks that are read under another key."""
     tensors = {key: dict(_tensors(path, {key: found.get(key)})) for key in (*AVERAGES, *AVERAGED)}
     layers = {
-        key: Counter(tuple(tensor.shape) for tensor in each.values() if tensor.dim() > 2)
+        key: Counter(tuple(tensor.shape) for tensor, _ in each.values() if tensor.dim() > 2)
         for key, each in tensors.items()
         if each
     }
@@ -83,10 +93,16 @@ def _twins(path: Path, found: Mapping[Any, Any]) -> set[Any]:
 
 
 def _tensors(
-    path: Path, values: Mapping[Any, Any], prefix: str = "", depth: int = 0, left: Iterator[int] | None = None
-) -> Iterator[tuple[str, Tensor]]:
+    path: Path,
+    values: Mapping[Any, Any],
+    prefix: str = "",
+    depth: int = 0,
+    left: Iterator[int] | None = None,
+    optimizer: bool = False,
+) -> Iterator[tuple[str, _Found]]:
     """Walks through dicts in dicts; a dict may be in several others, so that a small file could hold a huge tree."""
     left = left or iter(range(MOST_ENTRIES))
+    optimizer = optimizer or {"state", "param_groups"} <= values.keys()
     for key, value in values.items():
         if depth == DEEPEST or next(left, None) is None:
             raise ValueError(
@@ -94,9 +110,9 @@ def _tensors(
                 "hold themselves; save model.state_dict() instead"
             )
         if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value.detach()
+            yield f"{prefix}{key}", (value.detach(), optimizer)
         elif isinstance(value, Mapping):
-            yield from _tensors(path, value, f"{prefix}{key}.", depth + 1, left)
+            yield from _tensors(path, value, f"{prefix}{key}.", depth + 1, left, optimizer)
 
 
 def _dtype(tensor: Tensor) -> str:
