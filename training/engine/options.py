@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.engine.stage import ADDED, FIXED, Stage
+from training.engine.stage import Stage
 
 
 def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, Stage]:
@@ -28,9 +28,7 @@ def override(stages: Mapping[str, Stage], settings: Sequence[str]) -> dict[str, 
         given.add(path)
         check_stage(name, changed)
         hints = typing.get_type_hints(type(changed[name]))
-        names = [
-            f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and f.metadata not in (ADDED, FIXED)
-        ]
+        names = [f.name for f in dataclasses.fields(changed[name]) if f.name != "needs" and not f.metadata.get("fixed")]
         if key not in names:
             raise ValueError(f"stage {name!r} has no field {key!r}; its fields are {', '.join(names)}")
         changed[name] = dataclasses.replace(changed[name], **{key: _parse(text, hints[key], setting)})

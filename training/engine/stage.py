@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from training.engine.records import STAGE_CONFIG, read_config
 from training.engine.workers import ONE_PROCESS, Engine
 from training.images.sets import Images, load_images
 
 FIXED = {"fixed": True}  # metadata of a field that the command line cannot override
 ADDED = {"fixed": True, "added": True}  # of a fixed one that came later: folders from before have its default
+INFORMS = {"fixed": True, "informs": True}  # of a fixed one that only says where another one's contents are
 GROWS = {"grows": True}  # of one that says how much is done: with more of it, what is done stays and the rest is added
 
 
@@ -89,7 +91,8 @@ class StageChangedError(RuntimeError):
 def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]], context: Context) -> dict[str, Any]:
     """Returns everything that a stage's result depends on, with a fingerprint of it.
 
-    Fields that grow, and inputs that may be replaced, are apart, in ``extent``, and do not enter the fingerprint.
+    Fields that grow, and inputs that may be replaced, are apart, in ``extent``, and do not enter the fingerprint. A
+    folder that differs in nothing but fields that inform is not another one, and keeps them and its fingerprint.
 
     Args:
         name: Name of the stage in its recipe.
@@ -124,9 +127,24 @@ def stage_config(name: str, stage: Stage, earlier: Mapping[str, dict[str, Any]],
         "needs": {need: earlier[need]["fingerprint"] for need in stage.needs},
         "data": data | stage.other_inputs() | ({"smoke": True} if context.smoke else {}),
     }
-    plain: dict[str, Any] = _plain(config)
-    text = json.dumps(plain, sort_keys=True)
-    return plain | {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "extent": _plain(extent)}
+    plain = _as_recorded(_plain(config), stage, context.out / name)
+    return plain | {"fingerprint": _fingerprint(plain), "extent": _plain(extent)}
+
+
+def _as_recorded(config: dict[str, Any], stage: Stage, folder: Path) -> dict[str, Any]:
+    """Returns a configuration with the fields that inform as its folder has them, if that is of the same stage."""
+    informing = {field.name for field in dataclasses.fields(stage) if field.metadata == INFORMS}
+    if not informing or not (folder / STAGE_CONFIG).exists():
+        return config
+    found = read_config(folder)
+    settings = found.get("settings")
+    kept = {key: settings[key] for key in informing & settings.keys()} if isinstance(settings, dict) else {}
+    recorded = config | {"settings": config["settings"] | kept}
+    return recorded if _fingerprint(recorded) == found.get("fingerprint") else config
+
+
+def _fingerprint(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

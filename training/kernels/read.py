@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dwp_init.storage import write_bytes
 from training.engine.records import DONE, check_outputs, read_done
-from training.engine.stage import ADDED, FIXED, Context, Stage
+from training.engine.stage import ADDED, FIXED, INFORMS, Context, Stage
 from training.images.own import UNLICENSED
 from training.kernels.kernelset import KERNELS, LABELS, PARTS, KernelSet, shuffled
 
@@ -26,14 +26,14 @@ class KernelFile(Stage):
 
     Args:
         path: ``.npy``, or ``.safetensors`` with one tensor, ``(n, k, k)`` or ``(n, c, k, k)``; or a stage's
-            ``kernels.safetensors``.
+            ``kernels.safetensors``. A file with the same digest may lie elsewhere later.
         sha256: Digest of the file, part of the stage's identity.
         license: Licence of what is made of the kernels, if they are the user's own.
         held_out: Fraction of the kernels for validation, and the same fraction for the test.
         seed: Seed of the split.
     """
 
-    path: str = field(default="", metadata=FIXED)
+    path: str = field(default="", metadata=INFORMS)
     sha256: str = field(default="", metadata=FIXED)
     license: str = field(default=UNLICENSED, metadata=ADDED)
     held_out: float = 0.1

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.engine.run import run_stages
-from training.engine.stage import Context
+from training.engine.stage import Context, StageChangedError
 from training.kernels.kernelset import KernelSet
 from training.kernels.read import KernelFile, read_kernels, read_reference
 
@@ -100,6 +100,25 @@ def test_a_file_is_split_once_and_for_all(tmp_path: Path) -> None:
     assert sorted(everything.tolist()) == list(range(50)) and found.test_network.tolist() == [-1] * 5
     assert torch.equal(found.test, split(path, tmp_path / "b").test)
     assert not torch.equal(found.test, split(path, tmp_path / "c", seed=1).test)
+
+
+def test_the_digest_tells_a_file_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("k.npy", VALUES.numpy())
+    out, elsewhere = Context(out=tmp_path / "out"), tmp_path / "elsewhere" / "other.npy"
+    config = run_stages({"k": KernelFile.of(Path("k.npy"))}, out)["k"] / "config.json"
+    before = config.read_bytes()
+    elsewhere.parent.mkdir()
+    Path("k.npy").rename(elsewhere)
+    run_stages({"k": KernelFile.of(elsewhere)}, out)
+    assert "reused" in capsys.readouterr().out.splitlines()[-1] and config.read_bytes() == before
+    np.save(elsewhere, 2 * VALUES.numpy())
+    with pytest.raises(
+        StageChangedError, match=r"settings\.path is 'k\.npy' there, '.*other\.npy' now; settings\.sha256"
+    ):
+        run_stages({"k": KernelFile.of(elsewhere)}, out)
 
 
 def test_the_smallest_file_leaves_two_kernels_in_each_part(tmp_path: Path) -> None:
