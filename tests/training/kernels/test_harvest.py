@@ -479,7 +479,8 @@ def test_from_checkpoints_to_a_prior(zoo: Path, tmp_path: Path, capsys: pytest.C
     assert torch.allclose(prior.whitening.loc.flatten(), given.train.mean(0).flatten(), atol=1e-5)
     assert prior.details["license"] == "see the checkpoint's own licence"
     files = ", ".join(f"zoo/net{i}.safetensors" for i in range(4))
-    assert f"\nThe dense kernels of 4 trained networks: {files}. " in render_card(prior, "user/prior")
+    said = f"\nThe dense kernels of 4 trained networks: {files}; those of the test, below, are not in the fit. "
+    assert said in render_card(prior, "user/prior")
     source = prior.details["source"]
     assert source["checkpoints"] == [f"zoo/net{i}.safetensors" for i in range(4)]
     assert (source["kind"], source["size"], source["tensors"], source["split"]) == (
