@@ -227,11 +227,11 @@ def test_priors_are_compared_on_a_plain_file(
     np.save(tmp_path / "mine.npy", kernels(80, 5)[:, 0].numpy())
     words = ["evaluate", "--prior", priors["gaussian"], "--kernels", str(tmp_path / "mine.npy")]
     assert main(words) == 0
-    assert main([*words, "--out", str(tmp_path)]) == 1
-    assert f"--out is the file of a table, such as {tmp_path / 'scores.csv'}" in capsys.readouterr().err
     table = read_table(capsys.readouterr().out)
     assert list(table) == ["(the kernels)", priors["gaussian"]]
     assert table[priors["gaussian"]]["kernels"] == table[priors["gaussian"]]["tested"] == "40"
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    assert f"--out is the file of a table, such as {tmp_path / 'scores.csv'}" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.csv"))
 
 
