@@ -12,14 +12,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.utils import parametrize
 
+from dwp_init.bytecode import only_calls
 from dwp_init.convolutions import is_convolution, named_convolutions
 from dwp_init.modules import counts
 from dwp_init.names import Named, modules_by_path, named_modules
+from dwp_init.resolution import reduces
 
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 _BETWEEN = ("pooling", "dropout", "padding")  # modules of torch.nn that may be between a layer and its rectifier
-IMAGE = 4  # channels of an image, or of its latents, at most
 _LITTLE = 0.01  # share of what is below 0 that a rectifier may leave, as LeakyReLU does by default
 
 
@@ -32,14 +33,11 @@ class Rectified(NamedTuple):
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
         hooked: Names of modules of the chain whose hooks may change what passes through it. Then the other two are
             empty.
-        returns_an_image: Whether the chain is the whole model, and returns as many channels as it takes, at most
-            :data:`IMAGE`. What runs it, outside of the model, may then add its outputs to its inputs.
     """
 
     all: frozenset[str] = frozenset()
     between: frozenset[str] = frozenset()
     hooked: tuple[str, ...] = ()
-    returns_an_image: bool = False
 
 
 def rectified(model: nn.Module) -> Rectified:
@@ -47,12 +45,11 @@ def rectified(model: nn.Module) -> Rectified:
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
     ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
-    residual connection; then there are none. So may a module around the chain if the chain returns no more channels
-    than it takes, as in networks that add a residual to an image, or do so again and again. A chain that is the whole
-    model may be a block of a larger one, which adds to it, if it returns as many channels as it takes and these are
-    more than those of images. Nor are there any if a hook may change what passes through the chain, which no class
-    shows. What is not seen is a module that runs the parts of its ``nn.Sequential`` one by one, with something in
-    between.
+    residual connection; then there are none. So may a module around the chain, unless its forward pass calls the chain
+    as one, and the chain returns more channels than it takes, at a lower resolution: networks that upscale or
+    restore images add what a chain returns to an image, also several times over. A chain that is the whole model may be
+    a part of a larger one, which adds to it, if it returns as many channels as it takes at one resolution. Nor are
+    there any if a hook may change what passes through the chain, which no class shows.
     """
     found = named_convolutions(model)
     if len(found) < 2:
@@ -61,26 +58,26 @@ def rectified(model: nn.Module) -> Rectified:
     chain = _chain(modules_by_path(model)[path])
     if {id(named.module) for named in found} - {id(module) for module in chain} or any(map(normalises, chain)):
         return Rectified()
-    inputs, outputs = _channels(chain)
     modules = list(named_modules(model))
-    around = _around(modules, path)
-    if _may_be_added_to_its_inputs(around, inputs, outputs):
+    around = [each.module for each in _around(modules, path)]
+    if not _runs_as_one(modules, path) or _may_be_added_to_its_inputs(around, chain):
         return Rectified()
     names = {id(named.module): named.name for named in found}
     seen = _rectified(chain, names)
     hooked = _hooked(modules, path) or tuple(type(each).__name__ for each in chain if _is_hooked(each))
     if hooked and seen.all:
         return Rectified(hooked=hooked)
-    return seen._replace(returns_an_image=all(map(_runs_in_order, around)) and inputs == outputs)
+    return seen
 
 
 def normalised(model: nn.Module) -> frozenset[str]:
     """Returns the names of the convolutions of plain chains that batch normalisation follows, as far as classes show.
 
     All convolutions of the model are then in ``nn.Sequential`` modules of ``torch.nn``, without hooks, whose parent is
-    one module: a chain, or several of which each takes as many channels as the one before returns, as they would not
-    if they ran side by side. The last returns more channels than the first takes, and each chain that is meant does so
-    too, so that nothing adds its outputs to its inputs. No convolution is used twice.
+    one module, which calls them as one: a chain, or several of which each takes as many channels as the one before
+    returns, as they would not if they ran side by side. The last returns more channels than the first takes, and each
+    chain that is meant does so too, at a lower resolution, so that nothing adds its outputs to its inputs. No
+    convolution is used twice.
     """
     chains = _chains(model)
     used = [id(module) for _, chain in chains for module in chain if is_convolution(module)]
@@ -94,8 +91,10 @@ def normalised(model: nn.Module) -> frozenset[str]:
     modules = list(named_modules(model))
     if any(_hooked(modules, path) or any(map(_is_hooked, chain)) for path, chain in chains):
         return frozenset()
+    if not all(_runs_as_one(modules, path) for path, _ in chains):
+        return frozenset()
     names = {id(named.module): named.name for named in named_convolutions(model)}
-    growing = [chain for _, chain in chains if _link([_channels(chain)])]
+    growing = [chain for _, chain in chains if _link([_channels(chain)]) and reduces(chain)]
     return frozenset(name for chain in growing for name in _before_norms(chain, names))
 
 
@@ -169,20 +168,34 @@ def _channels(chain: Sequence[nn.Module]) -> tuple[float, float]:
     return inputs, counts(chain[last], "out_channels")[0] * _shuffled(chain[last + 1 :])
 
 
-def _may_be_added_to_its_inputs(around: Sequence[nn.Module], inputs: float, outputs: float) -> bool:
-    """Whether something around a chain may add its outputs to its inputs.
+def _may_be_added_to_its_inputs(around: Sequence[nn.Module], chain: Sequence[nn.Module]) -> bool:
+    """Whether something around a chain may add its outputs to its inputs, as far as its channels and sizes tell.
 
-    That is a module that decides, if there are no more channels than before; or, where there is none, one outside of
-    the model, if there are as many and more than those of images.
+    That is a module that decides, if there are no more channels than before, or the resolution is that of before; or,
+    where there is none, one outside of the model, if channels and resolution are those of before.
     """
+    inputs, outputs = _channels(chain)
     if all(map(_runs_in_order, around)):
-        return outputs == inputs > IMAGE
-    return outputs <= inputs and any(not _runs_in_order(module) or _is_hooked(module) for module in around)
+        return outputs == inputs and not reduces(chain)
+    return outputs <= inputs or not reduces(chain)
 
 
-def _around(modules: Sequence[Named], path: str) -> list[nn.Module]:
-    """Returns the modules that hold the one of a path, without it."""
-    return [each.module for each in modules if each.path != path and _within(path, each.path)]
+def _runs_as_one(modules: Sequence[Named], path: str) -> bool:
+    """Whether the module around a chain calls it as one, rather than its parts; so it is if there is none around."""
+    holders = [each for each in _around(modules, path) if not _runs_in_order(each.module)]
+    if not holders:
+        return True
+    inside = path[len(holders[-1].path) :].removeprefix(".")
+    return only_calls(holders[-1].module, inside.partition(".")[0])
+
+
+def _around(modules: Sequence[Named], path: str) -> list[Named]:
+    """Returns the modules that hold the one of a path, without it, from the outermost on."""
+    return sorted((each for each in modules if each.path != path and _within(path, each.path)), key=_depth)
+
+
+def _depth(named: Named) -> int:
+    return len(named.path)
 
 
 def _hooked(modules: Sequence[Named], path: str) -> tuple[str, ...]:

@@ -154,7 +154,8 @@ def _may_be_stem(module: nn.Module) -> bool:
 def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Named]) -> list[Named]:
     """Returns the layers that read images as the stem does; none if there is no stem.
 
-    A layer behind a convolution that returns as many channels may read what that made of an image, such as latents.
+    A layer behind a convolution that returns as many channels, or twice as many, may read what that made of an image,
+    such as latents.
 
     Args:
         model: The model.
@@ -169,7 +170,12 @@ def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Na
         for outer in _sequences_around(modules, named.path):
             leaders.setdefault(outer, named.path)
     inputs = counts(spatial[0].module, "in_channels")
-    made = [place for place, each in enumerate(convolutions) if counts(each.module, "out_channels") == inputs]
+    latents = inputs, tuple(2 * count for count in inputs)  # of an autoencoder; twice as many are means and variances
+    made = [
+        place
+        for place, each in enumerate(convolutions)
+        if each is not spatial[0] and counts(each.module, "out_channels") in latents
+    ]
     before = set(convolutions[: made[0] + 1] if made else convolutions)
     return [
         named

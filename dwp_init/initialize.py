@@ -102,9 +102,10 @@ def apply_(
             its strides. ``"auto"`` is ``"keep"``, except for weights of PyTorch's default distribution in a plain
             chain, which take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
             without normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add
-            its outputs to its inputs, because it returns more channels than it takes. What is outside of the model is
-            not seen: a chain that is the whole model keeps its scale too if it returns as many channels as it takes and
-            these are more than 4. ``"prior"`` keeps the scale of the source networks.
+            its outputs to its inputs, because it calls the chain as one, and gets more channels than it gives, at a
+            lower resolution. What is outside of the model is not seen: a chain that is the whole model keeps its scale
+            too if it returns as many channels as it takes, at the same resolution. ``"prior"`` keeps the scale of the
+            source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points

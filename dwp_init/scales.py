@@ -38,7 +38,6 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     copying = [choice for choice in passing if not choice.normalised]
     notes = [
         *_notes_of_scales(model, choices, untouched, passing, options),
-        *_notes_of_images(plan.chain.returns_an_image and bool(untouched)),
         *_notes_of_hooks(choices, plan.chain.hooked),
         *_notes_of_training(model, choices),
         *_notes_of_copies(plan),
@@ -93,13 +92,6 @@ def _notes_of_he(raised: int, layers: int) -> list[str]:
     ] * (raised > 0)
 
 
-def _notes_of_images(returned: bool) -> list[str]:
-    return [
-        "the model returns as many channels as it takes: if what runs it adds its outputs to its inputs, give that "
-        "model instead, or scale='keep'"
-    ] * returned
-
-
 def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
     """Says which layers pass their inputs on, and in how many of them nothing is random."""
     if not passing:
@@ -124,14 +116,15 @@ def _notes_of_hooks(choices: list[Choice], hooked: tuple[str, ...]) -> list[str]
 
 
 def _notes_of_training(model: nn.Module, choices: list[Choice]) -> list[str]:
-    """Says that the model may be trained, if a normalisation has counted batches or has the statistics of some."""
-    run = [named.name for named in named_modules(model) if _has_run(named.module)] if choices else []
+    """Says that the model may be trained, if a normalisation has the statistics of batches, or has learned itself."""
+    modules = named_modules(model) if choices else ()
+    run = [named.name for named in modules if _has_run(named.module) or _has_learned(named.module)]
     if not run:
         return []
     return [
-        f"{listed(run)} {'holds' if len(run) == 1 else 'hold'} statistics of batches, so that the model may be "
-        "trained: what its layers have learned is overwritten; apply_ is for new models, and layers= leaves out what "
-        "should stay"
+        f"{listed(run)} {'holds' if len(run) == 1 else 'hold'} statistics of batches or learned scales, so that the "
+        "model may be trained: what its layers have learned is overwritten; apply_ is for new models, and layers= "
+        "leaves out what should stay"
     ]
 
 
@@ -154,6 +147,14 @@ def _has_run(module: nn.Module) -> bool:
     if not (isinstance(mean, Tensor) and isinstance(var, Tensor)) or is_virtual(module):
         return False
     return bool(mean.any() or ((var - 1).abs() > _ROUNDED).any() or (isinstance(count, Tensor) and count.any()))
+
+
+def _has_learned(module: nn.Module) -> bool:
+    """Whether scales and shifts of a normalisation are not the constants that those of a new one are."""
+    pair = getattr(module, "weight", None), getattr(module, "bias", None)
+    if not normalises(module) or is_virtual(module) or not all(isinstance(each, Tensor) for each in pair):
+        return False
+    return all(bool((each != each.flatten()[:1]).any()) for each in pair if isinstance(each, Tensor))
 
 
 def _notes_of_stems(choices: list[Choice]) -> list[str]:

@@ -8,7 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import apply_
+from dwp_init.authored import is_untouched
 from dwp_init.bayes import BayesConv2d, bayesianize_
+from dwp_init.convolutions import layer_of
 from tests.models import Fit, Snapshot, old_style, responses
 
 NAMED = "; to draw it, give its exact name in layers="
@@ -197,7 +199,31 @@ def test_a_model_that_has_seen_batches_may_be_trained_which_a_note_says(gaussian
     model(torch.randn(2, 3, 8, 8))
     (note,) = apply_(model, gaussian(3)).notes
     assert note.startswith(
-        "1 holds statistics of batches, so that the model may be trained: what its layers have learned"
+        "1 holds statistics of batches or learned scales, so that the model may be trained: what its layers have"
     )
     model[1].reset_running_stats()
     assert apply_(model, gaussian(3)).notes == []
+    norm = nn.GroupNorm(2, 8)
+    learned = nn.Sequential(nn.Conv2d(3, 8, 3), norm)
+    nn.init.normal_(norm.weight, 1, 0.02)  # as some authors do
+    assert apply_(learned, gaussian(3)).notes == []
+    nn.init.normal_(norm.bias)
+    assert apply_(learned, gaussian(3)).notes[0].startswith("1 holds statistics of batches or learned scales")
+
+
+@pytest.mark.parametrize("widths", [(3, 16), (16, 78)])
+def test_xavier_is_told_from_the_default_where_their_spreads_are_alike(widths: tuple[int, int]) -> None:
+    """In a layer of 5 times as many outputs as inputs they are the same law."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(*widths, 3) for _ in range(20)]
+    assert all(map(is_untouched, map(layer_of, layers)))
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+    assert not any(map(is_untouched, map(layer_of, layers)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weight_normalisation_in_half_precision_leaves_the_default_what_it_is(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layers = [parametrizations.weight_norm(nn.Conv2d(16, 16, 3)).to(dtype) for _ in range(20)]
+    assert all(map(is_untouched, map(layer_of, layers)))

@@ -45,6 +45,29 @@ class Classifier(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+class Pair(nn.Module):
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class Walked(nn.Module):
+    """Runs the parts of a chain one by one, and adds to each what it gets where it can."""
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.features:
+            y = part(x)
+            x = x + y if x.shape == y.shape else y
+        return x
+
+
 def features() -> nn.Sequential:
     inner = nn.Sequential(conv(), nn.Dropout(), nn.MaxPool2d(2), nn.LeakyReLU())
     return nn.Sequential(OrderedDict(one=conv(3), relu=nn.ReLU(), inner=inner, pool=nn.AvgPool2d(2), last=conv()))
@@ -236,12 +259,16 @@ def normed(*widths: int, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> n
             lambda: Classifier(nn.Sequential(nn.Sequential(conv(3), nn.GELU()), normed(8, 12, 8))),
             {"features.1.0", "features.1.4"},
         ),
-        (lambda: nn.ModuleList([nn.Sequential(conv(3), nn.GELU()), normed(8, 12, 10)]), {"1.0", "1.4"}),
-        (lambda: nn.ModuleList([normed(3, 8), normed(8, 8), normed(8, 10)]), {"0.0", "2.0"}),  # the second may be added
-        (lambda: nn.ModuleList([normed(3, 8), normed(3, 8)]), set()),  # side by side
-        (lambda: nn.ModuleList([normed(3, 8), Residual(normed(8, 12))]), set()),  # it has a shortcut, if it runs
-        (lambda: nn.ModuleList([conv(3), normed(8, 12)]), set()),
-        (lambda: nn.ModuleList([normed(3, 8), normed(8, 3)]), set()),  # a residual of images
+        (lambda: Pair(nn.Sequential(conv(3), nn.GELU()), normed(8, 12, 10)), {"second.0", "second.4"}),
+        (lambda: Pair(normed(3, 8), normed(8, 10)), {"first.0", "second.0"}),
+        (lambda: Pair(normed(3, 8), normed(8, 8)), {"first.0"}),  # the outputs of the second may be added to its inputs
+        (lambda: nn.ModuleList([normed(3, 8), normed(8, 10)]), set()),  # what runs it is not known
+        (lambda: Pair(normed(3, 8), normed(3, 8)), set()),  # side by side, if it runs
+        (lambda: Pair(normed(3, 8), Residual(normed(8, 12))), set()),  # it has a shortcut
+        (lambda: Pair(conv(3), normed(8, 12)), set()),
+        (lambda: Pair(normed(3, 8), normed(8, 3)), set()),  # a residual of images
+        (lambda: Walked(normed(3, 8, 8)), set()),  # part by part
+        (lambda: nn.Sequential(*(part for part in normed(3, 8, 8) if not isinstance(part, nn.MaxPool2d))), set()),
         (lambda: Residual(normed(8, 8)), set()),
         (lambda: normed(8, 8), set()),  # what is outside may add its outputs to its inputs
         (lambda: nn.Sequential(conv(3), nn.ReLU(), nn.BatchNorm2d(8)), set()),
@@ -372,10 +399,34 @@ def test_blocks_that_are_drawn_one_by_one_and_added_to_their_inputs_stay_as_larg
     assert spreads[1] == pytest.approx(spreads[0], rel=0.7)
 
 
-def test_a_model_from_images_to_images_says_that_it_may_be_a_part_of_another(gaussian: Fit) -> None:
-    model = nn.Sequential(conv(3), nn.ReLU(), nn.Conv2d(8, 3, 3), nn.ReLU())
-    assert rectified(model).returns_an_image
-    assert apply_(model, gaussian(3)).notes[1].startswith("the model returns as many channels as it takes: if what")
+class Upscaled(nn.Module):
+    """Adds 9 copies of the image to the outputs of a chain, as networks for mobile phones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(3), nn.ReLU(), conv(), nn.ReLU(), nn.Conv2d(8, 27, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(x.repeat_interleave(9, 1) + self.body(x), 3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Upscaled,
+        lambda: Walked(nn.Sequential(*(nn.Sequential(conv(), nn.ReLU()) for _ in range(12)))),
+        lambda: Walked(nn.Sequential(nn.Conv2d(8, 8, 3, 2, padding=1), nn.ReLU(), *plain(12))),
+        lambda: nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)),
+    ],
+)
+def test_a_chain_that_may_be_added_to_what_it_takes_keeps_its_scale(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = make()
+    x = torch.randn(2, 3 if isinstance(model, Upscaled) else 8, 24, 24)
+    before = model(x).std().item()
+    report = apply_(model, "natural", seed=0)
+    assert report.drawn and not any("He's" in note or "pass their inputs" in note for note in report.notes)
+    assert model(x).std().item() == pytest.approx(before, rel=0.7)
 
 
 @pytest.mark.parametrize("scale", ["auto", "keep"])

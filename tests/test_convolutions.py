@@ -265,6 +265,14 @@ def test_each_layer_that_reads_images_is_a_stem_unless_another_is_before_it() ->
     assert {name for name, prior in drawn.items() if prior == "natural-stem"} == stems
 
 
+@pytest.mark.parametrize("returned", [3, 6])
+def test_what_reads_latents_of_an_autoencoder_is_no_stem(returned: int) -> None:
+    """Of as many channels as the images, or of means and variances of as many."""
+    parts = {"encoder": nn.Conv2d(3, 8, 3), "moments": nn.Conv2d(8, returned, 3), "decoder": nn.Conv2d(3, 8, 3)}
+    found = find_layers(nn.ModuleDict(parts), lambda named: True)
+    assert [layer.name for layer in found if layer.first] == ["encoder"]
+
+
 class Patches(nn.Module):
     """A kind of layer that torch does not know, with the transposed weight of a convolution."""
 

@@ -1,0 +1,96 @@
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dwp_init.bytecode import only_calls
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Identity(), nn.Identity())
+
+    def first(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def unused(self, x: Tensor) -> Tensor:
+        return self.body[0](x)
+
+
+class Plain(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).relu()
+
+
+class Decorated(Base):
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Inherited(Plain):
+    pass
+
+
+class Extended(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x)
+
+
+class Elsewhere(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x)
+
+
+class Nested(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return functools.reduce(lambda y, _: self.body(y), range(1), x)
+
+
+class Walked(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.body:
+            x = x + part(x)
+        return x
+
+
+class Indexed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.body[0](x)
+
+
+class Passed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False)
+
+
+class WalkedElsewhere(Elsewhere):
+    def first(self, x: Tensor) -> Tensor:
+        return functools.reduce(lambda y, part: y + part(y), self.body, x)
+
+
+class Other(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        *((each, True) for each in (Plain, Decorated, Inherited, Extended, Elsewhere, Nested)),
+        *((each, False) for each in (Walked, Indexed, Passed, WalkedElsewhere, Other, Base)),
+        (lambda: nn.Sequential(nn.Identity()), False),
+    ],
+)
+def test_a_module_only_calls_an_attribute(make: Callable[[], Any], expected: bool) -> None:
+    assert only_calls(make(), "body") is expected
+
+
+def test_a_forward_pass_of_one_object_is_not_known() -> None:
+    module = Plain()
+    vars(module)["forward"] = lambda x: x + module.body[0](x)
+    assert not only_calls(module, "body")
