@@ -27,7 +27,8 @@ def passes_on(layer: Layer, *, exactly: bool) -> bool:
 
     Args:
         layer: The layer.
-        exactly: Whether the outputs must be copies of the inputs; if not, one positive factor of all is allowed.
+        exactly: Whether the outputs must be copies of the inputs; if not, they must be one positive multiple of these.
+            A draw that keeps a response has no reason to be 1, so that copies are ``dirac_``, by the author.
     """
     filters = layer.filters(layer.weight.read())
     if filters[0].count_nonzero() != 1:
@@ -36,7 +37,9 @@ def passes_on(layer: Layer, *, exactly: bool) -> bool:
     copies, others = by_group[:, : layer.inputs], by_group[:, layer.inputs :]
     expected = nn.init.dirac_(torch.empty_like(copies[0]))
     factor = 1.0 if exactly else copies.max().item()
-    return bool(factor > 0 and (copies == factor * expected).all() and others.flatten(2).any(2).all())
+    by_author = not exactly and factor == 1
+    same = factor > 0 and not by_author and (copies == factor * expected).all()
+    return bool(same and others.flatten(2).any(2).all())
 
 
 def pass_on_(filters: Tensor, groups: int, by: float = 1.0) -> None:

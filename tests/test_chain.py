@@ -285,6 +285,17 @@ def test_normalised(make: Callable[[], nn.Module], expected: set[str]) -> None:
     assert normalised(model) == (set() if expected == {"0", "4"} else expected)
 
 
+def test_identities_of_an_author_stay_where_draws_would_be_normalised_too() -> None:
+    model = nn.Sequential(conv(3), nn.BatchNorm2d(8), nn.ReLU(), *normed(*[8] * 6), nn.Conv2d(8, 9, 1))
+    dirac = [layer for layer in model[3:-1] if isinstance(layer, nn.Conv2d)]
+    for layer in dirac:
+        nn.init.dirac_(layer.weight)
+    report = apply_(model, "natural", seed=0)
+    assert report.initialized == ["0"]
+    assert all("copies of others, as after dirac_" in report.skipped[str(3 + 4 * place)] for place in range(5))
+    assert all(layer.weight.count_nonzero() == 8 for layer in dirac)
+
+
 @pytest.mark.parametrize("fill", [lambda weight: None, nn.init.kaiming_normal_])
 def test_layers_that_are_normalised_pass_their_inputs_on_and_keep_their_response(
     fill: Callable[[Tensor], object], gaussian: Fit
