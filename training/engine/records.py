@@ -32,14 +32,14 @@ def record_metrics(folder: Path, **metrics: Any) -> None:
 
     A line is a pair of a checksum and a row, so that a damaged row is not taken for another one.
     """
-    path = folder / _METRICS
-    before = path.read_bytes() if path.exists() else b""
-    cut_short = bool(before) and not before.endswith(b"\n")
-    if not before:
-        path.touch()
-        sync_folder(folder)
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" * cut_short + _line(metrics))
+    with (folder / _METRICS).open("a+b") as file:
+        if not file.tell():
+            sync_folder(folder)
+        else:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # cut short
+                file.write(b"\n")
+        file.write(_line(metrics).encode())
         file.flush()
         os.fsync(file.fileno())
 

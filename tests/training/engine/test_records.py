@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_metrics_survive_a_line_cut_short(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [{"step": 1}]
     record_metrics(tmp_path, step=3)
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_row_takes_no_longer_where_many_rows_are(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b" " * 2**25 + b"\n")
+    tracemalloc.start()
+    record_metrics(tmp_path, step=1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20  # bytes, of a file of 2**25
+    assert read_metrics(tmp_path) == [{"step": 1}]
 
 
 def test_a_flipped_bit_of_a_row_loses_it_and_never_changes_it(tmp_path: Path) -> None:
