@@ -41,11 +41,10 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
             return
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    before = _handlers(end) if main else {}
+    before = _handlers(end)
     try:
         try:
-            with _repeated(over, lock) if main else nullcontext():
+            with _repeated(over, lock) if _may_set_handlers() else nullcontext():
                 status = run()
         finally:
             with lock:
@@ -66,6 +65,32 @@ def run_command(run: Callable[[], int], way_on: str = "") -> int:
     what, status = _ENDS[arrived[-1]]
     print(f"{what}{way_on}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def hold_signals(act: Callable[[int], object]) -> Iterator[None]:
+    """Holds back SIGINT and SIGTERM until the context has ended, when the last one that arrived is handled as before.
+
+    What must not be left half done, such as the end of other processes, is safe in it. In threads other than the main
+    one, where no signal is handled, it does nothing.
+
+    Args:
+        act: Called at each signal with the number of signals so far. It must raise nothing.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        act(len(arrived))
+
+    before = _handlers(note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived[-1:]:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -107,9 +132,13 @@ def _send(number: int, thread: int) -> None:
         signal.pthread_kill(thread, number)
 
 
+def _may_set_handlers() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Sets the handler of both signals, of SIGINT unless it is ignored; returns those before."""
-    before = {number: signal.getsignal(number) for number in _ENDS}
+    """Sets the handler of both signals, of SIGINT unless it is ignored, where a thread may; returns those before."""
+    before = {number: signal.getsignal(number) for number in _ENDS} if _may_set_handlers() else {}
     taken = {number: found for number, found in before.items() if number == signal.SIGTERM or found != signal.SIG_IGN}
     for number in taken:
         signal.signal(number, handler)

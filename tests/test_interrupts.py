@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dwp_init.interrupts import Terminated, run_command
+from dwp_init.interrupts import Terminated, hold_signals, run_command
 
 SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 
@@ -82,6 +82,25 @@ def test_a_signal_after_the_end_of_the_command(
     assert run_command(lambda: status) == (143 if status else 0)
     assert capsys.readouterr().err == ("terminated\n" if status else "")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "status", "what"), SIGNALS)
+def test_signals_that_are_held_act_and_are_handled_at_the_end(
+    number: int, status: int, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[int] = []
+
+    def run() -> int:
+        with hold_signals(found.append):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
+            found.append(0)
+        return 0
+
+    assert run_command(run) == status and found == [1, 2, 0]
+    assert capsys.readouterr().err == f"{what}\n"
+    with hold_signals(found.append):
+        assert len(found) == 3
 
 
 def test_an_interrupt_that_is_ignored_stays_so() -> None:

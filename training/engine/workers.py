@@ -9,11 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
+from tqdm import tqdm
+
+from dwp_init.interrupts import hold_signals
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -45,6 +48,9 @@ class Engine(Protocol):
 class Processes:
     """The engine that runs jobs in processes of this machine, or in this process alone.
 
+    When a job fails, or a signal arrives, the jobs end at their next reports; what others have finished by then is
+    yielded before the error is raised. A second signal kills the processes.
+
     Args:
         workers: Number of processes, each with an equal share of the threads of torch; 1 runs everything in this
             process, where nothing has to be picklable.
@@ -73,26 +79,56 @@ class Processes:
         workers = min(self.workers, len(items))
         threads = max(torch.get_num_threads() // workers, 1)
         pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
-        try:
-            with _without_interrupts():
-                pending = {pool.submit(_run, item) for item in items}
-            while pending:
-                done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
-                _drain(reports, progress)
-                for future in done:
-                    yield future.result()
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a process that ran jobs was killed, as happens when memory runs out; what is finished is kept: run "
-                f"the same command again to resume, with fewer than {workers} workers if memory is short"
-            ) from error
-        finally:
-            stop.value = 1
-            _drain(reports, lambda *_: None)
-            pool.shutdown(cancel_futures=True)
+        failure: BaseException | None = None
+        with hold_signals(_ending(stop)):
+            try:
+                with _without_interrupts():
+                    pending = {pool.submit(_run, item) for item in items}
+                while pending:  # after a failure, or a signal, until all have ended, because some may be finished
+                    done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
+                    _drain(reports, progress)
+                    for future in done:
+                        if error := future.exception():
+                            failure = failure or error
+                            stop.value = 1
+                        else:
+                            yield future.result()
+                if failure:
+                    raise failure
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise ChildProcessError(_LOST.format(workers=workers)) from error
+            finally:
+                stop.value = 1
+                _drain(reports, lambda *_: None)
+                pool.shutdown(cancel_futures=True)
 
 
 ONE_PROCESS = Processes()
+_LOST = (
+    "a process that runs jobs ended too early. Either it was killed, as happens when memory runs out; what is finished "
+    "is kept: run the same command again to resume, with fewer than {workers} workers if memory is short. Or it could "
+    "not start, or not read its job, and its own error is printed above: a job must be importable, and a script that "
+    "runs jobs must do so below if __name__ == '__main__'"
+)
+_STOPPING = "stopping the jobs under way, each at its next report; a second signal ends them at once"
+
+
+def _ending(stop: Any) -> Callable[[int], None]:
+    """Returns what signals do to the workers started from now on: the first stops their jobs, a second kills them."""
+    others = set(multiprocessing.active_children())
+
+    def act(signals: int) -> None:
+        stop.value = 1
+        if signals > 1:  # files are written in full or not at all
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
+            return
+        with suppress(Exception):  # standard error may be closed, or in the middle of a write
+            tqdm.write(
+                "stopping the jobs under way at their next reports; a second signal ends them at once", sys.stderr
+            )
+
+    return act
 
 
 @contextmanager
@@ -147,11 +183,16 @@ def _run(item: Any) -> Any:
     job, reports, stop = _state
 
     def report(*words: Any) -> None:
-        if stop.value:
-            raise _StoppedError
+        _check_needed(stop)
         reports.put(words)
 
+    _check_needed(stop)
     return job(item, report)
+
+
+def _check_needed(stop: Any) -> None:
+    if stop.value:
+        raise _StoppedError
 
 
 def _drain(reports: Any, progress: Progress) -> None:
