@@ -79,9 +79,7 @@ def page_values() -> dict[str, Any]:
     return summary_values(on_record) | {
         "tasks": {role: [each for each in on_record if each.task.role == role] for role in ROLES},
         "answers": {question: answers(on_record, question) for question in QUESTIONS},
-        "plateaus": {
-            each.of: (each, _longer(each, on_record)) for each in stages if isinstance(each, BenchmarkPlateau)
-        },
+        "plateaus": {stage.of: (stage, rows) for stage, rows in _longer_runs(on_record)},
         "checks": {stage: table_of(stage) for stage in checks},
         "has_seen": has_seen,
         "runs": sum(len(each.runs) for each in on_record),
@@ -107,6 +105,12 @@ def _widths(on_record: Iterable[OnRecord], part: str, most: float) -> dict[str, 
     tables = [each.task.table for each in on_record if each.finished and each.task.part == part]
     found = [float(row["over_own_95"]) for table in tables for row in table if row["over_own_95"] != ""]
     return {"most": most, "within": sum(width <= most for width in found), "all": len(found)}
+
+
+def _longer_runs(on_record: Sequence[OnRecord]) -> list[tuple[BenchmarkPlateau, list[Row]]]:
+    """The stages of longer runs, with their tables."""
+    stages = [stage for stage in benchmark.stages().values() if isinstance(stage, BenchmarkPlateau)]
+    return [(stage, _longer(stage, on_record)) for stage in stages]
 
 
 def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]:
@@ -151,6 +155,7 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "false_findings": false_findings(on_record),
         "over_stem": _standings(answers(on_record, STEM)) | {"alone": _stem_alone(on_record)},
         "most_steps": max([each.stage.steps for each in on_record if each.task.part != "few labels"], default=0),
+        "longer": [(stage, row) for stage, rows in _longer_runs(on_record) for row in rows if row["start"] == NATURAL],
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
     }
 

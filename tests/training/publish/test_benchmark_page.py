@@ -195,10 +195,16 @@ def test_a_longer_run_stands_on_the_page_if_it_is_of_the_setting_of_the_task(res
             "over_own": "",
             "over_own_95": "",
         }
-        write_table(results / "long.csv", [own, own | {"start": "natural", "over_own": 1.5, "over_own_95": 0.7}])
+        seeds = {"wins_own": 3, "losses_own": 1}
+        natural = {"start": "natural", "over_own": 1.5, "over_own_95": 0.7} | seeds
+        write_table(results / "long.csv", [own | dict.fromkeys(seeds, ""), own | natural])
         text = written()
         said = "In 5,000 steps, on 4 seeds and at the same settings: own 61.2 %, natural 61.2 % (+1.5 ± 0.7)."
         assert (said in text) == there and "\n\n\n" not in text
+        lasts = (
+            "In 5,000 steps, at the settings that were chosen for fewer, it is +1.5 ± 0.7 points over the model's own"
+        )
+        assert (f"{lasts} start in `{AHEAD.name}` (3 : 1). The interval" in text) == there
 
 
 def test_the_instrument_is_on_the_page(results: Path) -> None:
