@@ -151,10 +151,10 @@ def _has_run(module: nn.Module) -> bool:
 
 def _has_learned(module: nn.Module) -> bool:
     """Whether scales and shifts of a normalisation are not the constants that those of a new one are."""
-    pair = getattr(module, "weight", None), getattr(module, "bias", None)
-    if not normalises(module) or is_virtual(module) or not all(isinstance(each, Tensor) for each in pair):
+    if not normalises(module) or is_virtual(module):  # what is no norm may compute its weight anew when it is read
         return False
-    return all(bool((each != each.flatten()[:1]).any()) for each in pair if isinstance(each, Tensor))
+    pair = getattr(module, "weight", None), getattr(module, "bias", None)
+    return all(isinstance(each, Tensor) and bool((each != each.flatten()[:1]).any()) for each in pair)
 
 
 def _notes_of_stems(choices: list[Choice]) -> list[str]:
