@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dwp_init.layers import Layer
+from dwp_init.rescaled import is_rescaled
 from dwp_init.shards import whole
 
 _PART = 2**16  # weights whose scale is looked at
@@ -26,10 +27,11 @@ def reason_to_leave(layer: Layer, sharing: Iterable[Layer], is_drawn: Callable[[
         sharing: The layers that share memory with it.
         is_drawn: Whether the weight is one that an earlier call drew; asked if it looks as if made by hand.
     """
-    reason = _tied_to(sharing) or _reason(layer)
+    reason = _tied_to(sharing) or _reason_of_training(layer)
     if reason is None:
         weight = layer.weight.read()
-        reason = _reason_of_zeros(layer, weight) or _reason_of_kernels(layer, weight, is_drawn)
+        reason = _reason_of_zeros(layer, weight) or _reason_of_scale(layer, weight)
+        reason = reason or _reason_of_kernels(layer, weight, is_drawn)
     where = "its exact name in layers=" if layer.name else "layers='', the name of the model itself"
     return f"{reason}; to draw it, give {where}" if reason else None
 
@@ -40,20 +42,24 @@ def _tied_to(sharing: Iterable[Layer]) -> str | None:
     return None if other is None else f"shares its memory with {other.label}, which is no convolution"
 
 
-def _reason(layer: Layer) -> str | None:
-    """Says what the author of a layer set up, apart from its weight; ``None`` if nothing is known."""
+def _reason_of_training(layer: Layer) -> str | None:
     if not any(tensor.requires_grad for tensor in layer.weight.tensors):
         return "its weight is frozen (requires_grad is False), as one that is pretrained"
-    source = getattr(getattr(type(layer.module), "forward", None), "__module__", "")
-    gain = getattr(layer.module, "gain", None)
-    if not source.startswith("torch.") and isinstance(gain, nn.Parameter):  # as in timm's ScaledStdConv2d
-        return "its forward pass standardises the weight, so its response cannot be kept"
     return None
 
 
 def _reason_of_zeros(layer: Layer, weight: Tensor) -> str | None:
     if _all_zero(weight) or _all_zero(whole(layer.weight.tensors[-1])):
         return "its weight is all zero, as its author left it"
+    return None
+
+
+def _reason_of_scale(layer: Layer, weight: Tensor) -> str | None:
+    if is_rescaled(layer, weight):  # smooth kernels of the same norm have a larger response than white noise
+        return (
+            "its weight is rescaled in the forward pass, as by spectral_norm or weight standardisation, so its "
+            "response cannot be kept"
+        )
     return None
 
 

@@ -56,9 +56,14 @@ def apply_(
     Some weights stay as they are, because their author set them up: weights that are frozen, that are all zero, or in
     all of an output, an input, a kernel or a tap, of which most kernels are copies of others or filters made by hand,
     or most outputs one of the inputs and a little noise, whose memory a module that is no convolution has too, or that
-    the layer standardises with a gain of its own, as in networks without normalisation. Such a layer is drawn only if
-    ``layers`` contains its exact name. A note in the report names the layers that stay and had the values of one that
-    is drawn, such as those of a momentum encoder or a target network.
+    the layer rescales. Such a layer is drawn only if ``layers`` contains its exact name. A note in the report names the
+    layers that stay and had the values of one that is drawn, such as those of a momentum encoder or a target network.
+
+    A layer rescales its weight if the weight with which it convolves has the same norm when the stored one is twice as
+    large, as under ``spectral_norm`` and other parametrizations, or in a forward pass with weight standardisation.
+    Smooth kernels of that norm have a larger response than the author's, and no draw can change it. To find out, a copy
+    of a layer with a forward pass of its own runs up to the first convolution, without hooks; a forward pass that takes
+    more than one input is not looked at.
 
     Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
     the first output channels of dense layers pass their inputs on in plain chains, which have no residual connections.
@@ -72,8 +77,8 @@ def apply_(
     first; other layers that read images, as in a second encoder, have the depth 0 too.
 
     If a weight is computed from other tensors, these tensors are written. With ``weight_norm`` the weight is then
-    exactly the draw. ``spectral_norm`` and other parametrizations without an exact inverse rescale the draw; the report
-    shows the resulting scale. The singular vectors of ``spectral_norm`` are written too, so that the norm is 1 at once.
+    exactly the draw. If a layer under ``spectral_norm`` is named in ``layers``, its draw is rescaled, and the report
+    shows the resulting scale. The singular vectors are written too, so that the norm is 1 at once.
 
     Where ``torch.nn.init`` does nothing, the report has no draw and no prior is loaded: on the meta device, for
     FakeTensors, and for what transformers has just loaded. ``torch.autocast`` has no effect. The processes of a model

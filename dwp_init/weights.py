@@ -61,9 +61,13 @@ class Weight:
         """Says why the weight cannot take a draw of this shape and root mean square; ``None`` if it can."""
         return None
 
-    def read(self) -> Tensor:
-        """Returns the weight as the forward pass would use it, detached. The module does not change."""
-        return whole(cast(Tensor, self.module.weight))
+    def read(self, factor: float = 1) -> Tensor:
+        """Returns the weight as the forward pass would use it, detached. The module does not change.
+
+        Args:
+            factor: What the parameters behind the weight are multiplied by before, in copies.
+        """
+        return _times(factor, cast(Tensor, self.module.weight))
 
     def values_for(self, value: Tensor) -> list[Tensor]:
         """Returns new values for :attr:`stored` that make the weight equal to ``value``.
@@ -130,10 +134,10 @@ class ParametrizedWeight(Weight):
             return str(error)
         return None
 
-    def read(self) -> Tensor:
+    def read(self, factor: float = 1) -> Tensor:
         with torch.no_grad(), OwnRandomness(), self._evaluation_mode():
             first, *others = self._chain
-            value = first(*map(whole, self._originals))
+            value = first(*(_times(factor, tensor) for tensor in self._originals))
             for part in others:
                 value = part(value)
             return cast(Tensor, value).detach()
@@ -195,8 +199,9 @@ class HookedWeight(Weight):
     def tensors(self) -> list[Tensor]:
         return [cast(Tensor, getattr(self.module, name)) for name in self.names]
 
-    def read(self) -> Tensor:
-        parts = SimpleNamespace(**dict(zip(self.names, map(whole, self.tensors), strict=True)))
+    def read(self, factor: float = 1) -> Tensor:
+        values = [_times(factor if isinstance(each, nn.Parameter) else 1, each) for each in self.tensors]
+        parts = SimpleNamespace(**dict(zip(self.names, values, strict=True)))
         with torch.no_grad():
             return self._compute(cast(nn.Module, parts)).detach()
 
@@ -274,6 +279,11 @@ def _kind(value: object) -> str:
 def _is_spectral(part: nn.Module) -> bool:
     """Whether a parametrization is that of ``spectral_norm`` over a weight of more than one dimension."""
     return _kind(part) == "_SpectralNorm" and hasattr(part, "_u")
+
+
+def _times(factor: float, tensor: Tensor) -> Tensor:
+    value = whole(tensor)
+    return value if factor == 1 else (factor * value.float()).to(value.dtype)  # torch multiplies nothing in eight bits
 
 
 def _same_state(left: nn.Module, right: nn.Module) -> bool:

@@ -4,20 +4,23 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import apply_
 from dwp_init.authored import is_untouched
 from dwp_init.bayes import BayesConv2d, bayesianize_
 from dwp_init.convolutions import layer_of
-from tests.models import Fit, Snapshot, old_style, responses
+from tests.models import Doubled, Fit, Snapshot, old_style, parametrized, responses
 
 NAMED = "; to draw it, give its exact name in layers="
 ZERO = f"its weight is all zero, as its author left it{NAMED}"
 COPIES = f"most of its kernels are copies of others, as after dirac_, another apply_, ICNR or upsampling{NAMED}"
 BY_HAND = f"most of its kernels have few different values, as filters made by hand, such as blur or Sobel{NAMED}"
-STANDARDISED = f"its forward pass standardises the weight, so its response cannot be kept{NAMED}"
+RESCALED = (
+    "its weight is rescaled in the forward pass, as by spectral_norm or weight standardisation, so its response cannot "
+    f"be kept{NAMED}"
+)
 FROZEN = f"its weight is frozen (requires_grad is False), as one that is pretrained{NAMED}"
 
 
@@ -60,6 +63,21 @@ def _bilinear(layer: nn.ConvTranspose2d) -> nn.Module:
     return layer
 
 
+class OfNormOne(nn.Module):
+    """A parametrization that gives the weight the norm 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / x.norm()
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x
+
+
+class OfNormOneConv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -67,8 +85,15 @@ def _bilinear(layer: nn.ConvTranspose2d) -> nn.Module:
         (lambda: parametrizations.weight_norm(_zero()), ZERO),
         (lambda: old_style(nn.utils.weight_norm, _zero()), ZERO),
         (lambda: parametrizations.spectral_norm(_zero()), ZERO),
+        (lambda: parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)), RESCALED),
+        (lambda: parametrizations.spectral_norm(nn.ConvTranspose2d(8, 8, 3)), RESCALED),
+        (lambda: nn.utils.spectral_norm(nn.Conv2d(8, 8, 3)), RESCALED),
+        (lambda: parametrized(nn.Conv2d(8, 8, 3), OfNormOne()), RESCALED),
+        (lambda: OfNormOneConv2d(8, 8, 3), RESCALED),
+        (lambda: OfNormOneConv2d(8, 8, 3, stride=2, dilation=3).bfloat16(), RESCALED),
+        (lambda: parametrizations.weight_norm(OfNormOneConv2d(8, 8, 3)), RESCALED),
+        (lambda: old_style(nn.utils.weight_norm, OfNormOneConv2d(8, 8, 3)), RESCALED),
         (_icnr, COPIES),
-        (lambda: pytest.importorskip("timm.layers").ScaledStdConv2d(8, 8, 3), STANDARDISED),
         (lambda: _filled(nn.init.dirac_, nn.Conv2d(8, 8, 3)), COPIES),
         (lambda: _bilinear(nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8)), COPIES),
         (_sobel, BY_HAND),
@@ -90,6 +115,73 @@ def test_what_an_author_set_up_stays_unless_it_is_named(
     assert snapshot(model["made"]) == before
     assert apply_(model, prior, layers="made").initialized == ["made"]
     assert snapshot(model["made"]) != before
+
+
+@pytest.mark.parametrize("name", ["StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"])
+def test_layers_that_standardise_their_weight_stay(name: str, gaussian: Fit) -> None:
+    made = getattr(pytest.importorskip("timm.layers"), name)(8, 8, 3)
+    model = nn.ModuleDict({"plain": nn.Conv2d(8, 8, 3), "made": made})
+    assert apply_(model, gaussian(3)).skipped == {"made": RESCALED}
+    assert apply_(model, gaussian(3), layers="made").initialized == ["made"]
+
+
+class GainedConv2d(nn.Conv2d):
+    """A convolution after a normalisation and a convolution, whose outputs have a gain and a norm of 1."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8, 3)
+        self.before = nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gain * super().forward(self.before(x))
+        return x / x.norm()
+
+
+class OneOfTwoConv2d(nn.Conv2d):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().forward(x + y)
+
+
+class NoisyConv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight + 1e-3 * torch.randn_like(self.weight), self.bias)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        GainedConv2d,
+        lambda: OneOfTwoConv2d(8, 8, 3),
+        lambda: NoisyConv2d(8, 8, 3),
+        lambda: parametrized(nn.Conv2d(8, 8, 3), Doubled()),
+        lambda: _frozen_norm(parametrizations.weight_norm(nn.Conv2d(8, 8, 3)), "parametrizations.weight.original0"),
+        lambda: _frozen_norm(old_style(nn.utils.weight_norm, nn.Conv2d(8, 8, 3)), "weight_g"),
+    ],
+)
+def test_layers_whose_weight_keeps_its_scale_are_drawn(
+    make: Callable[[], nn.Module], gaussian: Fit, snapshot: Snapshot
+) -> None:
+    layer = make()
+    before, state = snapshot(layer), torch.get_rng_state()
+    scale = responses(layer)[""]
+    assert apply_(layer, gaussian(3), seed=0, dry_run=True).initialized == [""] and snapshot(layer) == before
+    assert apply_(layer, gaussian(3), seed=0).initialized == [""] and torch.equal(torch.get_rng_state(), state)
+    assert responses(layer)[""] == pytest.approx(scale, rel=1e-5)
+
+
+def _frozen_norm(layer: nn.Module, name: str) -> nn.Module:
+    layer.get_parameter(name).requires_grad_(False)
+    return layer
+
+
+def test_a_lack_of_memory_in_a_trial_is_no_word_on_the_weight(gaussian: Fit) -> None:
+    class Full(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        apply_(Full(8, 8, 3), gaussian(3))
 
 
 def test_a_list_of_parameters_uses_none(gaussian: Fit) -> None:

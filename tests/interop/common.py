@@ -30,8 +30,8 @@ def each(wrap: Wrap) -> Wrap:
     return wrap_each
 
 
-def draw(model: nn.Module) -> Report:
-    return apply_(model, "natural", seed=0, scale="fan_in")
+def draw(model: nn.Module, **options: Any) -> Report:
+    return apply_(model, "natural", seed=0, scale="fan_in", **options)
 
 
 def weights(model: nn.Module) -> list[Tensor]:

@@ -28,6 +28,7 @@ RESULTS = Path(__file__).parents[2] / "training" / "results" / "lifecycles.csv"
 SAME = "the bare model's draw, to the bit"
 CLOSE = "the bare model's draw, up to rounding"
 SPECTRAL = "the bare model's draw over its norm, in training and evaluation mode"
+RESCALED = f"skipped: {processes.RESCALED}"
 ON_META = "on the meta device: give it memory, with to_empty(device=...), and values as usual, first"
 META = f"a report without a draw: {ON_META}"
 
@@ -88,7 +89,7 @@ def spectral(wrap: Wrap) -> str:
     draw(bare)
     for training in (False, True):
         model = each(wrap)(network()).train(training)
-        draw(model)
+        draw(model, layers=["0", "3"])
         for _ in range(2):
             for ours, theirs in list(zip(weights(bare), weights(model), strict=True))[:2]:
                 norm = torch.linalg.matrix_norm(ours.flatten(1), 2)
@@ -281,8 +282,10 @@ TABLE = [
     Lifecycle("deepcopy", SAME, lambda: copied(copy.deepcopy)),
     Lifecycle("pickle", SAME, lambda: copied(reloaded)),
     Lifecycle("state_dict", SAME, lambda: copied(saved_and_loaded)),
-    Lifecycle("spectral_norm", SPECTRAL, lambda: spectral(parametrizations.spectral_norm)),
-    Lifecycle("old spectral_norm", SPECTRAL, lambda: spectral(nn.utils.spectral_norm)),
+    Lifecycle("spectral_norm", RESCALED, lambda: left(parametrizations.spectral_norm)),
+    Lifecycle("old spectral_norm", RESCALED, lambda: left(nn.utils.spectral_norm)),
+    Lifecycle("spectral_norm, named in layers=", SPECTRAL, lambda: spectral(parametrizations.spectral_norm)),
+    Lifecycle("old spectral_norm, named in layers=", SPECTRAL, lambda: spectral(nn.utils.spectral_norm)),
     Lifecycle("meta device", META, lambda: wrapped(lambda model: model.to("meta"))),
     Lifecycle("meta device as a context", META, meta_context),
     Lifecycle(

@@ -8,9 +8,10 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrizations
 
 import dwp_init.initialize
@@ -20,6 +21,10 @@ from tests.interop.common import Wrap, draw, each, network, weights
 COUNTS = (2, 4)
 SAME = "the bare model's draw, to the bit, on every rank"
 AGREED = "the same draw on every rank"
+RESCALED = (
+    "its weight is rescaled in the forward pass, as by spectral_norm or weight standardisation, so its response cannot "
+    "be kept; to draw it, give its exact name in layers="
+)
 FLAT = "an error: flattened by FullyShardedDataParallel: call apply_ inside its summon_full_params(model)"
 FAULT = "an error on every rank, without waiting, and nothing changed"
 
@@ -44,16 +49,34 @@ def flattened(model: nn.Module) -> nn.Module:
     return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
 
 
-def compared(model: nn.Module, wrap: Wrap = lambda layer: layer) -> str:
+def compared(model: nn.Module, wrap: Wrap = lambda layer: layer, **options: Any) -> str:
     """Draws a model, and compares its weights with a bare one's, whose layers are wrapped in the same way."""
     bare = each(wrap)(network())
-    draw(bare)
-    draw(model)
+    draw(bare, **options)
+    draw(model, **options)
     return SAME if all(map(torch.equal, weights(bare)[:2], weights(model)[:2])) else "other weights"
 
 
-def normed(wrap: Wrap) -> str:
-    return compared(sharded(each(wrap)(network())), wrap)
+def normed(wrap: Wrap, **options: Any) -> str:
+    return compared(sharded(each(wrap)(network())), wrap, **options)
+
+
+class OfNormOne(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
+
+
+def of_norm_one(layer: nn.Conv2d) -> nn.Module:
+    return OfNormOne(layer.in_channels, layer.out_channels, layer.kernel_size)
+
+
+def left(wrap: Wrap) -> str:
+    """Says why the wrapped layers stay, next to one that is drawn."""
+    model = sharded(each(wrap)(network()).append(nn.Conv2d(4, 4, 3)))
+    before = weights(model)
+    report = draw(model)
+    assert report.initialized == ["5"] and all(map(torch.equal, before[:2], weights(model)[:2]))
+    return "; ".join({report.skipped[name] for name in ("0", "3")})
 
 
 def agreed(model: nn.Module) -> str:
@@ -160,9 +183,12 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "fully_shard on a mesh of two axes": (SAME, lambda: compared(sharded(network(), mesh=mesh("copies", "parts")))),
     "fully_shard and tensor parallel": (SAME, tensor_parallel),
     "fully_shard of weight_norm": (SAME, lambda: normed(parametrizations.weight_norm)),
-    "fully_shard of spectral_norm": (SAME, lambda: normed(parametrizations.spectral_norm)),
+    "fully_shard of spectral_norm": (RESCALED, lambda: left(parametrizations.spectral_norm)),
+    "fully_shard of spectral_norm, named": (SAME, lambda: normed(parametrizations.spectral_norm, layers=["0", "3"])),
     "fully_shard of old weight_norm": (SAME, lambda: normed(nn.utils.weight_norm)),
-    "fully_shard of old spectral_norm": (SAME, lambda: normed(nn.utils.spectral_norm)),
+    "fully_shard of old spectral_norm": (RESCALED, lambda: left(nn.utils.spectral_norm)),
+    "fully_shard of old spectral_norm, named": (SAME, lambda: normed(nn.utils.spectral_norm, layers=["0", "3"])),
+    "fully_shard of a forward pass of its own": (RESCALED, lambda: left(of_norm_one)),
     "fully_shard, a prior that one rank lacks": (FAULT, missing_prior),
     "fully_shard, a draw that fails on one rank": (FAULT, failing_draw),
     "DTensor, Replicate and Shard": (SAME, placed),
