@@ -1,6 +1,7 @@
 """What a module's forward pass does with one of its attributes, by the bytecode of its methods."""
 
 import dis
+import functools
 import inspect
 import sys
 from collections.abc import Iterator
@@ -8,12 +9,16 @@ from types import CodeType, FunctionType
 
 from torch import nn
 
+_WALKS = {"children", "modules", "named_children", "named_modules", "_modules", "__dict__"}  # reach any part unseen
+
 
 def only_calls(module: nn.Module, name: str) -> bool:
     """Whether a module's forward pass calls an attribute, ``self.name(...)``, and uses it in no other way.
 
-    ``for part in self.name`` and ``self.name[0]`` are other ways. Looked at are ``forward`` and the methods of the
-    module's classes that it calls. False where there is no bytecode, as in TorchScript.
+    ``for part in self.name`` and ``self.name[0]`` are other ways. Looked at are ``forward``, and the methods and
+    properties of the module's classes whose names it uses, and so on; those of a base class that are overridden only
+    behind ``super()``. False where there is no bytecode, as in TorchScript, or where a module walks over its parts.
+    Python 3.10 hides a call with keywords, which is then another way.
 
     Args:
         module: The module.
@@ -22,33 +27,41 @@ def only_calls(module: nn.Module, name: str) -> bool:
     if "forward" in vars(module):
         return False
     uses: list[bool] = []
-    seen, ahead = set[str](), ["forward"]
-    while ahead:
-        method = ahead.pop()
-        if method in seen:
-            continue
-        seen.add(method)
-        for attribute, called in _attributes(module, method):
-            if attribute == name:
-                uses.append(called)
-            elif called:
-                ahead.append(attribute)
-    return bool(uses) and all(uses)
+    seen, ahead = set[tuple[str, bool]](), [("forward", False)]
+    try:
+        while ahead:
+            if (method := ahead.pop()) in seen:
+                continue
+            seen.add(method)
+            for code in _codes(module, *method):
+                behind_super = "super" in code.co_names
+                for attribute, called in _attributes(code):
+                    uses += [called] if attribute == name else []
+                    ahead += [(attribute, False)] + [(attribute, True)] * behind_super
+    except ValueError:  # a decorator that wraps itself
+        return False
+    return bool(uses) and all(uses) and not _WALKS.intersection(attribute for attribute, _ in seen)
 
 
-def _attributes(module: nn.Module, method: str) -> Iterator[tuple[str, bool]]:
-    """Yields the attributes that a method uses, and whether each is called at once, in all classes that define it."""
+def _codes(module: nn.Module, name: str, everywhere: bool) -> Iterator[CodeType]:
+    """Yields the code of a method or property, as the first of the module's classes has it, or as all have it."""
     classes = [each for each in type(module).__mro__ if each not in nn.Module.__mro__]
-    for function in (vars(each).get(method) for each in classes):
-        if isinstance(function, FunctionType):
-            inner = inspect.unwrap(function)  # what is inside of decorators, such as torch.no_grad()
-            yield from _in_code(inner.__code__ if isinstance(inner, FunctionType) else function.__code__)
+    defined = [vars(each)[name] for each in classes if name in vars(each)]
+    for found in defined if everywhere else defined[:1]:
+        function = found.fget if isinstance(found, property) else found
+        function = function.func if isinstance(function, functools.cached_property) else function
+        inner = inspect.unwrap(function) if isinstance(function, FunctionType) else None  # without decorators
+        if isinstance(inner, FunctionType):
+            yield inner.__code__
 
 
-def _in_code(code: CodeType) -> Iterator[tuple[str, bool]]:
+def _attributes(code: CodeType) -> Iterator[tuple[str, bool]]:
+    """Yields the names of attributes that a code uses, and whether each is called at once."""
     for each in dis.get_instructions(code):
         if each.opname in ("LOAD_METHOD", "LOAD_ATTR"):
             yield each.argval, each.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and bool(each.arg & 1))
-    for constant in code.co_consts:  # functions inside of the method
+        elif each.opname.startswith("LOAD_SUPER"):
+            yield str(each.argval), False
+    for constant in code.co_consts:  # functions inside of it
         if isinstance(constant, CodeType):
-            yield from _in_code(constant)
+            yield from _attributes(constant)

@@ -170,11 +170,12 @@ def _further_stems(model: nn.Module, spatial: list[Named], convolutions: list[Na
         for outer in _sequences_around(modules, named.path):
             leaders.setdefault(outer, named.path)
     inputs = counts(spatial[0].module, "in_channels")
-    latents = inputs, tuple(2 * count for count in inputs)  # of an autoencoder; twice as many are means and variances
+    moments = tuple(2 * count for count in inputs)  # means and variances of latents
     made = [
         place
         for place, each in enumerate(convolutions)
-        if each is not spatial[0] and counts(each.module, "out_channels") in latents
+        if (found := counts(each.module, "out_channels")) == inputs
+        or (found == moments and counts(each.module, "in_channels") != inputs)
     ]
     before = set(convolutions[: made[0] + 1] if made else convolutions)
     return [

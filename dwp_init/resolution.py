@@ -13,9 +13,9 @@ _FALLS = (nn.Flatten, nn.Linear, nn.PixelUnshuffle)
 
 
 def reduces(chain: Sequence[nn.Module]) -> bool:
-    """Whether some modules of a chain make images smaller, and none makes them larger.
+    """Whether some modules of a chain take steps over the pixels or all of them at once, and none makes more pixels.
 
-    Convolutions do so by their stride, or without padding.
+    A border that a convolution without padding loses is no sign: another module may have added it.
     """
     return any(map(_falls, chain)) and not any(map(_rises, chain))
 
@@ -25,17 +25,10 @@ def _rises(module: nn.Module) -> bool:
 
 
 def _falls(module: nn.Module) -> bool:
-    if not is_convolution(module):
-        return isinstance(module, _FALLS) or type(module).__module__.endswith(".pooling")
     settings: Any = module
-    axes = len(settings.kernel_size)
-    stride, dilation = (per_axis(module, name, axes) for name in ("stride", "dilation"))
-    if any(step > 1 for step in stride):
-        return True
-    padding = getattr(settings, "padding", 0)
-    if isinstance(padding, str):
-        return padding == "valid" and any(size > 1 for size in settings.kernel_size)
-    pads = [padding] * axes if isinstance(padding, int) else padding
-    return any(
-        2 * pad < step * (size - 1) for size, step, pad in zip(settings.kernel_size, dilation, pads, strict=False)
-    )
+    if is_convolution(module):
+        return any(step > 1 for step in per_axis(module, "stride", len(settings.kernel_size)))
+    if not type(module).__module__.endswith(".pooling"):
+        return isinstance(module, _FALLS)
+    stride = getattr(settings, "stride", None)  # adaptive pooling has none, and LPPool None for that of its kernel
+    return stride is None or any(step > 1 for step in (stride if isinstance(stride, tuple) else [stride]))

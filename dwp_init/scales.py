@@ -154,7 +154,8 @@ def _has_learned(module: nn.Module) -> bool:
     if not normalises(module) or is_virtual(module):  # what is no norm may compute its weight anew when it is read
         return False
     pair = getattr(module, "weight", None), getattr(module, "bias", None)
-    return all(isinstance(each, Tensor) and bool((each != each.flatten()[:1]).any()) for each in pair)
+    known = [each for each in pair if isinstance(each, Tensor) and each.dim() == 1]
+    return len(known) == 2 and all(bool((each != each[:1]).any()) for each in known)
 
 
 def _notes_of_stems(choices: list[Choice]) -> list[str]:

@@ -73,6 +73,43 @@ class WalkedElsewhere(Elsewhere):
         return functools.reduce(lambda y, part: y + part(y), self.body, x)
 
 
+class Overridden(Plain):
+    """Its base class, whose forward pass nobody runs, calls the parts as one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = x + part(x)
+        return x
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return list(self.body)
+
+
+class Children(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return functools.reduce(lambda y, part: y + part(y), next(self.children()), self.body(x))
+
+
+class HalfWalked(Elsewhere):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + super().unused(x)
+
+
+class Properties(Overridden):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + sum(part(x) for part in self.parts)
+
+
+def around_itself() -> Base:
+    class Looped(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)
+
+    vars(Looped)["forward"].__wrapped__ = vars(Looped)["forward"]
+    return Looped()
+
+
 class Other(Base):
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -83,6 +120,7 @@ class Other(Base):
     [
         *((each, True) for each in (Plain, Decorated, Inherited, Extended, Elsewhere, Nested)),
         *((each, False) for each in (Walked, Indexed, Passed, WalkedElsewhere, Other, Base)),
+        *((each, False) for each in (Overridden, Children, HalfWalked, Properties, around_itself)),
         (lambda: nn.Sequential(nn.Identity()), False),
     ],
 )

@@ -428,6 +428,8 @@ class Upscaled(nn.Module):
         lambda: Walked(nn.Sequential(*(nn.Sequential(conv(), nn.ReLU()) for _ in range(12)))),
         lambda: Walked(nn.Sequential(nn.Conv2d(8, 8, 3, 2, padding=1), nn.ReLU(), *plain(12))),
         lambda: nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)),
+        lambda: nn.Sequential(*(part for _ in "ab" for part in (nn.ReflectionPad2d(1), nn.Conv2d(8, 8, 3), nn.ReLU()))),
+        lambda: nn.Sequential(conv(), nn.ReLU(), nn.AvgPool2d(3, 1, 1), conv(), nn.ReLU()),
     ],
 )
 def test_a_chain_that_may_be_added_to_what_it_takes_keeps_its_scale(make: Callable[[], nn.Module]) -> None:

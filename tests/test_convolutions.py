@@ -273,6 +273,12 @@ def test_what_reads_latents_of_an_autoencoder_is_no_stem(returned: int) -> None:
     assert [layer.name for layer in found if layer.first] == ["encoder"]
 
 
+def test_parallel_stems_of_twice_as_many_filters_as_channels_are_all_stems() -> None:
+    made = {name: nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Conv2d(6, 16, 5)) for name in "abc"}
+    found = find_layers(nn.ModuleDict(made), lambda named: True)
+    assert [layer.name for layer in found if layer.first] == ["a.0", "b.0", "c.0"]
+
+
 class Patches(nn.Module):
     """A kind of layer that torch does not know, with the transposed weight of a convolution."""
 
