@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from dwp_init.terminal import escape_what_cannot_be_encoded
 from dwp_init.text import printable
 from training import recipes
 from training.arguments import OWN_IMAGES, WITH_SETTINGS, engine_of, parse
-from training.engine.ledger import lacks_runs
 from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
 from training.engine.run import run_stages
@@ -89,7 +88,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.record and (options.smoke or options.settings or options.data):
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
-    _check_ledgers({name: stage.ledger for name, stage in stages.items() if stage.ledger}, out, options)
+    _check_ledgers([stage.ledger for stage in stages.values() if stage.ledger], options)
     run_stages(stages, context, RESULTS if options.record else None)
 
 
@@ -98,15 +97,15 @@ def _in_a_path(name: str) -> str:
     return re.sub(r"[^\w .@+-]+", "-", name).strip("-. ") or "images"
 
 
-def _check_ledgers(ledgers: Mapping[str, str], out: Path, options: argparse.Namespace) -> None:
+def _check_ledgers(ledgers: Sequence[str], options: argparse.Namespace) -> None:
     """Raises ``ValueError`` where ``--from-record`` has no effect, or lacks, so that runs of record would be lost."""
     if options.from_record and not ledgers:
         raise ValueError(f"recipe {options.recipe!r} has no runs on record; --from-record is for benchmark alone")
-    lost = [ledger for name, ledger in ledgers.items() if lacks_runs(out / name / "record" / ledger, RESULTS / ledger)]
-    if lost and options.record and not options.from_record:
+    there = [ledger for ledger in ledgers if (RESULTS / ledger).exists()]
+    if there and options.record and not options.from_record:
         raise ValueError(
-            f"--record would replace the runs in {', '.join(lost)} of {RESULTS}; add --from-record so that they "
-            "count, or remove the files to begin again"
+            f"--record would replace the runs in {', '.join(there)} of {RESULTS}, those too of this command before an "
+            "interruption; add --from-record so that they count, or remove the files to begin again"
         )
 
 

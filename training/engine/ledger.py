@@ -25,12 +25,6 @@ def read_runs(path: Path) -> list[Row]:
     return [_row(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def lacks_runs(path: Path, of_record: Path) -> bool:
-    """Whether a file of runs lacks some of those in another, so that these would be lost if it took its place."""
-    there = {json.dumps(row) for row in read_runs(path)}
-    return any(json.dumps(row) not in there for row in read_runs(of_record))
-
-
 def take_runs(path: Path, folder: Path, of_now: Callable[[Row], bool], key: Callable[[Row], Any]) -> int:
     """Enters the runs of record that the metrics of a stage's folder lack; returns their number.
 

@@ -127,9 +127,15 @@ def write_done(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def outputs_digest(folder: Path) -> str | None:
-    """Returns a digest of the files that a finished stage left; None if it is of a version that states none."""
+    """Returns a digest of the files that a finished stage left; None if it is of a version that states none.
+
+    Its configuration and its metrics do not count, because they say when and where it ran.
+    """
     outputs = _read_json(folder / DONE).get(_OUTPUTS)
-    return None if outputs is None else hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
+    if outputs is None:
+        return None
+    made = {name: digest for name, digest in outputs.items() if name not in (STAGE_CONFIG, _METRICS)}
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def check_outputs(folder: Path) -> None:

@@ -125,13 +125,22 @@ def _run_stage(
                 print(f"{name}: running ({folder})", flush=True)
                 _sweep(folder)
                 (folder / DONE).unlink(missing_ok=True)  # there if the stage was done to a smaller extent
-                write_json(folder / STAGE_CONFIG, config)
+                write_json(folder / STAGE_CONFIG, config if _states_its_needs(folder) else _without_needs(config))
                 with _published(folder, results):
                     _fill(stage, folder, context)
                 return
     with _published(folder, results):
         check_outputs(folder)
         print(f"{name}: finished earlier, reused ({folder})", flush=True)
+
+
+def _states_its_needs(folder: Path) -> bool:
+    """Whether a folder is new, or what is in it was made since stages state the files that they were made from."""
+    return not (folder / STAGE_CONFIG).exists() or "made_from" in read_config(folder)
+
+
+def _without_needs(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "made_from"}
 
 
 def _sweep(folder: Path) -> None:

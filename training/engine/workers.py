@@ -110,7 +110,6 @@ _LOST = (
     "not start, or not read its job, and its own error is printed above: a job must be importable, and a script that "
     "runs jobs must do so below if __name__ == '__main__'"
 )
-_STOPPING = "stopping the jobs under way, each at its next report; a second signal ends them at once"
 
 
 def _ending(stop: Any) -> Callable[[int], None]:

@@ -104,4 +104,8 @@ class BenchmarkPlateau(BenchmarkTask):
         for start in self.starts:
             if start not in taken:
                 raise ValueError(f"{path} has no finished run of {start!r}; run {self.of} first")
+            if taken[start] not in self.settings:
+                raise ValueError(
+                    f"{path} has {start!r} at {taken[start]}, which is none of {self.settings}; run {self.of} again"
+                )
         return {start: self.settings.index(taken[start]) for start in self.starts}

@@ -149,7 +149,7 @@ class Confirmation:
         statement: The statement of the choosing tasks.
         by: Names of the tasks that can confirm it: of the same kind and part, and of the same use.
         there: What the confirming tasks say; ``None`` if none of them was run.
-        holds: Whether it is the same, also on average over the tasks; ``None`` if none of them was run.
+        holds: Whether it is the same, also on average over the tasks; ``None`` until all of them were run.
     """
 
     statement: Statement
@@ -187,12 +187,14 @@ def confirmed(tasks: Iterable[Task], verdict: Verdict) -> list[Confirmation]:
 
 def _confirmation(statement: Statement, tasks: Iterable[Task], there: Statement | None) -> Confirmation:
     kind, part, start, use = statement.about
-    by = tuple(
-        task.name
+    by = [
+        task
         for task in tasks
         if (task.kind, task.part) == (kind, part) and possible_use(start, statement.trained_on, task.data) == use
-    )
-    return Confirmation(statement, by, there, None if there is None else _agree(statement, there))
+    ]
+    run = there is not None and all(task.table for task in by)  # else one could stop where it suits
+    holds = _agree(statement, there) if there is not None and run else None
+    return Confirmation(statement, tuple(task.name for task in by), there, holds)
 
 
 def _agree(statement: Statement, there: Statement) -> bool:

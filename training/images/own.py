@@ -156,7 +156,8 @@ def _folder_parts(folder: Path) -> tuple[Path | None, Path | None]:
 def _check_classes(root: Path, found: Any) -> None:
     """Raises where a class holds only folders of images; warns of files that are not read."""
     with_images = {os.path.dirname(path) for path, _ in found.samples}
-    if nested := [name for name in found.classes if os.path.join(found.root, name) not in with_images]:
+    nested = [name for name in found.classes if os.path.join(found.root, name) not in with_images]
+    if nested := [name for name in nested if sum(map(Path.is_dir, (root / name).iterdir())) > 1]:
         inside = [path.name for path in sorted((root / nested[0]).iterdir()) if path.is_dir()]
         raise ValueError(
             f"{root / nested[0]} holds no images but the folders {few(inside)}, which would be one class; name "

@@ -52,10 +52,10 @@ class SpeedNet(nn.Module):
 
 
 class AllCNN(nn.Module):
-    """Nothing but convolutions and ReLU, every third one of stride 2, and the mean over positions.
+    """Nothing but convolutions and ReLU, two of stride 2, and the mean over positions.
 
-    With ``filters=(96, 192)`` it is All-CNN-C, 1,369,738 parameters (Springenberg et al. 2015, Table 1, but for its
-    dropout).
+    With ``filters=(96, 192)`` it is All-CNN-C of Springenberg et al. (2015) without dropout, and without a ReLU behind
+    the last convolution: 1,369,738 parameters.
 
     Args:
         filters: Channels of the first three convolutions, and of the five behind them.

@@ -122,7 +122,8 @@ def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]
         if each.stage.name == stage.of
     ]
     rows = table_of(stage)
-    return rows if all([row[key] for key in ("start", "lr", "weight_decay")] in taken for row in rows) else []
+    whole = all(row["seeds"] == str(stage.seeds) for row in rows)
+    return rows if whole and all([row[key] for key in ("start", "lr", "weight_decay")] in taken for row in rows) else []
 
 
 def read_tasks() -> list[OnRecord]:

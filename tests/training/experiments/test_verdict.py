@@ -175,6 +175,8 @@ def test_what_is_ahead_in_one_task_and_behind_on_average_is_not_confirmed(second
         [replace(CONFIRM, name=str(place), table=table) for place, table in enumerate(tables)], verdict
     )
     assert found.there is not None and found.there.standing == "ahead" and found.holds is holds
+    (half,) = confirmed([replace(CONFIRM, name="0", table=tables[0]), replace(CONFIRM, name="1")], verdict)
+    assert half.there is not None and half.holds is None  # one of the two was not run
 
 
 def test_roles_are_not_mixed() -> None:

@@ -164,9 +164,12 @@ def both(root: Path, train: dict[str, Sequence[int]], test: dict[str, Sequence[i
             "photos holds no images but the folders x, y, which would be one class; name imagefolder:.*/train/photos",
         ),
         (
-            lambda root: both(root, {"a/x": range(9), "b": range(9)}, {"a": [1], "b/y": [1]}),
+            lambda root: [
+                both(root, {"a/images": range(9), "b": range(9)}, {"a": [1], "b/y": [1]}),
+                folder(root / "test" / "b" / "z", {".": [1]}),
+            ],
             ValueError,
-            "test/b holds no images but the folders y, which would be one class",
+            "test/b holds no images but the folders y, z, which would be one class",
         ),
         (
             lambda root: [folder(root / part, {"a": [1]}) for part in ("train", "training", "test")],
