@@ -43,7 +43,7 @@ def is_rescaled(layer: Layer, weight: Tensor) -> bool:
 def _near(value: Tensor, other: Tensor) -> bool:
     """Whether a weight is nearer to another one than to twice that; zero and NaN are near to nothing."""
     value, other = value.float(), other.float()
-    return bool(torch.dist(value, other) < other.norm() / 2)
+    return bool((value - other).square().sum() < other.square().sum() / 4)
 
 
 def _convolved(layer: Layer, forward: Callable[..., object], weight: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def _convolved(layer: Layer, forward: Callable[..., object], weight: Tensor) -> 
 
 def _with_weight(module: nn.Module, forward: Callable[..., object], weight: Tensor) -> nn.Module:
     """Returns a module of the same attributes without hooks, and with copies of what a forward pass may change."""
-    kind = next(
+    kind: type[nn.Module] = next(
         each
         for each in type(module).__mro__  # the class below those of parametrizations, whose weight is a property
         if getattr(each, "forward", None) is forward and not isinstance(getattr(each, "weight", None), property)

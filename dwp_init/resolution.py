@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from dwp_init.convolutions import is_convolution
@@ -30,5 +31,5 @@ def _falls(module: nn.Module) -> bool:
         return any(step > 1 for step in per_axis(module, "stride", len(settings.kernel_size)))
     if not type(module).__module__.endswith(".pooling"):
         return isinstance(module, _FALLS)
-    stride = getattr(settings, "stride", None)  # adaptive pooling has none, and LPPool None for that of its kernel
-    return stride is None or any(step > 1 for step in (stride if isinstance(stride, tuple) else [stride]))
+    stride: Any = getattr(settings, "stride", None)  # adaptive pooling has none, and LPPool None for its kernel's size
+    return stride is None or bool((torch.as_tensor(stride) > 1).any())
