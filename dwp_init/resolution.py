@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from dwp_init.convolutions import is_convolution
-from dwp_init.modules import per_axis
 
 _RISES = (nn.Upsample, nn.PixelShuffle, nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, nn.Unflatten, nn.Fold)
 _FALLS = (nn.Flatten, nn.Linear, nn.PixelUnshuffle)
@@ -26,10 +25,8 @@ def _rises(module: nn.Module) -> bool:
 
 
 def _falls(module: nn.Module) -> bool:
-    settings: Any = module
-    if is_convolution(module):
-        return any(step > 1 for step in per_axis(module, "stride", len(settings.kernel_size)))
-    if not type(module).__module__.endswith(".pooling"):
+    if not is_convolution(module) and not type(module).__module__.endswith(".pooling"):
         return isinstance(module, _FALLS)
-    stride: Any = getattr(settings, "stride", None)  # adaptive pooling has none, and LPPool None for its kernel's size
+    missing = 1 if is_convolution(module) else None
+    stride: Any = getattr(module, "stride", missing)  # adaptive pooling has none, and LPPool None for its kernel's size
     return stride is None or bool((torch.as_tensor(stride) > 1).any())
