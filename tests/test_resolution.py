@@ -6,7 +6,6 @@ from torch import nn
 
 from dwp_init.resolution import reduces
 
-
 PADDED = nn.Conv2d(2, 2, 3, padding=1)
 
 
