@@ -89,8 +89,8 @@ def is_untouched(layer: Layer) -> bool:
     sample = weight[: max(_PART // weight[0].numel(), 1)].float() * math.sqrt(layer.torch_fan_in)
     error = math.sqrt(0.2 / sample.numel())  # relative standard error of the root mean square, 1 / √3
     found = sample.square().mean().sqrt().item() * math.sqrt(3)
-    gap = _LARGEST / sample.numel()
-    return -gap < sample.abs().max().item() - 1 + rounding < 2 * rounding and abs(found - 1) < 5 * error
+    least = 1 - _LARGEST / sample.numel()
+    return least - rounding < sample.abs().max().item() < 1 + rounding and abs(found - 1) < 5 * error
 
 
 def _all_zero(weight: Tensor) -> bool:
