@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,9 +22,11 @@ from tests.toy_family import Spherical, SphericalBound
 
 # Read by huggingface_hub and Ray when they are imported: no test reaches the public Hub, the user's own cache
 # and token, or another interface than loopback.
-_HOME = tempfile.TemporaryDirectory(prefix="dwp-init-tests-")
+_HOME = tempfile.TemporaryDirectory(prefix="dwp-init-")  # short, because sockets of Ray in it have long names
 os.environ |= {"HF_HOME": _HOME.name, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+# A Ray of this process alone: others on this machine may run tests too, and what is short here is no failure.
+os.environ |= {"RAY_TMPDIR": _HOME.name, "RAY_memory_monitor_refresh_ms": "0", "RAY_local_fs_capacity_threshold": "1"}
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_ETAG_TIMEOUT"):
     os.environ.pop(_name, None)
@@ -142,8 +145,9 @@ def snapshot() -> Callable[[nn.Module], dict[str, bytes]]:
 
 
 @pytest.fixture
-def alone() -> Iterator[None]:
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group of this process alone."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # torch replaces it
     if not distributed.is_available():
         pytest.skip("this torch has no torch.distributed")
     distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())

@@ -127,12 +127,15 @@ def test_a_run_with_workers_ends_without_tracebacks(number: int, status: int, wh
     command += ["--out", str(tmp_path), "sources.epochs=100000"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent, **options) as process:
-        end = time.monotonic() + 120
-        while not list(tmp_path.glob("sources/*.checkpoint")) and time.monotonic() < end:
-            assert process.poll() is None
-            time.sleep(0.2)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        _, error = process.communicate(timeout=60)
+        try:
+            end = time.monotonic() + 120
+            while not list(tmp_path.glob("sources/*.checkpoint")) and time.monotonic() < end:
+                assert process.poll() is None
+                time.sleep(0.2)
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == status, error
     assert error.endswith(f"{what}; run the same command again to resume\n") and "Traceback" not in error
 
