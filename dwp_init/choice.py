@@ -21,6 +21,8 @@ from dwp_init.weights import weight_of
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
+IDENTITY = "identity"
+"""What the report calls the prior of a layer that passes all of its inputs on."""
 
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -59,9 +61,9 @@ class Choice(NamedTuple):
         return self.may_pass and passes_on(self.layer, exactly=not self.normalised)
 
     def prior_text(self, passing: bool = False) -> str:
-        """Names the prior and what is done with its kernels; ``identity`` if the layer passes on and none is left."""
+        """Names the prior and what is done with its kernels; :data:`IDENTITY` where none of these is left."""
         if passing and self.passes_all:
-            return "identity"
+            return IDENTITY
         copies = f"{passed_on(self.layer)} of {self.layer.shape[0]} channels identity" if passing else ""
         return ", ".join(filter(None, (self.rule.name, str(self.fitting), copies)))
 

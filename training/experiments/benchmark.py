@@ -57,7 +57,7 @@ class Benchmark(BenchmarkTask):
             raise ValueError(f"seed {CHOOSING_SEED} screens the settings; got {self.seeds} paired ones")
 
     def replaceable_inputs(self, context: Context) -> dict[str, Any]:
-        return {"sources": {start: self.source(start, context) for start in self.starts}, "choice": rule()}
+        return {"sources": {start: self.source(start, context.data_root) for start in self.starts}, "choice": rule()}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.engine``: all settings with one seed, then the finalists."""

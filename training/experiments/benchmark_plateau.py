@@ -46,7 +46,7 @@ class BenchmarkPlateau(BenchmarkTask):
             trials = self.trials_of_task(context)
         except (FileNotFoundError, ValueError):
             return {}  # not run yet
-        return {"trials": trials, "sources": {start: self.source(start, context) for start in self.starts}}
+        return {"trials": trials, "sources": {start: self.source(start, context.data_root) for start in self.starts}}
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.engine``."""
@@ -54,7 +54,7 @@ class BenchmarkPlateau(BenchmarkTask):
         trials, pools = self.trials_of_task(context), self.pools(context)
         setting = self.setting(context, pools)
         runs: list[_Run] = [
-            (setting, self.source(start, context), start, seed, trials[start], False)
+            (setting, self.source(start, context.data_root), start, seed, trials[start], False)
             for seed in range(self.seeds)
             for start in self.starts
         ]

@@ -28,6 +28,7 @@ from training.starts.source import source_of
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 SEEN = 5000  # training images that a start may look at, as many as airbench takes
+_ANY = (10, (3, 32, 32))  # classes and shape of images, on which no draw depends
 RUN = ("setting", "source", "start", "seed", "trial", "choosing")  # what identifies a run
 
 
@@ -171,9 +172,14 @@ class BenchmarkTask(Stage):
         taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, key)))
         print(f"{self.name}: {taken} runs are taken from the results of record")
 
-    def source(self, start: str, context: Context) -> str:
-        """Returns a digest of what a start draws from, see :func:`training.starts.source.source_of`."""
-        return source_of(start, self.priors, context.data_root)
+    def source(self, start: str, folder: Path | None) -> str:
+        """Returns a digest of what a start draws from in the network, see :func:`training.starts.source.source_of`.
+
+        Args:
+            start: Name of the start.
+            folder: Where the files are looked for from which some starts draw.
+        """
+        return source_of(start, self.priors, folder, build(self.network, self.filters, *_ANY))
 
     def pools(self, context: Context) -> Pools:
         """Reads the images, standardises their channels, and splits the training images at random."""

@@ -12,7 +12,6 @@ from training.experiments.benchmark_table import compare_starts, paired_runs
 from training.experiments.benchmark_task import BenchmarkTask
 from training.experiments.judged_task import Task, task_of
 from training.starts.base import STARTS
-from training.starts.source import source_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class OnRecord:
         }
         sources = {(row["start"], row["source"]) for row in self.runs if row["start"] in self.stage.starts}
         known = {start for start in self.stage.starts if not STARTS[start].files}
-        now = {(start, _source_of(start, self.stage.priors)) for start in known}
+        now = {(start, _source_of(start, self.stage)) for start in known}
         alike = now <= sources and len(sources) == len(self.stage.starts)
         made = {(row.get("task"), row["setting"]) for row in self.runs}
         return shown == counts and alike and len(made) == 1 and made.pop()[0] == self.stage.digest
@@ -101,10 +100,10 @@ class OnRecord:
         return accuracy | {f"loss_{key}": loss[key] for key in ("over", "over_95")}
 
 
-def _source_of(start: str, priors: Sequence[str]) -> str | None:
+def _source_of(start: str, stage: Benchmark) -> str | None:
     """What a start draws from by now; ``None`` if its priors are no longer there."""
     try:
-        return source_of(start, priors, None)
+        return stage.source(start, None)
     except ValueError:
         return None
 

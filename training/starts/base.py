@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dwp_init.convolutions import find_layers, he_rms, is_depthwise
 from dwp_init.layers import Layer
+from dwp_init.report import Report
 from dwp_init.rules import PriorLike
 from training.kernels.source_file import SourceFile
 
@@ -104,6 +105,7 @@ class Start:
             Kaiming's draw.
         files: The files that it draws from.
         priors: Names of the bundled priors or sets that it draws from instead of those given.
+        plan: Says what it would draw from priors, and where; without it, all of its priors count as drawn from.
         edition: A number that grows where a change of code changes the law of the draws, so that runs of record with
             the earlier law are made again.
     """
@@ -119,6 +121,7 @@ class Start:
     keeps_rest: bool = False
     files: tuple[SourceFile, ...] = ()
     priors: tuple[str, ...] = ()
+    plan: Callable[[Draw], Report] | None = None
     edition: int = 1
 
 

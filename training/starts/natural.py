@@ -26,7 +26,7 @@ def as_applied(draw: Draw, **options: Any) -> dict[str, float]:
 
     Layers that their author set up, such as those that are all zero, stay as they are.
     """
-    return dict.fromkeys(_applied(draw, **options).initialized, 1.0)
+    return dict.fromkeys(applied(draw, **options).initialized, 1.0)
 
 
 def means_kept(draw: Draw) -> Mapping[str, float]:
@@ -35,7 +35,7 @@ def means_kept(draw: Draw) -> Mapping[str, float]:
     Raises:
         ValueError: No prior is for the network's depthwise layers, or it has none.
     """
-    kinds = {name: kind_of(draw.layers[name]) for name in as_applied(draw, dry_run=True)}
+    kinds = {name: kind_of(draw.layers[name]) for name in planned(draw).initialized}
     if "depthwise" not in kinds.values():
         raise ValueError(_without_effect(draw, "depthwise layers that a prior fits", len(kinds)))
     filled: dict[str, float] = {}
@@ -51,15 +51,21 @@ def resized(draw: Draw) -> Mapping[str, float]:
     Raises:
         ValueError: There is a prior of the size of every layer.
     """
-    drawn = _applied(draw, dry_run=True, resize=True).drawn
+    drawn = planned(draw, resize=True).drawn
     if not any(", resized from " in layer.prior for layer in drawn):
         raise ValueError(_without_effect(draw, "layers of sizes without a prior", len(drawn)))
     return as_applied(draw, resize=True)
 
 
-def _applied(draw: Draw, **options: Any) -> Report:
+def applied(draw: Draw, **options: Any) -> Report:
+    """Does what :func:`as_applied` does, and returns the report."""
     options = {"prior": list(draw.priors), "seed": draw.seed, **options}
     return dwp_init.apply_(draw.network, layers=lambda name, module: name in draw.layers, **options)
+
+
+def planned(draw: Draw, **options: Any) -> Report:
+    """Returns the report of what :func:`as_applied` would do."""
+    return applied(draw, dry_run=True, **options)
 
 
 def _without_effect(draw: Draw, where: str, drawn: int) -> str:
@@ -84,16 +90,17 @@ def noise_of_response(draw: Draw) -> Mapping[str, float]:
 
 keep, fan_in = (partial(as_applied, scale=scale) for scale in ("keep", "fan_in"))
 seen = f"{TINY_IMAGENET}, {IMAGENET}"
-natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, edition=3)
+resized_plan = partial(planned, resize=True)
+natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, plan=planned, edition=3)
 add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
 add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep))
 add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in))
-add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized))
-first_edition = partial(Start, needs=("priors",), trained_on=TINY_IMAGENET, keeps_rest=True, priors=(NATURAL_V1,))
+add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized, plan=resized_plan))
+from_first = partial(Start, needs=("priors",), keeps_rest=True, priors=(NATURAL_V1,), plan=planned)
+first_edition = partial(from_first, trained_on=TINY_IMAGENET)
 add_start(first_edition(NATURAL_V1, "natural-v1", "#f48fb1", fill=as_applied))
 add_start(first_edition(V1_KEEP, "natural-v1, keep", "#ce93d8", fill=keep))
 add_start(first_edition(V1_FAN_IN, "natural-v1, fan_in", "#7b1fa2", fill=fan_in))
 add_start(first_edition(V1_MEANS, "natural-v1, means kept", "#f06292", fill=means_kept))
-add_start(first_edition(V1_RESIZED, "natural-v1, resized", "#880e4f", fill=resized))
-response = partial(Start, needs=("priors",), keeps_rest=True, priors=(NATURAL_V1,))
-add_start(response(NOISE_RESPONSE, "white noise, response", "#95a5a6", fill=noise_of_response))
+add_start(first_edition(V1_RESIZED, "natural-v1, resized", "#880e4f", fill=resized, plan=resized_plan))
+add_start(from_first(NOISE_RESPONSE, "white noise, response", "#95a5a6", fill=noise_of_response))

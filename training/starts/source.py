@@ -1,4 +1,4 @@
-"""What a start draws from and by which edition of its law, in twelve digits: what a finished run stands for."""
+"""What a start draws from, where, and by which edition of its law, in twelve digits: what a run stands for."""
 
 import hashlib
 import json
@@ -6,17 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.starts.base import check_starts
+from torch import nn
+
+from dwp_init.choice import IDENTITY
+from training.starts.base import Draw, check_starts, spatial_convolutions
 from training.starts.priors import bundled_digests
 
 
-def source_of(start: str, priors: Sequence[str], folder: Path | None) -> str:
-    """Returns a digest of the bundled priors, the files and the edition of a start; empty if all this is plain.
+def source_of(start: str, priors: Sequence[str], folder: Path | None, network: nn.Module) -> str:
+    """Returns a digest of what a start draws from in a network; empty if it draws from its law alone.
+
+    That is the bundled priors, the files and the edition of the start. Where the start has a plan, only the priors
+    count that the network's layers take, and which layer takes which: what changes in other networks is no reason to
+    train this one again.
 
     Args:
         start: Name of the start.
         priors: Names of bundled priors or sets, for starts that have none of their own.
         folder: Where the files are looked for.
+        network: An untrained network; it stays as it is.
 
     Raises:
         ValueError: The start is unknown or lacks what it draws from, or a file has other contents.
@@ -24,7 +32,14 @@ def source_of(start: str, priors: Sequence[str], folder: Path | None) -> str:
     """
     given = {"learned": True, "batch": True, "again": True, "files": folder is not None}
     (record,) = check_starts((start,), priors=bool(priors), **given)
-    parts: dict[str, Any] = bundled_digests(*(record.priors or priors)) if "priors" in record.needs else {}
+    names = record.priors or priors
+    parts: dict[str, Any] = {}
+    if record.plan:
+        drawn = record.plan(Draw(network, spatial_convolutions(network), start, 0, names)).drawn
+        parts["plan"] = [[layer.layer, layer.prior] for layer in drawn]
+        names = sorted({layer.prior.partition(",")[0] for layer in drawn} - {IDENTITY})
+    if "priors" in record.needs:
+        parts |= bundled_digests(*names)
     for file in record.files:
         file.find(folder or Path())
         parts[file.name] = file.sha256

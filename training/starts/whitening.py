@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.starts.base import BOTH, TASK, ConvLayer, Draw, Fill, Start, add_start
 from training.starts.controls import partial_identity
-from training.starts.natural import as_applied
+from training.starts.natural import as_applied, planned
 
 WHITENED, WHITENED_DIRAC, WHITENED_NATURAL = "whitened stem", "whitened stem, dirac", "whitened stem, natural"
 IMAGES_AT_A_TIME = 64
@@ -81,5 +81,6 @@ add_start(
         with_natural,
         trained_on=BOTH,
         keeps_rest=True,
+        plan=planned,
     )
 )

@@ -185,7 +185,7 @@ def test_a_start_whose_source_changed_is_trained_again_alone(
     before = {json.dumps(row) for row in runs_of(folder) if row["start"] != KAIMING}
     source = Benchmark.source
     monkeypatch.setattr(
-        Benchmark, "source", lambda made, start, context: "new" if start == KAIMING else source(made, start, context)
+        Benchmark, "source", lambda made, start, folder: "new" if start == KAIMING else source(made, start, folder)
     )
     trained.clear()
     run(stage(), tmp_path)

@@ -256,7 +256,7 @@ def test_the_setting_says_what_runs_depend_on_and_not_how_many_there_are(
     assert task().setting(dataclasses.replace(context, device=torch.device("cuda")), pools) != now
     data["test"] = dataclasses.replace(data["test"], description={"seed": 99})
     assert task().setting(context, pools) != now
-    assert task().source(OWN, context) == "" != task().source("natural", context)
+    assert task().source(OWN, None) == "" != task().source("natural", None)
 
 
 @pytest.mark.parametrize(

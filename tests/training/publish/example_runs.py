@@ -9,7 +9,6 @@ from training.engine.ledger import write_runs
 from training.engine.records import Row, write_table
 from training.experiments.benchmark import CHOOSING_SEED, Benchmark
 from training.experiments.benchmark_table import task_table
-from training.starts.source import source_of
 
 STARTS = ("own", "Kaiming", "natural", "whitened stem")
 SMALL = Benchmark(network="vgg", filters=(4, 4), each=50, starts=STARTS, seeds=3, trials=2, marks=2, steps=10)
@@ -27,7 +26,7 @@ def example_runs(stage: Benchmark, over_own: Mapping[str, float]) -> list[Row]:
         same = {
             "task": stage.digest,
             "setting": "0",
-            "source": source_of(start, stage.priors, None),
+            "source": stage.source(start, None),
             "start": start,
             "init_s": 0.1,
             "train_s": 9.0,

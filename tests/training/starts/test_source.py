@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dwp_init.sets import SETS
 from training.networks.registry import build
 from training.recipes.benchmark import CHOOSING
 from training.starts.base import STARTS, initialize_, spatial_convolutions
@@ -88,33 +89,46 @@ def test_all_starts_of_the_benchmark_that_need_no_file_are_here() -> None:
     assert no_file - {"natural, resized", "natural-v1, resized"} == DRAWN.keys()
 
 
+def source(start: str, *priors: str, folder: Path | None = None, network: str = "cifar") -> str:
+    filters = {"cifar": (4, 4, 4), "convmixer(patch=4)": (4,)}.get(network, (4, 4))
+    return source_of(start, priors, folder, build(network, filters, 10, (3, 32, 32)))
+
+
 def test_another_edition_is_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, natural = source_of("Kaiming", (), None), source_of("natural", ("natural",), None)
+    plain, natural = source("Kaiming"), source("natural", "natural")
     for start in ("Kaiming", "natural"):
         monkeypatch.setitem(STARTS, start, replace(STARTS[start], edition=9))
-    assert plain == "" != source_of("Kaiming", (), None)
-    assert natural != source_of("natural", ("natural",), None) != source_of("Kaiming", (), None)
+    assert plain == "" != source("Kaiming")
+    assert natural != source("natural", "natural") != source("Kaiming")
 
 
 @pytest.mark.parametrize("start", [start for start in STARTS if not STARTS[start].files])
 def test_starts_from_priors_have_the_digest_of_these(start: str) -> None:
-    found = source_of(start, ("natural",), None)
+    found = source(start, "natural")
     if "priors" in STARTS[start].needs:
-        own = STARTS[start].priors
-        others = [source_of(start, (name,), None) for name in ("notmnist-7x7", "notmnist-5x5")]
-        assert len(found) == 12 and int(found, 16) and len({found, *others}) == (1 if own else 3)
-        if STARTS[start].edition == 1:
-            assert found == source_of("dwp", own or ("natural",), None)
+        others = [source(start, name) for name in ("notmnist-7x7", "notmnist-5x5")]
+        assert len(found) == 12 and int(found, 16)
+        assert len({found, *others}) == (1 if STARTS[start].priors else 3)
     else:
-        assert found == source_of(start, (), None) == ""
+        assert found == source(start) == ""
+
+
+def test_only_what_a_network_takes_from_a_set_is_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = ("cifar", "convmixer(patch=4)", "resnet")  # dense layers, depthwise ones, and dense ones in blocks
+    before = [source("natural", "natural", network=network) for network in networks]
+    changed = {"depthwise": ("natural-dw5x5",), "dirac": False}
+    monkeypatch.setitem(SETS, "natural", replace(SETS["natural"], **changed))
+    found = [source("natural", "natural", network=network) for network in networks]
+    assert [one == other for one, other in zip(before, found, strict=True)] == [False, False, True]
+    assert source("white noise, response", "natural") == source("white noise, response", "notmnist-7x7")
 
 
 def test_starts_from_files_have_the_digest_of_these(folder: Path) -> None:
-    filters, network = (source_of(start, (), folder) for start in ("master filters", "trained network"))
-    assert len({filters, network, source_of("natural", ("natural",), folder)}) == 3
+    filters, network = (source(start, folder=folder) for start in ("master filters", "trained network"))
+    assert len({filters, network, source("natural", "natural", folder=folder)}) == 3
     (folder / "others" / "master_filters.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no master_filters.txt in"):
-        source_of("master filters", (), folder)
+        source("master filters", folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +141,4 @@ def test_starts_from_files_have_the_digest_of_these(folder: Path) -> None:
 )
 def test_helpful_errors(start: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        source_of(start, (), None)
+        source(start)
