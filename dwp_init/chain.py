@@ -25,19 +25,20 @@ _LITTLE = 0.01  # share of what is below 0 that a rectifier may leave, as LeakyR
 
 
 class Rectified(NamedTuple):
-    """Names of convolutions that a rectifier follows.
+    """Names of convolutions of a plain chain.
 
     Attributes:
-        all: All of them, wherever they are used.
+        all: All that a rectifier follows, wherever they are used.
         between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
-        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the other two are
-            empty.
+        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the others are empty.
+        chain: All convolutions of the chain, whatever follows them.
     """
 
     all: frozenset[str] = frozenset()
     between: frozenset[str] = frozenset()
     hooked: tuple[str, ...] = ()
+    chain: frozenset[str] = frozenset()
 
 
 def rectified(model: nn.Module) -> Rectified:
@@ -129,7 +130,7 @@ def _rectified(chain: Sequence[nn.Module], names: dict[int, str]) -> Rectified:
     bare = {name for (name, _), each in zip(places, behind, strict=True) if each is None}
     changed = {name for (name, _), *pair in zip(places, behind, before, strict=True) if not _returns(*pair)}
     everywhere = frozenset(name for name, _ in places)  # a module that is used more than once has several places
-    return Rectified(everywhere - bare, everywhere - changed)
+    return Rectified(everywhere - bare, everywhere - changed, chain=everywhere)
 
 
 def normalises(module: nn.Module) -> bool:

@@ -119,19 +119,28 @@ class Plan:
         return {layer.name: layer.weights for layer in asked if drawn.get(layer.place, layer) is layer}
 
 
-def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool, scale: str) -> Plan:
-    """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments."""
+def choose(
+    model: nn.Module, rules: list[Rule], layers: Layers | None, resize: bool, scale: str, anywhere: bool = False
+) -> Plan:
+    """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments.
+
+    With ``anywhere``, or another scale than ``"auto"``, layers take their priors outside of plain chains too, whatever
+    the set says.
+    """
     asked, named = _selector(layers, model)
     found = find_layers(model, asked)
     chain, norms = (rectified(model), normalised(model)) if scale == "auto" else (Rectified(), frozenset[str]())
+    chained = chain.chain | norms
     near = sharing((layer, layer.place) for layer in found)
     choices: dict[Layer, Choice] = {}
     skipped: dict[str, Skip] = {}
     exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
+    pointed_at = exact | {layer for layer in found if layer.module is model}
     for layer in found:
-        choice = layer.reason or choice_for(layer, rules, resize)
-        if isinstance(choice, str):
-            skipped[layer.name] = Skip(choice, layer.asked)
+        here = anywhere or scale != "auto" or layer in pointed_at or layer.name in chained
+        choice = layer.reason or _choice_here(layer, rules, resize, here)
+        if isinstance(choice, (str, Skip)):
+            skipped[layer.name] = Skip(choice, layer.asked) if isinstance(choice, str) else choice
             continue
         if choice.rule.dirac and layer.name in chain.between | norms and can_pass_on(layer):
             choice = choice._replace(may_pass=True, normalised=layer.name in norms)
@@ -144,6 +153,14 @@ def choose(model: nn.Module, rules: list[Rule], layers: Layers | None, resize: b
     unused = unused_priors(rules, (choice.rule for choice in taken))
     shared = _sharing(choices, near)
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
+
+
+def _choice_here(layer: Layer, rules: list[Rule], resize: bool, in_chain: bool) -> Choice | Skip | str:
+    """Returns the prior that a layer takes where it stands, or why it takes none."""
+    choice = choice_for(layer, rules, resize, in_chain)
+    if isinstance(choice, str) and isinstance(left := choice_for(layer, rules, resize), Choice):
+        return Skip(left.rule.reason_to_leave, wanted=False)
+    return choice
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
@@ -170,10 +187,10 @@ def _waits(named: Named) -> bool:
     return is_virtual(named.module) or any(map(is_loading, weight_of(named.module).tensors))
 
 
-def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
-    """Returns the prior that a layer takes, or the reason why there is none."""
+def choice_for(layer: Layer, rules: list[Rule], resize: bool, in_chain: bool = True) -> Choice | str:
+    """Returns the prior that a layer takes, in a plain chain or elsewhere, or the reason why there is none."""
     pattern = next((rule.pattern for rule in rules if layer.matches(rule.pattern)), None)
-    rules = [rule for rule in rules if rule.pattern == pattern]
+    rules = [rule for rule in rules if rule.pattern == pattern and (in_chain or not rule.only_in_chains)]
     near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
     choice = _take(near, resize)
     if choice is not None:

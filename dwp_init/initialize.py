@@ -65,8 +65,11 @@ def apply_(
     of a layer with a forward pass of its own runs up to the first convolution, without hooks; a forward pass that takes
     more than one input is not looked at.
 
+    A set may leave kinds of layers, with the reason in the report: ``"natural"`` draws dense layers in plain chains
+    only, which have no residual connections (see :class:`dwp_init.PriorSet`).
+
     Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
-    the first output channels of dense layers pass their inputs on in plain chains, which have no residual connections.
+    the first output channels of dense layers pass their inputs on in plain chains.
     In a layer with as many outputs as inputs nothing is drawn then, and the report calls its prior ``identity``. A
     whitened stem assumes images of mean 0 whose neighbouring pixels are alike: on noise its outputs may be several
     times as large as before. A second call with the same arguments draws what a first one would, so that the same seed

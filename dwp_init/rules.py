@@ -21,6 +21,8 @@ PriorLike = SetMember | PriorSet
 Priors = PriorLike | Iterable[PriorLike]
 PriorsByPattern = Priors | Mapping[str, Priors]
 
+IN_CHAINS_ONLY = "in plain chains only"
+"""Part of the reasons of layers that a set leaves where they are in no plain chain."""
 _COLOURS = 3  # most input channels of a stem of images, for a set: four are often those of latents
 
 
@@ -57,6 +59,19 @@ class Rule:
     def dirac(self) -> bool:
         """Whether the first channels of layers in plain chains pass their inputs on."""
         return self.member_of is not None and self.member_of.dirac
+
+    @property
+    def only_in_chains(self) -> bool:
+        """Whether layers outside of plain chains stay as they are."""
+        return self.member_of is not None and self.kind in self.member_of.only_in_chains
+
+    @property
+    def reason_to_leave(self) -> str:
+        """Why layers outside of plain chains stay as they are, and what draws them."""
+        return (
+            f"{self.given_as!r} draws {self.kind} layers {IN_CHAINS_ONLY}, because elsewhere they train no better for "
+            "it; scale='keep' or an exact name in layers= draws them"
+        )
 
     @property
     def only_larger(self) -> bool:

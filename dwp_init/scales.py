@@ -38,7 +38,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     copying = [choice for choice in passing if not choice.normalised]
     notes = [
         *_notes_of_scales(model, choices, untouched, passing, options),
-        *_notes_of_hooks(choices, plan.chain.hooked),
+        *_notes_of_hooks(plan),
         *_notes_of_training(model, choices),
         *_notes_of_copies(plan),
         *_notes_of_stems(choices),
@@ -105,9 +105,11 @@ def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
     ]
 
 
-def _notes_of_hooks(choices: list[Choice], hooked: tuple[str, ...]) -> list[str]:
+def _notes_of_hooks(plan: Plan) -> list[str]:
     """Says that hooks keep layers of a chain from He's response; whether a hook only looks cannot be known."""
-    if not hooked or not any(is_untouched(choice.layer) for choice in choices):
+    hooked = plan.chain.hooked
+    asked = [layer for layer in plan.convolutions if layer.asked and layer.reason is None]
+    if not hooked or not any(map(is_untouched, asked)):
         return []
     return [
         f"hooks of {listed(hooked)} may change what passes through the chain, so that its layers keep their scales and "

@@ -31,6 +31,9 @@ class PriorSet:
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
         name: Name of the set in reports and messages.
+        only_in_chains: Kinds that are drawn in plain chains alone, as ``dirac`` has them: other layers of these kinds
+            stay as they are with ``scale="auto"``, unless ``layers`` contains their exact names, the model is such a
+            layer, or another prior is given for them behind the set.
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
         dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are
@@ -55,6 +58,7 @@ class PriorSet:
     depthwise: tuple[SetMember, ...] = ()
     orthogonal: bool | tuple[Kind, ...] = False
     name: str = "PriorSet"
+    only_in_chains: tuple[Kind, ...] = field(default=(), kw_only=True)
     only_larger: tuple[Kind, ...] = field(default=(), kw_only=True)
     dirac: bool = field(default=False, kw_only=True)
 
@@ -66,7 +70,8 @@ class PriorSet:
             object.__setattr__(self, kind, tuple(cast(Sequence[SetMember], given)))  # a set can be hashed
         if not isinstance(self.orthogonal, bool):
             object.__setattr__(self, "orthogonal", _kinds("orthogonal", "True, False or ", self.orthogonal))
-        object.__setattr__(self, "only_larger", _kinds("only_larger", "", self.only_larger))
+        for name in ("only_in_chains", "only_larger"):
+            object.__setattr__(self, name, _kinds(name, "", getattr(self, name)))
         check_flag("dirac", self.dirac)
         _check_name(self.name)
         if not any(self):
@@ -99,6 +104,7 @@ _NATURAL = PriorSet(
     stem=("natural-stem",),
     dense=_DENSE,
     depthwise=("natural-dw7x7",),
+    only_in_chains=("dense",),
     only_larger=("depthwise",),
     orthogonal=("dense",),
     dirac=True,

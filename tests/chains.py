@@ -1,9 +1,14 @@
 """Chains of modules, and modules around them that do more or less than run them."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+
+from dwp_init.sets import SETS
+
+EVERYWHERE = replace(SETS["natural"], only_in_chains=())  # draws dense layers outside of plain chains too
 
 
 def conv(inputs: int = 8) -> nn.Conv2d:

@@ -12,7 +12,20 @@ from torch.nn.utils import parametrizations
 
 from dwp_init import PriorSet, apply_
 from dwp_init.chain import normalised, normalises, rectified
-from tests.chains import Classifier, Doubled, Loud, Pair, Residual, Walked, conv, features, head, plain, shuffled
+from tests.chains import (
+    EVERYWHERE,
+    Classifier,
+    Doubled,
+    Loud,
+    Pair,
+    Residual,
+    Walked,
+    conv,
+    features,
+    head,
+    plain,
+    shuffled,
+)
 from tests.models import Fit, old_style, responses
 
 
@@ -273,7 +286,7 @@ def test_copies_that_an_author_made_stay() -> None:
     assert apply_(model, "natural").initialized == ["0", "2"]  # the third has 8 outputs of zero
     assert torch.equal(model[2].weight, nn.init.dirac_(torch.empty(8, 8, 3, 3)))
     assert apply_(model, "natural", scale="keep").initialized == ["0"]
-    assert apply_(nn.Sequential(*model, nn.BatchNorm2d(16)), "natural").initialized == ["0"]
+    assert apply_(nn.Sequential(*model, nn.BatchNorm2d(16)), EVERYWHERE).initialized == ["0"]
     model[2].requires_grad_(False)
     assert apply_(model, "natural").initialized == ["0"]
 

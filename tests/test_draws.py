@@ -20,7 +20,7 @@ CASES = {
     "depthwise 7x7": (lambda: nn.Conv2d(16, 16, 7, groups=16), NATURAL, {}),
     "grouped": (lambda: nn.Conv2d(16, 8, 3, groups=4), NATURAL, {}),
     "transposed": (lambda: nn.ConvTranspose2d(8, 6, 3, stride=2), NATURAL, {}),
-    "by depth": (lambda: nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(4))), NATURAL, {}),
+    "by depth": (lambda: nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(4))), NATURAL, {"scale": "keep"}),
     "resized": (lambda: nn.Conv2d(8, 8, 4), NATURAL, {"resize": True}),
     "independent": (lambda: nn.Conv2d(8, 8, 3), NATURAL, {"orthogonal": False}),
     "many channels": (lambda: nn.Conv2d(16, 160, 3), NATURAL, {}),

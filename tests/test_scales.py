@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dwp_init import PriorSet, apply_
-from tests.chains import Residual, Walked, conv, head, plain
+from tests.chains import EVERYWHERE, Residual, Walked, conv, head, plain
 from tests.models import Fit, responses
 
 
@@ -49,7 +49,7 @@ def test_blocks_that_are_drawn_one_by_one_and_added_to_their_inputs_stay_as_larg
             for block in blocks:
                 y = y + block(y)
         spreads.append(y.std().item())
-        assert not any(apply_(block, "natural").notes for block in blocks)
+        assert not any(apply_(block, EVERYWHERE).notes for block in blocks)
     assert spreads[1] == pytest.approx(spreads[0], rel=0.7)
 
 
@@ -80,7 +80,7 @@ def test_a_chain_that_may_be_added_to_what_it_takes_keeps_its_scale(make: Callab
     model = make()
     x = torch.randn(2, 3 if isinstance(model, Upscaled) else 8, 24, 24)
     before = model(x).std().item()
-    report = apply_(model, "natural", seed=0)
+    report = apply_(model, EVERYWHERE, seed=0)
     assert report.drawn and not any("He's" in note or "pass their inputs" in note for note in report.notes)
     assert model(x).std().item() == pytest.approx(before, rel=0.7)
 

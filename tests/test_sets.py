@@ -1,14 +1,17 @@
 """Sets of priors: which kind of layer takes which prior."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from dwp_init import SETS, PriorSet, apply_, load_prior
+from dwp_init.bayes import layer_priors
 from dwp_init.init import kernels_
 from dwp_init.registry import registry
+from tests.chains import Residual
 from tests.models import Fit, named
 
 
@@ -208,7 +211,7 @@ def test_natural_enlarges_depthwise_kernels_and_leaves_smaller_layers() -> None:
 def test_a_prior_of_depthwise_kernels_is_for_depthwise_layers_in_any_order() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 5))
     for priors in (["natural-dw3x3", "natural"], ["natural", "natural-dw3x3"]):
-        drawn = apply_(model, priors, dry_run=True).drawn
+        drawn = apply_(model, priors, scale="keep", dry_run=True).drawn
         assert [row.prior for row in drawn] == ["natural-stem", "natural-dw3x3", "tinyimagenet-5x5"]
     others = r"a mapping from patterns, or PriorSet\(dense=\(…,\)\), gives it to others"
     with pytest.raises(ValueError, match=f"'natural-dw5x5' is for 5×5 depthwise kernels; .*; {others}; prior="):
@@ -240,3 +243,46 @@ def test_a_set_whitens_stems_of_images_and_not_those_of_latents(channels: int, p
     assert drawn.prior == prior
     (drawn,) = apply_(stem, "natural-stem", dry_run=True).drawn  # whoever names it may have any
     assert drawn.prior == "natural-stem"
+
+
+def residual() -> nn.Sequential:
+    """A stem, and a block that adds; the layers of the latter are in no plain chain."""
+    block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Residual(block), nn.Conv2d(8, 8, 1))
+
+
+def test_natural_leaves_dense_layers_outside_of_plain_chains() -> None:
+    model = residual()
+    before = [parameter.clone() for parameter in model[2].parameters()]
+    report = apply_(model, "natural", seed=0, strict=True)
+    assert report.initialized == ["0"] and all(map(torch.equal, before, model[2].parameters()))
+    reason = "'natural' draws dense layers in plain chains only, because elsewhere they train no better for it; "
+    assert report.skipped["2.body.2"] == f"{reason}scale='keep' or an exact name in layers= draws them"
+    with pytest.raises(ValueError, match=f"no layer can be initialised: {reason}.* in layers= draws them \\(body.0, "):
+        apply_(model[2], "natural")
+
+
+@pytest.mark.parametrize(
+    ("prior", "options", "drawn"),
+    [
+        ("natural", {"layers": ["2.body.2"]}, {"2.body.2": "tinyimagenet-5x5"}),
+        ("natural", {"layers": "2.body.*", "scale": "keep"}, {"2.body.0": "3x3", "2.body.2": "5x5"}),
+        (["natural", "tinyimagenet-3x3"], {}, {"0": "natural-stem", "2.body.0": "tinyimagenet-3x3"}),
+        ({"2.*": PriorSet(dense=("tinyimagenet-3x3",), only_in_chains=("dense",)), "*": "natural-v1"}, {}, {}),
+        ({"2.body.0": "tinyimagenet-3x3", "*": "natural"}, {}, {"2.body.0": "tinyimagenet-3x3", "0": "natural-stem"}),
+    ],
+)
+def test_what_draws_them_all_the_same(prior: Any, options: dict[str, Any], drawn: dict[str, str]) -> None:
+    if not drawn:
+        with pytest.raises(ValueError, match="'PriorSet' draws dense layers in plain chains only"):
+            apply_(residual(), prior, layers="2.*", **options)
+        return
+    rows = apply_(residual(), prior, **options).drawn
+    assert {row.layer for row in rows} == drawn.keys() and all(row.prior.endswith(drawn[row.layer]) for row in rows)
+
+
+def test_a_layer_by_itself_is_drawn_and_so_is_every_layer_of_a_plain_chain() -> None:
+    assert apply_(nn.Conv2d(8, 8, 3), "natural").drawn[0].prior == "tinyimagenet-3x3"
+    chain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 16, 3))
+    assert apply_(chain, "natural", dry_run=True).initialized == ["0", "2", "4"]
+    assert list(layer_priors(residual(), "natural")) == ["0", "2.body.0", "2.body.2"]

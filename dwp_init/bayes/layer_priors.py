@@ -168,6 +168,7 @@ def layer_priors(
 ) -> LayerPriors:
     """Chooses a prior for each convolution of a model, by its kernel size, kind and depth, as ``apply_`` does.
 
+    Layers that a set draws in plain chains only, such as the dense ones of ``"natural"``, have their priors anywhere.
     A layer's scale follows from the weight that is there, so call this at the start of training, where weights are the
     author's or drawn: ``dwp_init.apply_(model, prior)``. The model does not change. What an author set up, such as
     frozen weights, has no prior unless ``layers`` has its exact name. Layers that take the middle row or resampled
@@ -200,7 +201,7 @@ def layer_priors(
     check_one_of("without", without, get_args(Without))
     options = Options(scale, True, None, None, None)
     rules = load_rules(prior, access or Access())
-    plan = choose(model, rules, layers, False, scale)
+    plan = choose(model, rules, layers, False, scale, anywhere=True)
     normal = [layer for layer in plan.convolutions if without == "normal" and _is_misfit(plan, layer)]
     if normal:
         check_patterns(plan, rules)

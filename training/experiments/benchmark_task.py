@@ -173,12 +173,7 @@ class BenchmarkTask(Stage):
         print(f"{self.name}: {taken} runs are taken from the results of record")
 
     def source(self, start: str, folder: Path | None) -> str:
-        """Returns a digest of what a start draws from in the network, see :func:`training.starts.source.source_of`.
-
-        Args:
-            start: Name of the start.
-            folder: Where the files are looked for from which some starts draw.
-        """
+        """Returns a digest of what a start draws from in the network, see :func:`training.starts.source.source_of`."""
         return source_of(start, self.priors, folder, build(self.network, self.filters, *_ANY))
 
     def pools(self, context: Context) -> Pools:

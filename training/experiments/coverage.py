@@ -8,7 +8,7 @@ from torch import nn
 from dwp_init.access import Access
 from dwp_init.choice import NO_PRIOR, choose
 from dwp_init.report import size_text
-from dwp_init.rules import load_rules
+from dwp_init.rules import IN_CHAINS_ONLY, load_rules
 from training.engine.records import Row
 
 ONLY_BY_NAME = "give its exact name in layers="  # of a reason of apply_
@@ -34,6 +34,8 @@ def layers_left(network: nn.Module, prior: str) -> str:
 def _why(reason: str) -> str:
     if reason.startswith(NO_PRIOR):
         return "no prior"
+    if IN_CHAINS_ONLY in reason:
+        return "left by choice"
     return "its author's" if ONLY_BY_NAME in reason else "not possible"
 
 
