@@ -78,10 +78,17 @@ def test_every_convolution_is_drawn_or_skipped_for_a_reason(name: str) -> None:
     model = without_values(name)
     there = convolutions(model)
     for resize in (False, True):
-        report = apply_(model, "natural", dry_run=True, resize=resize)
+        report = apply_(model, "natural", scale="keep", dry_run=True, resize=resize)
         expected = [name for name, each in there.items() if each is stem_of(model) or has_a_prior(each, resize)]
         assert report.initialized == expected
         assert all(re.fullmatch(NONE_FITS, report.skipped[name]) for name in there.keys() - set(report.initialized))
+
+
+@pytest.mark.parametrize(("name", "whole"), [("vgg11", True), ("vgg11_bn", True), ("resnet18", False)])
+def test_dense_layers_are_drawn_by_default_in_plain_chains(name: str, whole: bool) -> None:
+    model = without_values(name)
+    drawn = apply_(model, "natural", dry_run=True).initialized
+    assert drawn == (list(convolutions(model)) if whole else ["conv1"])
 
 
 @pytest.mark.parametrize("name", SMALLEST)
@@ -105,7 +112,7 @@ def test_a_draw_takes_less_than_one_and_a_half_seconds(name: str) -> None:
 
     def cpu_seconds() -> float:
         start = time.process_time()  # unlike the time on the wall, not longer on a busy machine
-        apply_(model, "natural", seed=0)
+        apply_(model, "natural", scale="keep", seed=0)
         return time.process_time() - start
 
     threads = torch.get_num_threads()

@@ -142,7 +142,7 @@ def summoned() -> str:
 def refused(model: nn.Module, prior: str = "natural") -> str:
     before = [weight.clone() for weight in weights(model)]
     try:
-        apply_(model, prior, seed=0)
+        apply_(model, prior, scale="keep", seed=0)
     except Exception as error:
         same = all(map(torch.equal, before, weights(model)))
         others = distributed.get_rank() != distributed.get_world_size() - 1

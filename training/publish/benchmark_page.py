@@ -21,7 +21,7 @@ from training.experiments.verdict import (
     has_seen,
     of_most_points,
 )
-from training.publish.benchmark_record import OnRecord, table_of
+from training.publish.benchmark_record import OnRecord, are_of_now, table_of
 from training.recipes import benchmark
 from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
@@ -114,7 +114,10 @@ def _longer_runs(on_record: Sequence[OnRecord]) -> list[tuple[BenchmarkPlateau, 
 
 
 def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]:
-    """The longer runs of a task, the model's own start first, if they are at the settings that the task's table has."""
+    """The longer runs of a task, the model's own start first, at the settings that the task's table has.
+
+    There are none if a start draws from something else by now.
+    """
     taken = [
         [row[key] for key in ("start", "lr", "weight_decay")]
         for each in on_record
@@ -122,7 +125,7 @@ def _longer(stage: BenchmarkPlateau, on_record: Iterable[OnRecord]) -> list[Row]
         if each.stage.name == stage.of
     ]
     rows = table_of(stage)
-    whole = all(row["seeds"] == str(stage.seeds) for row in rows)
+    whole = all(row["seeds"] == str(stage.seeds) for row in rows) and are_of_now(stage)
     return rows if whole and all([row[key] for key in ("start", "lr", "weight_decay")] in taken for row in rows) else []
 
 

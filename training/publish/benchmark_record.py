@@ -100,12 +100,22 @@ class OnRecord:
         return accuracy | {f"loss_{key}": loss[key] for key in ("over", "over_95")}
 
 
-def _source_of(start: str, stage: Benchmark) -> str | None:
+def _source_of(start: str, stage: BenchmarkTask) -> str | None:
     """What a start draws from by now; ``None`` if its priors are no longer there."""
     try:
         return stage.source(start, None)
     except ValueError:
         return None
+
+
+def are_of_now(stage: BenchmarkTask) -> bool:
+    """Whether the starts of the runs of record draw from what they draw from by now.
+
+    Of those that draw from files this is not known without the files.
+    """
+    runs = read_runs(RESULTS / stage.ledger)
+    made = {(row["start"], row["source"]) for row in runs if not STARTS[row["start"]].files}
+    return all(source == _source_of(start, stage) for start, source in made)
 
 
 def table_of(stage: BenchmarkTask) -> list[Row]:

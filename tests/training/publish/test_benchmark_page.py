@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.training.publish.example_runs import example_runs, example_task, record
+from training.engine.ledger import write_runs
 from training.engine.records import write_table
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_check import BenchmarkCheck
@@ -184,7 +185,9 @@ def test_a_longer_run_stands_on_the_page_if_it_is_of_the_setting_of_the_task(res
     stages = benchmark.stages()
     stages["long"] = benchmark_page.BenchmarkPlateau(name="long", of=AHEAD.name, steps=5000, seeds=4)
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
-    for trial, there in ((1, True), (0, False)):
+    source = stages["long"].source("natural", None)
+    for trial, made_of, there in ((1, source, True), (0, source, False), (1, "older", False)):
+        write_runs(results / "long_runs.jsonl", [{"start": "natural", "source": made_of}])
         lr, decay = AHEAD.settings[trial]
         own = {
             "start": "own",
