@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import dwp_init
-from dwp_init.chain import rectified
 from dwp_init.convolutions import he_rms, is_convolution
 from dwp_init.weights import weight_of
 from training.engine.options import check_counts
@@ -38,12 +37,12 @@ class PublicModels(Stage):
     """Measures activations on 1/f noise in evaluation mode, normalisation at its first statistics, for several starts.
 
     The starts are the authors', and others of the spatial convolutions that the set of priors fits, while all other
-    parameters are the same: what ``apply_`` does with ``scale="auto"``, ``"keep"`` and ``"fan_in"``, the set at He's
-    root mean square (zeros and other weights that authors set up overwritten too), and normal white noise of exactly
-    He's root mean square, which tables call Kaiming after its law. Records ``<name>.csv``, a row per
-    model with the root mean square of its outputs and the greatest of its convolutions, over those of the authors'
-    start; ``<name>_summary.csv``; ``<name>_coverage.csv``, the spatial convolutions that are drawn, and those that are
-    not by kind, size and reason; and ``<name>.png``.
+    parameters are the same: what ``apply_`` does with ``scale="auto"``, where the set may leave layers, and with
+    ``"keep"`` and ``"fan_in"``; the set at He's root mean square (zeros and other weights that authors set up
+    overwritten too); and normal white noise of exactly He's root mean square, which tables call Kaiming after its law.
+    Records ``<name>.csv``, a row per model with the root mean square of its outputs and the greatest of its
+    convolutions, over those of the authors' start; ``<name>_summary.csv``; ``<name>_coverage.csv``, the spatial
+    convolutions that are drawn, and those that are not by kind, size and reason; and ``<name>.png``.
 
     Args:
         name: Base name of the recorded files.
@@ -119,16 +118,15 @@ def scale_of(public: PublicModel, images: Tensor) -> Activations:
 
 
 def _measured(public: PublicModel, images: Tensor, prior: str, seed: int) -> Row:
-    """Writes one start over the other; each layer of a later one is a draw of ``apply_`` at another scale."""
+    """Writes one start over the other; each layer of those after the first two is a draw at another scale."""
     network = public.network
     found = {"own": scale_of(public, images)}
-    own = {name: value.clone() for name, value in network.state_dict().items()} if rectified(network).all else {}
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    default = _apply(network, prior, seed)
+    found["auto"] = scale_of(public, images)
+    network.load_state_dict(own)
     report = _apply(network, prior, seed, scale="keep")
-    found["keep"] = found["auto"] = scale_of(public, images)
-    if own:  # elsewhere both scales are the same
-        network.load_state_dict(own)
-        _apply(network, prior, seed)
-        found["auto"] = scale_of(public, images)
+    found["keep"] = scale_of(public, images)
     layers = {row.layer: network.get_submodule(row.layer) for row in report.drawn} if report else {}
     for row in report.drawn if report else ():
         rescale_(layers[row.layer], he_rms(layers[row.layer]) / (row.gain_after or 1.0))
@@ -144,7 +142,7 @@ def _measured(public: PublicModel, images: Tensor, prior: str, seed: int) -> Row
         write_(layer, torch.randn(weight_of(layer).read().shape, generator=generator))
         rescale_(layer, he_rms(layer))
     found["kaiming"] = scale_of(public, images)
-    return _row(report, public, found)
+    return _row(default, report, public, found)
 
 
 def _apply(network: nn.Module, prior: str, seed: int, **options: Any) -> dwp_init.Report | None:
@@ -157,14 +155,19 @@ def _apply(network: nn.Module, prior: str, seed: int, **options: Any) -> dwp_ini
         raise
 
 
-def _row(report: dwp_init.Report | None, public: PublicModel, found: Mapping[str, Activations]) -> Row:
-    coverage = report.coverage if report else None
+def _row(
+    default: dwp_init.Report | None,
+    whole: dwp_init.Report | None,
+    public: PublicModel,
+    found: Mapping[str, Activations],
+) -> Row:
+    coverage, spatial = default.coverage if default else None, whole.coverage.all_layers if whole else ""
     own = found["own"]
     row: Row = {
         "size": public.size,
         "weights_m": round(sum(each.numel() for each in public.network.parameters()) / 1e6, 2),
         "drawn": coverage.layers if coverage else 0,
-        "spatial": coverage.all_layers if coverage else "",
+        "spatial": spatial,
         "weight_share": round(coverage.weight_share, 3) if coverage else 0.0,
         "own_output": shortened(own.output),
         "own_greatest": shortened(own.greatest),
@@ -232,8 +235,6 @@ def _factor(logarithm: float) -> float:
 def plot_ratios(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws the outputs of each model and its greatest activation over those of its own start, a panel each.
 
-    There is a line for each rule but ``auto``, which is ``keep`` but in chains.
-
     Args:
         rows: Rows of :class:`PublicModels`.
         path: Path of the PNG.
@@ -242,7 +243,7 @@ def plot_ratios(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     drawn = [row for row in rows if row["drawn"]]
     for axes, measure in zip(panels, ("output", "greatest"), strict=True):
-        for rule, start in ((rule, start) for rule, start in RULES.items() if rule != "auto"):
+        for rule, start in RULES.items():
             values = sorted(min(max(row[f"{rule}_{measure}"], 1e-6), 1e12) for row in drawn)
             axes.plot(range(1, len(values) + 1), values, color=legend(start)[1], label=legend(start)[0], linewidth=1.4)
         axes.axhspan(1 / WITHIN, WITHIN, color="#bdc3c7", alpha=0.4)

@@ -33,7 +33,7 @@ def test_the_scale_is_that_of_all_outputs_and_of_the_strongest_convolution() -> 
 
 def test_each_start_is_what_apply_draws() -> None:
     row = PublicModels(models=("edsr:1",), size=24).measure("edsr:1", lambda *_: None)[0]
-    assert row["drawn"] == row["spatial"] == 6 and row["weight_share"] == 1
+    assert row["drawn"] == 1 and row["spatial"] == 6 and row["weight_share"] < 0.01
     images = pink_images(2, 24, 0)
     own = scale_of(build_public("edsr:1", 0, 24), images)
     for scale in ("auto", "keep", "fan_in"):
