@@ -15,7 +15,7 @@ from dwp_init.passing import can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
-from dwp_init.rules import Rule, limit_text, unused_priors, way_out
+from dwp_init.rules import IN_CHAINS_ONLY, Rule, limit_text, unused_priors, way_out
 from dwp_init.tensors import check_real, is_loading, is_virtual
 from dwp_init.weights import weight_of
 
@@ -102,6 +102,11 @@ class Plan:
     def layers(self) -> list[Layer]:
         """The layers that take a prior."""
         return [choice.layer for choice in self.choices]
+
+    @property
+    def left_outside_of_chains(self) -> list[Layer]:
+        """The layers that a set leaves because they are in no plain chain."""
+        return [layer for layer in self.convolutions if IN_CHAINS_ONLY in self.reasons.get(layer.name, "")]
 
     @property
     def reasons(self) -> dict[str, str]:

@@ -37,7 +37,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     passing = [choice for choice in may_pass if choice.normalised or choice in untouched or choice.passes_on()]
     copying = [choice for choice in passing if not choice.normalised]
     notes = [
-        *_notes_of_scales(model, choices, untouched, passing, options),
+        *_notes_of_scales(model, plan, untouched, passing, options),
         *_notes_of_hooks(plan),
         *_notes_of_training(model, choices),
         *_notes_of_copies(plan),
@@ -68,19 +68,20 @@ def _names(choices: list[Choice]) -> frozenset[str]:
 
 
 def _notes_of_scales(
-    model: nn.Module, choices: list[Choice], untouched: list[Choice], passing: list[Choice], options: Options
+    model: nn.Module, plan: Plan, untouched: list[Choice], passing: list[Choice], options: Options
 ) -> list[str]:
     """Says which layers take He's response or pass their inputs on, or that the caller may want another scale."""
     if untouched or passing:
         raised = [choice for choice in untouched if not (choice in passing and choice.passes_all)]
-        return [*_notes_of_he(len(raised), len(choices)), *_notes_of_passing(passing, len(choices))]
-    if options.scale not in ("auto", "keep") or len(choices) < _MANY or any(map(normalises, model.modules())):
+        return [*_notes_of_he(len(raised), len(plan.choices)), *_notes_of_passing(passing, len(plan.choices))]
+    layers = plan.layers + plan.left_outside_of_chains
+    if options.scale not in ("auto", "keep") or len(layers) < _MANY or any(map(normalises, model.modules())):
         return []
-    unscaled = sum(is_untouched(choice.layer) for choice in choices)
-    if 2 * unscaled <= len(choices):
+    unscaled = sum(map(is_untouched, layers))
+    if 2 * unscaled <= len(layers):
         return []
     return [
-        f"{unscaled} of {len(choices)} layers have PyTorch's default scale, and nothing normalises: if there are no "
+        f"{unscaled} of {len(layers)} layers have PyTorch's default scale, and nothing normalises: if there are no "
         "residual connections either, scale='fan_in' is better"
     ]
 
@@ -108,8 +109,7 @@ def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
 def _notes_of_hooks(plan: Plan) -> list[str]:
     """Says that hooks keep layers of a chain from He's response; whether a hook only looks cannot be known."""
     hooked = plan.chain.hooked
-    asked = [layer for layer in plan.convolutions if layer.asked and layer.reason is None]
-    if not hooked or not any(map(is_untouched, asked)):
+    if not hooked or not any(map(is_untouched, plan.layers + plan.left_outside_of_chains)):
         return []
     return [
         f"hooks of {listed(hooked)} may change what passes through the chain, so that its layers keep their scales and "

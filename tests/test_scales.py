@@ -95,6 +95,16 @@ def test_a_scale_is_kept_where_the_data_flow_is_not_known_and_a_note_says_so(sca
     assert report.notes[0].startswith("5 of 5 layers have PyTorch's default scale, and nothing normalises: if there")
 
 
+def test_layers_that_a_set_leaves_count_in_the_note() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Residual(plain(3)))
+    report = apply_(model, "natural")
+    assert report.initialized == ["0"]
+    assert report.notes[0].startswith("4 of 4 layers have PyTorch's default scale, and nothing normalises: if there")
+    chain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), conv(), nn.ReLU())
+    chain.register_forward_hook(lambda *_: None)
+    assert apply_(chain, "natural").notes[0].startswith("hooks of (model) may change what passes through the chain")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_of_half_precision_have_the_default_scale_too(dtype: torch.dtype, gaussian: Fit) -> None:
     torch.manual_seed(0)  # 1 / √fan_in is rounded up for 25 channels, in bfloat16 by .3 %

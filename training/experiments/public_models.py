@@ -124,7 +124,8 @@ def _measured(public: PublicModel, images: Tensor, prior: str, seed: int) -> Row
     own = {name: value.clone() for name, value in network.state_dict().items()}
     default = _apply(network, prior, seed)
     found["auto"] = scale_of(public, images)
-    network.load_state_dict(own)
+    for name, value in network.state_dict().items():
+        value.copy_(own[name])
     report = _apply(network, prior, seed, scale="keep")
     found["keep"] = scale_of(public, images)
     layers = {row.layer: network.get_submodule(row.layer) for row in report.drawn} if report else {}
