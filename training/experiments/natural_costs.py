@@ -1,4 +1,4 @@
-"""What ``apply_(model, "natural")`` costs on public networks, on layers of growing size, and in its first call."""
+"""What ``apply_`` with ``natural`` costs on public networks, on layers of growing size, and in its first call."""
 
 import itertools
 import json
@@ -42,10 +42,11 @@ print(json.dumps([imported, calls, len(sys.modules) - loaded]))
 
 @dataclass(frozen=True)
 class NaturalCosts(Stage):
-    """Times ``apply_(model, "natural")`` against ``kaiming_normal_`` on the weights that it draws.
+    """Times ``apply_(model, "natural", scale="keep")`` against ``kaiming_normal_`` on the weights that it draws.
 
-    The two take turns in one process, on one thread, and CPU time counts. Each row has a process of its own for its
-    times, and another one for the memory of its first call.
+    At that scale the set draws dense layers outside of plain chains too. The two take turns in one process, on one
+    thread, and CPU time counts. Each row has a process of its own for its times, and another one for the memory of its
+    first call.
 
     Args:
         models: Networks of torchvision, or ``timm:NAME``, with the random weights of their authors.
@@ -123,7 +124,7 @@ def _times(name: str, repeats: int) -> Row:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = _build(name)
-    report = dwp_init.apply_(model, "natural", dry_run=True)
+    report = dwp_init.apply_(model, "natural", scale="keep", dry_run=True)
     weights = [model.get_submodule(row.layer).get_parameter("weight") for row in report.drawn]
 
     def kaiming() -> None:
@@ -131,7 +132,7 @@ def _times(name: str, repeats: int) -> Row:
             nn.init.kaiming_normal_(weight)
 
     def natural() -> None:
-        dwp_init.apply_(model, "natural")
+        dwp_init.apply_(model, "natural", scale="keep")
 
     kaiming()
     natural()
@@ -157,7 +158,7 @@ def _memory(name: str) -> Row:
         for parameter in model.parameters():
             parameter.add_(0)  # so that all of it is resident
     reports: list[dwp_init.Report] = []
-    memory = extra_memory(lambda: reports.append(dwp_init.apply_(model, "natural")))
+    memory = extra_memory(lambda: reports.append(dwp_init.apply_(model, "natural", scale="keep")))
     largest = 4 * max(row.weights for row in reports[0].drawn)
     megabytes = {"largest_layer_mb": largest, "limit_mb": 3 * largest + 100e6, "extra_memory_mb": memory}
     return {key: round(value / 1e6, 1) for key, value in megabytes.items()}
