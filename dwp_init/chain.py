@@ -31,7 +31,8 @@ class Rectified(NamedTuple):
         all: All that a rectifier follows, wherever they are used.
         between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
-        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the others are empty.
+        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the first two are
+            empty.
         chain: All convolutions of the chain, whatever follows them.
     """
 
@@ -67,7 +68,7 @@ def rectified(model: nn.Module) -> Rectified:
     seen = _rectified(chain, names)
     hooked = _hooked(modules, path) or tuple(type(each).__name__ for each in chain if _is_hooked(each))
     if hooked and seen.all:
-        return Rectified(hooked=hooked)
+        return Rectified(hooked=hooked, chain=seen.chain)
     return seen
 
 
@@ -80,23 +81,41 @@ def normalised(model: nn.Module) -> frozenset[str]:
     chain that is meant does so too, at a lower resolution, so that nothing adds its outputs to its inputs. No
     convolution is used twice.
     """
+    modules, names = list(named_modules(model)), _names(model)
+    if any(_hooked(modules, path) or any(map(_is_hooked, chain)) for path, chain in _chains(model)):
+        return frozenset()
+    return frozenset(name for chain in _growing(model) for name in _before_norms(chain, names))
+
+
+def in_normalised_chains(model: nn.Module) -> frozenset[str]:
+    """Returns the names of all convolutions of the chains that :func:`normalised` looks into, also if they have hooks.
+
+    Batch normalisation follows at least one convolution of each.
+    """
+    names = _names(model)
+    chains = [chain for chain in _growing(model) if _before_norms(chain, names)]
+    return frozenset(names[id(each)] for chain in chains for each in chain if id(each) in names)
+
+
+def _names(model: nn.Module) -> dict[int, str]:
+    return {id(named.module): named.name for named in named_convolutions(model)}
+
+
+def _growing(model: nn.Module) -> list[list[nn.Module]]:
+    """Returns the chains whose outputs nothing adds to their inputs, if all convolutions of the model are in chains."""
     chains = _chains(model)
     used = [id(module) for _, chain in chains for module in chain if is_convolution(module)]
     paths = Counter(id(module) for module in modules_by_path(model).values())
-    if {id(named.module) for named in named_convolutions(model)} - set(used) or any(paths[each] > 1 for each in used):
-        return frozenset()
+    if _names(model).keys() - set(used) or any(paths[each] > 1 for each in used):
+        return []
     if len({path.rpartition(".")[0] for path, _ in chains}) != 1 or not _link(
         [_channels(chain) for _, chain in chains]
     ):
-        return frozenset()
+        return []
     modules = list(named_modules(model))
-    if any(_hooked(modules, path) or any(map(_is_hooked, chain)) for path, chain in chains):
-        return frozenset()
     if not all(_runs_as_one(modules, path) for path, _ in chains):
-        return frozenset()
-    names = {id(named.module): named.name for named in named_convolutions(model)}
-    growing = [chain for _, chain in chains if _link([_channels(chain)]) and reduces(chain)]
-    return frozenset(name for chain in growing for name in _before_norms(chain, names))
+        return []
+    return [chain for _, chain in chains if _link([_channels(chain)]) and reduces(chain)]
 
 
 def _chains(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
@@ -220,7 +239,7 @@ def _runs_as_in_torch(module: nn.Module) -> bool:
     if "forward" in vars(module):
         return False
     methods = (getattr(type(module), name, None) for name in ("forward", "_conv_forward"))
-    return all(method is None or method.__module__.startswith("torch.nn.") for method in methods)
+    return all(method is None or str(method.__module__).startswith("torch.nn.") for method in methods)
 
 
 def _runs_in_order(module: nn.Module) -> bool:

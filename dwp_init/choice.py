@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from dwp_init.authored import reason_to_leave
-from dwp_init.chain import Rectified, normalised, rectified
+from dwp_init.chain import Rectified, in_normalised_chains, normalised, rectified
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
@@ -15,7 +15,7 @@ from dwp_init.passing import can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
 from dwp_init.report import size_text, there_text
 from dwp_init.resample import Fitting
-from dwp_init.rules import IN_CHAINS_ONLY, Rule, limit_text, unused_priors, way_out
+from dwp_init.rules import Rule, limit_text, unused_priors, way_out
 from dwp_init.tensors import check_real, is_loading, is_virtual
 from dwp_init.weights import weight_of
 
@@ -74,10 +74,11 @@ class Choice(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """Why a layer is skipped, and whether the caller wanted it drawn."""
+    """Why a layer is skipped, whether the caller wanted it, and whether a set leaves it outside of plain chains."""
 
     reason: str
     wanted: bool = True
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Plan:
         choices: The layers that take a prior, in the same order.
         skipped: All other layers with parameters, by name.
         unused: Names of the priors that no layer takes.
-        chain: The layers that a rectifier follows, if the scale depends on that.
+        chain: The plain chain of the model, if the scale depends on that.
     """
 
     convolutions: list[Layer]
@@ -106,7 +107,8 @@ class Plan:
     @property
     def left_outside_of_chains(self) -> list[Layer]:
         """The layers that a set leaves because they are in no plain chain."""
-        return [layer for layer in self.convolutions if IN_CHAINS_ONLY in self.reasons.get(layer.name, "")]
+        outside = {name for name, skip in self.skipped.items() if skip.outside}
+        return [layer for layer in self.convolutions if layer.name in outside]
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -135,37 +137,50 @@ def choose(
     asked, named = _selector(layers, model)
     found = find_layers(model, asked)
     chain, norms = (rectified(model), normalised(model)) if scale == "auto" else (Rectified(), frozenset[str]())
-    chained = chain.chain | norms
     near = sharing((layer, layer.place) for layer in found)
     choices: dict[Layer, Choice] = {}
     skipped: dict[str, Skip] = {}
     exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
-    pointed_at = exact | {layer for layer in found if layer.module is model}
+    chained = {layer.name for layer in found} if anywhere or scale != "auto" else _chained(model, found, chain)
     for layer in found:
-        here = anywhere or scale != "auto" or layer in pointed_at or layer.name in chained
-        choice = layer.reason or _choice_here(layer, rules, resize, here)
-        if isinstance(choice, (str, Skip)):
-            skipped[layer.name] = Skip(choice, layer.asked) if isinstance(choice, str) else choice
+        choice = layer.reason or choice_for(layer, rules, resize)
+        if isinstance(choice, str):
+            skipped[layer.name] = Skip(choice, layer.asked)
             continue
         if choice.rule.dirac and layer.name in chain.between | norms and can_pass_on(layer):
             choice = choice._replace(may_pass=True, normalised=layer.name in norms)
         others = near.get(layer, [])
         if layer not in exact and (left := reason_to_leave(layer, others, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)
+            continue
+        here = choice if layer in exact or layer.name in chained else _choice_elsewhere(choice, rules)
+        if here is None:
+            reason = choice.rule.reason_to_leave + limit_text(layer, rules)
+            skipped[layer.name] = Skip(reason, wanted=False, outside=True)
         elif choices.keys().isdisjoint(others):
-            choices[layer] = choice
+            choices[layer] = here
     taken = list(choices.values())
     unused = unused_priors(rules, (choice.rule for choice in taken))
     shared = _sharing(choices, near)
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
 
 
-def _choice_here(layer: Layer, rules: list[Rule], resize: bool, in_chain: bool) -> Choice | Skip | str:
-    """Returns the prior that a layer takes where it stands, or why it takes none."""
-    choice = choice_for(layer, rules, resize, in_chain)
-    if isinstance(choice, str) and isinstance(left := choice_for(layer, rules, resize), Choice):
-        return Skip(left.rule.reason_to_leave, wanted=False)
-    return choice
+def _chained(model: nn.Module, found: list[Layer], chain: Rectified) -> set[str]:
+    """Returns the names of the layers in plain chains; a convolution that is the only one counts as such."""
+    only = [layer.name for layer in found if layer.is_convolution]
+    return {*chain.chain, *in_normalised_chains(model), *(only if len(only) == 1 else ())}
+
+
+def _choice_elsewhere(choice: Choice, rules: list[Rule]) -> Choice | None:
+    """Returns the prior that a layer outside of plain chains takes, if the choice for it is one for them; or none.
+
+    It may take one that is not of the same set and has its kernel size.
+    """
+    if not choice.rule.only_in_chains:
+        return choice
+    others = [rule for rule in rules if rule.member_of is not choice.rule.member_of and not rule.only_in_chains]
+    found = choice_for(choice.layer, [rule for rule in others if rule.pattern == choice.rule.pattern], resize=False)
+    return found if isinstance(found, Choice) else None
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
@@ -192,10 +207,10 @@ def _waits(named: Named) -> bool:
     return is_virtual(named.module) or any(map(is_loading, weight_of(named.module).tensors))
 
 
-def choice_for(layer: Layer, rules: list[Rule], resize: bool, in_chain: bool = True) -> Choice | str:
-    """Returns the prior that a layer takes, in a plain chain or elsewhere, or the reason why there is none."""
+def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
+    """Returns the prior that a layer takes, or the reason why there is none."""
     pattern = next((rule.pattern for rule in rules if layer.matches(rule.pattern)), None)
-    rules = [rule for rule in rules if rule.pattern == pattern and (in_chain or not rule.only_in_chains)]
+    rules = [rule for rule in rules if rule.pattern == pattern]
     near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
     choice = _take(near, resize)
     if choice is not None:

@@ -68,15 +68,26 @@ class Options:
         return torch.Generator(layer.weight.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def check_effect(choices: list[Choice], options: Options) -> None:
-    """Raises ``ValueError`` if an option has no effect on any layer, or the generator is on another device."""
+def check_effect(choices: list[Choice], options: Options, left: int = 0) -> None:
+    """Raises ``ValueError`` if an option has no effect on any layer, or the generator is on another device.
+
+    Args:
+        choices: The layers that are drawn.
+        options: The options.
+        left: Number of layers that a set leaves outside of plain chains, which the message names.
+    """
+    others = f", or give scale='keep', which also draws {left} layers outside of plain chains" if left else ""
     if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
         several = len({choice.rule.name for choice in choices}) > 1
         names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in choices}))
-        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
+        raise ValueError(
+            f"noise=False has no effect: {names} has no noise step that could be left out; remove it{others}"
+        )
     if options.orthogonal is not None and all(choice.rule.prior.joint for choice in choices):
         names = few(sorted({choice.rule.name for choice in choices}))
-        raise ValueError(f"orthogonal={options.orthogonal} has no effect: {names} draws filters together; remove it")
+        raise ValueError(
+            f"orthogonal={options.orthogonal} has no effect: {names} draws filters together; remove it{others}"
+        )
     if options.generator is None:
         return
     found = options.generator.device

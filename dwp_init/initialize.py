@@ -107,13 +107,14 @@ def apply_(
         scale: ``"keep"`` gives the draw of each layer the response of the weight that is there; if that is not finite,
             or if it is zero in a layer that is named, the same as ``"fan_in"``. ``"fan_in"`` gives it the response of
             He et al. (2015), √(2 / fan_in), where the fan-in of a transposed convolution is divided by the product of
-            its strides. ``"auto"`` is ``"keep"``, except for weights of PyTorch's default distribution in a plain
-            chain, which take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
-            without normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add
-            its outputs to its inputs, because it calls the chain as one, and gets more channels than it gives, at a
-            lower resolution. What is outside of the model is not seen: a chain that is the whole model keeps its scale
-            too if it returns as many channels as it takes, at the same resolution. ``"prior"`` keeps the scale of the
-            source networks.
+            its strides. ``"auto"`` is ``"keep"``, with two exceptions. It leaves the layers that a set draws in plain
+            chains only, such as the dense ones of ``"natural"``, which any other scale draws in all networks. And
+            weights of PyTorch's default distribution in a plain chain take He's response: all convolutions are then in
+            one ``nn.Sequential`` of PyTorch's modules without normalisation or hooks, a ReLU or the like follows the
+            layer, and no module around the chain may add its outputs to its inputs, because it calls the chain as one,
+            and gets more channels than it gives, at a lower resolution. What is outside of the model is not seen: a
+            chain that is the whole model keeps its scale too if it returns as many channels as it takes, at the same
+            resolution. ``"prior"`` keeps the scale of the source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points
@@ -140,7 +141,8 @@ def apply_(
         generator: Source of randomness on the device of the weights, as in ``torch.nn.init``. If several processes hold
             the model, it draws the seed that they share.
         strict: Whether it is an error if no prior fits one of the chosen convolutions with kernels larger than 1×1, or
-            if no layer takes one of the priors. For a set, one prior that is taken is enough.
+            if no layer takes one of the priors. For a set, one prior that is taken is enough. Layers that stay because
+            their author set them up, or outside of plain chains, are no error.
         dry_run: Whether to make the report only, without drawing anything.
         revision: Revision of the prior, if only one is given and by its name. For several, write
             ``user/name@revision``.
@@ -154,8 +156,8 @@ def apply_(
 
     Raises:
         TypeError: ``model`` is not a module, or another argument has a wrong type.
-        ValueError: No layer fits, a pattern matches no layer, a prior is unknown or corrupt, a value is wrong or has no
-            effect, or the scale of a draw is not finite.
+        ValueError: No layer is left to draw, a pattern matches no layer, a prior is unknown or corrupt, a value is
+            wrong or has no effect, or the scale of a draw is not finite.
         RuntimeError: A layer could not be drawn or written; the model has not changed.
         FileNotFoundError: The folder of a prior lacks one of its files.
         PriorError: A prior could not be loaded from the Hub; :func:`dwp_init.load_prior` lists the subclasses.
@@ -183,7 +185,7 @@ def apply_(
         with ranks.together():
             plan = choose(model, rules, layers, resize, scale)
             check_plan(plan, rules, strict)
-            check_effect(plan.choices, options)
+            check_effect(plan.choices, options, len(plan.left_outside_of_chains))
             options, notes = decide(model, plan, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
     with full_precision(), Undo() as undo:

@@ -41,7 +41,8 @@ def _nothing_to_do(plan: Plan, rules: list[Rule]) -> str:
             f"{start}layers= leaves out all convolutions; {there_text('', [layer.name for layer in plan.convolutions])}"
         )
     misfits, others = _by_fit(asked, plan)
-    misfits = [layer for layer in misfits if any(layer.matches(rule.pattern) for rule in rules)] or misfits
+    meant = [layer for layer in misfits if any(layer.matches(rule.pattern) for rule in rules)]
+    misfits = meant or ([] if others else misfits)
     spatial = any(layer.is_spatial for layer in asked)
     others = {layer: reason for layer, reason in others.items() if layer.is_spatial or not spatial}
     lines = _by_reason(others)

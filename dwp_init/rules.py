@@ -21,8 +21,6 @@ PriorLike = SetMember | PriorSet
 Priors = PriorLike | Iterable[PriorLike]
 PriorsByPattern = Priors | Mapping[str, Priors]
 
-IN_CHAINS_ONLY = "in plain chains only"
-"""Part of the reasons of layers that a set leaves where they are in no plain chain."""
 _COLOURS = 3  # most input channels of a stem of images, for a set: four are often those of latents
 
 
@@ -69,8 +67,8 @@ class Rule:
     def reason_to_leave(self) -> str:
         """Why layers outside of plain chains stay as they are, and what draws them."""
         return (
-            f"{self.given_as!r} draws {self.kind} layers {IN_CHAINS_ONLY}, because elsewhere they train no better for "
-            "it; scale='keep' or an exact name in layers= draws them"
+            f"{self.given_as!r} leaves {self.kind} layers outside of plain chains on purpose; scale='keep' or an exact "
+            "name in layers= draws them"
         )
 
     @property

@@ -20,7 +20,7 @@ class PriorSet:
     the first convolution with kernels larger than 1×1, one group, and at most 4 input channels that are fewer than its
     outputs or, without such a layer, the first of all. So are others of that kind with as many input channels, as in a
     second encoder, unless another convolution is before them in an ``nn.Sequential``. All other layers are *dense*. If
-    no prior for stems fits a stem, it takes a prior for dense layers.
+    no prior for stems fits a stem, it takes a prior for dense layers, as one of these.
 
     Args:
         stem: Names, folders or priors for the stem. They model the kernels of all input channels jointly, such as
@@ -31,9 +31,10 @@ class PriorSet:
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
         name: Name of the set in reports and messages.
-        only_in_chains: Kinds that are drawn in plain chains alone, as ``dirac`` has them: other layers of these kinds
-            stay as they are with ``scale="auto"``, unless ``layers`` contains their exact names, the model is such a
-            layer, or another prior is given for them behind the set.
+        only_in_chains: Kinds that are drawn in plain chains only. With ``scale="auto"``, layers elsewhere that take a
+            prior of these kinds stay as they are, unless ``layers`` contains their exact names, the model has no other
+            convolution, or a prior of their size is given besides the set. Plain chains are those of ``dirac``, and
+            all layers of theirs count.
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
         dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are

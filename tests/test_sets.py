@@ -256,9 +256,9 @@ def test_natural_leaves_dense_layers_outside_of_plain_chains() -> None:
     before = [parameter.clone() for parameter in model[2].parameters()]
     report = apply_(model, "natural", seed=0, strict=True)
     assert report.initialized == ["0"] and all(map(torch.equal, before, model[2].parameters()))
-    reason = "'natural' draws dense layers in plain chains only, because elsewhere they train no better for it; "
+    reason = "'natural' leaves dense layers outside of plain chains on purpose; "
     assert report.skipped["2.body.2"] == f"{reason}scale='keep' or an exact name in layers= draws them"
-    with pytest.raises(ValueError, match=f"no layer can be initialised: {reason}.* in layers= draws them \\(body.0, "):
+    with pytest.raises(ValueError, match=f"no layer can be initialised: {reason}"):
         apply_(model[2], "natural")
 
 
@@ -268,15 +268,10 @@ def test_natural_leaves_dense_layers_outside_of_plain_chains() -> None:
         ("natural", {"layers": ["2.body.2"]}, {"2.body.2": "tinyimagenet-5x5"}),
         ("natural", {"layers": "2.body.*", "scale": "keep"}, {"2.body.0": "3x3", "2.body.2": "5x5"}),
         (["natural", "tinyimagenet-3x3"], {}, {"0": "natural-stem", "2.body.0": "tinyimagenet-3x3"}),
-        ({"2.*": PriorSet(dense=("tinyimagenet-3x3",), only_in_chains=("dense",)), "*": "natural-v1"}, {}, {}),
         ({"2.body.0": "tinyimagenet-3x3", "*": "natural"}, {}, {"2.body.0": "tinyimagenet-3x3", "0": "natural-stem"}),
     ],
 )
 def test_what_draws_them_all_the_same(prior: Any, options: dict[str, Any], drawn: dict[str, str]) -> None:
-    if not drawn:
-        with pytest.raises(ValueError, match="'PriorSet' draws dense layers in plain chains only"):
-            apply_(residual(), prior, layers="2.*", **options)
-        return
     rows = apply_(residual(), prior, **options).drawn
     assert {row.layer for row in rows} == drawn.keys() and all(row.prior.endswith(drawn[row.layer]) for row in rows)
 
@@ -285,4 +280,52 @@ def test_a_layer_by_itself_is_drawn_and_so_is_every_layer_of_a_plain_chain() -> 
     assert apply_(nn.Conv2d(8, 8, 3), "natural").drawn[0].prior == "tinyimagenet-3x3"
     chain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 16, 3))
     assert apply_(chain, "natural", dry_run=True).initialized == ["0", "2", "4"]
+    for wrap in (lambda layer: nn.Sequential(layer, nn.ReLU()), torch.compile, nn.DataParallel):
+        assert len(apply_(wrap(nn.Conv2d(8, 16, 3)), "natural", dry_run=True).drawn) == 1
     assert list(layer_priors(residual(), "natural")) == ["0", "2.body.0", "2.body.2"]
+
+
+def normed(*others: nn.Module) -> nn.Sequential:
+    parts = [
+        (nn.Conv2d(*pair, 3, 1 + (pair[0] == 8)), nn.BatchNorm2d(pair[1]), nn.ReLU()) for pair in ((3, 8), (8, 16))
+    ]
+    return nn.Sequential(*(part for each in parts for part in each), *others)
+
+
+def test_hooks_and_layers_without_a_norm_do_not_end_a_plain_chain() -> None:
+    model = normed(nn.Conv2d(16, 32, 3))
+    assert apply_(model, "natural", dry_run=True).initialized == ["0", "3", "6"]
+    model[0].register_forward_hook(lambda *_: None)
+    report = apply_(model, "natural", dry_run=True)
+    assert report.initialized == ["0", "3", "6"] and "identity" not in "".join(row.prior for row in report.drawn)
+    grouped = nn.Sequential(
+        *(nn.GroupNorm(2, each.num_features) if hasattr(each, "momentum") else each for each in normed())
+    )
+    assert apply_(grouped, "natural", dry_run=True).initialized == ["0"]
+
+
+def test_a_set_leaves_stems_too_and_its_other_priors_do_not_take_them() -> None:
+    mine = PriorSet(stem=("natural-stem",), dense=("tinyimagenet-3x3",), only_in_chains=("stem",), name="mine")
+    report = apply_(residual(), mine)
+    assert report.initialized == ["2.body.0"] and report.skipped["0"].startswith("'mine' leaves stem layers outside")
+
+
+def test_what_is_given_besides_a_set_that_leaves_layers() -> None:
+    model, both = residual(), ["natural", "notmnist-7x7"]
+    assert apply_(model, both, resize=True, dry_run=True).initialized == ["0"]  # 7×7 kernels are not resized to 3×3
+    model[2].body[0].requires_grad_(False)
+    nn.init.zeros_(model[2].body[2].weight)
+    reasons = apply_(model, "natural", dry_run=True).skipped
+    assert "frozen" in reasons["2.body.0"] and "all zero" in reasons["2.body.2"]
+    with pytest.raises(
+        ValueError, match=r"has no effect: .*; remove it, or give scale='keep', which also draws 2 layers"
+    ):
+        apply_(residual(), "natural", orthogonal=False)
+    first = nn.Sequential(nn.Conv2d(13, 8, 3), Residual(nn.Conv2d(8, 8, 3, padding=1)))
+    reason = r"on purpose; .*; 'natural' gives 'natural-stem' to stems of up to 3 channels, not of 13"
+    with pytest.raises(ValueError, match=reason):
+        apply_(first, "natural")
+    with pytest.raises(
+        ValueError, match=r"no layer can be initialised: 'natural' leaves dense layers .* \(2.body.0, 2"
+    ):
+        apply_(residual(), {"2.*": "natural"})

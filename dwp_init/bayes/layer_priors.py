@@ -170,9 +170,10 @@ def layer_priors(
 
     Layers that a set draws in plain chains only, such as the dense ones of ``"natural"``, have their priors anywhere.
     A layer's scale follows from the weight that is there, so call this at the start of training, where weights are the
-    author's or drawn: ``dwp_init.apply_(model, prior)``. The model does not change. What an author set up, such as
-    frozen weights, has no prior unless ``layers`` has its exact name. Layers that take the middle row or resampled
-    kernels of a prior have none, because the density of these is not known, nor do those that pass their inputs on.
+    author's or drawn: ``dwp_init.apply_(model, prior, scale="keep")`` draws all of these layers. The model does not
+    change. What an author set up, such as frozen weights, has no prior unless ``layers`` has its exact name. Layers
+    that take the middle row or resampled kernels of a prior have none, because the density of these is not known, nor
+    do those that pass their inputs on.
 
     Args:
         model: The model.

@@ -20,6 +20,7 @@ from training.engine.stage import GROWS, Context, Stage, stage_config
 from training.engine.workers import Progress
 from training.experiments.trials import Trial, quasi_random_trials
 from training.images.augment import PADDING, moved
+from training.images.sets import kind_of_images
 from training.images.split import Labelled, parts, stratified, thin
 from training.networks.loop import Step, batches, scores, train
 from training.networks.registry import build
@@ -28,7 +29,6 @@ from training.starts.source import source_of
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 SEEN = 5000  # training images that a start may look at, as many as airbench takes
-_ANY = (10, (3, 32, 32))  # classes and shape of images, on which no draw depends
 RUN = ("setting", "source", "start", "seed", "trial", "choosing")  # what identifies a run
 
 
@@ -174,13 +174,14 @@ class BenchmarkTask(Stage):
 
     def source(self, start: str, folder: Path | None) -> str:
         """Returns a digest of what a start draws from in the network, see :func:`training.starts.source.source_of`."""
-        return source_of(start, self.priors, folder, build(self.network, self.filters, *_ANY))
+        return source_of(
+            start, self.priors, folder, partial(build, self.network, self.filters, *kind_of_images(self.data))
+        )
 
     def pools(self, context: Context) -> Pools:
         """Reads the images, standardises their channels, and splits the training images at random."""
-        (images, labels), (others, their_labels) = (
-            context.images(self.data, split).to(context.device) for split in ("train", "test")
-        )
+        read = (context.images(self.data, split).to(context.device) for split in ("train", "test"))
+        (images, labels), (others, their_labels) = read
         mean, scale = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
         images, others = images.sub_(mean).div_(scale), others.sub_(mean).div_(scale)
         left = len(labels) - self.hold_out - self.more_test

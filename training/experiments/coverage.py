@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from dwp_init.access import Access
-from dwp_init.choice import NO_PRIOR, choose
+from dwp_init.choice import NO_PRIOR, Skip, choose
 from dwp_init.report import size_text
-from dwp_init.rules import IN_CHAINS_ONLY, load_rules
+from dwp_init.rules import load_rules
 from training.engine.records import Row
 
 ONLY_BY_NAME = "give its exact name in layers="  # of a reason of apply_
@@ -24,19 +24,19 @@ def layers_left(network: nn.Module, prior: str) -> str:
     plan = choose(network, load_rules(prior, Access()), None, resize=False, scale="auto")
     drawn = {layer.name for layer in plan.layers}
     left = Counter(
-        f"{layer.kinds[-1]} {size_text(layer.kernel_size)}, {_why(plan.skipped[layer.name].reason)}"
+        f"{layer.kinds[-1]} {size_text(layer.kernel_size)}, {_why(plan.skipped[layer.name])}"
         for layer in plan.convolutions
         if layer.name in plan.spatial and layer.name not in drawn
     )
     return "; ".join(f"{kind}: {number}" for kind, number in sorted(left.items()))
 
 
-def _why(reason: str) -> str:
-    if reason.startswith(NO_PRIOR):
-        return "no prior"
-    if IN_CHAINS_ONLY in reason:
+def _why(skip: Skip) -> str:
+    if skip.outside:
         return "left by choice"
-    return "its author's" if ONLY_BY_NAME in reason else "not possible"
+    if skip.reason.startswith(NO_PRIOR):
+        return "no prior"
+    return "its author's" if ONLY_BY_NAME in skip.reason else "not possible"
 
 
 def coverage_table(rows: Sequence[Row]) -> list[Row]:

@@ -129,6 +129,15 @@ def load_images(name: str, split: str, *, root: Path, download: bool = False, sy
     return Images(images, labels, description)
 
 
+def kind_of_images(name: str) -> tuple[int, tuple[int, int, int]]:
+    """Returns the number of classes and the shape ``(c, h, w)`` of a data set, without reading it.
+
+    Slices count as the whole set, and a user's own images as those of CIFAR-10.
+    """
+    shape, classes, _ = _SETS.get(_split_slice(name)[0], ((3, 32, 32), 10, None))
+    return classes, shape
+
+
 def _split_slice(name: str) -> tuple[str, str | None]:
     """Splits ``NAME[0:20]`` into the name of the whole set and what is in the brackets, if there are any."""
     found = re.fullmatch(r"(.+)\[([-:\d]*)\]", name, re.ASCII)

@@ -90,11 +90,12 @@ def noise_of_response(draw: Draw) -> Mapping[str, float]:
 
 keep, fan_in = (partial(as_applied, scale=scale) for scale in ("keep", "fan_in"))
 seen = f"{TINY_IMAGENET}, {IMAGENET}"
+keep_plan, fan_in_plan = (partial(planned, scale=scale) for scale in ("keep", "fan_in"))
 resized_plan = partial(planned, resize=True)
 natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, plan=planned, edition=3)
 add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
-add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep))
-add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in))
+add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep, plan=keep_plan))
+add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in, plan=fan_in_plan))
 add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized, plan=resized_plan))
 from_first = partial(Start, needs=("priors",), keeps_rest=True, priors=(NATURAL_V1,), plan=planned)
 first_edition = partial(from_first, trained_on=TINY_IMAGENET)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dwp_init.choice import IDENTITY
@@ -13,18 +14,18 @@ from training.starts.base import Draw, check_starts, spatial_convolutions
 from training.starts.priors import bundled_digests
 
 
-def source_of(start: str, priors: Sequence[str], folder: Path | None, network: nn.Module) -> str:
+def source_of(start: str, priors: Sequence[str], folder: Path | None, untrained: Callable[[], nn.Module]) -> str:
     """Returns a digest of what a start draws from in a network; empty if it draws from its law alone.
 
     That is the bundled priors, the files and the edition of the start. Where the start has a plan, only the priors
     count that the network's layers take, and which layer takes which: what changes in other networks is no reason to
-    train this one again.
+    train this one again. How a draw is made of kernels, such as with orthogonal channels, is a matter of the edition.
 
     Args:
         start: Name of the start.
         priors: Names of bundled priors or sets, for starts that have none of their own.
         folder: Where the files are looked for.
-        network: An untrained network; it stays as it is.
+        untrained: Builds the network; called if the start has a plan.
 
     Raises:
         ValueError: The start is unknown or lacks what it draws from, or a file has other contents.
@@ -35,6 +36,8 @@ def source_of(start: str, priors: Sequence[str], folder: Path | None, network: n
     names = record.priors or priors
     parts: dict[str, Any] = {}
     if record.plan:
+        with torch.random.fork_rng(devices=()):
+            network = untrained()
         drawn = record.plan(Draw(network, spatial_convolutions(network), start, 0, names)).drawn
         parts["plan"] = [[layer.layer, layer.prior] for layer in drawn]
         names = sorted({layer.prior.partition(",")[0] for layer in drawn} - {IDENTITY})

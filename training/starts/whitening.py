@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dwp_init.report import Report
 from training.starts.base import BOTH, TASK, ConvLayer, Draw, Fill, Start, add_start
 from training.starts.controls import partial_identity
 from training.starts.natural import as_applied, planned
@@ -72,6 +73,14 @@ add_start(whitened_start(WHITENED, "whitened stem", "#00838f", ("batch",), white
 with_identities = partial(whitened, others=partial_identity)
 add_start(whitened_start(WHITENED_DIRAC, "whitened stem, dirac", "#4dd0e1", ("batch",), with_identities))
 with_natural = partial(whitened, others=as_applied)
+
+
+def planned_behind_stem(draw: Draw) -> Report:
+    """Returns the report of what ``natural`` draws but for the stem."""
+    behind = {name: draw.layers[name] for name, layer in draw.described().items() if not layer.first}
+    return planned(replace(draw, layers=behind))
+
+
 add_start(
     Start(
         WHITENED_NATURAL,
@@ -81,6 +90,6 @@ add_start(
         with_natural,
         trained_on=BOTH,
         keeps_rest=True,
-        plan=planned,
+        plan=planned_behind_stem,
     )
 )

@@ -91,7 +91,7 @@ def test_all_starts_of_the_benchmark_that_need_no_file_are_here() -> None:
 
 def source(start: str, *priors: str, folder: Path | None = None, network: str = "cifar") -> str:
     filters = {"cifar": (4, 4, 4), "convmixer(patch=4)": (4,)}.get(network, (4, 4))
-    return source_of(start, priors, folder, build(network, filters, 10, (3, 32, 32)))
+    return source_of(start, priors, folder, lambda: build(network, filters, 10, (3, 32, 32)))
 
 
 def test_another_edition_is_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_another_edition_is_another_source(monkeypatch: pytest.MonkeyPatch) -> N
 def test_starts_from_priors_have_the_digest_of_these(start: str) -> None:
     found = source(start, "natural")
     if "priors" in STARTS[start].needs:
-        others = [source(start, name) for name in ("notmnist-7x7", "notmnist-5x5")]
+        others = [source(start, name) for name in ("tinyimagenet-5x5", "notmnist-5x5")]
         assert len(found) == 12 and int(found, 16)
         assert len({found, *others}) == (1 if STARTS[start].priors else 3)
     else:
