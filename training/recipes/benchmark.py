@@ -8,7 +8,8 @@ One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts
 
 A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
 ``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept
-to confirm it. ``bench_<task>_plateau`` trains the model's own start and ``natural`` five times as long, on 4 seeds.
+to confirm it. ``bench_<task>_plateau`` trains the model's own start and ``natural`` five times as long, on 4 seeds, and
+``natural`` with all dense layers drawn where that is a start of the task.
 
 Expected: the paper has no such table.
 Found: ``model_cards/benchmark.md``, from ``bench_<task>.csv``; every run is in ``bench_<task>_runs.jsonl``.
@@ -28,6 +29,7 @@ from training.starts.controls import DELTA, DIRAC, FAN_OUT, LSUV, ORTHOGONAL, OT
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
     NATURAL,
+    NATURAL_KEEP,
     NATURAL_RESIZED,
     NATURAL_V1,
     NOISE_RESPONSE,
@@ -47,6 +49,7 @@ FIRST = (OWN, OTHER_DRAWS, KAIMING)
 CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, WHITENED)
 EDITIONS = (NATURAL, NATURAL_V1)
 DENSE: tuple[str, ...] = (*FIRST, *EDITIONS, V1_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
+RESIDUAL = (*DENSE, NATURAL_KEEP)  # where the default of apply_ leaves dense layers
 CHAINS = (*FIRST, *EDITIONS, V1_KEEP, *DENSE[6:], WHITENED_DIRAC)  # where the default of apply_ is fan_in
 DEPTHWISE = (*DENSE[:6], V1_MEANS, MASTER_FILTERS, *DENSE[6:])  # there are master filters for depthwise layers
 FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise layers behind a stem that one fits
@@ -110,9 +113,9 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "few_cifar10_convmixer": {**FEW_IMAGES, **CONVMIXER, "starts": DEPTHWISE, "filters": (64,)},
     "few_cifar10_vgg": {**FEW_IMAGES, **PLAIN_VGG, "starts": CHAINS, "filters": (32, 64, 128)},
     "few_tiny_mobilenet5": {**FEW_TINY, **MOBILENET_5, "starts": FIVE, "filters": (32, 48, 64)},
-    "few_tiny_resnet": {**FEW_TINY, **RESNET, "filters": (32, 64, 128)},
+    "few_tiny_resnet": {**FEW_TINY, **RESNET, "starts": RESIDUAL, "filters": (32, 64, 128)},
     "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": DEPTHWISE, "filters": (48,)},
-    "few_fashion_resnet": {**FEW_FASHION, **RESNET, "filters": (48, 64, 96)},
+    "few_fashion_resnet": {**FEW_FASHION, **RESNET, "starts": RESIDUAL, "filters": (48, 64, 96)},
     "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
     "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": DENSE_AGAIN, "filters": (32, 64, 64)},
     "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": DENSE_AGAIN, "filters": (32, 64, 128)},
@@ -123,7 +126,7 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "full_mobilenet": {**FULL_DEPTHWISE, **NARROWER_MOBILENET, "filters": (32, 48, 64)},
     "full_vgg": {**FULL_CHAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
     "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (64,)},
-    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, WHITENED, TRAINED_NETWORK)},
+    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, NATURAL_KEEP, WHITENED, TRAINED_NETWORK)},
     "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (32, 64)},
     "full_paper": {**LARGER_BATCHES, **PAPER_NET, "filters": (32, 64, 64)},
     "full_mobilenet5": {**FULL_FIVE, **NARROWER_MOBILENET_5, "filters": (32, 48, 64)},
@@ -168,17 +171,17 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
         check |= {**_small(check), "seeds": 9}
         tasks = {name: fields | _small(fields) | _few_starts(fields) for name, fields in tasks.items()}
     made: dict[str, Stage] = {"bench_check": BenchmarkCheck(name="bench_check", **check)}
-    made |= {f"bench_{name}": Benchmark(name=f"bench_{name}", **fields) for name, fields in tasks.items()}
-    for name in (f"bench_{name}" for name in tasks if name.startswith("full_")):
-        made[f"{name}_plateau"] = longer(made[name], times=5)
-    return made
+    benches = {f"bench_{name}": Benchmark(name=f"bench_{name}", **fields) for name, fields in tasks.items()}
+    full = {name: task for name, task in benches.items() if name.startswith("bench_full_")}
+    return made | benches | {f"{name}_plateau": longer(task, times=5) for name, task in full.items()}
 
 
-def longer(task: Stage, times: int) -> BenchmarkPlateau:
+def longer(task: Benchmark, times: int) -> BenchmarkPlateau:
     """Returns the stage that trains the network of a task for several times its steps, on fewer seeds."""
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(BenchmarkTask)}
+    starts = tuple(start for start in (OWN, NATURAL, NATURAL_KEEP) if start in task.starts)
     changed = {"name": f"{fields['name']}_plateau", "of": fields["name"], "steps": times * fields["steps"]}
-    return BenchmarkPlateau(**{**fields, **changed, "seeds": min(4, fields["seeds"])})
+    return BenchmarkPlateau(**{**fields, **changed, "starts": starts, "seeds": min(4, fields["seeds"])})
 
 
 def _small(fields: Fields) -> Fields:

@@ -23,6 +23,7 @@ DRAWN: dict[str, tuple[int, float, float]] = {
     "dirac": (1, -0.9569, 2.5902),
     "LSUV": (1, -40.23, -1.3576),
     "natural": (3, -4.1948, 2.7214),
+    "natural, keep": (3, -4.1948, -0.44841),
     "natural-v1": (1, 4.4766, -1.3781),
     "natural-v1, keep": (1, 4.4766, -0.61456),
     "natural-v1, fan_in": (1, 11.617, -1.3781),
@@ -120,6 +121,7 @@ def test_only_what_a_network_takes_from_a_set_is_its_source(monkeypatch: pytest.
     monkeypatch.setitem(SETS, "natural", replace(SETS["natural"], **changed))
     found = [source("natural", "natural", network=network) for network in networks]
     assert [one == other for one, other in zip(before, found, strict=True)] == [False, False, True]
+    assert source("natural, keep", "natural", network="resnet") != found[2]  # it draws dense layers there too
     assert source("white noise, response", "natural") == source("white noise, response", "notmnist-7x7")
 
 
