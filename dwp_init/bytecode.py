@@ -9,12 +9,14 @@ from types import CodeType, FunctionType
 
 from torch import nn
 
+_JOINS = {"add", "add_", "cat", "concat", "concatenate", "stack"}  # two tensors
 _WALKS = {"children", "modules", "named_children", "named_modules", "_modules", "__dict__"}  # reach any part unseen
 
 
 def only_calls(module: nn.Module, name: str) -> bool:
-    """Whether a module's forward pass calls an attribute, ``self.name(...)``, and uses it in no other way.
+    """Whether a forward pass calls an attribute, ``self.name(...)``, uses it in no other way, and adds nothing.
 
+    A pass that adds or concatenates anything may add what the attribute returns to what it was given.
     ``for part in self.name`` and ``self.name[0]`` are other ways. Looked at are ``forward``, and the methods and
     properties of the module's classes whose names it uses, and so on; those of a base class that are overridden only
     behind ``super()``. False where there is no bytecode, as in TorchScript, or where a module walks over its parts.
@@ -34,13 +36,21 @@ def only_calls(module: nn.Module, name: str) -> bool:
                 continue
             seen.add(method)
             for code in _codes(module, *method):
+                if any(_adds(each) for each in dis.get_instructions(code)):
+                    return False
                 behind_super = "super" in code.co_names
                 for attribute, called in _attributes(code):
                     uses += [called] if attribute == name else []
                     ahead += [(attribute, False)] + [(attribute, True)] * behind_super
     except ValueError:  # a decorator that wraps itself
         return False
-    return bool(uses) and all(uses) and not _WALKS.intersection(attribute for attribute, _ in seen)
+    return bool(uses) and all(uses) and not (_WALKS | _JOINS).intersection(attribute for attribute, _ in seen)
+
+
+def _adds(instruction: dis.Instruction) -> bool:
+    return instruction.opname in ("BINARY_ADD", "INPLACE_ADD") or (
+        instruction.opname == "BINARY_OP" and instruction.argrepr in ("+", "+=")
+    )
 
 
 def _codes(module: nn.Module, name: str, everywhere: bool) -> Iterator[CodeType]:

@@ -31,8 +31,7 @@ class Rectified(NamedTuple):
         all: All that a rectifier follows, wherever they are used.
         between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
-        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the first two are
-            empty.
+        hooked: Names of modules of the chain whose hooks may change what passes through it. Then the others are empty.
         chain: All convolutions of the chain, whatever follows them.
     """
 
@@ -68,7 +67,7 @@ def rectified(model: nn.Module) -> Rectified:
     seen = _rectified(chain, names)
     hooked = _hooked(modules, path) or tuple(type(each).__name__ for each in chain if _is_hooked(each))
     if hooked and seen.all:
-        return Rectified(hooked=hooked, chain=seen.chain)
+        return Rectified(hooked=hooked)
     return seen
 
 
@@ -81,20 +80,24 @@ def normalised(model: nn.Module) -> frozenset[str]:
     chain that is meant does so too, at a lower resolution, so that nothing adds its outputs to its inputs. No
     convolution is used twice.
     """
-    modules, names = list(named_modules(model)), _names(model)
-    if any(_hooked(modules, path) or any(map(_is_hooked, chain)) for path, chain in _chains(model)):
-        return frozenset()
+    names = _names(model)
     return frozenset(name for chain in _growing(model) for name in _before_norms(chain, names))
 
 
 def in_normalised_chains(model: nn.Module) -> frozenset[str]:
-    """Returns the names of all convolutions of the chains that :func:`normalised` looks into, also if they have hooks.
-
-    Batch normalisation follows at least one convolution of each.
-    """
+    """Returns the names of all convolutions of the chains in which :func:`normalised` finds some."""
     names = _names(model)
     chains = [chain for chain in _growing(model) if _before_norms(chain, names)]
     return frozenset(names[id(each)] for chain in chains for each in chain if id(each) in names)
+
+
+def sole(model: nn.Module) -> frozenset[str]:
+    """Returns the name of the convolution of a model that has one, if all modules around it run in order."""
+    found = named_convolutions(model)
+    if len(found) != 1:
+        return frozenset()
+    around = _around(list(named_modules(model)), found[0].path)
+    return frozenset(named.name for named in found if all(_runs_in_order(each.module) for each in around))
 
 
 def _names(model: nn.Module) -> dict[int, str]:
@@ -102,8 +105,14 @@ def _names(model: nn.Module) -> dict[int, str]:
 
 
 def _growing(model: nn.Module) -> list[list[nn.Module]]:
-    """Returns the chains whose outputs nothing adds to their inputs, if all convolutions of the model are in chains."""
+    """Returns the chains whose outputs nothing adds to their inputs, if all convolutions of the model are in chains.
+
+    There are none if one of several chains returns as many channels as it takes, at the same resolution: it may be the
+    branch of a residual connection.
+    """
     chains = _chains(model)
+    if len(chains) > 1 and any(len({*_channels(chain)}) == 1 and not reduces(chain) for _, chain in chains):
+        return []
     used = [id(module) for _, chain in chains for module in chain if is_convolution(module)]
     paths = Counter(id(module) for module in modules_by_path(model).values())
     if _names(model).keys() - set(used) or any(paths[each] > 1 for each in used):
@@ -113,6 +122,8 @@ def _growing(model: nn.Module) -> list[list[nn.Module]]:
     ):
         return []
     modules = list(named_modules(model))
+    if any(_hooked(modules, path) or any(map(_is_hooked, chain)) for path, chain in chains):
+        return []
     if not all(_runs_as_one(modules, path) for path, _ in chains):
         return []
     return [chain for _, chain in chains if _link([_channels(chain)]) and reduces(chain)]

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from dwp_init.authored import reason_to_leave
-from dwp_init.chain import Rectified, in_normalised_chains, normalised, rectified
+from dwp_init.chain import Rectified, in_normalised_chains, normalised, rectified, sole
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
@@ -140,8 +140,9 @@ def choose(
     near = sharing((layer, layer.place) for layer in found)
     choices: dict[Layer, Choice] = {}
     skipped: dict[str, Skip] = {}
+    left_by: list[Rule] = []
     exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
-    chained = {layer.name for layer in found} if anywhere or scale != "auto" else _chained(model, found, chain)
+    chained = {layer.name for layer in found} if anywhere or scale != "auto" else _chained(model, chain)
     for layer in found:
         choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):
@@ -156,19 +157,19 @@ def choose(
         here = choice if layer in exact or layer.name in chained else _choice_elsewhere(choice, rules)
         if here is None:
             reason = choice.rule.reason_to_leave + limit_text(layer, rules)
+            left_by.append(choice.rule)
             skipped[layer.name] = Skip(reason, wanted=False, outside=True)
         elif choices.keys().isdisjoint(others):
             choices[layer] = here
     taken = list(choices.values())
-    unused = unused_priors(rules, (choice.rule for choice in taken))
+    unused = unused_priors(rules, [*left_by, *(choice.rule for choice in taken)])
     shared = _sharing(choices, near)
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
 
 
-def _chained(model: nn.Module, found: list[Layer], chain: Rectified) -> set[str]:
-    """Returns the names of the layers in plain chains; a convolution that is the only one counts as such."""
-    only = [layer.name for layer in found if layer.is_convolution]
-    return {*chain.chain, *in_normalised_chains(model), *(only if len(only) == 1 else ())}
+def _chained(model: nn.Module, chain: Rectified) -> set[str]:
+    """Returns the names of the layers in plain chains; a convolution that is the only one may be one too."""
+    return {*chain.chain, *in_normalised_chains(model), *sole(model)}
 
 
 def _choice_elsewhere(choice: Choice, rules: list[Rule]) -> Choice | None:

@@ -80,9 +80,7 @@ def check_effect(choices: list[Choice], options: Options, left: int = 0) -> None
     if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
         several = len({choice.rule.name for choice in choices}) > 1
         names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in choices}))
-        raise ValueError(
-            f"noise=False has no effect: {names} has no noise step that could be left out; remove it{others}"
-        )
+        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
     if options.orthogonal is not None and all(choice.rule.prior.joint for choice in choices):
         names = few(sorted({choice.rule.name for choice in choices}))
         raise ValueError(

@@ -63,6 +63,23 @@ class Indexed(Base):
         return self.body(x) + self.body[0](x)
 
 
+class Added(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + x
+
+
+class AddedInPlace(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        y += x
+        return y
+
+
+class Joined(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.body(x)], 1)
+
+
 class Passed(Base):
     def forward(self, x: Tensor) -> Tensor:
         return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False)
@@ -119,7 +136,10 @@ class Other(Base):
     ("make", "expected"),
     [
         *((each, True) for each in (Plain, Decorated, Inherited, Extended, Elsewhere, Nested)),
-        *((each, False) for each in (Walked, Indexed, Passed, WalkedElsewhere, Other, Base)),
+        *(
+            (each, False)
+            for each in (Walked, Indexed, Added, AddedInPlace, Joined, Passed, WalkedElsewhere, Other, Base)
+        ),
         *((each, False) for each in (Overridden, Children, HalfWalked, Properties, around_itself)),
         (lambda: nn.Sequential(nn.Identity()), False),
     ],

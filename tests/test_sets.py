@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dwp_init import SETS, PriorSet, apply_, load_prior
 from dwp_init.bayes import layer_priors
@@ -292,12 +292,26 @@ def normed(*others: nn.Module) -> nn.Sequential:
     return nn.Sequential(*(part for each in parts for part in each), *others)
 
 
-def test_hooks_and_layers_without_a_norm_do_not_end_a_plain_chain() -> None:
+class Flat(nn.Module):
+    """A residual network in the form of ResNet-9: chains that grow, and branches that do not."""
+
+    def __init__(self, shortcut: bool) -> None:
+        super().__init__()
+        self.first, self.branch, self.shortcut = normed(), nn.Sequential(nn.Conv2d(16, 16, 3, padding=1)), shortcut
+        self.branch.append(nn.BatchNorm2d(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return x + self.branch(x) if self.shortcut else self.branch(x)
+
+
+def test_hooks_and_branches_end_a_plain_chain_and_layers_without_a_norm_do_not() -> None:
     model = normed(nn.Conv2d(16, 32, 3))
     assert apply_(model, "natural", dry_run=True).initialized == ["0", "3", "6"]
     model[0].register_forward_hook(lambda *_: None)
-    report = apply_(model, "natural", dry_run=True)
-    assert report.initialized == ["0", "3", "6"] and "identity" not in "".join(row.prior for row in report.drawn)
+    assert apply_(model, "natural", dry_run=True).initialized == ["0"]
+    for shortcut in (True, False):
+        assert apply_(Flat(shortcut), "natural", dry_run=True).initialized == ["first.0"]
     grouped = nn.Sequential(
         *(nn.GroupNorm(2, each.num_features) if hasattr(each, "momentum") else each for each in normed())
     )
@@ -321,6 +335,9 @@ def test_what_is_given_besides_a_set_that_leaves_layers() -> None:
         ValueError, match=r"has no effect: .*; remove it, or give scale='keep', which also draws 2 layers"
     ):
         apply_(residual(), "natural", orthogonal=False)
+    assert apply_(residual(), ["natural-stem", "natural"], strict=True, dry_run=True).unused == []
+    with pytest.raises(ValueError, match="outside of plain chains on purpose"):
+        apply_(Residual(nn.Conv2d(8, 8, 3, padding=1)), "natural")
     first = nn.Sequential(nn.Conv2d(13, 8, 3), Residual(nn.Conv2d(8, 8, 3, padding=1)))
     reason = r"on purpose; .*; 'natural' gives 'natural-stem' to stems of up to 3 channels, not of 13"
     with pytest.raises(ValueError, match=reason):

@@ -27,7 +27,7 @@ from training.kernels.sources import Sources
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="starts a cluster of several nodes, and sends signals"),
     pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install -e '.[ray]'"),
-    pytest.mark.timeout(300, method="signal" if hasattr(signal, "SIGALRM") else "thread"),
+    pytest.mark.timeout(600, method="signal" if hasattr(signal, "SIGALRM") else "thread"),
     pytest.mark.flaky(reruns=2),  # nodes that are started on a busy machine may give up before they are up
 ]
 
