@@ -84,6 +84,7 @@ class Processes:
             try:
                 with _without_interrupts():
                     pending = {pool.submit(_run, item) for item in items}
+                    pool.submit(int)  # from a submission on, the pool watches processes that were started before it
                 while pending:  # after a failure, or a signal, until all have ended, because some may be finished
                     done, pending = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
                     _drain(reports, progress)

@@ -69,6 +69,24 @@ def test_a_killed_worker_ends_the_run_with_a_way_on() -> None:
         list(Processes(2).run_jobs(be_killed, [True, False], lambda *_: None))
 
 
+def kill_last_process(folder: Path, progress: Callable[[int], object]) -> None:
+    """Of two processes the one that was started last is killed, and the other reports until it is stopped."""
+    (folder / str(os.getpid())).touch()
+    numbers = _await(lambda: [*map(int, os.listdir(folder))], 2)
+    while True:
+        progress(1)
+        time.sleep(0.01)
+        if os.getpid() == max(numbers):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@NO_SIGKILL
+@pytest.mark.timeout(120)
+def test_the_end_of_the_process_that_was_started_last_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(ChildProcessError, match="was killed"):
+        list(Processes(2).run_jobs(kill_last_process, [tmp_path] * 2, lambda *_: None))
+
+
 def end_last(item: tuple[Path, int, bool], progress: object) -> int:
     """The last job waits until all others are finished, and fails or is killed."""
     folder, place, killed = item
