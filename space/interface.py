@@ -37,8 +37,7 @@ button[role=tab].selected { color: var(--body-text-color) !important; font-weigh
 ABOUT_PAGE = """# Kernels from learned priors
 
 `dwp_init` starts the convolutions of a network from kernels drawn from priors of trained networks, in place of white
-noise. Choose an architecture of timm and a prior; nothing is downloaded. The set `natural` draws the stem of most of
-them, and leaves kinds of layers whose draws have trained no better."""
+noise. Choose an architecture of timm and a prior; nothing is downloaded."""
 ABOUT_RACE = f"""Trains the network from the prior and from its own start on scikit-learn's handwritten digits (UCI,
 CC BY 4.0): {PER_CLASS} images a class, {TESTED} others to test, AdamW at a learning rate of {LR:g}, {BATCH} images a
 step. Bands are one standard deviation over seeds; both starts of a seed have the same other weights and images.
