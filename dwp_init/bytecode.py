@@ -36,7 +36,7 @@ def only_calls(module: nn.Module, name: str) -> bool:
                 continue
             seen.add(method)
             for code in _codes(module, *method):
-                if any(_adds(each) for each in dis.get_instructions(code)):
+                if _adds(code):
                     return False
                 behind_super = "super" in code.co_names
                 for attribute, called in _attributes(code):
@@ -47,10 +47,14 @@ def only_calls(module: nn.Module, name: str) -> bool:
     return bool(uses) and all(uses) and not (_WALKS | _JOINS).intersection(attribute for attribute, _ in seen)
 
 
-def _adds(instruction: dis.Instruction) -> bool:
-    return instruction.opname in ("BINARY_ADD", "INPLACE_ADD") or (
-        instruction.opname == "BINARY_OP" and instruction.argrepr in ("+", "+=")
+def _adds(code: CodeType) -> bool:
+    """Whether a code, or a function inside of it, adds anything by an operator."""
+    operators = ((each.opname, each.argrepr) for each in dis.get_instructions(code))
+    here = any(
+        name in ("BINARY_ADD", "INPLACE_ADD") or (name == "BINARY_OP" and sign in ("+", "+="))
+        for name, sign in operators
     )
+    return here or any(_adds(inner) for inner in code.co_consts if isinstance(inner, CodeType))
 
 
 def _codes(module: nn.Module, name: str, everywhere: bool) -> Iterator[CodeType]:

@@ -75,6 +75,11 @@ class AddedInPlace(Base):
         return y
 
 
+class AddedInside(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return functools.reduce(lambda y, _: y + self.body(y), range(2), x)
+
+
 class Joined(Base):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.body(x)], 1)
@@ -138,7 +143,18 @@ class Other(Base):
         *((each, True) for each in (Plain, Decorated, Inherited, Extended, Elsewhere, Nested)),
         *(
             (each, False)
-            for each in (Walked, Indexed, Added, AddedInPlace, Joined, Passed, WalkedElsewhere, Other, Base)
+            for each in (
+                Walked,
+                Indexed,
+                Added,
+                AddedInPlace,
+                AddedInside,
+                Joined,
+                Passed,
+                WalkedElsewhere,
+                Other,
+                Base,
+            )
         ),
         *((each, False) for each in (Overridden, Children, HalfWalked, Properties, around_itself)),
         (lambda: nn.Sequential(nn.Identity()), False),
