@@ -25,7 +25,16 @@ from training.publish.benchmark_record import OnRecord, are_of_now, table_of
 from training.recipes import benchmark
 from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
-from training.starts.natural import NATURAL, NATURAL_KEEP, NATURAL_V1, NOISE_RESPONSE, V1_FAN_IN, V1_KEEP, V1_MEANS
+from training.starts.natural import (
+    NATURAL,
+    NATURAL_KEEP,
+    NATURAL_NOISE,
+    NATURAL_V1,
+    NOISE_RESPONSE,
+    V1_FAN_IN,
+    V1_KEEP,
+    V1_MEANS,
+)
 from training.starts.trained import MASTER_FILTERS
 from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
 
@@ -57,6 +66,9 @@ QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
     Question("`natural`, or with the dense layers of residual networks drawn too", NATURAL, NATURAL_KEEP),
+    Question(
+        "The kernels that `natural` draws behind the stem, or white noise of their response", NATURAL, NATURAL_NOISE
+    ),
     Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
     Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),
     Question("The scale of the weights, kept as by default or set to He's response", NATURAL_V1, V1_FAN_IN),

@@ -9,7 +9,7 @@ One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts
 A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
 ``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept
 to confirm it. ``bench_<task>_plateau`` trains the model's own start and ``natural`` five times as long, on 4 seeds, and
-``natural`` with all dense layers drawn where that is a start of the task.
+``natural`` with all dense layers drawn, or with noise behind its stem, where these are starts of the task.
 
 Expected: the paper has no such table.
 Found: ``model_cards/benchmark.md``, from ``bench_<task>.csv``; every run is in ``bench_<task>_runs.jsonl``.
@@ -30,6 +30,7 @@ from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
     NATURAL,
     NATURAL_KEEP,
+    NATURAL_NOISE,
     NATURAL_RESIZED,
     NATURAL_V1,
     NOISE_RESPONSE,
@@ -50,16 +51,20 @@ CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANY
 EDITIONS = (NATURAL, NATURAL_V1)
 DENSE: tuple[str, ...] = (*FIRST, *EDITIONS, V1_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
 RESIDUAL = (*DENSE, NATURAL_KEEP)  # where the default of apply_ leaves dense layers
-CHAINS = (*FIRST, *EDITIONS, V1_KEEP, *DENSE[6:], WHITENED_DIRAC)  # where the default of apply_ is fan_in
+CHAINS = (*FIRST, *EDITIONS, NATURAL_NOISE, V1_KEEP, *DENSE[6:], WHITENED_DIRAC)  # where the default is fan_in
 DEPTHWISE = (*DENSE[:6], V1_MEANS, MASTER_FILTERS, *DENSE[6:])  # there are master filters for depthwise layers
+SEVEN = (*DEPTHWISE, NATURAL_NOISE)  # depthwise layers of a size that natural draws
 FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise layers behind a stem that one fits
 FIVE_ONLY = (*FIRST, NATURAL, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # behind a stem that no prior of natural-v1 fits
-NINE = (*FIRST, NATURAL, NATURAL_RESIZED, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # a size that no depthwise prior has
+NINE = (*FIVE_ONLY, NATURAL_RESIZED)  # a size that no depthwise prior has
 RIVALS = (DIRAC, WHITENED_DIRAC)  # of networks without residual connections
 DENSE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, *RIVALS)  # those that lead, and what they are compared with
+NORMALISED_AGAIN = (*DENSE_AGAIN, NATURAL_NOISE)  # of chains, where natural draws dense layers
 DEPTHWISE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, MASTER_FILTERS)
-CHAINS_AGAIN = (OWN, KAIMING, NATURAL, LSUV, *RIVALS)
+SEVEN_AGAIN = (*DEPTHWISE_AGAIN, NATURAL_NOISE)
+CHAINS_AGAIN = (OWN, KAIMING, NATURAL, NATURAL_NOISE, LSUV, *RIVALS)
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
+SIX_DEPTHWISE = (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
 BFLOAT16: Fields = {"precision": "bfloat16"}  # for the networks that a CPU trains faster with it
 FEW_IMAGES: Fields = {"each": 50, "steps": 400, "hold_out": 4000, "starts": DENSE}
@@ -68,8 +73,9 @@ FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
 FEW_NOTMNIST: Fields = {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000}
 FULL: Fields = {"steps": 1000, "starts": SIX}
 LARGER_BATCHES: Fields = {**FULL, "batch_size": 64}  # for networks that a CPU trains in a minute even so
-FULL_CHAIN: Fields = {**LARGER_BATCHES, "starts": (*SIX, *RIVALS)}
-FULL_DEPTHWISE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)}
+FULL_CHAIN: Fields = {**LARGER_BATCHES, "starts": (*SIX, *RIVALS, NATURAL_NOISE)}
+FULL_DEPTHWISE: Fields = {**FULL, "starts": SIX_DEPTHWISE}
+FULL_SEVEN: Fields = {**FULL, "starts": (*SIX_DEPTHWISE, NATURAL_NOISE)}
 FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, V1_RESIZED, GAUSSIAN_BY_DEPTH)}
 FULL_TINY: Fields = {**FULL, "data": LARGER_TINY, "hold_out": 2500, "more_test": 2500}
 FULL_CIFAR100: Fields = {**FULL, "data": "cifar100"}  # --download fetches it
@@ -79,7 +85,7 @@ FROZEN_NOTMNIST: Fields = {**FROZEN, "data": "notmnist", "hold_out": 2000}
 TARGET: Fields = {
     **LARGER_BATCHES,
     "marks": 20,
-    "starts": (OWN, KAIMING, NATURAL, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
+    "starts": (OWN, KAIMING, NATURAL, NATURAL_NOISE, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
 }
 
 RESNET: Fields = {"network": "resnet(stride=2, blocks=1)", **BFLOAT16}
@@ -98,41 +104,41 @@ PAPER_NET: Fields = {"network": "cifar", **BFLOAT16}
 SPEED: Fields = {"network": "speed", **BFLOAT16}
 RESNET_18: Fields = {"network": "timm:resnet18(channels=(32, 64, 128, 256))", "filters": (), **BFLOAT16}
 LCNET: Fields = {"network": "timm:lcnet_050", "filters": (), "starts": DEPTHWISE_AGAIN}  # 3×3 and 5×5
-STARNET: Fields = {**LCNET, "network": "timm:starnet_s050(depths=(1, 1, 1, 1))"}  # 7×7
+STARNET: Fields = {**LCNET, "network": "timm:starnet_s050(depths=(1, 1, 1, 1))", "starts": SEVEN_AGAIN}  # 7×7
 DENSENET: Fields = {
     "network": "timm:densenet121(growth_rate=16, block_config=(3, 3, 3))",
     **BFLOAT16,
     "filters": (),
     "starts": DENSE_AGAIN,
 }
-ALL_CNN: Fields = {"network": "allcnn(norm=1)", **BFLOAT16, "filters": (32, 64), "starts": DENSE_AGAIN}
+ALL_CNN: Fields = {"network": "allcnn(norm=1)", **BFLOAT16, "filters": (32, 64), "starts": NORMALISED_AGAIN}
 PLAIN_CHAIN: Fields = {"network": "allcnn", **BFLOAT16, "filters": (32, 64), "starts": CHAINS_AGAIN}
 
 CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those on record came in another
     "few_cifar10_mobilenet": {**FEW_IMAGES, **MOBILENET, "starts": DEPTHWISE, "filters": (32, 48, 64)},
-    "few_cifar10_convmixer": {**FEW_IMAGES, **CONVMIXER, "starts": DEPTHWISE, "filters": (64,)},
+    "few_cifar10_convmixer": {**FEW_IMAGES, **CONVMIXER, "starts": SEVEN, "filters": (64,)},
     "few_cifar10_vgg": {**FEW_IMAGES, **PLAIN_VGG, "starts": CHAINS, "filters": (32, 64, 128)},
     "few_tiny_mobilenet5": {**FEW_TINY, **MOBILENET_5, "starts": FIVE, "filters": (32, 48, 64)},
     "few_tiny_resnet": {**FEW_TINY, **RESNET, "starts": RESIDUAL, "filters": (32, 64, 128)},
-    "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": DEPTHWISE, "filters": (48,)},
+    "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": SEVEN, "filters": (48,)},
     "few_fashion_resnet": {**FEW_FASHION, **RESNET, "starts": RESIDUAL, "filters": (48, 64, 96)},
     "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
-    "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": DENSE_AGAIN, "filters": (32, 64, 64)},
-    "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": DENSE_AGAIN, "filters": (32, 64, 128)},
-    "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": DEPTHWISE},
+    "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": NORMALISED_AGAIN, "filters": (32, 64, 64)},
+    "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (32, 64, 128)},
+    "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": SEVEN},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},
     "frozen_9x9": {**FROZEN, "network": f"{MIXER}, kernel=9)", "filters": (64,), "starts": NINE},
     "full_mobilenet": {**FULL_DEPTHWISE, **NARROWER_MOBILENET, "filters": (32, 48, 64)},
     "full_vgg": {**FULL_CHAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
-    "full_convmixer": {**FULL_DEPTHWISE, **CONVMIXER, "filters": (64,)},
+    "full_convmixer": {**FULL_SEVEN, **CONVMIXER, "filters": (64,)},
     "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, NATURAL_KEEP, WHITENED, TRAINED_NETWORK)},
-    "full_convnext": {**FULL_DEPTHWISE, **CONVNEXT, "filters": (32, 64)},
-    "full_paper": {**LARGER_BATCHES, **PAPER_NET, "filters": (32, 64, 64)},
+    "full_convnext": {**FULL_SEVEN, **CONVNEXT, "filters": (32, 64)},
+    "full_paper": {**LARGER_BATCHES, **PAPER_NET, "starts": (*SIX, NATURAL_NOISE), "filters": (32, 64, 64)},
     "full_mobilenet5": {**FULL_FIVE, **NARROWER_MOBILENET_5, "filters": (32, 48, 64)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
     "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
-    "full_convnext_wide": {**FULL_DEPTHWISE, **DEEPER_CONVNEXT, "filters": (48, 96)},
+    "full_convnext_wide": {**FULL_SEVEN, **DEEPER_CONVNEXT, "filters": (48, 96)},
     "full_paper_wide": {**FULL_CHAIN, **PAPER_NET, "filters": (64, 64, 128)},
 }
 
@@ -179,7 +185,7 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
 def longer(task: Benchmark, times: int) -> BenchmarkPlateau:
     """Returns the stage that trains the network of a task for several times its steps, on fewer seeds."""
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(BenchmarkTask)}
-    starts = tuple(start for start in (OWN, NATURAL, NATURAL_KEEP) if start in task.starts)
+    starts = tuple(start for start in (OWN, NATURAL, NATURAL_KEEP, NATURAL_NOISE) if start in task.starts)
     changed = {"name": f"{fields['name']}_plateau", "of": fields["name"], "steps": times * fields["steps"]}
     return BenchmarkPlateau(**{**fields, **changed, "starts": starts, "seeds": min(4, fields["seeds"])})
 

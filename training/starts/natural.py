@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import dwp_init
+from dwp_init.layers import Layer
 from dwp_init.report import Report
 from training.starts.base import IMAGENET, TINY_IMAGENET, Draw, Start, add_start, kind_of
 
@@ -18,7 +20,7 @@ NATURAL, NATURAL_KEEP, NATURAL_FAN_IN = "natural", "natural, keep", "natural, fa
 NATURAL_RESIZED = "natural, resized"
 NATURAL_V1, V1_KEEP, V1_FAN_IN = "natural-v1", "natural-v1, keep", "natural-v1, fan_in"
 V1_MEANS, V1_RESIZED = "natural-v1, means kept", "natural-v1, resized"
-NOISE_RESPONSE = "white noise, response"
+NOISE_RESPONSE, NATURAL_NOISE = "white noise, response", "natural, noise behind the stem"
 
 
 def as_applied(draw: Draw, **options: Any) -> dict[str, float]:
@@ -77,17 +79,36 @@ def _without_effect(draw: Draw, where: str, drawn: int) -> str:
 
 
 @torch.no_grad()
-def noise_of_response(draw: Draw) -> Mapping[str, float]:
-    """Fills with white noise of the response that the draws of the set have, layer by layer."""
+def noise_of_response(draw: Draw, stem: bool = True) -> Mapping[str, float]:
+    """Fills with white noise of the response that the draws of the set have, layer by layer.
+
+    Channels that pass inputs on stay, and so does the stem where it is not asked for.
+
+    Raises:
+        ValueError: The stem is not asked for, and the set draws nothing else.
+    """
     filled = as_applied(draw)
-    for name, layer in draw.described().items():
-        if name in filled:
-            weight = draw.layers[name].weight
-            noise = torch.randn(weight.shape, generator=draw.generator(name))
-            weight.copy_(noise * (layer.measure(weight).response / layer.measure(noise).response))
+    chosen = {name: layer for name, layer in draw.described().items() if name in filled and (stem or not layer.first)}
+    if filled and not chosen:
+        raise ValueError(_without_effect(draw, "layers behind the stem that a prior fits", len(filled)))
+    for name, layer in chosen.items():
+        weight = draw.layers[name].weight
+        noise = torch.randn(weight.shape, generator=draw.generator(name))
+        weight.copy_(_in_place_of_draws(layer, weight, noise))
     return filled
 
 
+def _in_place_of_draws(layer: Layer, weight: Tensor, noise: Tensor) -> Tensor:
+    """Returns a weight with noise of the same response in all channels that are not one number in one kernel."""
+    filters = layer.filters(weight)
+    drawn = (filters.flatten(1).count_nonzero(1) != 1).view(-1, *(1 for _ in filters[0].shape))
+    if not drawn.any():
+        return weight
+    draws, others = (layer.arrange(layer.filters(each) * drawn) for each in (weight, noise))
+    return weight - draws + others * (layer.measure(draws).response / layer.measure(others).response)
+
+
+noise_behind_stem = partial(noise_of_response, stem=False)
 keep, fan_in = (partial(as_applied, scale=scale) for scale in ("keep", "fan_in"))
 seen = f"{TINY_IMAGENET}, {IMAGENET}"
 keep_plan, fan_in_plan = (partial(planned, scale=scale) for scale in ("keep", "fan_in"))
@@ -97,6 +118,7 @@ add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
 add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep, plan=keep_plan))
 add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in, plan=fan_in_plan))
 add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized, plan=resized_plan))
+add_start(replace(natural_start(NATURAL_NOISE, "natural, noise", "#b0bec5", fill=noise_behind_stem), edition=1))
 from_first = partial(Start, needs=("priors",), keeps_rest=True, priors=(NATURAL_V1,), plan=planned)
 first_edition = partial(from_first, trained_on=TINY_IMAGENET)
 add_start(first_edition(NATURAL_V1, "natural-v1", "#f48fb1", fill=as_applied))

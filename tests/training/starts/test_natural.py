@@ -8,11 +8,13 @@ from torch import nn
 
 from dwp_init import PriorSet, apply_
 from dwp_init.convolutions import find_layers
+from training.networks.registry import build
 from training.starts.base import initialize_, kind_of, spatial_convolutions
 from training.starts.natural import (
     NATURAL,
     NATURAL_FAN_IN,
     NATURAL_KEEP,
+    NATURAL_NOISE,
     NATURAL_RESIZED,
     NATURAL_V1,
     NOISE_RESPONSE,
@@ -100,3 +102,33 @@ def test_what_an_author_set_up_stays(start: str, priors: list) -> None:
     expected = (numbers[0] + (numbers[2] if "resized" in start else 0)) / sum(numbers)
     assert drawn == pytest.approx(expected) and torch.equal(network[1].weight, before[1])
     assert torch.equal(network[2].weight, before[2]) == ("resized" not in start)
+
+
+@pytest.mark.parametrize(("network", "filters"), [("vgg(norm=1)", (8, 16, 16)), ("convmixer(patch=4)", (8,))])
+def test_noise_behind_the_stem_leaves_stem_and_copies(network: str, filters: tuple[int, ...]) -> None:
+    own, drawn, noise = (build(network, filters, 10, (3, 32, 32)) for _ in range(3))
+    for model in (drawn, noise):
+        model.load_state_dict(own.state_dict())
+    shares = [
+        initialize_(model, start, 0, priors=["natural"]) for model, start in ((drawn, NATURAL), (noise, NATURAL_NOISE))
+    ]
+    assert shares[0] == shares[1] > 0
+    replaced = 0
+    for before, ours, theirs in zip(
+        *(find_layers(each, lambda named: True) for each in (own, noise, drawn)), strict=True
+    ):
+        a, b = ours.weight.read(), theirs.weight.read()
+        if ours.first or not ours.is_spatial or torch.equal(b, before.weight.read()):
+            assert torch.equal(a, b)
+            continue
+        same = (a == b).flatten(1).all(1)
+        assert torch.equal(same, b.flatten(1).count_nonzero(1) == 1)
+        assert ours.measure(a).response == pytest.approx(theirs.measure(b).response, rel=1e-5)
+        replaced += int((~same).sum())
+    assert replaced >= 8
+
+
+def test_noise_behind_the_stem_is_refused_where_natural_draws_the_stem_alone() -> None:
+    network = build("mobilenet", (8, 8, 8), 10, (3, 32, 32))
+    with pytest.raises(ValueError, match="differs from 'natural' in layers behind the stem .* none besides the 1"):
+        initialize_(network, NATURAL_NOISE, 0, priors=["natural"])

@@ -24,6 +24,7 @@ DRAWN: dict[str, tuple[int, float, float]] = {
     "LSUV": (1, -40.23, -1.3576),
     "natural": (3, -4.1948, 2.7214),
     "natural, keep": (3, -4.1948, -0.44841),
+    "natural, noise behind the stem": (1, 1.2539, -0.10901),
     "natural-v1": (1, 4.4766, -1.3781),
     "natural-v1, keep": (1, 4.4766, -0.61456),
     "natural-v1, fan_in": (1, 11.617, -1.3781),
@@ -58,7 +59,7 @@ def test_what_a_start_draws_is_that_of_its_edition(start: str, make: Callable[..
     pytest.importorskip({"LSUV": "lsuv", "anyinit": "anyinit"}.get(start.split(",")[0], "torch"))
     edition, *expected = DRAWN[start]
     networks = [
-        "convmixer" if start == "whitened stem, natural" else "mobilenet",
+        "convmixer" if start in ("whitened stem, natural", "natural, noise behind the stem") else "mobilenet",
         "cifar" if start != "natural-v1, means kept" else "convmixer",
     ]
     made = [make(network, start, 3, priors=("natural",)) for network in networks]
