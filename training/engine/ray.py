@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -39,7 +40,8 @@ class Ray:
 
     What the jobs hold goes to each node once, where processes share it, so that its tensors are to be read only. Jobs
     write to ``folder``, so nodes must share it and the clone, for instance by a network file system. A job whose node
-    or process dies starts again elsewhere, from its checkpoint if it has one.
+    or process dies starts again elsewhere, from its checkpoint if it has one. When a job fails, the others are ended;
+    what they have finished by then is yielded before the error is raised.
 
     Args:
         folder: The folder that holds the stages' folders.
@@ -88,7 +90,12 @@ class Ray:
                 bars.show(ray.get(board.take.remote()))
                 for reference in done:
                     number, item = pending.pop(reference)
-                    yield _result(ray, reference, item)
+                    try:
+                        result = _result(ray, reference, item)
+                    except Exception:
+                        yield from _finished(ray, {each: item for each, (_, item) in pending.items()})
+                        raise
+                    yield result
                     bars.forget(number)
         finally:
             self._end(ray, list(pending))
@@ -224,6 +231,16 @@ def _result(ray: Any, reference: Any, item: object) -> Any:
             f"{item!r} was tried {RETRIES + 1} times, and each time its node or process died ({reason}); what is "
             "finished is kept: run the same command again to resume"
         ) from error
+
+
+def _finished(ray: Any, pending: dict[Any, Any]) -> list[Any]:
+    """Returns the results of the jobs that have ended without an error by now, of those under way by reference."""
+    ended, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0) if pending else ([], [])
+    found = []
+    for reference in ended:
+        with suppress(Exception):  # the first error is the one that is raised
+            found.append(_result(ray, reference, pending[reference]))
+    return found
 
 
 def _pack(tensor: Tensor) -> tuple[Any, ...]:

@@ -164,6 +164,28 @@ def test_what_fails_is_heard(cluster: Any, tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "finished").exists()
 
 
+def end(item: tuple[Path, bool], progress: Callable[..., Any]) -> Path:
+    place, fails = item
+    place.touch()
+    if fails:
+        raise ValueError(f"{place.name} fails")
+    return place
+
+
+def test_what_is_finished_when_a_job_fails_is_kept(cluster: Any, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1, **ON_LOOPBACK)  # so that all three jobs are under way
+    first, failing, last = (tmp_path / name for name in ("first", "failing", "last"))
+    results = Ray(tmp_path, cluster.address).run_jobs(
+        end, [(first, False), (failing, True), (last, False)], lambda *_: None
+    )
+    assert next(results) == first
+    await_(lambda: failing.exists() and last.exists(), "the others")
+    time.sleep(3)
+    assert next(results) == last
+    with pytest.raises(ValueError, match="failing fails"):
+        next(results)
+
+
 class Deaf:
     """A Ray of which so many jobs do not end when they are told to."""
 

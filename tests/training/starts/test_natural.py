@@ -130,5 +130,5 @@ def test_noise_behind_the_stem_leaves_stem_and_copies(network: str, filters: tup
 
 def test_noise_behind_the_stem_is_refused_where_natural_draws_the_stem_alone() -> None:
     network = build("mobilenet", (8, 8, 8), 10, (3, 32, 32))
-    with pytest.raises(ValueError, match="differs from 'natural' in layers behind the stem .* none besides the 1"):
+    with pytest.raises(ValueError, match=r"differs from 'natural' in layers behind the stem .* none besides the 1"):
         initialize_(network, NATURAL_NOISE, 0, priors=["natural"])
