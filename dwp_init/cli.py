@@ -13,7 +13,7 @@ from dwp_init.commands.list import ListCommand
 from dwp_init.commands.pull import PullCommand
 from dwp_init.commands.show import ShowCommand
 from dwp_init.interrupts import run_command
-from dwp_init.terminal import escape_what_cannot_be_encoded
+from dwp_init.terminal import escape_what_cannot_be_encoded, reader_stopped
 from dwp_init.text import printable
 from dwp_init.version import __version__
 
@@ -38,10 +38,10 @@ def _act(command: Callable[..., Command], options: dict[str, Any]) -> int:
     try:
         command(**options).run()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output stopped, as in ``dwp-init list | head -1``
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        if reader_stopped(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except (LookupError, AttributeError) as error:  # from the user's own layers; their text alone says too little

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
-from dwp_init.storage import is_temporary, make_folder, sync_folder, write_files
+from dwp_init.storage import is_temporary, make_folder, patiently, remove, sync_folder, write_files
 
 CONFIG, MODEL = "config.json", "model.safetensors"
 MAX_BYTES = {CONFIG: 2**20, MODEL: 2**30}
@@ -50,7 +50,7 @@ def _write(folder: Path, config: bytes, model: bytes, alone: bool) -> None:
         write_files({waiting: model})
         write_files({folder / CONFIG: config})
         with contextlib.suppress(OSError):
-            waiting.replace(folder / MODEL)
+            patiently(lambda: waiting.replace(folder / MODEL))
             sync_folder(folder)
     finally:
         with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ def read_bounded(path: Path, name: str) -> bytes:
         if not path.is_file():
             raise FileNotFoundError
         check_size(path.stat().st_size, name, path)
-        return path.read_bytes()
+        return patiently(path.read_bytes)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist; a prior's folder holds {CONFIG} and {MODEL}") from error
 
@@ -170,7 +170,7 @@ def _sweep(folder: Path, own: Path, alone: bool) -> None:
     for path in [*left, *waiting]:
         free = alone or path == own or time.time() - path.stat().st_mtime > _ABANDONED
         if free and path.name != f"{_WAITING}{stated}":
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _digest(content: bytes) -> str:

@@ -7,17 +7,20 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+_Found = TypeVar("_Found")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the names that write_files gives
 _UNSEALED = "0" * 64
 _HEADER, _ENTRY = 2**16, 2**10  # bytes of a safetensors header, besides names: most for metadata, and for each tensor
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)  # file systems, and a folder not to read
+_PAUSES = tuple(0.01 * 2**n for n in range(8)) if sys.platform == "win32" else ()  # seconds, 2.5 together
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -53,14 +56,48 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             with temporaries[path].open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         for path, temporary in temporaries.items():
-            temporary.replace(path)
+            patiently(lambda temporary=temporary, path=path: temporary.replace(path))
         for folder in {path.parent for path in contents}:
             sync_folder(folder)
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there."""
+    patiently(lambda: path.unlink(missing_ok=True))
+
+
+def patiently(act: Callable[[], _Found]) -> _Found:
+    """Reads, replaces or removes a file; on Windows it tries again for some seconds if another process has it open.
+
+    Virus scanners and indexers do so too, for moments.
+
+    Raises:
+        PermissionError: It is open all the time, or may not be changed.
+    """
+    for pause in _PAUSES:
+        try:
+            return act()
+        except PermissionError:
+            time.sleep(pause)
+    return act()
+
+
+def sync_file(handle: int) -> None:
+    """Waits until the contents of an open file are on the disk."""
+    if sys.platform == "darwin":  # where fsync ends before the disk has written
+        import fcntl
+
+        try:
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+        except OSError:  # not on every file system
+            pass
+    os.fsync(handle)
 
 
 def sync_folder(folder: Path) -> None:

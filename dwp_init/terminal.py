@@ -1,5 +1,6 @@
 """Pictures in a terminal: two pixels a character, as half blocks in 24-bit colour."""
 
+import errno
 import io
 import os
 import shutil
@@ -33,6 +34,15 @@ def shows_pictures(stream: TextIO | None = None, environment: Mapping[str, str] 
     except UnicodeEncodeError:
         return False
     return deep and not plain and output.isatty()
+
+
+def reader_stopped(error: Exception, platform: str = sys.platform) -> bool:
+    """Whether an error says that nobody reads the output any more, as in ``dwp-init list | head -1``.
+
+    Windows has another error for it than other systems: one without the name of a file.
+    """
+    of_windows = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (platform == "win32" and of_windows)
 
 
 def escape_what_cannot_be_encoded() -> None:

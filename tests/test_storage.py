@@ -1,4 +1,5 @@
 import json
+import sys
 import threading
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from dwp_init.storage import safetensors_bytes, write_bytes, write_json
+from dwp_init import storage
+from dwp_init.storage import patiently, safetensors_bytes, write_bytes, write_json
 
 
 def test_safetensors_bytes_are_what_safetensors_reads():
@@ -72,3 +74,29 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path):
 def test_write_json(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1, None]})
     assert (tmp_path / "a.json").read_bytes() == '{\n  "é": [\n    1,\n    null\n  ]\n}\n'.encode()
+
+
+def open_elsewhere(path, times):
+    """An act that fails as on Windows while another process has a file open, so many times."""
+    left = [times]
+
+    def act():
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(13, "Access is denied", str(path))
+        return path.read_bytes()
+
+    return act
+
+
+def test_files_that_others_have_open_are_tried_again_where_the_system_needs_it(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    write_bytes(path, b"a")
+    assert patiently(open_elsewhere(path, 0)) == b"a"
+    if sys.platform != "win32":
+        with pytest.raises(PermissionError):
+            patiently(open_elsewhere(path, 1))
+    monkeypatch.setattr(storage, "_PAUSES", (0, 0))
+    assert patiently(open_elsewhere(path, 2)) == b"a"
+    with pytest.raises(PermissionError, match="Access is denied"):
+        patiently(open_elsewhere(path, 3))

@@ -1,6 +1,7 @@
 """Pictures in a terminal, and which terminals show them."""
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from dwp_init import load_prior
 from dwp_init.picture import kernel_sheet
-from dwp_init.terminal import half_blocks, heading, kernel_blocks, prior_blocks, shows_pictures
+from dwp_init.terminal import half_blocks, heading, kernel_blocks, prior_blocks, reader_stopped, shows_pictures
 
 DEEP = {"COLORTERM": "truecolor", "TERM": "xterm-256color"}
 
@@ -158,3 +159,17 @@ def test_commands_show_kernels_in_a_terminal(tmp_path: Path) -> None:
     assert re.findall(r"^(\d): .*\n\x1b\[38;2;", drawn, re.MULTILINE) == list("12345")
     plain = in_a_terminal("show", "natural", folder=tmp_path, NO_COLOR="1")
     assert "\x1b" not in plain and "natural-stem" in plain
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere", "on_windows"),
+    [
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), True, True),
+        (OSError(errno.EINVAL, "Invalid argument"), False, True),
+        (OSError(errno.EINVAL, "Invalid argument", "a:b"), False, False),
+        (OSError(errno.ENOSPC, "No space left on device"), False, False),
+        (ValueError("other"), False, False),
+    ],
+)
+def test_whether_the_reader_of_the_output_stopped(error: Exception, elsewhere: bool, on_windows: bool) -> None:
+    assert (reader_stopped(error, "linux"), reader_stopped(error, "win32")) == (elsewhere, on_windows)

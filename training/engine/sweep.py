@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from dwp_init.storage import remove
 from training.engine.records import Row, order_metrics, read_metrics, record_metrics
 from training.engine.workers import ONE_PROCESS, Engine, Progress
 
@@ -95,4 +96,4 @@ class Sweep:
 
     def _clean(self, run: Any) -> None:
         if self.checkpoint:
-            self.checkpoint(run).unlink(missing_ok=True)
+            remove(self.checkpoint(run))

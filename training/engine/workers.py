@@ -76,7 +76,7 @@ class Processes:
         processes = torch.multiprocessing.get_context("spawn")
         reports = processes.SimpleQueue()  # a report is in the pipe before its job returns
         stop = processes.RawValue("b", 0)  # without a lock, which a killed worker would keep
-        workers = min(self.workers, len(items))
+        workers = min(self.workers, len(items), _MOST)
         threads = max(torch.get_num_threads() // workers, 1)
         pool = concurrent.futures.ProcessPoolExecutor(workers, processes, _start, (job, reports, stop, threads))
         failure: BaseException | None = None
@@ -105,6 +105,7 @@ class Processes:
 
 
 ONE_PROCESS = Processes()
+_MOST = 61 if sys.platform == "win32" else sys.maxsize  # processes that one can wait for
 _LOST = (
     "a process that runs jobs ended too early. Either it was killed, as happens when memory runs out; what is finished "
     "is kept: run the same command again to resume, with fewer than {workers} workers if memory is short. Or it could "
@@ -153,6 +154,8 @@ _state: tuple[Job[Any, Any], Any, Any]  # of a worker, set by _start
 
 def _start(job: Job[Any, Any], reports: Any, stop: Any, threads: int) -> None:
     global _state
+    if sys.platform == "win32":  # elsewhere it is ignored from the start, see _without_interrupts
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_up_worker(threads)
     _state = (job, reports, stop)

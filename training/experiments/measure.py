@@ -1,5 +1,6 @@
 """Measurements of calls: their time, and the memory of the process; used by the stages that report costs."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +30,15 @@ def ratios(
 
 
 def extra_memory(function: Callable[[], object]) -> int:
-    """Returns by how many bytes the process's resident memory grows at its peak during a call; Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to what is resident now
+    """Returns by how many bytes the process's resident memory grows at its peak during a call.
+
+    Raises:
+        OSError: The system is not Linux.
+    """
+    peak = Path("/proc/self/clear_refs")
+    if not peak.exists():
+        raise OSError(f"memory is measured by {peak}, which only Linux has, and {sys.platform} not: run it on Linux")
+    peak.write_text("5")  # resets the peak, VmHWM, to what is resident now
     before = _status("VmRSS")
     function()
     return _status("VmHWM") - before

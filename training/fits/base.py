@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 import dwp_init
 from dwp_init import Gaussian, Prior, load_prior, save_prior
-from dwp_init.storage import write_bytes
+from dwp_init.storage import remove, write_bytes
 from training.engine.records import read_done
 from training.engine.stage import Context, Stage
 from training.fits.authors import UNSTATED
@@ -106,7 +106,7 @@ class Fit(Stage):
             "created_with": {"dwp_init": dwp_init.__version__, "torch": torch.__version__},
         }
         save_prior(prior, folder / FITTED)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        remove(folder / CHECKPOINT)
         return {"family": self.family, "metrics": metrics}
 
     def _source(self, context: Context) -> dict[str, Any]:

@@ -119,20 +119,33 @@ def _train_and_test(parts: Mapping[str, _Part]) -> tuple[_Part | None, _Part | N
 def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
     """Returns the images of a folder, and whether they are those of both splits."""
     from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import is_image_file
 
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} with a subfolder of images for each class")
     train, held_out = _folder_parts(folder)
     root = held_out if held_out and split == "test" else train or folder
     try:
-        found = ImageFolder(str(root))
+        found = ImageFolder(str(root), is_valid_file=lambda path: is_image_file(path) and not _is_hidden(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{root} has no images in a subfolder for each class: {error}") from error
     classes = {entry.name for entry in (train or folder).iterdir() if entry.is_dir()}
     if root == held_out and (odd := {*found.classes} ^ classes):
         raise ValueError(f"{held_out} has other classes than {train}: only one has {', '.join(sorted(odd)[:5])}")
     _check_classes(root, found)
-    return [(Path(path), label, path) for path, label in found.samples], held_out is None
+    samples = sorted(((Path(path), label) for path, label in found.samples), key=_place)
+    return [(path, label, str(path)) for path, label in samples], held_out is None
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a file is hidden, such as those in which macOS keeps what other systems have no place for."""
+    return os.path.basename(path).startswith(".")
+
+
+def _place(sample: tuple[Path, int]) -> tuple[int, str, str]:
+    """The place of an image in its data set, the same on every system: ImageFolder's on Linux."""
+    path, label = sample
+    return label, path.parent.as_posix(), path.name
 
 
 def _folder_parts(folder: Path) -> tuple[Path | None, Path | None]:
@@ -165,7 +178,9 @@ def _check_classes(root: Path, found: Any) -> None:
         )
     taken = {path for path, _ in found.samples}
     walks = (os.walk(os.path.join(found.root, name), followlinks=True) for name in found.classes)
-    files = [os.path.join(at, file) for walk in walks for at, _, names in walk for file in names if file[0] != "."]
+    files = [
+        os.path.join(at, file) for walk in walks for at, _, names in walk for file in names if not _is_hidden(file)
+    ]
     if others := Counter(
         os.path.splitext(file)[1].lower() or "without an ending" for file in files if file not in taken
     ):

@@ -139,14 +139,15 @@ def _on_the_web(source: str) -> Checkpoint:
 
 
 def _in_folder(folder: Path, label: str) -> list[Checkpoint]:
-    indexed = {path: _shards(path) for path in folder.rglob(f"*{_INDEX}")}
+    indexed = {path: _shards(path) for path in folder.rglob(f"[!.]*{_INDEX}")}
     shards = {shard for group in indexed.values() for shard in group}
-    files = [path for path in folder.rglob("*") if path.suffix in IN_FOLDERS and path not in shards and path.is_file()]
+    there = [path for path in folder.rglob("[!.]*") if path.suffix in IN_FOLDERS and path.is_file()]
+    files = [path for path in there if path not in shards]
     formats = {at: min(map(_rank, group)) for at, group in _by_folder([*files, *indexed]).items()}
     unread = _by_folder([path for path in files if _rank(path) > formats[path.parent]])
     places = {path: (path,) for path in files if _rank(path) == formats[path.parent]} | indexed
     if not places:
-        others = sorted(path.name for path in folder.rglob("*") if path.suffix in SUFFIXES)
+        others = sorted(path.name for path in folder.rglob("[!.]*") if path.suffix in SUFFIXES)
         way_out = f"{others[0]} itself, if it is a state dict" if others else "a folder, file or repository with one"
         raise FileNotFoundError(f"no {any_of(IN_FOLDERS)} file under {folder}; give {way_out}")
     names = {path: f"{label}/{path.relative_to(folder).as_posix()}" for path in (*files, *indexed)}

@@ -52,5 +52,5 @@ def _read_manifest() -> dict[str, str]:
 def _digests() -> dict[str, str]:
     places = [ROOT / place for place in GUARDED]
     found = [path for place in places for path in (place, *place.rglob("*"))]
-    files = [path for path in found if path.is_file() and path.name != "__init__.py"]
+    files = [path for path in found if path.is_file() and path.name != "__init__.py" and path.name[0] != "."]
     return {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

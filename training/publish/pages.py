@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dwp_init import load_prior
+from dwp_init.folder import CONFIG, MODEL
 from dwp_init.registry import BUNDLED, registry
 from dwp_init.storage import make_folder, write_bytes
 from training.engine.records import ROOT
@@ -153,5 +154,5 @@ def _row(name: str) -> dict[str, Any]:
         "depths": prior.depths,
         "row": found.get(name),
         "gaussian": found.get(f"notmnist-{size}-gaussian"),
-        "bytes": sum(path.stat().st_size for path in (BUNDLED / name).iterdir()),
+        "bytes": sum((BUNDLED / name / file).stat().st_size for file in (CONFIG, MODEL)),
     }

@@ -195,4 +195,4 @@ def _card(folder: Path, files: Mapping[str, bytes], prior: Prior, repo: str) -> 
 
 
 def _read_card(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / CARD, *sorted(folder.glob("*.png")))}
+    return {path.name: path.read_bytes() for path in (folder / CARD, *sorted(folder.glob("[!.]*.png")))}

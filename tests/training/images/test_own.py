@@ -105,7 +105,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
     folder(tmp_path, {"a": range(10), "b": range(20, 30)})
-    for name in ("a/0.heic", "a/1.HEIC", "b/0.gif", "b/notes", "b/.hidden.txt", "no class.txt"):
+    for name in ("a/0.heic", "a/1.HEIC", "b/0.gif", "b/notes", "b/.hidden.txt", "a/._cat.jpg", "no class.txt"):
         (tmp_path / name).write_bytes(b"")
     name = f"imagefolder:{tmp_path}"
     with pytest.warns(UserWarning, match=r"not read, 1 \.gif, 2 \.heic, 1 without an ending, and 20 that are; to use"):
@@ -115,6 +115,13 @@ def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
 def test_folders_in_a_class_that_has_images_too(tmp_path: Path) -> None:
     folder(tmp_path, {"a": range(10), "b": [20], "b/more": range(21, 30)})
     assert {label for value, label in values(f"imagefolder:{tmp_path}", "train") if value > 20} == {1}
+
+
+def test_the_order_of_images_is_that_of_their_folders_and_names(tmp_path: Path) -> None:
+    """Not that of whole paths, in which separators count, which differ between systems."""
+    folder(tmp_path, {"a/b": range(4, 8), "a1": range(10, 14), "a": range(4), "a/b1": range(8, 10)})
+    everything = [(value, 0) for value in range(10)] + [(value, 1) for value in range(10, 14)]
+    assert values(f"imagefolder:{tmp_path}", "train") == [item for item in everything if item[0] != 9]
 
 
 def test_sizes_of_images(tmp_path: Path) -> None:

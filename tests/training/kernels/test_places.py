@@ -45,6 +45,7 @@ def test_each_file_of_a_folder_is_a_checkpoint(tmp_path: Path) -> None:
     for name in ("run10.safetensors", "run9.safetensors", "deep/down/model.safetensors"):
         save(zoo / name, "a")
     (zoo / "pytorch_model.bin").write_bytes(b"never read")
+    (zoo / "._run9.safetensors").write_bytes(b"what macOS keeps beside a file")
     found = ["zoo/deep/down/model.safetensors", "zoo/run9.safetensors", "zoo/run10.safetensors"]
     assert names(zoo) == found
     assert names(zoo / "deep" / "..") == found  # no local path, whatever way the folder is written

@@ -30,6 +30,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_finds_a_changed_a_missing_and_a_new_record_and_a_stale_page(copy: Path) -> None:
     guard.check()
     (copy / "training/results/b.csv").write_text("step\n")
+    (copy / "training/results/.DS_Store").write_text("of Finder")
     (copy / "card.md").write_text("edited\n")
     assert guard.faults() == [
         "training/results/b.csv is not in results.sha256",
