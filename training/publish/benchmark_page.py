@@ -23,6 +23,7 @@ from training.experiments.verdict import (
 )
 from training.publish.benchmark_record import OnRecord, are_of_now, table_of
 from training.recipes import benchmark
+from training.starts.base import LEARNED_KINDS
 from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
@@ -62,13 +63,12 @@ class Question(NamedTuple):
 
 
 STEM = Question("`natural`, or a stem alone that whitens the task's own images", NATURAL, WHITENED)
+DRAWS = Question("What `natural` draws behind the stem, or white noise of its response", NATURAL, NATURAL_NOISE)
 QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
     Question("`natural`, or with the dense layers of residual networks drawn too", NATURAL, NATURAL_KEEP),
-    Question(
-        "The kernels that `natural` draws behind the stem, or white noise of their response", NATURAL, NATURAL_NOISE
-    ),
+    DRAWS,
     Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
     Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),
     Question("The scale of the weights, kept as by default or set to He's response", NATURAL_V1, V1_FAN_IN),
@@ -171,6 +171,7 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "labels": sorted({each.stage.each for each in on_record} - {0}),
         "false_findings": false_findings(on_record),
         "over_stem": _standings(answers(on_record, STEM)) | {"alone": _stem_alone(on_record)},
+        "over_noise": _over_noise(on_record),
         "most_steps": max([each.stage.steps for each in on_record if each.task.part != "few labels"], default=0),
         "longer": [(stage, row) for stage, rows in _longer_runs(on_record) for row in rows if row["start"] == NATURAL],
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
@@ -229,6 +230,12 @@ def _standings(rows: Iterable[Row]) -> dict[str, int]:
         "level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""
     ]
     return {each: found.count(each) for each in STANDINGS}
+
+
+def _over_noise(on_record: Sequence[OnRecord]) -> dict[str, dict[str, int]]:
+    """The standings of what ``natural`` draws behind the stem, by kind of layers, where tasks can say it."""
+    found = {kind: _standings(answers(on_record, DRAWS._replace(kind=kind))) for kind in LEARNED_KINDS}
+    return {kind: standings for kind, standings in found.items() if any(standings.values())}
 
 
 def _stem_alone(on_record: Iterable[OnRecord]) -> int:

@@ -113,6 +113,20 @@ def test_the_best_yardstick_is_best_in_the_tasks_that_all_were_run_in_and_not_na
     )  # natural-v1 has seen the images of one of the two
 
 
+def test_what_the_draws_behind_the_stem_are_worth_by_kind_of_layers(results: Path) -> None:
+    starts = ("own", "natural", "natural, noise behind the stem")
+    chain = example_task("bench_few_cifar10_vgg", starts=starts)
+    mixer = example_task("bench_few_cifar10_convmixer", network="convmixer", filters=(4,), starts=starts)
+    benchmark.stages().update({each.name: each for each in (chain, mixer)})
+    record(results, chain, example_runs(chain, {"natural": 4.0, "natural, noise behind the stem": 4.0}))
+    assert "in their place, ahead in 0, level in 1 and behind in 0 of 1 task with dense layers. " in written()
+    record(results, mixer, example_runs(mixer, {"natural": 4.0, "natural, noise behind the stem": 2.0}))
+    assert (
+        "of 1 task with dense layers, and ahead in 1, level in 0 and behind in 0 of 1 task with depthwise layers. "
+        in written()
+    )
+
+
 def test_what_no_task_can_confirm_says_so(results: Path) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     column = ["not run", "no task can"]
