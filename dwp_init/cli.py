@@ -39,7 +39,7 @@ def _act(command: Callable[..., Command], options: dict[str, Any]) -> int:
         command(**options).run()
         sys.stdout.flush()
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-        if reader_stopped(error):
+        if reader_stopped(error, sys.stdout):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         print(f"error: {printable(str(error))}", file=sys.stderr)

@@ -56,7 +56,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             with temporaries[path].open("xb") as file:
                 file.write(content)
                 file.flush()
-                sync_file(file.fileno())
+                os.fsync(file.fileno())
         for path, temporary in temporaries.items():
             patiently(lambda temporary=temporary, path=path: temporary.replace(path))
         for folder in {path.parent for path in contents}:
@@ -85,19 +85,6 @@ def patiently(act: Callable[[], _Found]) -> _Found:
         except PermissionError:
             time.sleep(pause)
     return act()
-
-
-def sync_file(handle: int) -> None:
-    """Waits until the contents of an open file are on the disk."""
-    if sys.platform == "darwin":  # where fsync ends before the disk has written
-        import fcntl
-
-        try:
-            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
-            return
-        except OSError:  # not on every file system
-            pass
-    os.fsync(handle)
 
 
 def sync_folder(folder: Path) -> None:

@@ -36,13 +36,17 @@ def shows_pictures(stream: TextIO | None = None, environment: Mapping[str, str] 
     return deep and not plain and output.isatty()
 
 
-def reader_stopped(error: Exception, platform: str = sys.platform) -> bool:
-    """Whether an error says that nobody reads the output any more, as in ``dwp-init list | head -1``.
+def reader_stopped(error: Exception, output: TextIO, platform: str = sys.platform) -> bool:
+    """Whether an error says that nobody reads an output any more, as in ``dwp-init list | head -1``.
 
-    Windows has another error for it than other systems: one without the name of a file.
+    On Windows the error is one that others may be too, so the output must refuse what is left to write.
     """
-    of_windows = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
-    return isinstance(error, BrokenPipeError) or (platform == "win32" and of_windows)
+    if platform == "win32" and isinstance(error, OSError) and error.errno == errno.EINVAL:
+        try:
+            output.flush()
+        except OSError:
+            return True
+    return isinstance(error, BrokenPipeError)
 
 
 def escape_what_cannot_be_encoded() -> None:

@@ -161,15 +161,24 @@ def test_commands_show_kernels_in_a_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in plain and "natural-stem" in plain
 
 
+class Closed(StringIO):
+    """An output that nobody reads, as Windows says it."""
+
+    def flush(self) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
 @pytest.mark.parametrize(
-    ("error", "elsewhere", "on_windows"),
+    ("error", "open_output", "closed_output"),
     [
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), True, True),
-        (OSError(errno.EINVAL, "Invalid argument"), False, True),
-        (OSError(errno.EINVAL, "Invalid argument", "a:b"), False, False),
-        (OSError(errno.ENOSPC, "No space left on device"), False, False),
-        (ValueError("other"), False, False),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), (True, True), (True, True)),
+        (OSError(errno.EINVAL, "Invalid argument"), (False, False), (False, True)),
+        (OSError(errno.ENOSPC, "No space left on device"), (False, False), (False, False)),
+        (ValueError("other"), (False, False), (False, False)),
     ],
 )
-def test_whether_the_reader_of_the_output_stopped(error: Exception, elsewhere: bool, on_windows: bool) -> None:
-    assert (reader_stopped(error, "linux"), reader_stopped(error, "win32")) == (elsewhere, on_windows)
+def test_whether_the_reader_of_the_output_stopped(
+    error: Exception, open_output: tuple[bool, bool], closed_output: tuple[bool, bool]
+) -> None:
+    for output, expected in ((StringIO(), open_output), (Closed(), closed_output)):
+        assert tuple(reader_stopped(error, output, platform) for platform in ("linux", "win32")) == expected

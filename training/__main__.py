@@ -18,6 +18,7 @@ from dwp_init.terminal import escape_what_cannot_be_encoded
 from dwp_init.text import printable
 from training import recipes
 from training.arguments import OWN_IMAGES, WITH_SETTINGS, engine_of, parse
+from training.engine.ledger import ledger_file
 from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
 from training.engine.run import run_stages
@@ -88,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.record and (options.smoke or options.settings or options.data):
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
-    _check_ledgers([stage.ledger for stage in stages.values() if stage.ledger], options)
+    _check_ledgers([ledger_file(name) for name, stage in stages.items() if stage.keeps_runs], options)
     run_stages(stages, context, RESULTS if options.record else None)
 
 
@@ -100,7 +101,7 @@ def _in_a_path(name: str) -> str:
 def _check_ledgers(ledgers: Sequence[str], options: argparse.Namespace) -> None:
     """Raises ``ValueError`` where ``--from-record`` has no effect, or lacks, so that runs of record would be lost."""
     if options.from_record and not ledgers:
-        raise ValueError(f"recipe {options.recipe!r} has no runs on record; --from-record is for benchmark alone")
+        raise ValueError(f"recipe {options.recipe!r} keeps no runs on record; leave out --from-record")
     there = [ledger for ledger in ledgers if (RESULTS / ledger).exists()]
     if there and options.record and not options.from_record:
         raise ValueError(

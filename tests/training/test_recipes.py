@@ -338,4 +338,4 @@ def test_runs_of_record_are_not_replaced_and_from_record_has_an_effect(
     assert main([*words, "--record"]) == main(["run", "fig3a", "--from-record"]) == 1 and len(ran) == 3
     replaced, idle = capsys.readouterr().err.splitlines()
     assert "--record would replace the runs in bench_full_vgg_runs.jsonl of " in replaced and "add --from-r" in replaced
-    assert idle == "error: recipe 'fig3a' has no runs on record; --from-record is for benchmark alone"
+    assert idle == "error: recipe 'fig3a' keeps no runs on record; leave out --from-record"

@@ -235,7 +235,7 @@ def _result(ray: Any, reference: Any, item: object) -> Any:
 
 def _finished(ray: Any, pending: dict[Any, Any]) -> list[Any]:
     """Returns the results of the jobs that have ended without an error by now, of those under way by reference."""
-    ended, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0) if pending else ([], [])
+    ended, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0, fetch_local=False) if pending else ([], [])
     found = []
     for reference in ended:
         with suppress(Exception):  # the first error is the one that is raised

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dwp_init.storage import is_sealed, make_folder, sealed_json, sync_file, sync_folder, write_bytes
+from dwp_init.storage import is_sealed, make_folder, sealed_json, sync_folder, write_bytes
 from dwp_init.text import aligned
 
 ROOT = Path(__file__).parents[2]  # of the clone
@@ -41,7 +41,7 @@ def record_metrics(folder: Path, **metrics: Any) -> None:
                 file.write(b"\n")
         file.write(_line(metrics).encode())
         file.flush()
-        sync_file(file.fileno())
+        os.fsync(file.fileno())
 
 
 def read_metrics(folder: Path, *needed: str) -> list[Row]:

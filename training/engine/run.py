@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from dwp_init.storage import is_temporary, make_folder, write_bytes, write_json
+from dwp_init.storage import is_temporary, make_folder, remove, write_bytes, write_json
 from training.engine.records import DONE, STAGE_CONFIG, check_outputs, outputs_digest, read_config, write_done
 from training.engine.stage import Context, Stage, StageChangedError, stage_config
 
@@ -124,7 +124,7 @@ def _run_stage(
             if not _finished(folder, config):
                 print(f"{name}: running ({folder})", flush=True)
                 _sweep(folder)
-                (folder / DONE).unlink(missing_ok=True)  # there if the stage was done to a smaller extent
+                remove(folder / DONE)  # there if the stage was done to a smaller extent
                 write_json(folder / STAGE_CONFIG, config if _states_its_needs(folder) else _without_needs(config))
                 with _published(folder, results):
                     _fill(stage, folder, context)
@@ -147,7 +147,7 @@ def _sweep(folder: Path) -> None:
     """Removes temporary files that a killed process left; whoever may write here holds the lock."""
     for path in folder.rglob(".*.tmp"):
         if is_temporary(path):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _finished(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -60,6 +60,9 @@ class Stage:
         needs: Names of the earlier stages whose folders this one reads.
     """
 
+    keeps_runs: ClassVar[bool] = False
+    """Whether its runs are kept in the results of record, from which it can resume, see ``training.engine.ledger``."""
+
     needs: tuple[str, ...] = ()
 
     def data_sets(self) -> tuple[str, ...]:
@@ -73,11 +76,6 @@ class Stage:
     def replaceable_inputs(self, context: Context) -> dict[str, Any]:
         """Digests of what parts of the result depend on: where one changes, a finished stage makes that part again."""
         return {}
-
-    @property
-    def ledger(self) -> str:
-        """Name of the file of its runs in the results of record, from which it can resume; empty if it keeps none."""
-        return ""
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Fills ``folder``; returns the summary that is kept in ``done.json``."""

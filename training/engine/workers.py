@@ -105,7 +105,7 @@ class Processes:
 
 
 ONE_PROCESS = Processes()
-_MOST = 61 if sys.platform == "win32" else sys.maxsize  # processes that one can wait for
+_MOST = 61 if sys.platform == "win32" else sys.maxsize  # the most that ProcessPoolExecutor takes
 _LOST = (
     "a process that runs jobs ended too early. Either it was killed, as happens when memory runs out; what is finished "
     "is kept: run the same command again to resume, with fewer than {workers} workers if memory is short. Or it could "

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from training.engine.ledger import write_runs
+from dwp_init.storage import remove
+from training.engine.ledger import ledger_file, write_runs
 from training.engine.options import check_counts
 from training.engine.records import Row, print_table, write_table
 from training.engine.stage import GROWS, Context
@@ -120,10 +121,10 @@ class Benchmark(BenchmarkTask):
             return []
         runs = [{"task": self.digest} | row for row in rows]
         runs.sort(key=lambda row: (not row["choosing"], row["start"], row["seed"], row["trial"]))
-        write_runs(folder / "record" / self.ledger, runs)
+        write_runs(folder / "record" / ledger_file(self.name), runs)
         compared, path = self.compared(runs), folder / "record" / f"{self.name}.csv"
         if not any(row["start"] == OWN for row in compared):
-            path.unlink(missing_ok=True)  # one of runs that no longer count
+            remove(path)  # one of runs that no longer count
             return []
         table = task_table(compared, marks=self.steps_of_marks, steps=self.steps, own=OWN, trials=self.settings)
         write_table(path, table)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.engine.ledger import write_runs
+from training.engine.ledger import ledger_file, write_runs
 from training.engine.records import Row, print_table, write_table
 from training.engine.stage import GROWS, Context
 from training.engine.sweep import Sweep
@@ -57,7 +57,7 @@ class BenchmarkCheck(BenchmarkTask):
             finally:
                 if sweep.done:
                     made = sorted(sweep.done.values(), key=lambda row: (row["seed"], row["trial"], row["start"]))
-                    write_runs(folder / "record" / self.ledger, made)
+                    write_runs(folder / "record" / ledger_file(self.name), made)
         table = false_positives(rows, seeds=_PAIRED, finalists=[count for count in _FINALISTS if count <= self.trials])
         write_table(folder / "record" / f"{self.name}.csv", table)
         print_table(table)

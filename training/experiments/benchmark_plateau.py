@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.engine.ledger import write_runs
+from training.engine.ledger import ledger_file, write_runs
 from training.engine.records import RESULTS, Row, print_table, read_table, write_table
 from training.engine.stage import GROWS, Context
 from training.engine.sweep import Sweep
@@ -85,7 +85,7 @@ class BenchmarkPlateau(BenchmarkTask):
         if not any(row["start"] == OWN for row in rows):
             return []
         runs = sorted(({"task": self.digest} | row for row in rows), key=lambda row: (row["start"], row["seed"]))
-        write_runs(folder / "record" / self.ledger, runs)
+        write_runs(folder / "record" / ledger_file(self.name), runs)
         table = task_table(runs, marks=self.steps_of_marks, steps=self.steps, own=OWN, trials=self.settings)
         write_table(folder / "record" / f"{self.name}.csv", table)
         print_table([{key: row[key] for key in ("start", "accuracy", "over_own", "over_own_95")} for row in table])

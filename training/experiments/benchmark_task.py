@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from training.engine.ledger import read_runs, take_runs
+from training.engine.ledger import ledger_file, read_runs, take_runs
 from training.engine.options import check_counts
 from training.engine.records import RESULTS, Row
 from training.engine.stage import GROWS, Context, Stage, stage_config
@@ -76,6 +76,8 @@ class BenchmarkTask(Stage):
         seeds: Number of paired runs.
     """
 
+    keeps_runs: ClassVar[bool] = True
+
     name: str = "bench"
     network: str = "resnet"
     filters: tuple[int, ...] = (32, 64, 128)
@@ -95,10 +97,6 @@ class BenchmarkTask(Stage):
 
     def data_sets(self) -> tuple[str, ...]:
         return (self.data,)
-
-    @property
-    def ledger(self) -> str:
-        return f"{self.name}_runs.jsonl"
 
     @property
     def steps_of_marks(self) -> tuple[int, ...]:
@@ -162,14 +160,15 @@ class BenchmarkTask(Stage):
         """
         if not context.from_record:
             return
-        there = [row for row in read_runs(RESULTS / self.ledger) if row.get("task") == self.digest]
+        path = RESULTS / ledger_file(self.name)
+        there = [row for row in read_runs(path) if row.get("task") == self.digest]
         if there and all(row["setting"] != setting for row in there):
             raise ValueError(
-                f"all {len(there)} runs in {RESULTS / self.ledger} were made otherwise than they would be now: on "
-                "another kind of device, from other data, or with another version of the network; leave out "
-                "--from-record and --record, or remove the file to begin again"
+                f"all {len(there)} runs in {path} were made otherwise than they would be now: on another kind of "
+                "device, from other data, or with another version of the network; leave out --from-record and "
+                "--record, or remove the file to begin again"
             )
-        taken = take_runs(RESULTS / self.ledger, folder, of_now, lambda row: tuple(map(row.get, key)))
+        taken = take_runs(path, folder, of_now, lambda row: tuple(map(row.get, key)))
         print(f"{self.name}: {taken} runs are taken from the results of record")
 
     def source(self, start: str, folder: Path | None) -> str:

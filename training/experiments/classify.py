@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dwp_init import bayes
+from training.engine.ledger import kept_runs
 from training.engine.options import check_counts
 from training.engine.records import Row, load_checkpoint, print_table, read_done, save_checkpoint, write_table
 from training.engine.stage import Context, Stage
@@ -40,7 +41,7 @@ from training.starts.priors import bundled_digests
 
 BLOCK = 100  # steps between checkpoints
 PERCENT = 100  # units of progress of a network
-KEY = ("size", "split", "prior", "init")
+MEMBER = ("size", "split", "prior", "init")
 
 Member = tuple[int, int, str, str]  # of these
 ChosenSettings = Mapping[tuple[int, str], Mapping[str, Any]]
@@ -89,6 +90,8 @@ class Classify(Stage):
         copies: Copies of each image in a step, the mean of whose likelihoods is that of the image.
     """
 
+    keeps_runs: ClassVar[bool] = True
+
     name: str = "fig2a_mnist"
     data: str = "mnist"
     others: str = "notmnist"
@@ -130,7 +133,7 @@ class Classify(Stage):
         job = partial(self.train_pass, self.experiment(context), chosen_settings(context, self.needs), folder)
         settings: dict[str, Any] = {"total": len(keys), "each": PERCENT, "unit": "%", "engine": context.engine}
         settings |= {"desc": self.name or folder.name, "members": tuple, "checkpoint": partial(checkpoint_file, folder)}
-        with Sweep(folder, KEY, **settings) as sweep:
+        with kept_runs(folder, context, MEMBER), Sweep(folder, MEMBER, **settings) as sweep:
             sweep(job, passes(keys, self.together))
         rows = [sweep.done[key] for key in keys]
         table = average_splits(rows, ENSEMBLE_SCORES if self.others else ENSEMBLE_SCORES[:-1])
@@ -210,7 +213,7 @@ class Classify(Stage):
             progress((shown - before) * len(members))
         each = zip(members, trainer.trained(), last_terms(trainer), zip(*history, strict=True), strict=True)
         return [
-            dict(zip(KEY, key, strict=True))
+            dict(zip(MEMBER, key, strict=True))
             | own
             | terms
             | experiment.scores(model, key[1])

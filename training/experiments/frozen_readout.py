@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.engine.ledger import kept_runs
 from training.engine.options import check_counts
 from training.engine.records import Row, print_table
 from training.engine.stage import FIXED, Context
@@ -25,6 +26,7 @@ from training.starts.base import initialize_
 from training.starts.controls import NOISE as WHITE_NOISE
 from training.starts.priors import DWP, bundled_digests
 
+BANK_OF_SPLIT = ("split", "source", "filters", "threshold", "grids")
 IMAGES_AT_ONCE = 250  # images whose features are in memory at a time
 BANK_KERNEL_SIZES = (7, 5)
 NOISE_BANK, PRIOR_BANK, KEY_FILTER_BANK = "white noise", "prior", "key filters"
@@ -74,6 +76,8 @@ class FrozenReadout(PairedRuns):
         test_images: Maximum number of test images, evenly spaced.
     """
 
+    keeps_runs: ClassVar[bool] = True
+
     name: str = "frozen_readout"
     sources: tuple[str, ...] = field(default=tuple(BANK_SOURCES), metadata=FIXED)
     filters: tuple[tuple[int, ...], ...] = ((64,), (256,), (1024,))
@@ -98,7 +102,7 @@ class FrozenReadout(PairedRuns):
         banks = {described(bank): bank for bank in self.banks()}
         job = partial(self.measure, read_images(context, self.data, test_images=self.test_images), banks)
         settings: dict[str, Any] = {"total": len(runs), "unit": "bank", "engine": context.engine, "desc": self.name}
-        with Sweep(folder, ("split", "source", "filters", "threshold", "grids"), **settings) as sweep:
+        with kept_runs(folder, context, BANK_OF_SPLIT), Sweep(folder, BANK_OF_SPLIT, **settings) as sweep:
             rows = [one for row in sweep(job, runs) for one in _by_size(row)]
         rows += by_evidence(rows)
         table = readout_table(rows)
@@ -127,8 +131,7 @@ class FrozenReadout(PairedRuns):
             own = train[0][rows], train[1][rows]
             results.append({"size": size, **read_out(frozen_bank(banks[tuple(key)], split, own[0]), own, test)})
         progress(1)
-        names = ("split", "source", "filters", "threshold", "grids")
-        return [dict(zip(names, run, strict=True)) | {"results": results}]
+        return [dict(zip(BANK_OF_SPLIT, run, strict=True)) | {"results": results}]
 
 
 def read_out(bank: nn.Module, own: Labelled, test: Labelled) -> Row:

@@ -1,6 +1,5 @@
 """Measurements of calls: their time, and the memory of the process; used by the stages that report costs."""
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ def extra_memory(function: Callable[[], object]) -> int:
     """
     peak = Path("/proc/self/clear_refs")
     if not peak.exists():
-        raise OSError(f"memory is measured by {peak}, which only Linux has, and {sys.platform} not: run it on Linux")
+        raise OSError(f"memory is measured by {peak}, a file of Linux, which is not here: run it on another system")
     peak.write_text("5")  # resets the peak, VmHWM, to what is resident now
     before = _status("VmRSS")
     function()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from training.experiments.judged_task import Role, Task
 from training.experiments.paired import LEVEL
 from training.starts.base import CIFAR10, IMAGENET, TASK, TINY_IMAGENET, find_start
-from training.starts.controls import OTHER_DRAWS, OWN
+from training.starts.controls import OWN
 from training.starts.trained import TRAINED_NETWORK
 
 Use = Literal["default", "yardstick"]
@@ -33,8 +33,8 @@ def has_seen(trained_on: str, data: str) -> bool:
 def possible_use(start: str, trained_on: str, data: str) -> Use:
     """Says whether a start may be a default, or only a yardstick, judged by a task.
 
-    A default needs no images of the task, and has not been trained on any. It fits any network of its kind, and is not
-    the model's own start under another name.
+    A default needs no images of the task, and has not been trained on any. It fits any network of its kind, and is no
+    control, such as the model's own start under another name.
 
     Args:
         start: Name of the start.
@@ -43,8 +43,14 @@ def possible_use(start: str, trained_on: str, data: str) -> Use:
     """
     record = find_start(start)
     needs = record.needs if record else ("batch",)
-    tied = start in (OTHER_DRAWS, TRAINED_NETWORK) or {"batch", "learned"} & set(needs) or TASK in trained_on
+    tied = start == TRAINED_NETWORK or {"batch", "learned"} & set(needs) or TASK in trained_on or is_control(start)
     return "yardstick" if tied or has_seen(trained_on, data) else "default"
+
+
+def is_control(start: str) -> bool:
+    """Whether a start is a control, which is none to use; see :class:`training.starts.base.Start`."""
+    record = find_start(start)
+    return record is not None and record.control
 
 
 @dataclass(frozen=True)

@@ -119,16 +119,17 @@ def _train_and_test(parts: Mapping[str, _Part]) -> tuple[_Part | None, _Part | N
 def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
     """Returns the images of a folder, and whether they are those of both splits."""
     from torchvision.datasets import ImageFolder
-    from torchvision.datasets.folder import is_image_file
+    from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} with a subfolder of images for each class")
     train, held_out = _folder_parts(folder)
     root = held_out if held_out and split == "test" else train or folder
     try:
-        found = ImageFolder(str(root), is_valid_file=lambda path: is_image_file(path) and not _is_hidden(path))
+        found = ImageFolder(str(root), is_valid_file=lambda path: is_image_file(path) and not _is_beside(path))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{root} has no images in a subfolder for each class: {error}") from error
+        ends = ", ".join(IMG_EXTENSIONS)
+        raise FileNotFoundError(f"{root} has no images ({ends}) in a subfolder for each class: {error}") from error
     classes = {entry.name for entry in (train or folder).iterdir() if entry.is_dir()}
     if root == held_out and (odd := {*found.classes} ^ classes):
         raise ValueError(f"{held_out} has other classes than {train}: only one has {', '.join(sorted(odd)[:5])}")
@@ -137,9 +138,9 @@ def _folder_samples(folder: Path, split: str) -> tuple[list[_Sample], bool]:
     return [(path, label, str(path)) for path, label in samples], held_out is None
 
 
-def _is_hidden(path: str) -> bool:
-    """Whether a file is hidden, such as those in which macOS keeps what other systems have no place for."""
-    return os.path.basename(path).startswith(".")
+def _is_beside(path: str) -> bool:
+    """Whether a file is one that macOS puts beside another on foreign file systems, such as ``._cat.jpg``."""
+    return os.path.basename(path).startswith("._")
 
 
 def _place(sample: tuple[Path, int]) -> tuple[int, str, str]:
@@ -178,9 +179,7 @@ def _check_classes(root: Path, found: Any) -> None:
         )
     taken = {path for path, _ in found.samples}
     walks = (os.walk(os.path.join(found.root, name), followlinks=True) for name in found.classes)
-    files = [
-        os.path.join(at, file) for walk in walks for at, _, names in walk for file in names if not _is_hidden(file)
-    ]
+    files = [os.path.join(at, file) for walk in walks for at, _, names in walk for file in names if file[0] != "."]
     if others := Counter(
         os.path.splitext(file)[1].lower() or "without an ending" for file in files if file not in taken
     ):

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from dwp_init.storage import make_folder, write_bytes, write_json
+from dwp_init.storage import make_folder, remove, write_bytes, write_json
 from dwp_init.text import few
 from training.engine.options import check_counts
 from training.engine.records import DONE, write_done
@@ -242,7 +242,7 @@ def _write(out: Path, folders: dict[str, dict[str, Any]]) -> dict[str, dict[str,
             raise ValueError(f"{path} holds other kernels; choose another --out, or remove {out / name}")
     for name, files in folders.items():
         make_folder(out / name)
-        (out / name / DONE).unlink(missing_ok=True)
+        remove(out / name / DONE)
         for file, content in files.items():
             if file != DONE:
                 write = write_bytes if isinstance(content, bytes) else write_json

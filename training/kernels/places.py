@@ -191,7 +191,7 @@ def _on_hub(repo: str, revision: str | None) -> list[Checkpoint]:
         patterns = [f"*{suffix}*" for suffix in each.suffixes if suffix in IN_FOLDERS]
         folder = _download(repo, revision, patterns)
         name = f"{repo}@{folder.name if _COMMIT.fullmatch(folder.name) else revision or 'main'}"
-        if any(path.suffix in each.suffixes for path in folder.rglob("*")):
+        if any(path.suffix in each.suffixes for path in folder.rglob("[!.]*")):
             found = _in_folder(folder, name)
             return [found[0].renamed(name)] if len(found) == 1 else found
     raise FileNotFoundError(f"{name} holds no {any_of(IN_FOLDERS)} file; name another repository")

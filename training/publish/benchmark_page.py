@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from training.engine.records import Row
 from training.experiments.benchmark import Benchmark
@@ -19,69 +19,18 @@ from training.experiments.verdict import (
     chosen,
     confirmed,
     has_seen,
+    is_control,
     of_most_points,
 )
+from training.publish.benchmark_questions import QUESTIONS, STANDINGS, answers, false_findings, over_noise, over_stem
 from training.publish.benchmark_record import OnRecord, are_of_now, table_of
 from training.recipes import benchmark
-from training.starts.base import LEARNED_KINDS
-from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
-from training.starts.gaussians import GAUSSIAN_BY_DEPTH
-from training.starts.natural import (
-    NATURAL,
-    NATURAL_KEEP,
-    NATURAL_NOISE,
-    NATURAL_V1,
-    NOISE_RESPONSE,
-    V1_FAN_IN,
-    V1_KEEP,
-    V1_MEANS,
-)
-from training.starts.trained import MASTER_FILTERS
-from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
+from training.starts.natural import NATURAL
 
-STANDINGS = ("ahead", "level", "behind")
 ROLES: tuple[Role, ...] = ("choose", "confirm")
 HALF_WIDTHS = {"few labels": 1.0, "all labels": 0.7}  # points of accuracy, that intervals are meant to have
 SHARED = ("seeds", "finalists", "trials", "curve_images")  # fields that all tasks have alike
 PICTURES = {"benchmark.png": OVER_OWN, "benchmark_target.png": TO_TARGET}
-
-
-class Question(NamedTuple):
-    """A comparison of two starts.
-
-    Args:
-        text: What the question is.
-        start: The start that is compared.
-        baseline: The start that it is compared with.
-        kind: How the kind of the networks begins for which the two differ.
-    """
-
-    text: str
-    start: str
-    baseline: str
-    kind: str = ""
-
-
-STEM = Question("`natural`, or a stem alone that whitens the task's own images", NATURAL, WHITENED)
-DRAWS = Question("What `natural` draws behind the stem, or white noise of its response", NATURAL, NATURAL_NOISE)
-QUESTIONS = (
-    Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
-    Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
-    Question("`natural`, or with the dense layers of residual networks drawn too", NATURAL, NATURAL_KEEP),
-    DRAWS,
-    Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
-    Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),
-    Question("The scale of the weights, kept as by default or set to He's response", NATURAL_V1, V1_FAN_IN),
-    Question("The same in chains without normalisation, where He's response is the default", V1_KEEP, NATURAL_V1),
-    Question("The structure of the kernels, or their response alone", NATURAL_V1, NOISE_RESPONSE),
-    Question("Mixtures, or the Gaussians of the same kernels", NATURAL_V1, GAUSSIAN_BY_DEPTH),
-    STEM,
-    Question("`natural`, or the inputs passed on alone", NATURAL, DIRAC),
-    Question(
-        "`natural`, or a stem that whitens the task's own images and the inputs passed on", NATURAL, WHITENED_DIRAC
-    ),
-    Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),
-)
 
 
 def page_values() -> dict[str, Any]:
@@ -170,8 +119,8 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "counts": {role: _counts([each for each in on_record if each.task.role == role]) for role in ROLES},
         "labels": sorted({each.stage.each for each in on_record} - {0}),
         "false_findings": false_findings(on_record),
-        "over_stem": _standings(answers(on_record, STEM)) | {"alone": _stem_alone(on_record)},
-        "over_noise": _over_noise(on_record),
+        "over_stem": over_stem(on_record),
+        "over_noise": over_noise(on_record),
         "most_steps": max([each.stage.steps for each in on_record if each.task.part != "few labels"], default=0),
         "longer": [(stage, row) for stage, rows in _longer_runs(on_record) for row in rows if row["start"] == NATURAL],
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],
@@ -204,45 +153,6 @@ def natural_first(ahead: Sequence[Statement], on_record: Iterable[OnRecord]) -> 
     differs = [(each, row["over"] > 0) for (each, row), p in zip(known, adjusted, strict=True) if p < LEVEL]
     better = [each for each in ahead if (each, True) in differs and (each, False) not in differs]
     return of_most_points(better) or natural
-
-
-def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:
-    """Compares two starts in every finished task that has both; p-values are adjusted over these by Holm's method."""
-    _, start, baseline, kind = question
-    asked = [
-        each for each in on_record if each.finished and each.has(start, baseline) and each.task.kind.startswith(kind)
-    ]
-    found = [{"task": each.stage.name, **each.compare(start, baseline)} for each in asked]
-    known = [row for row in found if row["p"] != ""]
-    for row, adjusted in zip(known, holm([row["p"] for row in known]), strict=True):
-        row["p"] = adjusted
-    return found
-
-
-def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
-    """Returns the comparisons of the model's own start with itself, at other draws, that found a difference."""
-    return [row for row in answers(on_record, QUESTIONS[0]) if row["p"] != "" and row["p"] < LEVEL]
-
-
-def _standings(rows: Iterable[Row]) -> dict[str, int]:
-    """Counts the tasks in which a start is ahead of another, level with it, and behind it, by the adjusted p-value."""
-    found = [
-        "level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""
-    ]
-    return {each: found.count(each) for each in STANDINGS}
-
-
-def _over_noise(on_record: Sequence[OnRecord]) -> dict[str, dict[str, int]]:
-    """The standings of what ``natural`` draws behind the stem, by kind of layers, where tasks can say it."""
-    found = {kind: _standings(answers(on_record, DRAWS._replace(kind=kind))) for kind in LEARNED_KINDS}
-    return {kind: standings for kind, standings in found.items() if any(standings.values())}
-
-
-def _stem_alone(on_record: Iterable[OnRecord]) -> int:
-    """Counts the finished tasks in which ``natural`` draws no more than the stem, as a whitened stem does."""
-    both = [each for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
-    drawn = [{row["start"]: row["drawn"] for row in each.task.table} for each in both]
-    return sum(each[NATURAL] == each[WHITENED] for each in drawn)
 
 
 def _counts(on_record: Sequence[OnRecord]) -> dict[str, int]:
@@ -286,7 +196,9 @@ def _points_there(statements: Iterable[Statement], other: Statement | None) -> f
 def _use(verdict: Verdict, kind: str, part: str, best: Statement | None) -> dict[str, Any]:
     """What is said of one kind of network in one part: the start to use, ``natural``, and the best yardstick."""
     here = [each for each in verdict.statements if (each.kind, each.part) == (kind, part)]
-    yardsticks = [each for each in here if each.use == "yardstick" and each.start not in (OTHER_DRAWS, NATURAL)]
+    yardsticks = [
+        each for each in here if each.use == "yardstick" and each.start != NATURAL and not is_control(each.start)
+    ]
     natural = [each for each in here if each.start == NATURAL]
     yardstick = of_most_points([each for each in yardsticks if each.standing == "ahead"])
     return {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from training.engine.ledger import read_runs
+from training.engine.ledger import ledger_file, read_runs
 from training.engine.records import RESULTS, Row, read_table
 from training.experiments.benchmark import Benchmark
 from training.experiments.benchmark_table import compare_starts, paired_runs
@@ -31,7 +31,7 @@ class OnRecord:
     @classmethod
     def read(cls, stage: Benchmark) -> "OnRecord":
         """Reads ``<name>.csv`` and ``<name>_runs.jsonl``, where they are."""
-        return cls(stage, task_of(stage, table_of(stage)), read_runs(RESULTS / stage.ledger))
+        return cls(stage, task_of(stage, table_of(stage)), read_runs(RESULTS / ledger_file(stage.name)))
 
     @cached_property
     def missing(self) -> int:
@@ -113,7 +113,7 @@ def are_of_now(stage: BenchmarkTask) -> bool:
 
     Of those that draw from files this is not known without the files.
     """
-    runs = read_runs(RESULTS / stage.ledger)
+    runs = read_runs(RESULTS / ledger_file(stage.name))
     made = {(row["start"], row["source"]) for row in runs if not STARTS[row["start"]].files}
     return all(source == _source_of(start, stage) for start, source in made)
 

@@ -1,6 +1,6 @@
 """Few labels with augmentation, for every prior: affine maps on MNIST, crops and flips on CIFAR-10.
 
-    python -m training run few_labels_augmented --data-root DATA --workers 2 --record
+    python -m training run few_labels_augmented --data-root DATA --workers 2 --from-record --record
 
 ``--only`` with the stages of one data set runs that alone.
 

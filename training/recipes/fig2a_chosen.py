@@ -1,6 +1,6 @@
 """Fig. 2(a) with steps and temperature chosen for every prior by held-out images, on all test images.
 
-    python -m training run fig2a_chosen --data-root DATA --workers 2 --record
+    python -m training run fig2a_chosen --data-root DATA --workers 2 --from-record --record
 
 Expected: the test accuracies of an ensemble of 10 in ``training.experiments.paper.FEW_LABELS["mnist"]``.
 Found: nothing yet. It records the choices in ``choose_bayes.csv`` and ``choose_tempered.csv``, and the figure in

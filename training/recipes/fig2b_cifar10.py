@@ -1,6 +1,6 @@
 """Fig. 2(b): classification of CIFAR-10 from 50 to 500 labels, learned priors, rivals and controls.
 
-    python -m training run fig2b_cifar10 --data-root DATA --workers 2 --record
+    python -m training run fig2b_cifar10 --data-root DATA --workers 2 --from-record --record
 
 Expected: the test accuracies in ``training.experiments.paper.FEW_LABELS["cifar10"]``.
 Found: not run at full size yet. It leaves ``fig2b_cifar10.csv``, each split in ``fig2b_cifar10_runs.csv``, the picture

@@ -1,6 +1,6 @@
 """Learning-free yardsticks for few labels: frozen banks of filters with a Bayesian linear read-out in closed form.
 
-    python -m training run frozen_readout --data-root DATA --workers 2 --record
+    python -m training run frozen_readout --data-root DATA --workers 2 --from-record --record
 
 ``--only frozen_mnist_small`` is the part that takes minutes; ``frozen_mnist`` and ``frozen_fashion`` take hours.
 

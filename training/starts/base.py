@@ -106,6 +106,7 @@ class Start:
         files: The files that it draws from.
         priors: Names of the bundled priors or sets that it draws from instead of those given.
         plan: Says what it would draw from priors, and where; without it, all of its priors count as drawn from.
+        control: Whether it only says what a part of another start is worth, or how far chance goes, and is none to use.
         edition: A number that grows where a change of code changes the law of the draws, so that runs of record with
             the earlier law are made again.
     """
@@ -122,6 +123,7 @@ class Start:
     files: tuple[SourceFile, ...] = ()
     priors: tuple[str, ...] = ()
     plan: Callable[[Draw], Report] | None = None
+    control: bool = False
     edition: int = 1
 
 

@@ -144,7 +144,7 @@ def unit_variance_(draw: Draw) -> None:
 
 
 add_start(Start(OWN, "the model's own", "#b7950b", (), lambda draw: {}, aliases=("PyTorch default",), keeps_rest=True))
-add_start(Start(OTHER_DRAWS, "the model's own, other draws", "#f4d03f", ("again",), other_draws))
+add_start(Start(OTHER_DRAWS, "the model's own, other draws", "#f4d03f", ("again",), other_draws, control=True))
 add_start(Start(KAIMING, "Kaiming", "#1e8449", (), each(kaiming)))
 add_start(Start(FAN_OUT, "Kaiming fan-out", "#82e0aa", (), each(kaiming_fan_out)))
 add_start(Start(XAVIER, "Xavier", "#17202a", (), each(xavier)))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import dwp_init
+from dwp_init.choice import IDENTITY
 from dwp_init.layers import Layer
 from dwp_init.report import Report
 from training.starts.base import IMAGENET, TINY_IMAGENET, Draw, Start, add_start, kind_of
@@ -85,12 +86,13 @@ def noise_of_response(draw: Draw, stem: bool = True) -> Mapping[str, float]:
     Channels that pass inputs on stay, and so does the stem where it is not asked for.
 
     Raises:
-        ValueError: The stem is not asked for, and the set draws nothing else.
+        ValueError: The stem is not asked for, and the set draws nothing else, or only copies of the inputs.
     """
+    drawn = {layer.layer for layer in planned(draw).drawn if layer.prior != IDENTITY}
+    chosen = {name: layer for name, layer in draw.described().items() if name in drawn and (stem or not layer.first)}
+    if not chosen:
+        raise ValueError(_without_effect(draw, "layers behind the stem that are not copies alone", len(drawn)))
     filled = as_applied(draw)
-    chosen = {name: layer for name, layer in draw.described().items() if name in filled and (stem or not layer.first)}
-    if filled and not chosen:
-        raise ValueError(_without_effect(draw, "layers behind the stem that a prior fits", len(filled)))
     for name, layer in chosen.items():
         weight = draw.layers[name].weight
         noise = torch.randn(weight.shape, generator=draw.generator(name))
@@ -102,8 +104,6 @@ def _in_place_of_draws(layer: Layer, weight: Tensor, noise: Tensor) -> Tensor:
     """Returns a weight with noise of the same response in all channels that are not one number in one kernel."""
     filters = layer.filters(weight)
     drawn = (filters.flatten(1).count_nonzero(1) != 1).view(-1, *(1 for _ in filters[0].shape))
-    if not drawn.any():
-        return weight
     draws, others = (layer.arrange(layer.filters(each) * drawn) for each in (weight, noise))
     return weight - draws + others * (layer.measure(draws).response / layer.measure(others).response)
 
@@ -118,7 +118,9 @@ add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
 add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep, plan=keep_plan))
 add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in, plan=fan_in_plan))
 add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized, plan=resized_plan))
-add_start(replace(natural_start(NATURAL_NOISE, "natural, noise", "#b0bec5", fill=noise_behind_stem), edition=1))
+add_start(
+    replace(natural_start(NATURAL_NOISE, "natural, noise", "#5d4037", fill=noise_behind_stem), edition=1, control=True)
+)
 from_first = partial(Start, needs=("priors",), keeps_rest=True, priors=(NATURAL_V1,), plan=planned)
 first_edition = partial(from_first, trained_on=TINY_IMAGENET)
 add_start(first_edition(NATURAL_V1, "natural-v1", "#f48fb1", fill=as_applied))
@@ -126,4 +128,4 @@ add_start(first_edition(V1_KEEP, "natural-v1, keep", "#ce93d8", fill=keep))
 add_start(first_edition(V1_FAN_IN, "natural-v1, fan_in", "#7b1fa2", fill=fan_in))
 add_start(first_edition(V1_MEANS, "natural-v1, means kept", "#f06292", fill=means_kept))
 add_start(first_edition(V1_RESIZED, "natural-v1, resized", "#880e4f", fill=resized, plan=resized_plan))
-add_start(from_first(NOISE_RESPONSE, "white noise, response", "#95a5a6", fill=noise_of_response))
+add_start(from_first(NOISE_RESPONSE, "white noise, response", "#95a5a6", fill=noise_of_response, control=True))

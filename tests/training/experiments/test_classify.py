@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from dwp_init import bayes, load_prior
-from training.engine import sweep
+from training.engine import ledger, sweep
+from training.engine.ledger import read_runs
 from training.engine.records import read_done, read_metrics
 from training.engine.run import run_stages
 from training.engine.stage import Context
@@ -317,6 +318,36 @@ def test_going_on_is_exact_wherever_it_stopped(
     assert not list((tmp_path / "killed" / "fig2a_mnist").glob("*.checkpoint"))
 
 
+def test_what_is_recorded_of_an_interrupted_run_counts_on_another_machine(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, left, train_pass = tmp_path / "results", [5], Classify.train_pass
+    monkeypatch.setattr(ledger, "RESULTS", results)
+
+    def limited(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return train_pass(*arguments)
+
+    monkeypatch.setattr(Classify, "train_pass", limited)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"fig2a_mnist": SMALL}, Context(tmp_path / "one"), results)
+    assert len(read_runs(results / "fig2a_mnist_runs.jsonl")) == 5
+    left[0] = 3
+    found = run(SMALL, tmp_path / "two", from_record=True)
+    assert left == [0] and len(found) == 8
+    left[0] = 8
+    assert found == run(SMALL, tmp_path / "three")
+
+
+def test_runs_of_other_settings_do_not_count(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "RESULTS", tmp_path / "results")
+    run_stages({"fig2a_mnist": SMALL}, Context(tmp_path / "one"), tmp_path / "results")
+    with pytest.raises(ValueError, match=r"all 8 runs in .* were made with other settings, .* leave out --from-record"):
+        run(replace(SMALL, steps=3), tmp_path / "two", from_record=True)
+
+
 @pytest.fixture
 def one_thread() -> Any:
     threads = torch.get_num_threads()
@@ -419,7 +450,7 @@ def test_selections_side_by_side(data: Any, tmp_path: Path) -> None:
     folder = run_stages(stages, Context(tmp_path))["both"]
     assert [row["runs"] for row in read_done(folder)["table"]] == ["a", "a", "b", "b"]
     assert [path.name for path in (folder / "record").iterdir()] == ["both.csv"]
-    assert not (tmp_path / "a" / "record").exists()
+    assert [path.name for path in (tmp_path / "a" / "record").iterdir()] == ["a_runs.jsonl"]
 
 
 def test_unknown_images_of_another_shape(data: Any, tmp_path: Path) -> None:

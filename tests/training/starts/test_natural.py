@@ -128,7 +128,12 @@ def test_noise_behind_the_stem_leaves_stem_and_copies(network: str, filters: tup
     assert replaced >= 8
 
 
-def test_noise_behind_the_stem_is_refused_where_natural_draws_the_stem_alone() -> None:
-    network = build("mobilenet", (8, 8, 8), 10, (3, 32, 32))
+@pytest.mark.parametrize(
+    ("network", "filters"), [("mobilenet", (8, 8, 8)), ("vgg", (8, 8, 8))]
+)  # the stem alone, and copies
+def test_noise_behind_the_stem_is_refused_where_it_is_natural_itself(network: str, filters: tuple[int, ...]) -> None:
+    made = build(network, filters, 10, (3, 32, 32))
+    before = [value.clone() for value in made.parameters()]
     with pytest.raises(ValueError, match=r"differs from 'natural' in layers behind the stem .* none besides the 1"):
-        initialize_(network, NATURAL_NOISE, 0, priors=["natural"])
+        initialize_(made, NATURAL_NOISE, 0, priors=["natural"])
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), before, strict=True))

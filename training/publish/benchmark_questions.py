@@ -1,0 +1,106 @@
+"""Comparisons of two starts in the benchmark's tasks, and what they say of the parts of ``natural``."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from training.engine.records import Row
+from training.experiments.paired import LEVEL, holm
+from training.publish.benchmark_record import OnRecord
+from training.starts.base import LEARNED_KINDS
+from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
+from training.starts.gaussians import GAUSSIAN_BY_DEPTH
+from training.starts.natural import (
+    NATURAL,
+    NATURAL_KEEP,
+    NATURAL_NOISE,
+    NATURAL_V1,
+    NOISE_RESPONSE,
+    V1_FAN_IN,
+    V1_KEEP,
+    V1_MEANS,
+)
+from training.starts.trained import MASTER_FILTERS
+from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
+
+STANDINGS = ("ahead", "level", "behind")
+
+
+class Question(NamedTuple):
+    """A comparison of two starts.
+
+    Args:
+        text: What the question is.
+        start: The start that is compared.
+        baseline: The start that it is compared with.
+        kind: How the kind of the networks begins for which the two differ.
+    """
+
+    text: str
+    start: str
+    baseline: str
+    kind: str = ""
+
+
+STEM = Question("`natural`, or a stem alone that whitens the task's own images", NATURAL, WHITENED)
+BEHIND_STEM = Question(
+    "Random channels of `natural` behind the stem, or noise of their response", NATURAL, NATURAL_NOISE
+)
+QUESTIONS = (
+    Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
+    Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
+    Question("`natural`, or with the dense layers of residual networks drawn too", NATURAL, NATURAL_KEEP),
+    BEHIND_STEM,
+    Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
+    Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),
+    Question("The scale of the weights, kept as by default or set to He's response", NATURAL_V1, V1_FAN_IN),
+    Question("The same in chains without normalisation, where He's response is the default", V1_KEEP, NATURAL_V1),
+    Question("The structure of the kernels, or their response alone", NATURAL_V1, NOISE_RESPONSE),
+    Question("Mixtures, or the Gaussians of the same kernels", NATURAL_V1, GAUSSIAN_BY_DEPTH),
+    STEM,
+    Question("`natural`, or the inputs passed on alone", NATURAL, DIRAC),
+    Question(
+        "`natural`, or a stem that whitens the task's own images and the inputs passed on", NATURAL, WHITENED_DIRAC
+    ),
+    Question("Next to a whitened stem, `natural` or dirac", WHITENED_NATURAL, WHITENED_DIRAC),
+)
+
+
+def answers(on_record: Iterable[OnRecord], question: Question) -> list[Row]:
+    """Compares two starts in every finished task that has both; p-values are adjusted over these by Holm's method."""
+    _, start, baseline, kind = question
+    asked = [
+        each for each in on_record if each.finished and each.has(start, baseline) and each.task.kind.startswith(kind)
+    ]
+    found = [{"task": each.stage.name, **each.compare(start, baseline)} for each in asked]
+    known = [row for row in found if row["p"] != ""]
+    for row, adjusted in zip(known, holm([row["p"] for row in known]), strict=True):
+        row["p"] = adjusted
+    return found
+
+
+def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
+    """Returns the comparisons of the model's own start with itself, at other draws, that found a difference."""
+    return [row for row in answers(on_record, QUESTIONS[0]) if row["p"] != "" and row["p"] < LEVEL]
+
+
+def over_stem(on_record: Sequence[OnRecord]) -> dict[str, int]:
+    """Counts how ``natural`` stands to a stem alone, and the tasks in which it draws nothing else."""
+    both = [each for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
+    drawn = [{row["start"]: row["drawn"] for row in each.task.table} for each in both]
+    return _standings(answers(on_record, STEM)) | {"alone": sum(each[NATURAL] == each[WHITENED] for each in drawn)}
+
+
+def over_noise(on_record: Sequence[OnRecord]) -> dict[str, dict[str, int]]:
+    """Counts how ``natural`` stands to noise behind its stem, by kind of layers, where tasks can say it."""
+    kinds = {each.stage.name: each.task.kind for each in on_record}
+    rows = answers(on_record, BEHIND_STEM)
+    found = {kind: _standings(row for row in rows if kinds[row["task"]].startswith(kind)) for kind in LEARNED_KINDS}
+    return {kind: standings for kind, standings in found.items() if any(standings.values())}
+
+
+def _standings(rows: Iterable[Row]) -> dict[str, int]:
+    """Counts the tasks in which a start is ahead of another, level with it, and behind it, by the adjusted p-value."""
+    found = [
+        "level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""
+    ]
+    return {each: found.count(each) for each in STANDINGS}
