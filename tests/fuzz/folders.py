@@ -52,11 +52,13 @@ def entries(name: str, content: bytes) -> list[tuple[str, object]]:
 
 
 def _of(text: bytes, name: str) -> list[tuple[str, object]]:
-    """The entries of a document; one that is cut short is one entry."""
+    """The entries of a document, without the checksum that rows have; one that is cut short is one entry."""
     try:
-        return list(_values(json.loads(text), name))
+        found = json.loads(text)
     except json.JSONDecodeError:
         return [(name, text)]
+    with_checksum = isinstance(found, list) and len(found) == 2 and isinstance(found[1], dict)
+    return list(_values(found[1] if with_checksum else found, name))
 
 
 def _values(found: Any, key: str) -> Iterator[tuple[str, object]]:

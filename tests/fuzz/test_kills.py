@@ -49,7 +49,7 @@ def test_only_what_is_measured_may_differ(whole: Whole, tmp_path: Path) -> None:
         place = tmp_path / name / STAGE
         place.mkdir(parents=True)
         (place / "a.csv").write_text(f"start,train_s\nown,{seconds}\n")
-        (place / "a.jsonl").write_text(json.dumps(["crc", {"loss": [1, 2], "train_s": seconds}]) + "\n")
+        (place / "a.jsonl").write_text(json.dumps([f"crc of {seconds}", {"loss": [1, 2], "train_s": seconds}]) + "\n")
         (place / "result").write_text("1")
         return place
 
