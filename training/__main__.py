@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from dwp_init.terminal import escape_what_cannot_be_encoded
 from dwp_init.text import printable
 from training import recipes
 from training.arguments import OWN_IMAGES, WITH_SETTINGS, engine_of, parse
-from training.engine.ledger import ledger_file
 from training.engine.options import only, override
 from training.engine.records import RESULTS, print_table, read_done, write_table
 from training.engine.run import run_stages
@@ -85,29 +84,18 @@ def _run(options: argparse.Namespace) -> None:
         device=_device(options.device),
         engine=engine_of(options, out),
         smoke=options.smoke,
-        from_record=options.from_record,
+        from_record=options.from_record or options.record,
     )
     if options.record and (options.smoke or options.settings or options.data):
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
-    _check_ledgers([ledger_file(name) for name, stage in stages.items() if stage.keeps_runs], options)
+    if options.from_record and not any(stage.keeps_runs for stage in stages.values()):
+        raise ValueError(f"these stages of {options.recipe!r} keep no runs on record; leave out --from-record")
     run_stages(stages, context, RESULTS if options.record else None)
 
 
 def _in_a_path(name: str) -> str:
     """Returns a name with characters that every file system takes, and shells leave alone."""
     return re.sub(r"[^\w .@+-]+", "-", name).strip("-. ") or "images"
-
-
-def _check_ledgers(ledgers: Sequence[str], options: argparse.Namespace) -> None:
-    """Raises ``ValueError`` where ``--from-record`` has no effect, or lacks, so that runs of record would be lost."""
-    if options.from_record and not ledgers:
-        raise ValueError(f"recipe {options.recipe!r} keeps no runs on record; leave out --from-record")
-    there = [ledger for ledger in ledgers if (RESULTS / ledger).exists()]
-    if there and options.record and not options.from_record:
-        raise ValueError(
-            f"--record would replace the runs in {', '.join(there)} of {RESULTS}, those too of this command before an "
-            "interruption; add --from-record so that they count, or remove the files to begin again"
-        )
 
 
 def _fit(options: argparse.Namespace) -> None:

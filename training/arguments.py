@@ -60,7 +60,7 @@ def _run(commands: Commands) -> None:
     stages = "run these stages alone, and those they need; may be repeated"
     parser.add_argument("--only", action="extend", nargs="+", metavar="STAGE", help=stages)
     parser.add_argument("--record", action="store_true", help="copy the tables and figures to training/results")
-    from_record = "count the runs in training/results as done, if the recipe keeps them there"
+    from_record = "count the runs in training/results as done, if the recipe keeps them there; so does --record"
     parser.add_argument("--from-record", action="store_true", help=from_record)
     _add_engine(parser)
     _add_device(parser)

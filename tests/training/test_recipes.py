@@ -325,17 +325,22 @@ def test_settings_of_stages_that_are_not_run_are_refused(capsys: pytest.CaptureF
     assert "bench_full_vgg.seeds is set twice, the second time by 'bench_full_vgg.seeds=3'" in capsys.readouterr().err
 
 
-def test_runs_of_record_are_not_replaced_and_from_record_has_an_effect(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("recipe", ["benchmark", "fig2a_chosen", "frozen_readout"])
+def test_runs_of_record_count_if_they_are_kept_and_may_be_replaced(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(command_line, "RESULTS", tmp_path)
     ran: list[bool] = []
-    monkeypatch.setattr("training.__main__.run_stages", lambda stages, context, results: ran.append(True))
-    words = ["run", "benchmark", "--only", "bench_full_vgg", "--device", "cpu"]
-    assert main([*words, "--record"]) == 0
-    (tmp_path / "bench_full_vgg_runs.jsonl").touch()
-    assert main(words) == main([*words, "--record", "--from-record"]) == 0 and len(ran) == 3
-    assert main([*words, "--record"]) == main(["run", "fig3a", "--from-record"]) == 1 and len(ran) == 3
-    replaced, idle = capsys.readouterr().err.splitlines()
-    assert "--record would replace the runs in bench_full_vgg_runs.jsonl of " in replaced and "add --from-r" in replaced
-    assert idle == "error: recipe 'fig3a' keeps no runs on record; leave out --from-record"
+    monkeypatch.setattr(
+        "training.__main__.run_stages", lambda stages, context, results: ran.append(context.from_record)
+    )
+    words = ["run", recipe, "--device", "cpu"]
+    assert [main([*words, *more]) for more in ([], ["--from-record"], ["--record"])] == [0, 0, 0]
+    assert ran == [False, True, True]
+    assert main(["run", "fig3a", "--from-record"]) == 1
+    idle = "error: these stages of 'fig3a' keep no runs on record; leave out --from-record"
+    assert capsys.readouterr().err.splitlines() == [idle]
+
+
+def test_stages_of_one_name_whose_runs_are_kept_are_the_same() -> None:
+    kept = [item for name in RECIPES for item in recipes.load(name).stages().items() if item[1].keeps_runs]
+    assert len(dict(kept)) > 60 and all(dict(kept)[name] == stage for name, stage in kept)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dwp_init.storage import make_folder, write_bytes
 from training.engine.records import RESULTS, Row, read_config, read_metrics, record_metrics
-from training.engine.stage import Context
+from training.engine.stage import Context, Stage
 
 
 def ledger_file(name: str) -> str:
@@ -18,44 +18,48 @@ def ledger_file(name: str) -> str:
 
 
 @contextmanager
-def kept_runs(folder: Path, context: Context, key: Sequence[str]) -> Iterator[None]:
+def kept_runs(stage: Stage, folder: Path, context: Context, key: Sequence[str]) -> Iterator[None]:
     """Lets the sweep of a stage go on where another machine left it.
 
     Enters the runs of record that the folder lacks, if that is asked for, and leaves all runs to be recorded when the
-    sweep ends, also if it is interrupted. Runs of record count if they have the same settings and data, and were made
-    from the same files of earlier stages.
+    sweep ends, also if it is interrupted. Runs of record count if they were made by the same edition of the stage on
+    the same kind of device, with the same settings and data, and from the same files of earlier stages.
 
     Args:
-        folder: The stage's folder.
+        stage: The stage.
+        folder: Its folder.
         context: The context of the run.
         key: Names of the columns that identify a run.
 
     Raises:
-        ValueError: All runs on record were made otherwise. They would not count, and ``--record`` would replace them.
+        ValueError: Runs on record were made otherwise. They would not count, and ``--record`` would replace them.
     """
-    file, made = ledger_file(folder.name), _made(folder)
-    there = read_runs(RESULTS / file) if context.from_record else []
-    taken = [{name: row[name] for name in row if name != "made"} for row in there if row.get("made") == made]
-    if there and not taken:
+    path, made = RESULTS / ledger_file(folder.name), _made(stage, folder, context)
+    there = read_runs(path) if context.from_record else []
+    others = sum(row.get("made") != made or not row.keys() >= set(key) for row in there)
+    if others:
         raise ValueError(
-            f"all {len(there)} runs in {RESULTS / file} were made with other settings, from other data or from other "
-            "files of earlier stages; leave out --from-record and --record, or remove the file to begin again"
+            f"{others} of the {len(there)} runs in {path} were made otherwise than they would be now: with other "
+            "settings, on another kind of device, from other data or other files of earlier stages; leave out "
+            "--from-record and --record, or remove the file to begin again"
         )
-    known = {_values(row, key) for row in read_metrics(folder)}
+    known = {_values(row, key) for row in read_metrics(folder, *key)}
+    taken = [row for row in there if _values(row, key) not in known]
     for row in taken:
-        if _values(row, key) not in known:
-            record_metrics(folder, **row)
+        record_metrics(folder, **{name: value for name, value in row.items() if name != "made"})
+    if taken:
+        print(f"{folder.name}: {len(taken)} runs are taken from the results of record")
     try:
         yield
     finally:
         if rows := read_metrics(folder):
-            write_runs(folder / "record" / file, [{"made": made} | row for row in rows])
+            write_runs(folder / "record" / path.name, [{"made": made} | row for row in rows])
 
 
-def _made(folder: Path) -> str:
+def _made(stage: Stage, folder: Path, context: Context) -> str:
     """Returns a digest of what a stage's runs depend on."""
     config = read_config(folder)
-    made = [config["fingerprint"], config.get("made_from", {})]
+    made = [config["fingerprint"], config.get("made_from", {}), stage.edition, context.device.type]
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
 
 

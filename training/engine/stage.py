@@ -63,6 +63,9 @@ class Stage:
     keeps_runs: ClassVar[bool] = False
     """Whether its runs are kept in the results of record, from which it can resume, see ``training.engine.ledger``."""
 
+    edition: ClassVar[int] = 1
+    """A number that grows where a change of code changes what the runs find, so that those on record do not count."""
+
     needs: tuple[str, ...] = ()
 
     def data_sets(self) -> tuple[str, ...]:

@@ -58,7 +58,8 @@ class Classify(Stage):
     Args:
         needs: A stage of :class:`training.experiments.few_labels_choice.ChooseSettings`, whose steps and temperature of
             each prior and number of labels replace those given here; none by default.
-        name: Base name of the CSV and PNG files; none are written if empty.
+        name: Base name of the CSV and PNG files; none are written if empty. The runs are kept in any case, under the
+            name of the stage.
         data: Name of the data set: ``mnist`` or ``cifar10``, with the paper's network for it.
         others: Name of the data set whose test images are the unknown ones of the OOD column; none if empty.
         filters: Channels of the convolutions.
@@ -133,7 +134,7 @@ class Classify(Stage):
         job = partial(self.train_pass, self.experiment(context), chosen_settings(context, self.needs), folder)
         settings: dict[str, Any] = {"total": len(keys), "each": PERCENT, "unit": "%", "engine": context.engine}
         settings |= {"desc": self.name or folder.name, "members": tuple, "checkpoint": partial(checkpoint_file, folder)}
-        with kept_runs(folder, context, MEMBER), Sweep(folder, MEMBER, **settings) as sweep:
+        with kept_runs(self, folder, context, MEMBER), Sweep(folder, MEMBER, **settings) as sweep:
             sweep(job, passes(keys, self.together))
         rows = [sweep.done[key] for key in keys]
         table = average_splits(rows, ENSEMBLE_SCORES if self.others else ENSEMBLE_SCORES[:-1])

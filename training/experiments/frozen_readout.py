@@ -62,7 +62,7 @@ class FrozenReadout(PairedRuns):
     in the same way.
 
     Splits are paired: each has its own training images and draws, the same images for every bank, and larger sets
-    contain the smaller ones. Records ``<name>.csv`` and ``<name>_runs.csv``.
+    contain the smaller ones. Records ``<name>.csv`` and ``<name>_runs.csv``; its runs are kept too.
 
     Args:
         data: Name of a data set of grey images.
@@ -102,7 +102,7 @@ class FrozenReadout(PairedRuns):
         banks = {described(bank): bank for bank in self.banks()}
         job = partial(self.measure, read_images(context, self.data, test_images=self.test_images), banks)
         settings: dict[str, Any] = {"total": len(runs), "unit": "bank", "engine": context.engine, "desc": self.name}
-        with kept_runs(folder, context, BANK_OF_SPLIT), Sweep(folder, BANK_OF_SPLIT, **settings) as sweep:
+        with kept_runs(self, folder, context, BANK_OF_SPLIT), Sweep(folder, BANK_OF_SPLIT, **settings) as sweep:
             rows = [one for row in sweep(job, runs) for one in _by_size(row)]
         rows += by_evidence(rows)
         table = readout_table(rows)

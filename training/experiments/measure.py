@@ -32,7 +32,7 @@ def extra_memory(function: Callable[[], object]) -> int:
     """Returns by how many bytes the process's resident memory grows at its peak during a call.
 
     Raises:
-        OSError: The system is not Linux.
+        OSError: There is no such file, as on all systems but Linux.
     """
     peak = Path("/proc/self/clear_refs")
     if not peak.exists():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dwp_init import load_prior
+from training.engine import ledger
 from training.engine.records import read_done
 from training.engine.run import run_stages
 from training.engine.stage import Context
@@ -98,6 +99,23 @@ def test_images_that_are_alike_by_class_are_read_out(data: None, tmp_path: Path)
     """Far above chance."""
     table = read_done(run_stages({"frozen": SMALL}, Context(tmp_path))["frozen"])["table"]
     assert max(row["accuracy"] for row in table if row["size"] == 20) > 50
+
+
+def test_runs_of_record_count_on_another_machine(
+    data: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, stages = tmp_path / "results", {"frozen": SMALL}
+    monkeypatch.setattr(ledger, "RESULTS", results)
+    run_stages(stages, Context(tmp_path / "one"), results)
+    monkeypatch.setattr(FrozenReadout, "measure", lambda *_: pytest.fail("it was measured again"))
+    again = run_stages(stages, Context(tmp_path / "two", from_record=True))["frozen"]
+    files = sorted(path.name for path in results.iterdir())
+    assert files == ["frozen_readout.csv", "frozen_readout_runs.csv", "frozen_runs.jsonl"]
+    assert all((again / "record" / name).read_bytes() == (results / name).read_bytes() for name in files)
+    assert "runs are taken from the results of record" in capsys.readouterr().out
+    monkeypatch.setattr(FrozenReadout, "edition", 2)
+    with pytest.raises(ValueError, match=r"(\d+) of the \1 runs in .* were made otherwise than they would be now"):
+        run_stages(stages, Context(tmp_path / "three", from_record=True))
 
 
 def test_a_result_does_not_depend_on_the_other_sizes(data: None, tmp_path: Path) -> None:
