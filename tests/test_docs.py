@@ -200,7 +200,7 @@ def test_a_line_that_cannot_be_run_as_it_stands_fails(line: str) -> None:
         "python -m training run no_recipe",
         "python -m training run fig4b fig4b_runs.no_field=1",
         "python -m training run fig4b --only no_stage",
-        "python -m training run benchmark --record --data-root DATA",  # without --from-record
+        "python -m training run fig3a --from-record",  # keeps no runs
     ],
 )
 def test_a_recipe_that_would_take_hours_is_read(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
