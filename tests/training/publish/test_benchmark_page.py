@@ -136,6 +136,14 @@ def test_what_no_task_can_confirm_says_so(results: Path) -> None:
         assert cells(written(), "dense, without normalisation | few labels")[6] == column.pop(0)
 
 
+def test_a_confirmation_that_is_not_complete_says_how_many_of_its_tasks_were_run(results: Path) -> None:
+    other = example_task("bench_confirm_too", role="confirm", network="mnist", filters=(4, 4), data="notmnist")
+    benchmark.stages()[other.name] = other
+    for task in (AHEAD, CONFIRM):
+        record(results, task, example_runs(task, {"natural": 2.0}))
+    assert cells(written(), "dense, without normalisation | few labels")[6] == "not yet: 1 of 2 tasks run"
+
+
 def test_how_the_settings_were_chosen_and_how_wide_the_intervals_are(results: Path) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     text = written()
