@@ -24,6 +24,7 @@ from dwp_init.errors import (
 )
 from dwp_init.files import model_size
 from dwp_init.folder import CONFIG, MAX_BYTES, MODEL, check_size, read_bounded
+from dwp_init.storage import remove
 from dwp_init.transfer import CLIENT, OversizedError, ask, check_place, transfer, without_a_rejected_token
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _checked(
     if damage := _damage(path, content, pinned, own):
         try:
             if not path.is_symlink() and not access.local_files_only:
-                path.unlink()  # in a cache without links the client would not replace it
+                remove(path)  # in a cache without links the client would not replace it
             path = _locate(file, address, access, most, again=True)
         except (PriorError, OSError) as error:
             raise PriorCorruptError(

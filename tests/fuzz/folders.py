@@ -57,7 +57,7 @@ def _of(text: bytes, name: str) -> list[tuple[str, object]]:
         found = json.loads(text)
     except json.JSONDecodeError:
         return [(name, text)]
-    with_checksum = isinstance(found, list) and len(found) == 2 and isinstance(found[1], dict)
+    with_checksum = isinstance(found, list) and [type(each) for each in found] == [str, dict]
     return list(_values(found[1] if with_checksum else found, name))
 
 

@@ -40,8 +40,9 @@ def kept_runs(stage: Stage, folder: Path, context: Context, key: Sequence[str]) 
     if others:
         raise ValueError(
             f"{others} of the {len(there)} runs in {path} were made otherwise than they would be now: with other "
-            "settings, on another kind of device, from other data or other files of earlier stages; leave out "
-            "--from-record and --record, or remove the file to begin again"
+            "settings, by an earlier edition, on another kind of device, from other data or other files of earlier "
+            f"stages; leave out --from-record and --record, name other stages with --only, or remove the file and "
+            f"{folder} to begin again"
         )
     known = {_values(row, key) for row in read_metrics(folder, *key)}
     taken = [row for row in there if _values(row, key) not in known]

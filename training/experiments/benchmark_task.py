@@ -161,7 +161,7 @@ class BenchmarkTask(Stage):
         if not context.from_record:
             return
         path = RESULTS / ledger_file(self.name)
-        there = [row for row in read_runs(path) if row.get("task") == self.digest]
+        there = [row for row in read_runs(path) if row.get("task", self.digest) == self.digest]
         if there and all(row["setting"] != setting for row in there):
             raise ValueError(
                 f"all {len(there)} runs in {path} were made otherwise than they would be now: on another kind of "

@@ -43,7 +43,7 @@ class Question(NamedTuple):
 
 STEM = Question("`natural`, or a stem alone that whitens the task's own images", NATURAL, WHITENED)
 BEHIND_STEM = Question(
-    "Random channels of `natural` behind the stem, or noise of their response", NATURAL, NATURAL_NOISE
+    "What `natural` draws behind the stem besides copies, or noise of its response", NATURAL, NATURAL_NOISE
 )
 QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
@@ -84,10 +84,12 @@ def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
 
 
 def over_stem(on_record: Sequence[OnRecord]) -> dict[str, int]:
-    """Counts how ``natural`` stands to a stem alone, and the tasks in which it draws nothing else."""
+    """Counts how ``natural`` stands to a stem alone, and the tasks in which it draws nothing else.
+
+    These are the tasks without noise behind the stem, a start that is refused there.
+    """
     both = [each for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
-    drawn = [{row["start"]: row["drawn"] for row in each.task.table} for each in both]
-    return _standings(answers(on_record, STEM)) | {"alone": sum(each[NATURAL] == each[WHITENED] for each in drawn)}
+    return _standings(answers(on_record, STEM)) | {"alone": sum(not each.has(NATURAL_NOISE, OWN) for each in both)}
 
 
 def over_noise(on_record: Sequence[OnRecord]) -> dict[str, dict[str, int]]:

@@ -32,7 +32,7 @@ def fault_values() -> dict[str, Any]:
         "models": _tries(rows, _MODELS),
         "kills": sum(way["kills"] for way in ways.values() if way["kill"] in SIGNALS),
         "other": sum(way["kills"] for way in ways.values() if way["kill"] not in SIGNALS),
-        "met": len({(recipes.load(row["recipe"]).FOLDER, row["stage"]) for row in kills}),
+        "met": len({(recipes.load(row["recipe"]).FOLDER, row["stage"]) for row in kills} & _stages().keys()),
         "alone": sum(row["run"].startswith(ONCE) and _was_disturbed(row) for row in kills),
         "runs": len(folders),
         "again": sum(count > 1 for count in folders.values()),

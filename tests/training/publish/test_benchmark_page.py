@@ -120,7 +120,10 @@ def test_what_the_draws_behind_the_stem_are_worth_by_kind_of_layers(results: Pat
     mixer = example_task("bench_few_cifar10_convmixer", network="convmixer", filters=(4,), starts=starts)
     benchmark.stages().update({each.name: each for each in (chain, mixer)})
     record(results, chain, example_runs(chain, {"natural": 4.0, "natural, noise behind the stem": 4.0}))
-    assert "`natural` is ahead in 0, level in 1 and behind in 0 of 1 task with dense layers. " in written()
+    assert (
+        "`natural` is, by adjusted p-values, ahead in 0, level in 1 and behind in 0 of 1 task with dense layers. "
+        in written()
+    )
     record(results, mixer, example_runs(mixer, {"natural": 4.0, "natural, noise behind the stem": 2.0}))
     assert (
         "of 1 task with dense layers, and ahead in 1, level in 0 and behind in 0 of 1 task with depthwise layers. "
@@ -141,7 +144,7 @@ def test_a_confirmation_that_is_not_complete_says_how_many_of_its_tasks_were_run
     benchmark.stages()[other.name] = other
     for task in (AHEAD, CONFIRM):
         record(results, task, example_runs(task, {"natural": 2.0}))
-    assert cells(written(), "dense, without normalisation | few labels")[6] == "not yet: 1 of 2 tasks run"
+    assert cells(written(), "dense, without normalisation | few labels")[6] == "not yet: 1 of 2 tasks run, ahead there"
 
 
 def test_how_the_settings_were_chosen_and_how_wide_the_intervals_are(results: Path) -> None:
