@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +59,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         for path, temporary in temporaries.items():
-            patiently(lambda temporary=temporary, path=path: temporary.replace(path))
+            patiently(partial(temporary.replace, path))
         for folder in {path.parent for path in contents}:
             sync_folder(folder)
     finally:
