@@ -41,7 +41,7 @@ def kept_runs(stage: Stage, folder: Path, context: Context, key: Sequence[str]) 
         raise ValueError(
             f"{others} of the {len(there)} runs in {path} were made otherwise than they would be now: with other "
             "settings, by an earlier edition, on another kind of device, from other data or other files of earlier "
-            f"stages; leave out --from-record and --record, name other stages with --only, or remove the file and "
+            "stages; leave out --from-record and --record, name other stages with --only, or remove the file and "
             f"{folder} to begin again"
         )
     known = {_values(row, key) for row in read_metrics(folder, *key)}

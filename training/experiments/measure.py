@@ -36,7 +36,7 @@ def extra_memory(function: Callable[[], object]) -> int:
     """
     peak = Path("/proc/self/clear_refs")
     if not peak.exists():
-        raise OSError(f"memory is measured by {peak}, a file of Linux, which is not here: run it on another system")
+        raise OSError(f"there is no {peak}, by which memory is measured; run this on Linux")
     peak.write_text("5")  # resets the peak, VmHWM, to what is resident now
     before = _status("VmRSS")
     function()

@@ -13,6 +13,7 @@ import torch
 from dwp_init import Autoregressive, Gaussian, GaussianMixture, KernelDensity, KernelVAE, Prior, save_prior
 from training.engine.stage import Context
 from training.experiments.costs import Decoding, decoding_flops
+from training.experiments.measure import extra_memory
 
 D = 9
 HIDDEN, HALF, MIXTURES, LATENT = 6, 3, 2, 4
@@ -104,6 +105,12 @@ def test_decoding_takes_time(fits: tuple[str, ...], tmp_path: Path) -> None:
 def test_counts_of_decoding(field: str, fits: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{field} must be 1 or more; got 0"):
         decode(tmp_path, Decoding(fits, **{field: 0}))
+
+
+def test_memory_is_measured_on_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(OSError, match="there is no /proc/self/clear_refs, by which memory is measured; run this on"):
+        extra_memory(list)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
