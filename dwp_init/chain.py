@@ -32,13 +32,11 @@ class Rectified(NamedTuple):
         between: Those that stand between two rectifiers, of which the second returns the outputs of the first as they
             are: two ReLUs, or two ReLU6, but neither a ReLU behind a GELU nor a ReLU6 behind a ReLU.
         hooked: Names of modules of the chain whose hooks may change what passes through it. Then the others are empty.
-        chain: All convolutions of the chain, whatever follows them.
     """
 
     all: frozenset[str] = frozenset()
     between: frozenset[str] = frozenset()
     hooked: tuple[str, ...] = ()
-    chain: frozenset[str] = frozenset()
 
 
 def rectified(model: nn.Module) -> Rectified:
@@ -82,13 +80,6 @@ def normalised(model: nn.Module) -> frozenset[str]:
     """
     names = _names(model)
     return frozenset(name for chain in _growing(model) for name in _before_norms(chain, names))
-
-
-def in_normalised_chains(model: nn.Module) -> frozenset[str]:
-    """Returns the names of all convolutions of the chains in which :func:`normalised` finds some."""
-    names = _names(model)
-    chains = [chain for chain in _growing(model) if _before_norms(chain, names)]
-    return frozenset(names[id(each)] for chain in chains for each in chain if id(each) in names)
 
 
 def sole(model: nn.Module) -> frozenset[str]:
@@ -160,7 +151,7 @@ def _rectified(chain: Sequence[nn.Module], names: dict[int, str]) -> Rectified:
     bare = {name for (name, _), each in zip(places, behind, strict=True) if each is None}
     changed = {name for (name, _), *pair in zip(places, behind, before, strict=True) if not _returns(*pair)}
     everywhere = frozenset(name for name, _ in places)  # a module that is used more than once has several places
-    return Rectified(everywhere - bare, everywhere - changed, chain=everywhere)
+    return Rectified(everywhere - bare, everywhere - changed)
 
 
 def normalises(module: nn.Module) -> bool:

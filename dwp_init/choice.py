@@ -1,19 +1,20 @@
 """Which layer of a model takes which prior, and why other layers are skipped."""
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from torch import nn
 
-from dwp_init.authored import reason_to_leave
-from dwp_init.chain import Rectified, in_normalised_chains, normalised, rectified, sole
+from dwp_init.authored import is_untouched, reason_to_leave
+from dwp_init.chain import Rectified, normalised, rectified, sole
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
-from dwp_init.passing import can_pass_on, passed_on, passes_on
+from dwp_init.passing import Row, can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
-from dwp_init.report import size_text, there_text
+from dwp_init.report import IDENTITY, OWN_WEIGHTS, size_text, there_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, limit_text, unused_priors, way_out
 from dwp_init.tensors import check_real, is_loading, is_virtual
@@ -21,8 +22,6 @@ from dwp_init.weights import weight_of
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
-IDENTITY = "identity"
-"""What the report calls the prior of a layer that passes all of its inputs on."""
 
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -36,6 +35,7 @@ class Choice(NamedTuple):
         fitting: How the kernels change their size.
         may_pass: Whether the layer may pass its inputs on: its set of priors says so, and where it stands allows it.
         normalised: Whether it may because its outputs are normalised, at any scale.
+        own: Whether the layer keeps its own kernels, and only their scale or its first channels change.
     """
 
     layer: Layer
@@ -43,6 +43,7 @@ class Choice(NamedTuple):
     fitting: Fitting
     may_pass: bool = False
     normalised: bool = False
+    own: bool = False
 
     @property
     def is_left(self) -> bool:
@@ -61,11 +62,12 @@ class Choice(NamedTuple):
         return self.may_pass and passes_on(self.layer, exactly=not self.normalised)
 
     def prior_text(self, passing: bool = False) -> str:
-        """Names the prior and what is done with its kernels; :data:`IDENTITY` where none of these is left."""
+        """Names the prior and what is done with its kernels; :data:`dwp_init.report.IDENTITY` if none of these is left."""
         if passing and self.passes_all:
             return IDENTITY
         copies = f"{passed_on(self.layer)} of {self.layer.shape[0]} channels identity" if passing else ""
-        return ", ".join(filter(None, (self.rule.name, str(self.fitting), copies)))
+        drawn = (OWN_WEIGHTS,) if self.own else (self.rule.name, str(self.fitting))
+        return ", ".join(filter(None, (*drawn, copies)))
 
     @property
     def passes_all(self) -> bool:
@@ -74,11 +76,11 @@ class Choice(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """Why a layer is skipped, whether the caller wanted it, and whether a set leaves it outside of plain chains."""
+    """Why a layer is skipped, whether the caller wanted it, and whether a set leaves it, which has a prior for it."""
 
     reason: str
     wanted: bool = True
-    outside: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ class Plan:
         return [choice.layer for choice in self.choices]
 
     @property
-    def left_outside_of_chains(self) -> list[Layer]:
-        """The layers that a set leaves because they are in no plain chain."""
-        outside = {name for name, skip in self.skipped.items() if skip.outside}
-        return [layer for layer in self.convolutions if layer.name in outside]
+    def kept(self) -> list[Layer]:
+        """The layers that a set leaves as they are, though it has a prior for them."""
+        kept = {name for name, skip in self.skipped.items() if skip.kept}
+        return [layer for layer in self.convolutions if layer.name in kept]
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -131,8 +133,7 @@ def choose(
 ) -> Plan:
     """Chooses a prior for each layer, or finds the reason why it takes none; see ``apply_`` for the arguments.
 
-    With ``anywhere``, or another scale than ``"auto"``, layers take their priors outside of plain chains too, whatever
-    the set says.
+    With ``anywhere``, or another scale than ``"auto"``, layers take their priors whatever the set says.
     """
     asked, named = _selector(layers, model)
     found = find_layers(model, asked)
@@ -142,7 +143,8 @@ def choose(
     skipped: dict[str, Skip] = {}
     left_by: list[Rule] = []
     exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
-    chained = {layer.name for layer in found} if anywhere or scale != "auto" else _chained(model, chain)
+    drawn = {layer.name for layer in found} if anywhere or scale != "auto" else sole(model)
+    row = Row()
     for layer in found:
         choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):
@@ -154,11 +156,12 @@ def choose(
         if layer not in exact and (left := reason_to_leave(layer, others, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)
             continue
-        here = choice if layer in exact or layer.name in chained else _choice_elsewhere(choice, rules)
+        choice = choice._replace(may_pass=row.allows(choice.may_pass, choice.normalised and choice.passes_all))
+        here = choice if layer in exact or layer.name in drawn else _by_default(choice, rules, chain)
         if here is None:
             reason = choice.rule.reason_to_leave + limit_text(layer, rules)
             left_by.append(choice.rule)
-            skipped[layer.name] = Skip(reason, wanted=False, outside=True)
+            skipped[layer.name] = Skip(reason, wanted=False, kept=True)
         elif choices.keys().isdisjoint(others):
             choices[layer] = here
     taken = list(choices.values())
@@ -167,21 +170,23 @@ def choose(
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
 
 
-def _chained(model: nn.Module, chain: Rectified) -> set[str]:
-    """Returns the names of the layers in plain chains; a convolution that is the only one may be one too."""
-    return {*chain.chain, *in_normalised_chains(model), *sole(model)}
+def _by_default(choice: Choice, rules: list[Rule], chain: Rectified) -> Choice | None:
+    """Returns what becomes of a layer that neither its name nor the scale draws; ``None`` if it stays as it is.
 
-
-def _choice_elsewhere(choice: Choice, rules: list[Rule]) -> Choice | None:
-    """Returns the prior that a layer outside of plain chains takes, if the choice for it is one for them; or none.
-
-    It may take one that is not of the same set and has its kernel size.
+    A layer that a set leaves may take a prior that is not of the same set and has its kernel size. Otherwise it keeps
+    its own kernels: its scale changes in a chain without normalisation, and in any chain it may pass its inputs on.
     """
-    if not choice.rule.only_in_chains:
+    if not choice.rule.keeps:
         return choice
-    others = [rule for rule in rules if rule.member_of is not choice.rule.member_of and not rule.only_in_chains]
+    others = [rule for rule in rules if rule.member_of is not choice.rule.member_of and not rule.keeps]
     found = choice_for(choice.layer, [rule for rule in others if rule.pattern == choice.rule.pattern], resize=False)
-    return found if isinstance(found, Choice) else None
+    if isinstance(found, Choice):
+        return found
+    layer = choice.layer
+    copied, scaled = choice.normalised and choice.may_pass, layer.name in chain.all
+    response = layer.measure(layer.weight.read()).response if copied or scaled else math.nan
+    new = scaled and (is_untouched(layer) or choice.passes_on() or layer.is_at_he(response))
+    return choice._replace(own=True) if new or (copied and math.isfinite(response)) else None
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:

@@ -15,10 +15,10 @@ from dwp_init.choice import Choice
 from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
-from dwp_init.passing import pass_on_, passed_on
+from dwp_init.passing import pass_on_
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
-from dwp_init.response import Strength, root_mean_square
+from dwp_init.response import Strength, root_mean_square, strength
 from dwp_init.text import few
 
 LayerScale = Literal["keep", "fan_in", "prior"]
@@ -74,15 +74,22 @@ def check_effect(choices: list[Choice], options: Options, left: int = 0) -> None
     Args:
         choices: The layers that are drawn.
         options: The options.
-        left: Number of layers that a set leaves outside of plain chains, which the message names.
+        left: Number of layers that a set leaves as they are.
     """
-    others = f", or give scale='keep', which also draws {left} layers outside of plain chains" if left else ""
-    if not options.noise and not any(choice.rule.prior.has_noise for choice in choices):
-        several = len({choice.rule.name for choice in choices}) > 1
-        names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in choices}))
+    own = left + sum(choice.own for choice in choices)
+    others = f", or give scale='keep', which draws {own} more layers" if own else ""
+    drawn = [choice for choice in choices if not choice.own]
+    given = ["noise=False"] * (not options.noise) + [f"orthogonal={options.orthogonal}"] * (
+        options.orthogonal is not None
+    )
+    if given and not drawn:
+        raise ValueError(f"{given[0]} has no effect: the layers keep their own kernels; remove it{others}")
+    if not options.noise and not any(choice.rule.prior.has_noise for choice in drawn):
+        several = len({choice.rule.name for choice in drawn}) > 1
+        names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in drawn}))
         raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
-    if options.orthogonal is not None and all(choice.rule.prior.joint for choice in choices):
-        names = few(sorted({choice.rule.name for choice in choices}))
+    if options.orthogonal is not None and all(choice.rule.prior.joint for choice in drawn):
+        names = few(sorted({choice.rule.name for choice in drawn}))
         raise ValueError(
             f"orthogonal={options.orthogonal} has no effect: {names} draws filters together; remove it{others}"
         )
@@ -127,14 +134,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     """
     layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
     he = layer.he_rms * (options.gain / HE_GAIN)
-    kept = before.response if math.isfinite(before.response) and before.response > 0 else he
-    passing = layer.name in options.passing
-    if passing and choice.passes_all:
-        identity = torch.zeros(layer.shape, device=layer.weight.device)
-        pass_on_(layer.filters(identity), layer.groups)
-        if choice.normalised:
-            identity *= kept / layer.measure(identity).response
-        return identity.to(dtype), layer.measure(identity)
+    kept = _kept(before, he)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
     orthogonal = makes_orthogonal(choice, options)
     with full_precision():
@@ -155,26 +155,73 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
     weight.mul_(by)
-    if passing:
+    if layer.name in options.passing:
         _pass_on_(weight, choice, kept)
         return _rounded(weight, dtype), layer.measure(weight)
     return _rounded(weight, dtype), Strength(found.rms * by, found.gain)
 
 
+def _kept(before: Strength, he: float) -> float:
+    """Returns the response that a layer keeps: that which it has, or He's if it has none."""
+    return before.response if math.isfinite(before.response) and before.response > 0 else he
+
+
 def _pass_on_(weight: Tensor, choice: Choice, kept: float) -> None:
-    """Lets some output channels of a draw pass the inputs on; where these are normalised, as strongly as all others.
+    """Lets the first output channels pass the inputs on; where these are normalised, as strongly as all others.
 
     The layer keeps its response then.
     """
-    layer, by = choice.layer, 1.0
-    if choice.normalised:
-        identity = torch.zeros_like(weight)
-        pass_on_(layer.filters(identity), layer.groups)
-        share = passed_on(layer) / layer.shape[0]
-        by = kept / (layer.measure(identity).response / math.sqrt(share))
+    layer = choice.layer
+    by = kept / _response_of_copies(layer) if choice.normalised else 1.0
     pass_on_(layer.filters(weight), layer.groups, by)
     if choice.normalised:
         weight.mul_(kept / layer.measure(weight).response)
+
+
+def identity_weight(choice: Choice, before: Strength) -> tuple[Tensor, Strength]:
+    """Returns the weight of a layer that passes all of its inputs on, and its strength before it is rounded.
+
+    Args:
+        choice: The layer.
+        before: Strength of the weight that is there, which stays where the outputs are normalised.
+    """
+    layer = choice.layer
+    weight = torch.zeros(layer.shape, device=layer.weight.device)
+    _pass_on_(weight, choice, _kept(before, layer.he_rms))
+    return _rounded(weight, layer.weight.dtype), layer.measure(weight)
+
+
+def _response_of_copies(layer: Layer) -> float:
+    """Returns the response of output channels that are copies of the inputs, of one number 1 each."""
+    copy_of_first = torch.zeros(1, *layer.shape[1:])
+    pass_on_(copy_of_first, 1)
+    return strength(copy_of_first, layer.correlations, layer.alike).response
+
+
+def keep_weight(choice: Choice, options: Options) -> tuple[Tensor, Strength]:
+    """Returns the weight of a layer that keeps its own kernels, and its strength before it is rounded to its dtype.
+
+    In a chain without normalisation it takes He's response. Where the layer passes its inputs on, the first output
+    channels are copies of these: as they are without normalisation, and behind it as strong as the other channels,
+    which do not change.
+
+    Args:
+        choice: The layer.
+        options: Which layers take He's response, and which pass their inputs on.
+
+    Raises:
+        ValueError: The dtype of the weight cannot hold its numbers.
+    """
+    layer, dtype, passing = choice.layer, choice.layer.weight.dtype, choice.layer.name in options.passing
+    weight = layer.weight.read().to(torch.promote_types(dtype, torch.float32), copy=True)
+    by_group = layer.filters(weight).unflatten(0, (layer.groups, -1))
+    others = by_group[:, layer.inputs * passing :].flatten(0, 1)
+    found = strength(others, layer.correlations, layer.alike).response
+    if layer.name in options.raised and not layer.is_at_he(found):
+        weight *= layer.he_rms / found
+    if passing:
+        pass_on_(layer.filters(weight), layer.groups, found / _response_of_copies(layer) if choice.normalised else 1.0)
+    return _rounded(weight, dtype), layer.measure(weight)
 
 
 def _rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:

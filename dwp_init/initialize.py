@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
 from dwp_init.choice import Choice, Layers, choose, plan_without_values, reusable
-from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite
+from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite, identity_weight, keep_weight
 from dwp_init.draw import Scale as Scale
 from dwp_init.options import check_flags, check_instance
 from dwp_init.priors import Prior
@@ -185,7 +185,7 @@ def apply_(
         with ranks.together():
             plan = choose(model, rules, layers, resize, scale)
             check_plan(plan, rules, strict)
-            check_effect(plan.choices, options, len(plan.left_outside_of_chains))
+            check_effect(plan.choices, options, len(plan.kept))
             options, notes = decide(model, plan, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
     with full_precision(), Undo() as undo:
@@ -232,12 +232,8 @@ def _draw_one(
         undo: What keeps the old values.
     """
     layer = choice.layer
-    prior = choice.rule.prior_for(layer, layer.depth)
-    here = (prior, layer.weight.device)
     with explained(layer, "drawn", keep=ValueError):
-        if here not in priors:
-            priors[here] = at_hand(prior, layer.weight.device)
-        value, after = draw_weight(choice, priors[here], options, before)
+        value, after = _value_of(choice, priors, options, before)
         values = layer.weight.values_for(value)
     with explained(layer, "written"):
         undo.keep(layer.weight, layer.label)
@@ -246,3 +242,19 @@ def _draw_one(
         with explained(layer, "written"):
             after = finite(layer.measure(layer.weight.read()))
     return after
+
+
+def _value_of(
+    choice: Choice, priors: dict[tuple[Prior, torch.device], Prior], options: Options, before: Strength
+) -> tuple[Tensor, Strength]:
+    """Returns the new weight of a layer, and its strength; see :func:`_draw_one` for the arguments."""
+    layer = choice.layer
+    if choice.passes_all and layer.name in options.passing:
+        return identity_weight(choice, before)
+    if choice.own:
+        return keep_weight(choice, options)
+    prior = choice.rule.prior_for(layer, layer.depth)
+    here = (prior, layer.weight.device)
+    if here not in priors:
+        priors[here] = at_hand(prior, layer.weight.device)
+    return draw_weight(choice, priors[here], options, before)

@@ -18,6 +18,7 @@ Kind = Literal["stem", "dense", "depthwise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STEM_CHANNELS = 4
 """Largest number of input channels of a stem: grey, colour, colour with a fourth channel, latents of an autoencoder."""
+_ROUNDED = 1e-5  # relative error with which a response is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,10 @@ class Layer:
     def he_rms(self) -> float:
         """Root mean square of the weight according to He et al. (2015), for a layer before a ReLU: √(2 / fan_in)."""
         return math.sqrt(2 / self.fan_in)
+
+    def is_at_he(self, response: float) -> bool:
+        """Whether a response is that of He et al., but for the rounding of the weight and of what measures it."""
+        return abs(response / self.he_rms - 1) < max(_ROUNDED, torch.finfo(self.weight.dtype).eps)
 
     @property
     def dilation(self) -> tuple[int, ...]:

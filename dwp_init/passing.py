@@ -7,6 +7,30 @@ from dwp_init.layers import Layer
 from dwp_init.modules import per_axis
 
 
+_IN_A_ROW = 3  # normalised layers that pass all their inputs on, as many as the benchmark has
+
+
+class Row:
+    """Layers in a row that pass all their inputs on behind normalisations, of which there are three at most.
+
+    A rectifier takes what is below the mean again behind each normalisation, so that activations become sparser.
+    """
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    def allows(self, may_pass: bool, whole: bool) -> bool:
+        """Returns whether the next layer may pass its inputs on.
+
+        Args:
+            may_pass: Whether it may if it is alone.
+            whole: Whether it then passes all on behind a normalisation.
+        """
+        end = may_pass and whole and self._length == _IN_A_ROW
+        self._length = self._length + 1 if may_pass and whole and not end else 0
+        return may_pass and not end
+
+
 def can_pass_on(layer: Layer) -> bool:
     """Whether a layer can return its inputs: its kernels have a middle, no input is lost, and it is no stem.
 

@@ -8,6 +8,10 @@ from html import escape
 
 from dwp_init.text import aligned, few, html_table, printable
 
+IDENTITY = "identity"
+"""What a report calls the prior of a layer that passes all of its inputs on."""
+OWN_WEIGHTS = "own weights"
+"""What a report calls the prior of a layer that keeps kernels of its own."""
 _COLUMNS = 120  # width of a terminal
 
 
@@ -22,7 +26,8 @@ class Drawn:
         layer: Name of the layer in the model.
         kind: Class of the layer and shape of its weight.
         prior: Name of the prior and, if the draws were resampled, their original size. ``identity`` if the layer passes
-            its inputs on and nothing is drawn; otherwise it says how many channels are copies of the inputs.
+            all of its inputs on and nothing is drawn, and ``own weights`` if it keeps its own kernels but for their
+            scale; then how many channels are copies of the inputs.
         depth: Position among the model's convolutions with kernels larger than 1×1: 0 is the first, 1 the last. It is
             also 0 for a 1×1 convolution.
         weights: Number of weights, without the bias.
@@ -41,6 +46,12 @@ class Drawn:
     rms_after: float | None
     gain_before: float | None = None
     gain_after: float | None = None
+
+    @property
+    def from_prior(self) -> str:
+        """Name of the prior of which kernels were drawn; empty if none was."""
+        name = self.prior.partition(",")[0]
+        return "" if name in (IDENTITY, OWN_WEIGHTS) else name
 
 
 @dataclass(frozen=True)

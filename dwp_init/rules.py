@@ -59,16 +59,16 @@ class Rule:
         return self.member_of is not None and self.member_of.dirac
 
     @property
-    def only_in_chains(self) -> bool:
-        """Whether layers outside of plain chains stay as they are."""
-        return self.member_of is not None and self.kind in self.member_of.only_in_chains
+    def keeps(self) -> bool:
+        """Whether layers keep their own kernels by default."""
+        return self.member_of is not None and self.kind in self.member_of.kept
 
     @property
     def reason_to_leave(self) -> str:
-        """Why layers outside of plain chains stay as they are, and what draws them."""
+        """Why layers keep their own kernels, and what draws them."""
         return (
-            f"{self.given_as!r} leaves {self.kind} layers outside of plain chains on purpose; scale='keep' or an exact "
-            "name in layers= draws them"
+            f"{self.given_as!r} leaves {self.kind} layers as they are on purpose; scale='keep' or an exact name in "
+            "layers= draws them"
         )
 
     @property

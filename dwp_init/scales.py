@@ -14,7 +14,6 @@ from dwp_init.report import listed
 from dwp_init.tensors import is_virtual
 
 _ROUNDED = 1e-3  # how far a new variance may be from 1, from which some frozen norms take their epsilon
-_IN_A_ROW = 3  # normalised layers that pass all their inputs on, as many as the benchmark has
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
@@ -33,7 +32,7 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
     """
     choices = plan.choices
     untouched = [choice for choice in choices if choice.layer.name in plan.chain.all and is_untouched(choice.layer)]
-    may_pass = _in_short_runs(choices)
+    may_pass = [choice for choice in choices if choice.may_pass]
     passing = [choice for choice in may_pass if choice.normalised or choice in untouched or choice.passes_on()]
     copying = [choice for choice in passing if not choice.normalised]
     notes = [
@@ -44,23 +43,6 @@ def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, lis
         *_notes_of_stems(choices),
     ]
     return replace(options, raised=_names(untouched + copying), passing=_names(passing)), notes
-
-
-def _in_short_runs(choices: list[Choice]) -> list[Choice]:
-    """Returns the layers that may pass their inputs on, without normalised ones behind a run of those that pass all.
-
-    A rectifier takes what is below the mean again behind each normalisation, so that activations become sparser.
-    """
-    found: list[Choice] = []
-    run = 0
-    for choice in choices:
-        whole = choice.may_pass and choice.normalised and choice.passes_all
-        if choice.may_pass and not (whole and run == _IN_A_ROW):
-            found.append(choice)
-            run = run + 1 if whole else 0
-        else:
-            run = 0
-    return found
 
 
 def _names(choices: list[Choice]) -> frozenset[str]:
@@ -74,7 +56,7 @@ def _notes_of_scales(
     if untouched or passing:
         raised = [choice for choice in untouched if not (choice in passing and choice.passes_all)]
         return [*_notes_of_he(len(raised), len(plan.choices)), *_notes_of_passing(passing, len(plan.choices))]
-    layers = plan.layers + plan.left_outside_of_chains
+    layers = plan.layers + plan.kept
     if options.scale not in ("auto", "keep") or len(layers) < _MANY or any(map(normalises, model.modules())):
         return []
     unscaled = sum(map(is_untouched, layers))
@@ -94,22 +76,22 @@ def _notes_of_he(raised: int, layers: int) -> list[str]:
 
 
 def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
-    """Says which layers pass their inputs on, and in how many of them nothing is random."""
+    """Says which layers pass their inputs on, and in how many of them nothing is drawn."""
     if not passing:
         return []
-    whole = sum(choice.passes_all for choice in passing)
-    fixed = f"{whole} of them have only copies, so that the seed has no effect there; "
+    fixed = sum(choice.passes_all or choice.own for choice in passing)
+    seed = f"nothing is drawn in {fixed} of them, so that the seed has no effect there; "
     names = listed([choice.layer.name for choice in passing])
     return [
         f"{len(passing)} of {layers} layers ({names}) pass their inputs on: their first output channels are copies of "
-        f"these; {fixed * (whole > 0)}in a new model scale='fan_in' draws all channels"
+        f"these; {seed * (fixed > 0)}in a new model scale='fan_in' draws all channels"
     ]
 
 
 def _notes_of_hooks(plan: Plan) -> list[str]:
     """Says that hooks keep layers of a chain from He's response; whether a hook only looks cannot be known."""
     hooked = plan.chain.hooked
-    if not hooked or not any(map(is_untouched, plan.layers + plan.left_outside_of_chains)):
+    if not hooked or not any(map(is_untouched, plan.layers + plan.kept)):
         return []
     return [
         f"hooks of {listed(hooked)} may change what passes through the chain, so that its layers keep their scales and "

@@ -31,18 +31,18 @@ class PriorSet:
         orthogonal: Default of the argument ``orthogonal`` of ``apply_`` for layers that take a prior of this set: for
             all of them, or for those of some kinds.
         name: Name of the set in reports and messages.
-        only_in_chains: Kinds that are drawn in plain chains only. With ``scale="auto"``, layers elsewhere that take a
-            prior of these kinds stay as they are, unless ``layers`` contains their exact names, the model has no other
-            convolution, or a prior of their size is given besides the set. Plain chains are those of ``dirac``, and
-            all layers of theirs count.
+        kept: Kinds whose layers keep their own kernels with ``scale="auto"``, unless ``layers`` contains their exact
+            names, the model has no other convolution, or a prior of their size is given besides the set. In plain
+            chains these layers take He's response as all others do, and pass their inputs on if ``dirac`` says so;
+            all else stays as it is.
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
         dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are
             inputs become copies of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the
-            others are draws. With as many outputs as inputs nothing is drawn, and the report names the prior
+            others are draws, or kept. With as many outputs as inputs nothing is drawn, and the report names the prior
             ``identity``. These are layers between ReLUs whose weights are PyTorch's default, where nothing normalises;
-            and layers that batch normalisation follows, where all copies are multiplied by one number, so that the
-            layer keeps its response, and every fourth of those that would pass on all in a row is drawn. All
+            and layers that batch normalisation follows, where all copies are multiplied by one number, so that their
+            response is that of the others, and every fourth of those that would pass on all in a row does not. All
             convolutions of the model are then in one ``nn.Sequential`` of PyTorch's modules, or with batch
             normalisation in several of one parent, each of which takes as many channels as the one before returns. No
             module around a chain may add its outputs to its inputs. Only with ``scale="auto"``, and not the stem,
@@ -59,7 +59,7 @@ class PriorSet:
     depthwise: tuple[SetMember, ...] = ()
     orthogonal: bool | tuple[Kind, ...] = False
     name: str = "PriorSet"
-    only_in_chains: tuple[Kind, ...] = field(default=(), kw_only=True)
+    kept: tuple[Kind, ...] = field(default=(), kw_only=True)
     only_larger: tuple[Kind, ...] = field(default=(), kw_only=True)
     dirac: bool = field(default=False, kw_only=True)
 
@@ -71,7 +71,7 @@ class PriorSet:
             object.__setattr__(self, kind, tuple(cast(Sequence[SetMember], given)))  # a set can be hashed
         if not isinstance(self.orthogonal, bool):
             object.__setattr__(self, "orthogonal", _kinds("orthogonal", "True, False or ", self.orthogonal))
-        for name in ("only_in_chains", "only_larger"):
+        for name in ("kept", "only_larger"):
             object.__setattr__(self, name, _kinds(name, "", getattr(self, name)))
         check_flag("dirac", self.dirac)
         _check_name(self.name)
@@ -105,7 +105,7 @@ _NATURAL = PriorSet(
     stem=("natural-stem",),
     dense=_DENSE,
     depthwise=("natural-dw7x7",),
-    only_in_chains=("dense",),
+    kept=("dense",),
     only_larger=("depthwise",),
     orthogonal=("dense",),
     dirac=True,

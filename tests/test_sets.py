@@ -319,7 +319,7 @@ def test_hooks_and_branches_end_a_plain_chain_and_layers_without_a_norm_do_not()
 
 
 def test_a_set_leaves_stems_too_and_its_other_priors_do_not_take_them() -> None:
-    mine = PriorSet(stem=("natural-stem",), dense=("tinyimagenet-3x3",), only_in_chains=("stem",), name="mine")
+    mine = PriorSet(stem=("natural-stem",), dense=("tinyimagenet-3x3",), kept=("stem",), name="mine")
     report = apply_(residual(), mine)
     assert report.initialized == ["2.body.0"] and report.skipped["0"].startswith("'mine' leaves stem layers outside")
 

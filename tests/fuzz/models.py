@@ -156,13 +156,13 @@ def _check(model: nn.Module, report: Report, before: Mapping[str, Tensor], dry: 
         weight: Any = module.weight
         if not weight.isfinite().all():
             raise Differs(f"{name} is reported and not finite")
-        if not any(each.startswith(f"{name}.") for each in different) and name not in _identities(report):
+        if not any(each.startswith(f"{name}.") for each in different) and name not in _without_draws(report):
             raise Differs(f"{name} is reported and has not changed")
 
 
-def _identities(report: Report) -> set[str]:
-    """Layers that pass their inputs on, which may have done so before."""
-    return {row.layer for row in report.drawn if row.prior == "identity"}
+def _without_draws(report: Report) -> set[str]:
+    """Layers of copies and own weights, which may have been the same before."""
+    return {row.layer for row in report.drawn if not row.from_prior}
 
 
 def _check_twin(twin: nn.Module, options: Spec, report: Report, drawn: Mapping[str, Tensor]) -> None:

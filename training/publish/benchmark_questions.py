@@ -10,8 +10,8 @@ from training.starts.base import LEARNED_KINDS
 from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
+    DENSE_DRAWN,
     NATURAL,
-    NATURAL_KEEP,
     NATURAL_NOISE,
     NATURAL_V1,
     NOISE_RESPONSE,
@@ -48,7 +48,7 @@ BEHIND_STEM = Question(
 QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
-    Question("`natural`, or with the dense layers of residual networks drawn too", NATURAL, NATURAL_KEEP),
+    Question("`natural`, or with dense layers drawn too", NATURAL, DENSE_DRAWN),
     BEHIND_STEM,
     Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
     Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),

@@ -9,7 +9,7 @@ One row, in minutes on two cores: ``--only bench_frozen_3x3``, and as few starts
 A task is a network of a width, data, an amount of labels and a number of steps; each is a stage. Tasks with
 ``role="choose"`` may choose a default, those with ``role="confirm"`` have other networks and other data and are kept
 to confirm it. ``bench_<task>_plateau`` trains the model's own start and ``natural`` five times as long, on 4 seeds, and
-``natural`` with all dense layers drawn, or with noise behind its stem, where these are starts of the task.
+``natural`` with dense layers drawn too, or with noise behind its stem, where these are starts of the task.
 
 Expected: the paper has no such table.
 Found: ``model_cards/benchmark.md``, from ``bench_<task>.csv``; every run is in ``bench_<task>_runs.jsonl``.
@@ -28,8 +28,8 @@ from training.starts.base import KAIMING
 from training.starts.controls import DELTA, DIRAC, FAN_OUT, LSUV, ORTHOGONAL, OTHER_DRAWS, OWN, XAVIER
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
+    DENSE_DRAWN,
     NATURAL,
-    NATURAL_KEEP,
     NATURAL_NOISE,
     NATURAL_RESIZED,
     NATURAL_V1,
@@ -50,8 +50,8 @@ FIRST = (OWN, OTHER_DRAWS, KAIMING)
 CONTROLS = (LSUV, FAN_OUT, XAVIER, ORTHOGONAL, DELTA, DIRAC, ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, WHITENED)
 EDITIONS = (NATURAL, NATURAL_V1)
 DENSE: tuple[str, ...] = (*FIRST, *EDITIONS, V1_FAN_IN, GAUSSIAN_BY_DEPTH, NOISE_RESPONSE, *CONTROLS)
-RESIDUAL = (*DENSE, NATURAL_KEEP)  # where the default of apply_ leaves dense layers
-CHAINS = (*FIRST, *EDITIONS, NATURAL_NOISE, V1_KEEP, *DENSE[6:], WHITENED_DIRAC)  # where the default is fan_in
+RESIDUAL = (*DENSE, DENSE_DRAWN)
+CHAINS = (*FIRST, *EDITIONS, DENSE_DRAWN, V1_KEEP, *DENSE[6:], WHITENED_DIRAC)  # where the default is fan_in
 DEPTHWISE = (*DENSE[:6], V1_MEANS, MASTER_FILTERS, *DENSE[6:])  # there are master filters for depthwise layers
 SEVEN = (*DEPTHWISE, NATURAL_NOISE)  # depthwise layers of a size that natural draws
 FIVE = (*DENSE[:6], V1_RESIZED, MASTER_FILTERS, *DENSE[6:])  # 5×5 depthwise layers behind a stem that one fits
@@ -59,10 +59,10 @@ FIVE_ONLY = (*FIRST, NATURAL, V1_RESIZED, MASTER_FILTERS, *CONTROLS)  # behind a
 NINE = (*FIVE_ONLY, NATURAL_RESIZED)  # a size that no depthwise prior has
 RIVALS = (DIRAC, WHITENED_DIRAC)  # of networks without residual connections
 DENSE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, *RIVALS)  # those that lead, and what they are compared with
-NORMALISED_AGAIN = (*DENSE_AGAIN, NATURAL_NOISE)  # of chains, where natural draws dense layers
+NORMALISED_AGAIN = (*DENSE_AGAIN, DENSE_DRAWN)
 DEPTHWISE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, MASTER_FILTERS)
 SEVEN_AGAIN = (*DEPTHWISE_AGAIN, NATURAL_NOISE)
-CHAINS_AGAIN = (OWN, KAIMING, NATURAL, NATURAL_NOISE, LSUV, *RIVALS)
+CHAINS_AGAIN = (OWN, KAIMING, NATURAL, DENSE_DRAWN, LSUV, *RIVALS)
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
 SIX_DEPTHWISE = (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
@@ -73,7 +73,7 @@ FEW_FASHION: Fields = {**FEW_IMAGES, "data": "fashionmnist"}
 FEW_NOTMNIST: Fields = {**FEW_IMAGES, "data": "notmnist", "hold_out": 2000}
 FULL: Fields = {"steps": 1000, "starts": SIX}
 LARGER_BATCHES: Fields = {**FULL, "batch_size": 64}  # for networks that a CPU trains in a minute even so
-FULL_CHAIN: Fields = {**LARGER_BATCHES, "starts": (*SIX, *RIVALS, NATURAL_NOISE)}
+FULL_CHAIN: Fields = {**LARGER_BATCHES, "starts": (*SIX, *RIVALS, DENSE_DRAWN)}
 FULL_DEPTHWISE: Fields = {**FULL, "starts": SIX_DEPTHWISE}
 FULL_SEVEN: Fields = {**FULL, "starts": (*SIX_DEPTHWISE, NATURAL_NOISE)}
 FULL_FIVE: Fields = {**FULL, "starts": (OWN, KAIMING, MASTER_FILTERS, NATURAL, V1_RESIZED, GAUSSIAN_BY_DEPTH)}
@@ -85,7 +85,7 @@ FROZEN_NOTMNIST: Fields = {**FROZEN, "data": "notmnist", "hold_out": 2000}
 TARGET: Fields = {
     **LARGER_BATCHES,
     "marks": 20,
-    "starts": (OWN, KAIMING, NATURAL, NATURAL_NOISE, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
+    "starts": (OWN, KAIMING, NATURAL, DENSE_DRAWN, DIRAC, WHITENED, WHITENED_DIRAC, WHITENED_NATURAL),
 }
 
 RESNET: Fields = {"network": "resnet(stride=2, blocks=1)", **BFLOAT16}
@@ -132,9 +132,9 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "full_mobilenet": {**FULL_DEPTHWISE, **NARROWER_MOBILENET, "filters": (32, 48, 64)},
     "full_vgg": {**FULL_CHAIN, **PLAIN_VGG, "filters": (64, 64, 128)},
     "full_convmixer": {**FULL_SEVEN, **CONVMIXER, "filters": (64,)},
-    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, NATURAL_KEEP, WHITENED, TRAINED_NETWORK)},
+    "full_resnet20": {**FULL, **RESNET_20, "starts": (*SIX, DENSE_DRAWN, WHITENED, TRAINED_NETWORK)},
     "full_convnext": {**FULL_SEVEN, **CONVNEXT, "filters": (32, 64)},
-    "full_paper": {**LARGER_BATCHES, **PAPER_NET, "starts": (*SIX, NATURAL_NOISE), "filters": (32, 64, 64)},
+    "full_paper": {**LARGER_BATCHES, **PAPER_NET, "starts": (*SIX, DENSE_DRAWN), "filters": (32, 64, 64)},
     "full_mobilenet5": {**FULL_FIVE, **NARROWER_MOBILENET_5, "filters": (32, 48, 64)},
     "full_tiny_resnet18": {**FULL_TINY, **RESNET_18},
     "target_speed": {**TARGET, **SPEED, "filters": (32, 64, 64)},
@@ -185,7 +185,7 @@ def stages(smoke: bool = False) -> dict[str, Stage]:
 def longer(task: Benchmark, times: int) -> BenchmarkPlateau:
     """Returns the stage that trains the network of a task for several times its steps, on fewer seeds."""
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(BenchmarkTask)}
-    starts = tuple(start for start in (OWN, NATURAL, NATURAL_KEEP, NATURAL_NOISE) if start in task.starts)
+    starts = tuple(start for start in (OWN, NATURAL, DENSE_DRAWN, NATURAL_NOISE) if start in task.starts)
     changed = {"name": f"{fields['name']}_plateau", "of": fields["name"], "steps": times * fields["steps"]}
     return BenchmarkPlateau(**{**fields, **changed, "starts": starts, "seeds": min(4, fields["seeds"])})
 

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 import dwp_init
-from dwp_init.choice import IDENTITY
+from dwp_init import PriorSet
 from dwp_init.layers import Layer
 from dwp_init.report import Report
+from dwp_init.rules import PriorLike
+from dwp_init.sets import SETS
 from training.starts.base import IMAGENET, TINY_IMAGENET, Draw, Start, add_start, kind_of
 
 NATURAL, NATURAL_KEEP, NATURAL_FAN_IN = "natural", "natural, keep", "natural, fan_in"
-NATURAL_RESIZED = "natural, resized"
+DENSE_DRAWN, NATURAL_RESIZED = "natural, dense drawn", "natural, resized"
 NATURAL_V1, V1_KEEP, V1_FAN_IN = "natural-v1", "natural-v1, keep", "natural-v1, fan_in"
 V1_MEANS, V1_RESIZED = "natural-v1, means kept", "natural-v1, resized"
 NOISE_RESPONSE, NATURAL_NOISE = "white noise, response", "natural, noise behind the stem"
@@ -46,6 +48,21 @@ def means_kept(draw: Draw) -> Mapping[str, float]:
         layers = {name: draw.layers[name] for name in kinds if kinds[name] == kind}
         filled |= as_applied(replace(draw, layers=layers), orthogonal=None if kind == "dense" else False)
     return filled
+
+
+def dense_drawn(draw: Draw) -> Mapping[str, float]:
+    """Draws as the set does, and the kernels that it leaves too."""
+    return as_applied(draw, prior=_without_kept(draw))
+
+
+def _dense_drawn_plan(draw: Draw) -> Report:
+    return planned(draw, prior=_without_kept(draw))
+
+
+def _without_kept(draw: Draw) -> list[PriorLike]:
+    """Returns the priors of a draw, with sets that draw layers of all their kinds."""
+    likes = (SETS.get(like, like) if isinstance(like, str) else like for like in draw.priors)
+    return [replace(like, kept=()) if isinstance(like, PriorSet) else like for like in likes]
 
 
 def resized(draw: Draw) -> Mapping[str, float]:
@@ -83,15 +100,15 @@ def _without_effect(draw: Draw, where: str, drawn: int) -> str:
 def noise_of_response(draw: Draw, stem: bool = True) -> Mapping[str, float]:
     """Fills with white noise of the response that the draws of the set have, layer by layer.
 
-    Channels that pass inputs on stay, and so does the stem where it is not asked for.
+    Channels that pass inputs on stay, and so do the kernels that the set leaves, and the stem where it is not asked for.
 
     Raises:
         ValueError: The stem is not asked for, and the set draws nothing else, or only copies of the inputs.
     """
-    drawn = {layer.layer for layer in planned(draw).drawn if layer.prior != IDENTITY}
+    drawn = {layer.layer for layer in planned(draw).drawn if layer.from_prior}
     chosen = {name: layer for name, layer in draw.described().items() if name in drawn and (stem or not layer.first)}
     if not chosen:
-        raise ValueError(_without_effect(draw, "layers behind the stem that are not copies alone", len(drawn)))
+        raise ValueError(_without_effect(draw, "draws behind the stem", len(drawn)))
     filled = as_applied(draw)
     for name, layer in chosen.items():
         weight = draw.layers[name].weight
@@ -115,6 +132,7 @@ keep_plan, fan_in_plan = (partial(planned, scale=scale) for scale in ("keep", "f
 resized_plan = partial(planned, resize=True)
 natural_start = partial(Start, needs=("priors",), trained_on=seen, keeps_rest=True, plan=planned, edition=3)
 add_start(natural_start(NATURAL, "natural", "#d81b60", fill=as_applied))
+add_start(natural_start(DENSE_DRAWN, "natural, dense drawn", "#6a1b9a", fill=dense_drawn, plan=_dense_drawn_plan))
 add_start(natural_start(NATURAL_KEEP, "natural, keep", "#c2185b", fill=keep, plan=keep_plan))
 add_start(natural_start(NATURAL_FAN_IN, "natural, fan_in", "#4a148c", fill=fan_in, plan=fan_in_plan))
 add_start(natural_start(NATURAL_RESIZED, "natural, resized", "#ad1457", fill=resized, plan=resized_plan))

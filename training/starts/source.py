@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dwp_init.choice import IDENTITY
 from training.starts.base import Draw, check_starts, spatial_convolutions
 from training.starts.priors import bundled_digests
 
@@ -40,7 +39,7 @@ def source_of(start: str, priors: Sequence[str], folder: Path | None, untrained:
             network = untrained()
         drawn = record.plan(Draw(network, spatial_convolutions(network), start, 0, names)).drawn
         parts["plan"] = [[layer.layer, layer.prior] for layer in drawn]
-        names = sorted({layer.prior.partition(",")[0] for layer in drawn} - {IDENTITY})
+        names = sorted({layer.from_prior for layer in drawn} - {""})
     if "priors" in record.needs:
         parts |= bundled_digests(*names)
     for file in record.files:
