@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,10 +32,12 @@ def test_notes_tell_layers_of_he_from_those_that_pass_their_inputs_on(gaussian: 
     notes = apply_(model, prior).notes
     assert notes[0].startswith("2 of 4 layers had PyTorch's default scale in a chain")
     assert notes[1:] == [
-        "3 of 4 layers (2, 4, 6) pass their inputs on: their first output channels are copies of these; 2 of them have "
-        "only copies, so that the seed has no effect there; in a new model scale='fan_in' draws all channels"
+        "3 of 4 layers (2, 4, 6) pass their inputs on: their first output channels are copies of these; nothing is "
+        "drawn in 2 of them, so that the seed has no effect there; in a new model scale='fan_in' draws all channels"
     ]
     assert apply_(model, prior).notes == notes[1:]
+    kept = apply_(model, replace(prior, kept=("dense",))).notes
+    assert kept == [notes[1].replace("in 2 of them", "in 3 of them")]
 
 
 def test_blocks_that_are_drawn_one_by_one_and_added_to_their_inputs_stay_as_large() -> None:

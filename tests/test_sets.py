@@ -11,7 +11,7 @@ from dwp_init import SETS, PriorSet, apply_, load_prior
 from dwp_init.bayes import layer_priors
 from dwp_init.init import kernels_
 from dwp_init.registry import registry
-from tests.chains import Residual
+from tests.chains import EVERYWHERE, Residual
 from tests.models import Fit, named
 
 
@@ -246,17 +246,17 @@ def test_a_set_whitens_stems_of_images_and_not_those_of_latents(channels: int, p
 
 
 def residual() -> nn.Sequential:
-    """A stem, and a block that adds; the layers of the latter are in no plain chain."""
+    """A stem, and a block that adds."""
     block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2))
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Residual(block), nn.Conv2d(8, 8, 1))
 
 
-def test_natural_leaves_dense_layers_outside_of_plain_chains() -> None:
+def test_natural_leaves_dense_layers() -> None:
     model = residual()
     before = [parameter.clone() for parameter in model[2].parameters()]
     report = apply_(model, "natural", seed=0, strict=True)
     assert report.initialized == ["0"] and all(map(torch.equal, before, model[2].parameters()))
-    reason = "'natural' leaves dense layers outside of plain chains on purpose; "
+    reason = "'natural' leaves dense layers as they are on purpose; "
     assert report.skipped["2.body.2"] == f"{reason}scale='keep' or an exact name in layers= draws them"
     with pytest.raises(ValueError, match=f"no layer can be initialised: {reason}"):
         apply_(model[2], "natural")
@@ -276,10 +276,12 @@ def test_what_draws_them_all_the_same(prior: Any, options: dict[str, Any], drawn
     assert {row.layer for row in rows} == drawn.keys() and all(row.prior.endswith(drawn[row.layer]) for row in rows)
 
 
-def test_a_layer_by_itself_is_drawn_and_so_is_every_layer_of_a_plain_chain() -> None:
+def test_a_layer_by_itself_is_drawn_and_in_a_plain_chain_its_scale_changes() -> None:
     assert apply_(nn.Conv2d(8, 8, 3), "natural").drawn[0].prior == "tinyimagenet-3x3"
     chain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 16, 3))
-    assert apply_(chain, "natural", dry_run=True).initialized == ["0", "2", "4"]
+    assert [row.prior for row in apply_(chain, "natural", dry_run=True).drawn] == ["natural-stem", "own weights"]
+    assert apply_(chain, EVERYWHERE, dry_run=True).initialized == ["0", "2", "4"]
+    assert apply_(chain, ["natural", "tinyimagenet-3x3"], dry_run=True).drawn[-1].prior == "tinyimagenet-3x3"
     for wrap in (lambda layer: nn.Sequential(layer, nn.ReLU()), torch.compile, nn.DataParallel):
         assert len(apply_(wrap(nn.Conv2d(8, 16, 3)), "natural", dry_run=True).drawn) == 1
     assert list(layer_priors(residual(), "natural")) == ["0", "2.body.0", "2.body.2"]
@@ -305,23 +307,22 @@ class Flat(nn.Module):
         return x + self.branch(x) if self.shortcut else self.branch(x)
 
 
-def test_hooks_and_branches_end_a_plain_chain_and_layers_without_a_norm_do_not() -> None:
-    model = normed(nn.Conv2d(16, 32, 3))
-    assert apply_(model, "natural", dry_run=True).initialized == ["0", "3", "6"]
+def test_hooks_and_branches_end_a_plain_chain() -> None:
+    model = normed(nn.Conv2d(16, 32, 3, 1), nn.BatchNorm2d(32), nn.Conv2d(32, 64, 3))
+    assert apply_(model, "natural", dry_run=True).initialized == ["0", "6"]
     model[0].register_forward_hook(lambda *_: None)
     assert apply_(model, "natural", dry_run=True).initialized == ["0"]
     for shortcut in (True, False):
         assert apply_(Flat(shortcut), "natural", dry_run=True).initialized == ["first.0"]
-    grouped = nn.Sequential(
-        *(nn.GroupNorm(2, each.num_features) if hasattr(each, "momentum") else each for each in normed())
-    )
-    assert apply_(grouped, "natural", dry_run=True).initialized == ["0"]
 
 
 def test_a_set_leaves_stems_too_and_its_other_priors_do_not_take_them() -> None:
     mine = PriorSet(stem=("natural-stem",), dense=("tinyimagenet-3x3",), kept=("stem",), name="mine")
-    report = apply_(residual(), mine)
-    assert report.initialized == ["2.body.0"] and report.skipped["0"].startswith("'mine' leaves stem layers outside")
+    model = residual()
+    for parameter in model[0].parameters():
+        nn.init.ones_(parameter[:1])  # whose scale an author chose
+    report = apply_(model, mine)
+    assert report.initialized == ["2.body.0"] and report.skipped["0"].startswith("'mine' leaves stem layers as they")
 
 
 def test_what_is_given_besides_a_set_that_leaves_layers() -> None:
@@ -332,11 +333,11 @@ def test_what_is_given_besides_a_set_that_leaves_layers() -> None:
     reasons = apply_(model, "natural", dry_run=True).skipped
     assert "frozen" in reasons["2.body.0"] and "all zero" in reasons["2.body.2"]
     with pytest.raises(
-        ValueError, match=r"has no effect: .*; remove it, or give scale='keep', which also draws 2 layers"
+        ValueError, match=r"has no effect: .*; remove it, or give scale='keep', which draws 2 more layers"
     ):
         apply_(residual(), "natural", orthogonal=False)
     assert apply_(residual(), ["natural-stem", "natural"], strict=True, dry_run=True).unused == []
-    with pytest.raises(ValueError, match="outside of plain chains on purpose"):
+    with pytest.raises(ValueError, match="leaves dense layers as they are on purpose"):
         apply_(Residual(nn.Conv2d(8, 8, 3, padding=1)), "natural")
     first = nn.Sequential(nn.Conv2d(13, 8, 3), Residual(nn.Conv2d(8, 8, 3, padding=1)))
     reason = r"on purpose; .*; 'natural' gives 'natural-stem' to stems of up to 3 channels, not of 13"

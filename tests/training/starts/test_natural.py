@@ -8,9 +8,12 @@ from torch import nn
 
 from dwp_init import PriorSet, apply_
 from dwp_init.convolutions import find_layers
+from dwp_init.rules import PriorLike
+from tests.chains import EVERYWHERE
 from training.networks.registry import build
 from training.starts.base import initialize_, kind_of, spatial_convolutions
 from training.starts.natural import (
+    DENSE_DRAWN,
     NATURAL,
     NATURAL_FAN_IN,
     NATURAL_KEEP,
@@ -27,6 +30,7 @@ from training.starts.natural import (
 Make = Callable[..., nn.Module]
 APPLIED: dict[str, dict[str, Any]] = {
     NATURAL: {},
+    DENSE_DRAWN: {},
     NATURAL_KEEP: {"scale": "keep"},
     NATURAL_FAN_IN: {"scale": "fan_in"},
     NATURAL_RESIZED: {"resize": True},
@@ -60,8 +64,18 @@ def test_starts_are_what_apply_draws(start: str, network: str, make: Make, prior
 
 def test_by_default_a_plain_chain_takes_hes_response_and_another_network_its_own(make: Make) -> None:
     for network, same in (("cifar", NATURAL_FAN_IN), ("mobilenet", NATURAL_KEEP)):
-        for a, b in zip(make(network, NATURAL).parameters(), make(network, same).parameters(), strict=True):
+        for a, b in zip(make(network, DENSE_DRAWN).parameters(), make(network, same).parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_with_dense_layers_drawn_only_these_differ(make: Make) -> None:
+    for network, kinds in (("cifar", {"dense"}), ("mobilenet", set()), ("resnet", {"dense"})):
+        own, every = (
+            spatial_convolutions(make(network, start, priors=["natural"])) for start in (NATURAL, DENSE_DRAWN)
+        )
+        differ = [name for name, layer in own.items() if not torch.equal(layer.weight, every[name].weight)]
+        assert {kind_of(own[name]) for name in differ} == kinds
+        assert len(differ) == (len(own) - 1 if kinds else 0)
 
 
 @pytest.mark.parametrize("network", ["convmixer", "mobilenet"])  # without and with dense layers that a prior fits
@@ -104,13 +118,16 @@ def test_what_an_author_set_up_stays(start: str, priors: list) -> None:
     assert torch.equal(network[2].weight, before[2]) == ("resized" not in start)
 
 
-@pytest.mark.parametrize(("network", "filters"), [("vgg(norm=1)", (8, 16, 16)), ("convmixer(patch=4)", (8,))])
-def test_noise_behind_the_stem_leaves_stem_and_copies(network: str, filters: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("network", "filters", "prior"),
+    [("vgg(norm=1)", (8, 16, 16), EVERYWHERE), ("convmixer(patch=4)", (8,), "natural")],
+)
+def test_noise_behind_the_stem_leaves_stem_and_copies(network: str, filters: tuple[int, ...], prior: PriorLike) -> None:
     own, drawn, noise = (build(network, filters, 10, (3, 32, 32)) for _ in range(3))
     for model in (drawn, noise):
         model.load_state_dict(own.state_dict())
     shares = [
-        initialize_(model, start, 0, priors=["natural"]) for model, start in ((drawn, NATURAL), (noise, NATURAL_NOISE))
+        initialize_(model, start, 0, priors=[prior]) for model, start in ((drawn, NATURAL), (noise, NATURAL_NOISE))
     ]
     assert shares[0] == shares[1] > 0
     replaced = 0
@@ -129,11 +146,11 @@ def test_noise_behind_the_stem_leaves_stem_and_copies(network: str, filters: tup
 
 
 @pytest.mark.parametrize(
-    ("network", "filters"), [("mobilenet", (8, 8, 8)), ("vgg", (8, 8, 8))]
-)  # the stem alone, and copies
+    ("network", "filters"), [("mobilenet", (8, 8, 8)), ("vgg", (8, 16, 16))]
+)  # the stem alone, and copies next to own weights
 def test_noise_behind_the_stem_is_refused_where_it_is_natural_itself(network: str, filters: tuple[int, ...]) -> None:
     made = build(network, filters, 10, (3, 32, 32))
     before = [value.clone() for value in made.parameters()]
-    with pytest.raises(ValueError, match=r"differs from 'natural' in layers behind the stem .* none besides the 1"):
+    with pytest.raises(ValueError, match=r"differs from 'natural' in draws behind the stem.* none besides the 1"):
         initialize_(made, NATURAL_NOISE, 0, priors=["natural"])
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), before, strict=True))

@@ -1,0 +1,178 @@
+"""Layers of plain chains that keep their own kernels: their scale changes, and their first channels pass inputs on."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from dwp_init import PriorSet, apply_
+from dwp_init.passing import Row
+from dwp_init.response import strength
+from tests.chains import EVERYWHERE
+from tests.models import Fit, Snapshot, changed, responses
+
+WIDTHS = ((3, 8), (8, 12), (12, 12), (12, 30))
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def chain(norm: bool, stride: int = 1, groups: int = 1, inputs: int = 3) -> nn.Sequential:
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for given, returned in ((inputs, 8), *WIDTHS[1:]):
+        shared = groups if given % groups == returned % groups == 0 else 1
+        parts += [nn.Conv2d(given, returned, 3, stride if parts else 1, 1, groups=shared)]
+        parts += [*[nn.BatchNorm2d(returned)] * norm, nn.ReLU()]
+    return nn.Sequential(*parts, nn.MaxPool2d(2))
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    return [layer.weight.detach().clone() for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def response(filters: torch.Tensor, layer: nn.Conv2d) -> float:
+    (found,) = responses(layer).values()
+    whole = strength(layer.weight, *_of(layer)).response
+    assert found == pytest.approx(whole, rel=1e-6)
+    return strength(filters, *_of(layer)).response
+
+
+def _of(layer: nn.Conv2d) -> tuple[tuple[torch.Tensor, ...], float]:
+    axis = 0.9 ** (torch.arange(3)[:, None] - torch.arange(3)).abs().double()
+    return (axis, axis), 0.4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_behind_batch_norm_other_channels_do_not_change_at_all(dtype: torch.dtype) -> None:
+    model = chain(norm=True).to(dtype)
+    before = weights(model)
+    report = apply_(model, "natural", seed=0)
+    texts = ["natural-stem", "own weights, 8 of 12 channels identity", "identity"]
+    assert [row.prior for row in report.drawn] == [*texts, "own weights, 12 of 30 channels identity"]
+    for place, inputs in ((1, 8), (3, 12)):
+        layer, found = model[3 * place], weights(model)[place]
+        assert torch.equal(found[inputs:], before[place][inputs:])
+        copies = found[:inputs]
+        number = copies.max()
+        assert torch.equal(copies, number * nn.init.dirac_(torch.empty_like(copies)))
+        if dtype.itemsize > 2:
+            assert response(copies, layer) == pytest.approx(response(found[inputs:], layer), rel=1e-4)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_second_call_changes_no_bit_behind_the_stem(
+    norm: bool, stride: int, dtype: torch.dtype, snapshot: Snapshot
+) -> None:
+    for model in (chain(norm, stride).to(dtype), chain(norm, stride, groups=2).to(dtype)):
+        reports = [apply_(model, "natural", seed=0)]
+        before = snapshot(model)
+        reports.append(apply_(model, "natural", seed=1))
+        assert changed(model, before, snapshot) == {"0.weight"}
+        texts = [[(row.layer, row.prior) for row in report.drawn] for report in reports]
+        assert texts[0] == texts[1] and len(texts[0]) == (1 if norm and stride == 2 else 4)
+
+
+def test_without_a_norm_other_channels_take_hes_response() -> None:
+    model = chain(norm=False)
+    before = weights(model)
+    apply_(model, "natural", seed=0)
+    for place, inputs in ((1, 8), (3, 12)):
+        layer, found = model[2 * place], weights(model)[place]
+        assert torch.equal(found[:inputs], nn.init.dirac_(torch.empty_like(found[:inputs])))
+        he = (2 / before[place][0].numel()) ** 0.5
+        assert response(found[inputs:], layer) == pytest.approx(he, rel=1e-5)
+        ratio = found[inputs:] / before[place][inputs:]
+        torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
+
+
+def test_layers_that_lose_pixels_only_take_hes_response_and_stay_behind_a_norm() -> None:
+    model = chain(norm=False, stride=2, inputs=13)  # no prior is for its stem
+    before = weights(model)
+    for _ in range(2):
+        report = apply_(model, "natural")
+        assert [row.prior for row in report.drawn] == ["own weights"] * 4
+    for old, new in zip(before, weights(model), strict=True):
+        torch.testing.assert_close(new / old, (new / old).mean().expand_as(new))
+    assert responses(model) == pytest.approx(
+        {str(2 * place): (2 / old[0].numel()) ** 0.5 for place, old in enumerate(before)}, rel=1e-5
+    )
+    skipped = apply_(chain(norm=True, stride=2), "natural").skipped
+    assert all(skipped[name].startswith("'natural' leaves dense layers as they are") for name in ("3", "6", "9"))
+
+
+@pytest.mark.parametrize("fill", [nn.init.kaiming_normal_, nn.init.xavier_uniform_, lambda weight: weight.data.mul_(3)])
+def test_a_scale_that_an_author_chose_stays(fill: Callable[[torch.Tensor], object]) -> None:
+    model = chain(norm=False)
+    for layer in model[::2][:4]:
+        fill(layer.weight)
+    before = weights(model)
+    assert apply_(model, "natural").initialized == ["0"]
+    assert all(torch.equal(old, new) for old, new in zip(before[1:], weights(model)[1:], strict=True))
+
+
+def test_what_draws_them_all_the_same() -> None:
+    drawn, copied = "tinyimagenet-3x3", ["8 of 12 channels identity", "identity", "12 of 30 channels identity"]
+    with_copies = [f"{drawn}, {copied[0]}", copied[1], f"{drawn}, {copied[2]}"]
+    for prior, options, expected in (
+        ("natural", {"scale": "keep"}, [drawn] * 3),
+        ("natural", {"scale": "fan_in"}, [drawn] * 3),
+        ("natural", {"layers": ["0", "2", "4", "6"]}, with_copies),
+        (EVERYWHERE, {}, with_copies),
+    ):
+        rows = apply_(chain(norm=False), prior, **options).drawn
+        assert [row.prior for row in rows] == ["natural-stem", *expected]
+    besides = apply_(chain(norm=True), ["natural", "tinyimagenet-3x3"]).drawn
+    assert [row.prior for row in besides] == ["natural-stem", *["tinyimagenet-3x3"] * 3]
+
+
+def test_weights_that_are_not_finite_stay() -> None:
+    model = chain(norm=True)
+    nn.init.constant_(model[3].weight[:, :1], torch.nan)
+    before = weights(model)
+    report = apply_(model, "natural")
+    assert "3" not in report.initialized and torch.equal(before[1].isnan(), weights(model)[1].isnan())
+
+
+def test_under_weight_norm_they_are_the_same() -> None:
+    models = [chain(norm=False), chain(norm=False)]
+    for layer in models[1][::2][:4]:
+        parametrizations.weight_norm(layer)
+    for model in models:
+        apply_(model, "natural", seed=0)
+    for one, other in zip(weights(models[0]), weights(models[1]), strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_options_of_draws_have_no_effect_where_nothing_is_drawn(gaussian: Fit) -> None:
+    prior = PriorSet(dense=(gaussian(3),), kept=("dense",), dirac=True, name="mine")
+    for given in ({"noise": False}, {"orthogonal": True}):
+        (option,) = given
+        message = f"{option}={given[option]} has no effect: the layers keep their own kernels; remove it, or give"
+        with pytest.raises(ValueError, match=f"{message} scale='keep', which draws 4 more layers"):
+            apply_(chain(norm=False), prior, **given)
+    with pytest.raises(ValueError, match="has no noise step that could be left out"):
+        apply_(chain(norm=False), "natural", noise=False)
+
+
+def test_of_many_in_a_row_every_fourth_keeps_its_kernels() -> None:
+    torch.manual_seed(0)
+    parts = ((nn.Conv2d(width, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()) for width in (3, *[8] * 6))
+    model = nn.Sequential(*(part for each in parts for part in each), nn.MaxPool2d(2))
+    before = weights(model)
+    for _ in range(2):
+        report = apply_(model, "natural", seed=0)
+        assert [row.layer for row in report.drawn] == ["0", "3", "6", "9", "15", "18"]
+        assert torch.equal(weights(model)[4], before[4])
+        assert report.skipped["12"].startswith("'natural' leaves dense layers as they are on purpose")
+
+
+def test_a_row_ends_at_a_layer_that_does_not_pass_all_on() -> None:
+    row = Row()
+    asked = [(True, True)] * 3 + [(True, False)] + [(True, True)] * 4 + [(False, True)] + [(True, True)]
+    assert [row.allows(*each) for each in asked] == [True] * 7 + [False, False, True]
+    copied = copy.deepcopy(row)
+    assert copied.allows(True, True)
