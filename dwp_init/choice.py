@@ -12,7 +12,7 @@ from dwp_init.chain import Rectified, normalised, rectified, sole
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.layers import Layer
 from dwp_init.names import Named
-from dwp_init.passing import Row, can_pass_on, passed_on, passes_on
+from dwp_init.passing import CopiesInARow, can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
 from dwp_init.report import IDENTITY, OWN_WEIGHTS, size_text, there_text
 from dwp_init.resample import Fitting
@@ -62,7 +62,7 @@ class Choice(NamedTuple):
         return self.may_pass and passes_on(self.layer, exactly=not self.normalised)
 
     def prior_text(self, passing: bool = False) -> str:
-        """Names the prior and what is done with its kernels; :data:`dwp_init.report.IDENTITY` if none of these is left."""
+        """Names the prior and what is done with its kernels, as in :class:`dwp_init.report.Drawn`."""
         if passing and self.passes_all:
             return IDENTITY
         copies = f"{passed_on(self.layer)} of {self.layer.shape[0]} channels identity" if passing else ""
@@ -144,7 +144,7 @@ def choose(
     left_by: list[Rule] = []
     exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
     drawn = {layer.name for layer in found} if anywhere or scale != "auto" else sole(model)
-    row = Row()
+    row = CopiesInARow()
     for layer in found:
         choice = layer.reason or choice_for(layer, rules, resize)
         if isinstance(choice, str):

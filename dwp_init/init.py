@@ -51,7 +51,7 @@ def kernels_(
     ``apply_`` knows the model, and with it the depth of each layer, what its author set up, and which layers of a plain
     chain pass their inputs on. Here the caller says which layer it is, and all of the weight is drawn or it is an
     error: also one that is zero or frozen, also channels that ``apply_`` would make copies of inputs, and also layers
-    that it would leave outside of plain chains. As with ``torch.nn.init``, nothing happens to a weight on the meta
+    that a set would leave. As with ``torch.nn.init``, nothing happens to a weight on the meta
     device, or, while transformers loads a checkpoint, to one of it. The ranks of a ``DTensor`` draw the same weight.
 
     Args:

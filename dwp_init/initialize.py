@@ -65,12 +65,12 @@ def apply_(
     of a layer with a forward pass of its own runs up to the first convolution, without hooks; a forward pass that takes
     more than one input is not looked at.
 
-    A set may leave kinds of layers, with the reason in the report: ``"natural"`` draws dense layers in plain chains
-    only, which have no residual connections (see :class:`dwp_init.PriorSet`).
+    A set may leave kinds of layers, with the reason in the report: dense layers keep their own kernels with
+    ``"natural"``. In plain chains, which have no residual connections (see :class:`dwp_init.PriorSet`), such sets let
+    their first output channels pass the inputs on; the report calls the prior of what is left ``own weights``, or
+    ``identity`` in a layer with as many outputs as inputs.
 
-    Not all draws are independent: the filters of a whitened stem are drawn together, and sets such as ``"natural"`` let
-    the first output channels of dense layers pass their inputs on in plain chains.
-    In a layer with as many outputs as inputs nothing is drawn then, and the report calls its prior ``identity``. A
+    Not all draws are independent: the filters of a whitened stem are drawn together. A
     whitened stem assumes images of mean 0 whose neighbouring pixels are alike: on noise its outputs may be several
     times as large as before. A second call with the same arguments draws what a first one would, so that the same seed
     gives the same weights, up to rounding.
@@ -107,14 +107,14 @@ def apply_(
         scale: ``"keep"`` gives the draw of each layer the response of the weight that is there; if that is not finite,
             or if it is zero in a layer that is named, the same as ``"fan_in"``. ``"fan_in"`` gives it the response of
             He et al. (2015), √(2 / fan_in), where the fan-in of a transposed convolution is divided by the product of
-            its strides. ``"auto"`` is ``"keep"``, with two exceptions. It leaves the layers that a set draws in plain
-            chains only, such as the dense ones of ``"natural"``, which any other scale draws in all networks. And
-            weights of PyTorch's default distribution in a plain chain take He's response: all convolutions are then in
-            one ``nn.Sequential`` of PyTorch's modules without normalisation or hooks, a ReLU or the like follows the
-            layer, and no module around the chain may add its outputs to its inputs, because it calls the chain as one,
-            and gets more channels than it gives, at a lower resolution. What is outside of the model is not seen: a
-            chain that is the whole model keeps its scale too if it returns as many channels as it takes, at the same
-            resolution. ``"prior"`` keeps the scale of the source networks.
+            its strides. ``"auto"`` is ``"keep"``, with two exceptions. It leaves the kernels that a set keeps, such as
+            the dense ones of ``"natural"``, which any other scale draws. And weights of PyTorch's default distribution
+            in a plain chain take He's response: all convolutions are then in one ``nn.Sequential`` of PyTorch's modules
+            without normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add
+            its outputs to its inputs, because it calls the chain as one, and gets more channels than it gives, at a
+            lower resolution. What is outside of the model is not seen: a chain that is the whole model keeps its scale
+            too if it returns as many channels as it takes, at the same resolution. ``"prior"`` keeps the scale of the
+            source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points
@@ -142,7 +142,7 @@ def apply_(
             the model, it draws the seed that they share.
         strict: Whether it is an error if no prior fits one of the chosen convolutions with kernels larger than 1×1, or
             if no layer takes one of the priors. For a set, one prior that is taken is enough. Layers that stay because
-            their author set them up, or outside of plain chains, are no error.
+            their author set them up, or their set leaves them, are no error.
         dry_run: Whether to make the report only, without drawing anything.
         revision: Revision of the prior, if only one is given and by its name. For several, write
             ``user/name@revision``.

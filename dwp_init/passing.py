@@ -6,11 +6,10 @@ from torch import Tensor, nn
 from dwp_init.layers import Layer
 from dwp_init.modules import per_axis
 
-
 _IN_A_ROW = 3  # normalised layers that pass all their inputs on, as many as the benchmark has
 
 
-class Row:
+class CopiesInARow:
     """Layers in a row that pass all their inputs on behind normalisations, of which there are three at most.
 
     A rectifier takes what is below the mean again behind each normalisation, so that activations become sparser.

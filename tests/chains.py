@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dwp_init.sets import SETS
 
-EVERYWHERE = replace(SETS["natural"], kept=())  # draws dense layers outside of plain chains too
+EVERYWHERE = replace(SETS["natural"], kept=())  # draws dense layers too
 
 
 def conv(inputs: int = 8) -> nn.Conv2d:

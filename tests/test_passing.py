@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import PriorSet, apply_
-from dwp_init.passing import Row
+from dwp_init.passing import CopiesInARow
 from dwp_init.response import strength
 from tests.chains import EVERYWHERE
 from tests.models import Fit, Snapshot, changed, responses
@@ -171,7 +171,7 @@ def test_of_many_in_a_row_every_fourth_keeps_its_kernels() -> None:
 
 
 def test_a_row_ends_at_a_layer_that_does_not_pass_all_on() -> None:
-    row = Row()
+    row = CopiesInARow()
     asked = [(True, True)] * 3 + [(True, False)] + [(True, True)] * 4 + [(False, True)] + [(True, True)]
     assert [row.allows(*each) for each in asked] == [True] * 7 + [False, False, True]
     copied = copy.deepcopy(row)

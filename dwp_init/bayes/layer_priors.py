@@ -168,7 +168,7 @@ def layer_priors(
 ) -> LayerPriors:
     """Chooses a prior for each convolution of a model, by its kernel size, kind and depth, as ``apply_`` does.
 
-    Layers that a set draws in plain chains only, such as the dense ones of ``"natural"``, have their priors anywhere.
+    Layers whose kernels a set keeps, such as the dense ones of ``"natural"``, have their priors all the same.
     A layer's scale follows from the weight that is there, so call this at the start of training, where weights are the
     author's or drawn: ``dwp_init.apply_(model, prior, scale="keep")`` draws all of these layers. The model does not
     change. What an author set up, such as frozen weights, has no prior unless ``layers`` has its exact name. Layers

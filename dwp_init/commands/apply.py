@@ -43,7 +43,7 @@ class ApplyCommand:
             choices=get_args(Scale),
             default=inspect.signature(apply_).parameters["scale"].default,
             help="keep the strength of each layer, take that of He's initialisation for its fan-in, or that of the "
-            "prior's source networks; auto leaves layers that a set draws in plain chains only (%(default)s)",
+            "prior's source networks; auto leaves the kernels of layers that a set keeps (%(default)s)",
         )
         parser.add_argument(
             "--orthogonal", action=argparse.BooleanOptionalAction, help="whether to make output channels orthogonal"

@@ -44,7 +44,7 @@ print(json.dumps([imported, calls, len(sys.modules) - loaded]))
 class NaturalCosts(Stage):
     """Times ``apply_(model, "natural", scale="keep")`` against ``kaiming_normal_`` on the weights that it draws.
 
-    At that scale the set draws dense layers outside of plain chains too. The two take turns in one process, on one
+    At that scale the set draws dense layers too. The two take turns in one process, on one
     thread, and CPU time counts. Each row has a process of its own for its times, and another one for the memory of its
     first call.
 

@@ -17,10 +17,9 @@ from training.figures.style import save_figure
 
 COUNT, COLUMNS = 25, 5
 LAYERS = {  # title of a panel: input channels, output channels, kernel size, groups
+    "RGB stem, 3×3": (3, 64, 3, 1),
+    "RGB stem, 4×4 patches": (3, 64, 4, 1),
     "RGB stem, 7×7": (3, 64, 7, 1),
-    "dense, 3×3": (64, 64, 3, 1),
-    "dense, 5×5": (64, 64, 5, 1),
-    "dense, 7×7": (64, 64, 7, 1),
     "depthwise, 7×7": (64, 64, 7, 64),
 }
 
@@ -37,9 +36,10 @@ def plot_natural(path: Path, seed: int = 0) -> None:
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, generator=generator)
     rows = [[layer.weight.detach().clone() for layer in layers]]
-    dwp_init.apply_(nn.Sequential(*layers), prior="natural", seed=seed)
+    for layer in layers:
+        dwp_init.apply_(layer, prior="natural", seed=seed)
     rows.append([layer.weight.detach() for layer in layers])
-    figure = Figure(figsize=(11, 4.7))
+    figure = Figure(figsize=(9, 4.7))
     axes = figure.subplots(len(rows), len(LAYERS))
     for line, weights in zip(axes, rows, strict=True):
         for axis, weight in zip(line, weights, strict=True):

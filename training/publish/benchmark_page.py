@@ -22,7 +22,15 @@ from training.experiments.verdict import (
     is_control,
     of_most_points,
 )
-from training.publish.benchmark_questions import QUESTIONS, STANDINGS, answers, false_findings, over_noise, over_stem
+from training.publish.benchmark_questions import (
+    QUESTIONS,
+    STANDINGS,
+    answers,
+    false_findings,
+    over_drawn,
+    over_noise,
+    over_stem,
+)
 from training.publish.benchmark_record import OnRecord, are_of_now, table_of
 from training.recipes import benchmark
 from training.starts.natural import NATURAL
@@ -121,6 +129,7 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "false_findings": false_findings(on_record),
         "over_stem": over_stem(on_record),
         "over_noise": over_noise(on_record),
+        "over_drawn": over_drawn(on_record),
         "most_steps": max([each.stage.steps for each in on_record if each.task.part != "few labels"], default=0),
         "longer": [(stage, row) for stage, rows in _longer_runs(on_record) for row in rows if row["start"] == NATURAL],
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],

@@ -3,8 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import dwp_init
+from dwp_init.convolutions import find_layers
 from training.engine.records import Row
+from training.experiments.benchmark_task import BenchmarkTask
 from training.experiments.paired import LEVEL, holm
+from training.images.sets import kind_of_images
+from training.networks.registry import build
 from training.publish.benchmark_record import OnRecord
 from training.starts.base import LEARNED_KINDS
 from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
@@ -42,13 +47,12 @@ class Question(NamedTuple):
 
 
 STEM = Question("`natural`, or a stem alone that whitens the task's own images", NATURAL, WHITENED)
-BEHIND_STEM = Question(
-    "What `natural` draws behind the stem besides copies, or noise of its response", NATURAL, NATURAL_NOISE
-)
+BEHIND_STEM = Question("What `natural` draws behind the stem, or noise of its response", NATURAL, NATURAL_NOISE)
+WITHOUT_DENSE = Question("`natural`, or with dense layers drawn too", NATURAL, DENSE_DRAWN)
 QUESTIONS = (
     Question("The instrument: one start twice, whose differences are false", OTHER_DRAWS, OWN),
     Question("Eight filters of other networks or `natural`", MASTER_FILTERS, NATURAL),
-    Question("`natural`, or with dense layers drawn too", NATURAL, DENSE_DRAWN),
+    WITHOUT_DENSE,
     BEHIND_STEM,
     Question("`natural`, or its first edition", NATURAL, NATURAL_V1),
     Question("The means of depthwise kernels, kept or subtracted", V1_MEANS, NATURAL_V1, kind="depthwise"),
@@ -84,12 +88,20 @@ def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
 
 
 def over_stem(on_record: Sequence[OnRecord]) -> dict[str, int]:
-    """Counts how ``natural`` stands to a stem alone, and the tasks in which it draws nothing else.
+    """Counts how ``natural`` stands to a stem alone, and the tasks in which it changes nothing else."""
+    both = [each.stage for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
+    return _standings(answers(on_record, STEM)) | {"alone": sum(map(_changes_stem_alone, both))}
 
-    These are the tasks without noise behind the stem, a start that is refused there.
-    """
-    both = [each for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
-    return _standings(answers(on_record, STEM)) | {"alone": sum(not each.has(NATURAL_NOISE, OWN) for each in both)}
+
+def _changes_stem_alone(stage: BenchmarkTask) -> bool:
+    network = build(stage.network, stage.filters, *kind_of_images(stage.data))
+    found = {layer.name: layer for layer in find_layers(network, lambda named: True)}
+    return all(found[name].first for name in dwp_init.apply_(network, NATURAL, dry_run=True).initialized)
+
+
+def over_drawn(on_record: Sequence[OnRecord]) -> dict[str, int]:
+    """Counts how ``natural`` stands to itself with dense layers drawn too."""
+    return _standings(answers(on_record, WITHOUT_DENSE))
 
 
 def over_noise(on_record: Sequence[OnRecord]) -> dict[str, dict[str, int]]:

@@ -100,7 +100,7 @@ def _without_effect(draw: Draw, where: str, drawn: int) -> str:
 def noise_of_response(draw: Draw, stem: bool = True) -> Mapping[str, float]:
     """Fills with white noise of the response that the draws of the set have, layer by layer.
 
-    Channels that pass inputs on stay, and so do the kernels that the set leaves, and the stem where it is not asked for.
+    Channels that pass inputs on stay, kernels that the set leaves too, and the stem where it is not asked for.
 
     Raises:
         ValueError: The stem is not asked for, and the set draws nothing else, or only copies of the inputs.

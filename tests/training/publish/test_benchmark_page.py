@@ -70,7 +70,7 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
         "*Few labels* are 50 images a class; *all labels* and *frozen kernels* are the beginning of a training, at"
         in text
     )
-    assert "`natural` is ahead in 0, level in 0 and behind in 1 of 1 task; in 1 of these it draws nothing but" in text
+    assert "`natural` is ahead in 0, level in 0 and behind in 1 of 1 task. " in text
     assert "The interval of `natural` over the model's own start is below 0 in no finished task." in text
     assert f"\n1 of 32 runs are missing: `{COMMAND.format('bench_full_convmixer')}`.\n" in text
     assert "The 63 runs on record, those too that only chose settings, took 0.159 hours of CPU time" in text
@@ -114,21 +114,21 @@ def test_the_best_yardstick_is_best_in_the_tasks_that_all_were_run_in_and_not_na
     )  # natural-v1 has seen the images of one of the two
 
 
-def test_what_the_draws_behind_the_stem_are_worth_by_kind_of_layers(results: Path) -> None:
-    starts = ("own", "natural", "natural, noise behind the stem")
-    chain = example_task("bench_few_cifar10_vgg", starts=starts)
+def test_what_the_draws_behind_the_stem_are_worth(results: Path) -> None:
+    starts = ("own", "natural", "natural, noise behind the stem", "whitened stem")
     mixer = example_task("bench_few_cifar10_convmixer", network="convmixer", filters=(4,), starts=starts)
-    benchmark.stages().update({each.name: each for each in (chain, mixer)})
-    record(results, chain, example_runs(chain, {"natural": 4.0, "natural, noise behind the stem": 4.0}))
-    assert (
-        "`natural` is, by adjusted p-values, ahead in 0, level in 1 and behind in 0 of 1 task with dense layers. "
-        in written()
-    )
+    starts = ("own", "natural", "natural, dense drawn", "whitened stem")
+    chain = example_task("bench_few_cifar10_vgg", starts=starts)
+    resnet = example_task("bench_few_tiny_resnet", network="resnet", filters=(4, 4), starts=starts)
+    benchmark.stages().update({each.name: each for each in (chain, mixer, resnet)})
     record(results, mixer, example_runs(mixer, {"natural": 4.0, "natural, noise behind the stem": 2.0}))
-    assert (
-        "of 1 task with dense layers, and ahead in 1, level in 0 and behind in 0 of 1 task with depthwise layers. "
-        in written()
-    )
+    standing = "ahead in 1, level in 0 and behind in 0 of 1 task with depthwise layers. "
+    assert f"behind the stem, it is, by adjusted p-values, {standing}" in written()
+    assert "It draws no dense layers" not in written() and "nothing but the stem" not in written()
+    for place, task in enumerate((chain, resnet)):
+        record(results, task, example_runs(task, {"natural": 4.0, "natural, dense drawn": 4.0 + place}))
+    drawn = "It draws no dense layers: compared with drawing them too it is ahead in 0, level in 1 and behind in 1 of 2"
+    assert drawn in written() and "; in 1 of these it changes nothing but the stem. " in written()
 
 
 def test_what_no_task_can_confirm_says_so(results: Path) -> None:

@@ -75,7 +75,6 @@ def test_with_dense_layers_drawn_only_these_differ(make: Make) -> None:
         )
         differ = [name for name, layer in own.items() if not torch.equal(layer.weight, every[name].weight)]
         assert {kind_of(own[name]) for name in differ} == kinds
-        assert len(differ) == (len(own) - 1 if kinds else 0)
 
 
 @pytest.mark.parametrize("network", ["convmixer", "mobilenet"])  # without and with dense layers that a prior fits

@@ -12,7 +12,7 @@ from training.recipes.benchmark import CHOOSING
 from training.starts.base import STARTS, initialize_, spatial_convolutions
 from training.starts.source import source_of
 
-DRAWN: dict[str, tuple[int, *tuple[float, ...]]] = {
+DRAWN: dict[str, tuple[int | float, ...]] = {
     "own": (1, -4.2048, -2.4626),
     "own, other draws": (1, 0.34388, 0.6329),
     "Kaiming": (1, -1.4997, -0.31708),
