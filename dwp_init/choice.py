@@ -1,9 +1,9 @@
 """Which layer of a model takes which prior, and why other layers are skipped."""
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import nn
 
@@ -14,16 +14,15 @@ from dwp_init.layers import Layer
 from dwp_init.names import Named
 from dwp_init.passing import CopiesInARow, can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
-from dwp_init.report import IDENTITY, OWN_WEIGHTS, size_text, there_text
+from dwp_init.report import IDENTITY, OWN_WEIGHTS, size_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, limit_text, unused_priors, way_out
+from dwp_init.selection import Layers, selector
 from dwp_init.tensors import check_real, is_loading, is_virtual
 from dwp_init.weights import weight_of
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
-
-Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 class Choice(NamedTuple):
@@ -36,6 +35,9 @@ class Choice(NamedTuple):
         may_pass: Whether the layer may pass its inputs on: its set of priors says so, and where it stands allows it.
         normalised: Whether it may because its outputs are normalised, at any scale.
         own: Whether the layer keeps its own kernels, and only their scale or its first channels change.
+        raised: Whether it takes He's response by default.
+        passing: Whether it passes its inputs on.
+        unchanged: Whether an earlier call has left it as this one would.
     """
 
     layer: Layer
@@ -44,6 +46,9 @@ class Choice(NamedTuple):
     may_pass: bool = False
     normalised: bool = False
     own: bool = False
+    raised: bool = False
+    passing: bool = False
+    unchanged: bool = False
 
     @property
     def is_left(self) -> bool:
@@ -61,11 +66,17 @@ class Choice(NamedTuple):
         """Whether the layer may pass its inputs on, and does so."""
         return self.may_pass and passes_on(self.layer, exactly=not self.normalised)
 
-    def prior_text(self, passing: bool = False) -> str:
+    @property
+    def draws(self) -> bool:
+        """Whether kernels of the prior are drawn."""
+        return not (self.own or (self.passing and self.passes_all))
+
+    @property
+    def prior_text(self) -> str:
         """Names the prior and what is done with its kernels, as in :class:`dwp_init.report.Drawn`."""
-        if passing and self.passes_all:
+        if self.passing and self.passes_all:
             return IDENTITY
-        copies = f"{passed_on(self.layer)} of {self.layer.shape[0]} channels identity" if passing else ""
+        copies = f"{passed_on(self.layer)} of {self.layer.shape[0]} channels identity" if self.passing else ""
         drawn = (OWN_WEIGHTS,) if self.own else (self.rule.name, str(self.fitting))
         return ", ".join(filter(None, (*drawn, copies)))
 
@@ -135,7 +146,7 @@ def choose(
 
     With ``anywhere``, or another scale than ``"auto"``, layers take their priors whatever the set says.
     """
-    asked, named = _selector(layers, model)
+    asked, named = selector(layers, model)
     found = find_layers(model, asked)
     chain, norms = (rectified(model), normalised(model)) if scale == "auto" else (Rectified(), frozenset[str]())
     near = sharing((layer, layer.place) for layer in found)
@@ -156,8 +167,8 @@ def choose(
         if layer not in exact and (left := reason_to_leave(layer, others, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)
             continue
-        choice = choice._replace(may_pass=row.allows(choice.may_pass, choice.normalised and choice.passes_all))
-        here = choice if layer in exact or layer.name in drawn else _by_default(choice, rules, chain)
+        wanted = choice if layer in exact or layer.name in drawn else _by_default(choice, rules)
+        here = _decided(wanted, chain, row)
         if here is None:
             reason = choice.rule.reason_to_leave + limit_text(layer, rules)
             left_by.append(choice.rule)
@@ -170,23 +181,38 @@ def choose(
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
 
 
-def _by_default(choice: Choice, rules: list[Rule], chain: Rectified) -> Choice | None:
-    """Returns what becomes of a layer that neither its name nor the scale draws; ``None`` if it stays as it is.
+def _by_default(choice: Choice, rules: list[Rule]) -> Choice:
+    """Returns the choice for a layer that neither its name nor the scale draws.
 
-    A layer that a set leaves may take a prior that is not of the same set and has its kernel size. Otherwise it keeps
-    its own kernels: its scale changes in a chain without normalisation, and in any chain it may pass its inputs on.
+    If a set keeps its kernels, it may take a prior that is not of the same set and has its kernel size.
     """
     if not choice.rule.keeps:
         return choice
     others = [rule for rule in rules if rule.member_of is not choice.rule.member_of and not rule.keeps]
     found = choice_for(choice.layer, [rule for rule in others if rule.pattern == choice.rule.pattern], resize=False)
-    if isinstance(found, Choice):
-        return found
-    layer = choice.layer
-    copied, scaled = choice.normalised and choice.may_pass, layer.name in chain.all
-    response = layer.measure(layer.weight.read()).response if copied or scaled else math.nan
-    new = scaled and (is_untouched(layer) or choice.passes_on() or layer.is_at_he(response))
-    return choice._replace(own=True) if new or (copied and math.isfinite(response)) else None
+    return found if isinstance(found, Choice) else choice._replace(own=True)
+
+
+def _decided(choice: Choice, chain: Rectified, row: CopiesInARow) -> Choice | None:
+    """Returns a choice with what becomes of the layer's scale and first channels; ``None`` if it stays as it is.
+
+    Weights of PyTorch's default distribution, which no author chose, take He's response in a chain of convolutions and
+    ReLUs, where activations shrink by about √6 a layer. Such layers pass their inputs on if they may, and so do those
+    whose outputs are normalised, at any scale. A layer that does so already was drawn before.
+    """
+    layer, copies = choice.layer, choice.passes_on()
+    inside = layer.name in chain.all
+    new = inside and is_untouched(layer)
+    response = layer.measure(layer.weight.read()).response if choice.own and (inside or choice.may_pass) else math.nan
+    known = math.isfinite(response) or not choice.own
+    wanted = choice.may_pass and known and (choice.normalised or new or copies)
+    allowed = row.allows(wanted, choice.normalised and choice.passes_all)
+    passing = allowed or (choice.own and wanted and copies)
+    if choice.own and not passing and not (inside and known and (new or layer.is_at_he(response))):
+        return None
+    drawn_before = copies and (choice.own or choice.passes_all) if passing else choice.own and not new
+    raised = new or (passing and not choice.normalised)
+    return choice._replace(raised=raised, passing=passing, unchanged=drawn_before)
 
 
 def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
@@ -200,7 +226,7 @@ def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
     """
     found = named_convolutions(model)
     waiting = set(filter(_waits, found))
-    asked = _selector(layers, model)[0] if waiting else None
+    asked = selector(layers, model)[0] if waiting else None
     if asked is None or not any(map(asked, waiting)) or any(map(asked, set(found) - waiting)):
         check_real()
         return None
@@ -259,36 +285,3 @@ def _sharing(choices: Collection[Layer], near: dict[Layer, list[Layer]]) -> dict
                 reason = f"shares part of the memory of {owner.label}, not all: give it a weight of its own"
                 skipped[layer.name] = Skip(reason)
     return skipped
-
-
-def _selector(layers: Layers | None, model: nn.Module) -> tuple[Callable[[Named], bool], set[str]]:
-    """Returns the argument ``layers`` of ``apply_`` as a predicate, and the exact names in it."""
-    if layers is None:
-        return lambda named: True, set()
-    if callable(layers) and not isinstance(layers, (nn.Module, type)):
-        return lambda named: layers(named.name, named.module), set()
-    patterns = _patterns(layers)
-    found = named_convolutions(model)
-    for pattern in patterns:
-        if not any(named.matches(pattern) for named in found):
-            there = there_text(pattern, [named.name for named in found])
-            raise ValueError(f"layers={pattern!r} matches no convolution; {there}")
-    return lambda named: any(map(named.matches, patterns)), set(patterns)
-
-
-def reusable(layers: Layers | None) -> Layers | None:
-    """Returns the argument ``layers`` of ``apply_`` such that it can be read more than once, also an iterator."""
-    return layers if layers is None or isinstance(layers, str) or callable(layers) else _patterns(layers)
-
-
-def _patterns(layers: object) -> list[str]:
-    expected = "layers is a pattern, several, or a predicate of name and module"
-    if isinstance(layers, nn.Module):
-        raise TypeError(f"{expected}; got a {type(layers).__name__}: give its name, as in layers='layer1.*'")
-    if not isinstance(layers, Iterable):
-        raise TypeError(f"{expected}; got {layers!r}")
-    patterns = [layers] if isinstance(layers, str) else list(cast(Iterable[object], layers))
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{expected}; got {pattern!r} in it")
-    return cast(list[str], patterns)

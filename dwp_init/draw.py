@@ -19,6 +19,7 @@ from dwp_init.passing import pass_on_
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, root_mean_square, strength
+from dwp_init.tensors import wide_dtype
 from dwp_init.text import few
 
 LayerScale = Literal["keep", "fan_in", "prior"]
@@ -30,9 +31,8 @@ HE_GAIN = math.sqrt(2)  # of a layer before a ReLU
 class Options:
     """How kernels are drawn; see ``apply_``.
 
-    He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``. With ``"auto"`` the layers that are
-    named in ``raised`` take it, and all others keep theirs. In those that are named in ``passing`` the first output
-    channels pass their inputs on.
+    He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``. With ``"auto"`` some layers take
+    it, see :class:`dwp_init.choice.Choice`, and all others keep theirs.
     """
 
     scale: Scale
@@ -41,8 +41,6 @@ class Options:
     seed: int | None
     generator: torch.Generator | None
     gain: float = HE_GAIN
-    raised: frozenset[str] = frozenset()
-    passing: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_one_of("scale", self.scale, get_args(Scale))
@@ -54,10 +52,10 @@ class Options:
             if self.seed is not None:
                 raise ValueError(f"give seed={self.seed} or generator=..., not both")
 
-    def scale_of(self, layer: Layer) -> LayerScale:
+    def scale_of(self, choice: Choice) -> LayerScale:
         """Returns what decides the scale of a layer."""
         if self.scale == "auto":
-            return "fan_in" if layer.name in self.raised else "keep"
+            return "fan_in" if choice.raised else "keep"
         return self.scale
 
     def source(self, layer: Layer) -> torch.Generator | None:
@@ -68,31 +66,27 @@ class Options:
         return torch.Generator(layer.weight.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def check_effect(choices: list[Choice], options: Options, left: int = 0) -> None:
+def check_effect(choices: list[Choice], options: Options, kept: int = 0) -> None:
     """Raises ``ValueError`` if an option has no effect on any layer, or the generator is on another device.
 
     Args:
-        choices: The layers that are drawn.
+        choices: The layers that are initialised.
         options: The options.
-        left: Number of layers that a set leaves as they are.
+        kept: Number of layers that a set leaves as they are, besides these.
     """
-    own = left + sum(choice.own for choice in choices)
-    others = f", or give scale='keep', which draws {own} more layers" if own else ""
-    drawn = [choice for choice in choices if not choice.own]
-    given = ["noise=False"] * (not options.noise) + [f"orthogonal={options.orthogonal}"] * (
-        options.orthogonal is not None
-    )
-    if given and not drawn:
-        raise ValueError(f"{given[0]} has no effect: the layers keep their own kernels; remove it{others}")
+    drawn = [choice for choice in choices if choice.draws]
     if not options.noise and not any(choice.rule.prior.has_noise for choice in drawn):
         several = len({choice.rule.name for choice in drawn}) > 1
         names = few(sorted({choice.rule.given_as if several else choice.rule.name for choice in drawn}))
-        raise ValueError(f"noise=False has no effect: {names} has no noise step that could be left out; remove it")
+        reason = f"{names} has no noise step that could be left out" if drawn else "nothing is drawn"
+        raise ValueError(f"noise=False has no effect: {reason}; remove it")
     if options.orthogonal is not None and all(choice.rule.prior.joint for choice in drawn):
+        kept += sum(choice.own and not choice.passes_on() for choice in choices)
+        stay = "layer that stays" if kept == 1 else "layers that stay"
+        others = f", or give scale='keep', which draws {kept} {stay} here" if kept else ""
         names = few(sorted({choice.rule.name for choice in drawn}))
-        raise ValueError(
-            f"orthogonal={options.orthogonal} has no effect: {names} draws filters together; remove it{others}"
-        )
+        reason = f"{names} draws filters together" if drawn else "nothing is drawn"
+        raise ValueError(f"orthogonal={options.orthogonal} has no effect: {reason}; remove it{others}")
     if options.generator is None:
         return
     found = options.generator.device
@@ -132,7 +126,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     Raises:
         ValueError: The scale of the draw is not finite, or 0, or the dtype of the weight cannot hold it.
     """
-    layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice.layer)
+    layer, dtype, scale = choice.layer, choice.layer.weight.dtype, options.scale_of(choice)
     he = layer.he_rms * (options.gain / HE_GAIN)
     kept = _kept(before, he)
     count = layer.shape.numel() // layer.size.numel() // prior.kernel_shape[0]
@@ -155,7 +149,7 @@ def draw_weight(choice: Choice, prior: Prior, options: Options, before: Strength
     factor = {"keep": kept / found.response, "fan_in": he / found.response, "prior": own / found.rms}
     by = factor[scale]
     weight.mul_(by)
-    if layer.name in options.passing:
+    if choice.passing:
         _pass_on_(weight, choice, kept)
         return _rounded(weight, dtype), layer.measure(weight)
     return _rounded(weight, dtype), Strength(found.rms * by, found.gain)
@@ -172,55 +166,48 @@ def _pass_on_(weight: Tensor, choice: Choice, kept: float) -> None:
     The layer keeps its response then.
     """
     layer = choice.layer
-    by = kept / _response_of_copies(layer) if choice.normalised else 1.0
-    pass_on_(layer.filters(weight), layer.groups, by)
+    filters, by = layer.filters(weight), _copying(choice, kept)
+    pass_on_(filters, layer.groups, by)
     if choice.normalised:
-        weight.mul_(kept / layer.measure(weight).response)
+        shift = kept / layer.measure(weight).response
+        weight.mul_(shift)
+        pass_on_(filters, layer.groups, _copying(choice, kept * shift))
 
 
-def identity_weight(choice: Choice, before: Strength) -> tuple[Tensor, Strength]:
-    """Returns the weight of a layer that passes all of its inputs on, and its strength before it is rounded.
+def _copying(choice: Choice, response: float) -> float:
+    """Returns the number by which copies of the inputs are multiplied, for a response of these where it may be any.
 
-    Args:
-        choice: The layer.
-        before: Strength of the weight that is there, which stays where the outputs are normalised.
+    It is not 1 then, also when rounded, so that the next call knows the copies from those of an author.
     """
+    if not choice.normalised:
+        return 1.0
     layer = choice.layer
-    weight = torch.zeros(layer.shape, device=layer.weight.device)
-    _pass_on_(weight, choice, _kept(before, layer.he_rms))
-    return _rounded(weight, layer.weight.dtype), layer.measure(weight)
+    copied = torch.zeros(1, *layer.shape[1:])
+    pass_on_(copied, 1)
+    number = response / strength(copied, layer.correlations, layer.alike).response
+    dtype = layer.weight.dtype
+    return 1 + torch.finfo(dtype).eps if torch.tensor(number).to(dtype) == 1 else number
 
 
-def _response_of_copies(layer: Layer) -> float:
-    """Returns the response of output channels that are copies of the inputs, of one number 1 each."""
-    copy_of_first = torch.zeros(1, *layer.shape[1:])
-    pass_on_(copy_of_first, 1)
-    return strength(copy_of_first, layer.correlations, layer.alike).response
+def weight_without_draws(choice: Choice, before: Strength) -> tuple[Tensor, Strength]:
+    """Returns the new weight of a layer that takes no draws, and its strength before it is rounded to its dtype.
 
-
-def keep_weight(choice: Choice, options: Options) -> tuple[Tensor, Strength]:
-    """Returns the weight of a layer that keeps its own kernels, and its strength before it is rounded to its dtype.
-
-    In a chain without normalisation it takes He's response. Where the layer passes its inputs on, the first output
-    channels are copies of these: as they are without normalisation, and behind it as strong as the other channels,
-    which do not change.
+    Its kernels are its own, at He's response if it takes that. Where the layer passes its inputs on, the first output
+    channels are copies of these, behind a normalisation at the response that the layer has; the others do not change.
 
     Args:
         choice: The layer.
-        options: Which layers take He's response, and which pass their inputs on.
+        before: Strength of the weight that is there.
 
     Raises:
         ValueError: The dtype of the weight cannot hold its numbers.
     """
-    layer, dtype, passing = choice.layer, choice.layer.weight.dtype, choice.layer.name in options.passing
-    weight = layer.weight.read().to(torch.promote_types(dtype, torch.float32), copy=True)
-    by_group = layer.filters(weight).unflatten(0, (layer.groups, -1))
-    others = by_group[:, layer.inputs * passing :].flatten(0, 1)
-    found = strength(others, layer.correlations, layer.alike).response
-    if layer.name in options.raised and not layer.is_at_he(found):
-        weight *= layer.he_rms / found
-    if passing:
-        pass_on_(layer.filters(weight), layer.groups, found / _response_of_copies(layer) if choice.normalised else 1.0)
+    layer, dtype = choice.layer, choice.layer.weight.dtype
+    weight = layer.weight.read().to(wide_dtype(dtype), copy=True)
+    if choice.raised:
+        weight *= layer.he_rms / before.response
+    if choice.passing:
+        pass_on_(layer.filters(weight), layer.groups, _copying(choice, _kept(before, layer.he_rms)))
     return _rounded(weight, dtype), layer.measure(weight)
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, Layers, choose, plan_without_values, reusable
-from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite, identity_weight, keep_weight
+from dwp_init.choice import Choice, choose, plan_without_values
+from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite, weight_without_draws
 from dwp_init.draw import Scale as Scale
 from dwp_init.options import check_flags, check_instance
 from dwp_init.priors import Prior
@@ -18,7 +18,8 @@ from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
 from dwp_init.response import Strength
 from dwp_init.rules import PriorsByPattern, load_rules
-from dwp_init.scales import decide
+from dwp_init.scales import notes_on
+from dwp_init.selection import Layers, reusable
 from dwp_init.undo import Undo
 from dwp_init.weights import Weight
 
@@ -186,7 +187,7 @@ def apply_(
             plan = choose(model, rules, layers, resize, scale)
             check_plan(plan, rules, strict)
             check_effect(plan.choices, options, len(plan.kept))
-            options, notes = decide(model, plan, options)
+            notes = notes_on(model, plan, options)
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
@@ -207,7 +208,7 @@ def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | N
             Drawn(
                 layer=layer.name,
                 kind=layer.description,
-                prior=choice.prior_text(layer.name in options.passing),
+                prior=choice.prior_text,
                 depth=layer.depth,
                 weights=layer.shape.numel(),
                 rms_before=before.rms,
@@ -232,6 +233,8 @@ def _draw_one(
         undo: What keeps the old values.
     """
     layer = choice.layer
+    if choice.unchanged:
+        return before
     with explained(layer, "drawn", keep=ValueError):
         value, after = _value_of(choice, priors, options, before)
         values = layer.weight.values_for(value)
@@ -249,10 +252,8 @@ def _value_of(
 ) -> tuple[Tensor, Strength]:
     """Returns the new weight of a layer, and its strength; see :func:`_draw_one` for the arguments."""
     layer = choice.layer
-    if choice.passes_all and layer.name in options.passing:
-        return identity_weight(choice, before)
-    if choice.own:
-        return keep_weight(choice, options)
+    if not choice.draws:
+        return weight_without_draws(choice, before)
     prior = choice.rule.prior_for(layer, layer.depth)
     here = (prior, layer.weight.device)
     if here not in priors:

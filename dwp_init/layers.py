@@ -132,7 +132,8 @@ class Layer:
 
     def is_at_he(self, response: float) -> bool:
         """Whether a response is that of He et al., but for the rounding of the weight and of what measures it."""
-        return abs(response / self.he_rms - 1) < max(_ROUNDED, torch.finfo(self.weight.dtype).eps)
+        rounding = 4 * torch.finfo(self.weight.dtype).eps / math.sqrt(self.shape.numel())
+        return abs(response / self.he_rms - 1) < max(_ROUNDED, rounding)
 
     @property
     def dilation(self) -> tuple[int, ...]:

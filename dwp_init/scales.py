@@ -1,7 +1,5 @@
 """Which layers keep their scale by default, and which take He's because no author chose theirs."""
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
 from dwp_init.authored import is_untouched
@@ -17,45 +15,30 @@ _ROUNDED = 1e-3  # how far a new variance may be from 1, from which some frozen 
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
-def decide(model: nn.Module, plan: Plan, options: Options) -> tuple[Options, list[str]]:
-    """Returns the options with the layers that take He's response with ``scale="auto"``, and notes for the report.
-
-    The weights of these layers are from PyTorch's default distribution, which no author chose: in a chain of
-    convolutions and ReLUs activations then shrink by about √6 a layer. Of these, the layers that may pass their inputs
-    on do so. If they do it already, because they were drawn before, they are drawn as if they were new. Layers whose
-    outputs are normalised may pass their inputs on at any scale, and keep theirs.
+def notes_on(model: nn.Module, plan: Plan, options: Options) -> list[str]:
+    """Returns the notes of the report: what was decided about scales and copies, and what to look at.
 
     Args:
         model: The model.
-        plan: The layers that are to be drawn.
-        options: The options without these layers.
+        plan: The layers that are to be initialised.
+        options: How they are drawn.
     """
-    choices = plan.choices
-    untouched = [choice for choice in choices if choice.layer.name in plan.chain.all and is_untouched(choice.layer)]
-    may_pass = [choice for choice in choices if choice.may_pass]
-    passing = [choice for choice in may_pass if choice.normalised or choice in untouched or choice.passes_on()]
-    copying = [choice for choice in passing if not choice.normalised]
-    notes = [
-        *_notes_of_scales(model, plan, untouched, passing, options),
+    return [
+        *_notes_of_scales(model, plan, options),
         *_notes_of_hooks(plan),
-        *_notes_of_training(model, choices),
+        *_notes_of_training(model, plan.choices),
         *_notes_of_copies(plan),
-        *_notes_of_stems(choices),
+        *_notes_of_stems(plan.choices),
     ]
-    return replace(options, raised=_names(untouched + copying), passing=_names(passing)), notes
 
 
-def _names(choices: list[Choice]) -> frozenset[str]:
-    return frozenset(choice.layer.name for choice in choices)
-
-
-def _notes_of_scales(
-    model: nn.Module, plan: Plan, untouched: list[Choice], passing: list[Choice], options: Options
-) -> list[str]:
+def _notes_of_scales(model: nn.Module, plan: Plan, options: Options) -> list[str]:
     """Says which layers take He's response or pass their inputs on, or that the caller may want another scale."""
-    if untouched or passing:
-        raised = [choice for choice in untouched if not (choice in passing and choice.passes_all)]
-        return [*_notes_of_he(len(raised), len(plan.choices)), *_notes_of_passing(passing, len(plan.choices))]
+    passing = [choice for choice in plan.choices if choice.passing]
+    raised = [choice for choice in plan.choices if choice.raised]
+    if raised or passing:
+        new = [choice for choice in raised if (choice.draws or choice.own) and not choice.passes_on()]
+        return [*_notes_of_he(len(new), len(plan.choices)), *_notes_of_passing(passing, len(plan.choices))]
     layers = plan.layers + plan.kept
     if options.scale not in ("auto", "keep") or len(layers) < _MANY or any(map(normalises, model.modules())):
         return []
@@ -79,7 +62,7 @@ def _notes_of_passing(passing: list[Choice], layers: int) -> list[str]:
     """Says which layers pass their inputs on, and in how many of them nothing is drawn."""
     if not passing:
         return []
-    fixed = sum(choice.passes_all or choice.own for choice in passing)
+    fixed = sum(not choice.draws for choice in passing)
     seed = f"nothing is drawn in {fixed} of them, so that the seed has no effect there; "
     names = listed([choice.layer.name for choice in passing])
     return [

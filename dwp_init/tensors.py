@@ -55,8 +55,8 @@ def _is_expanded(tensor: Tensor) -> bool:
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns float32 for half precision, else the type itself: one for sums, squares and densities."""
-    return torch.promote_types(dtype, torch.float32)
+    """Returns float32 for types of 8 and 16 bits, else the type itself: one for sums, squares and densities."""
+    return dtype if dtype.itemsize > 2 else torch.float32
 
 
 def wide(values: Tensor) -> Tensor:

@@ -333,7 +333,7 @@ def test_what_is_given_besides_a_set_that_leaves_layers() -> None:
     reasons = apply_(model, "natural", dry_run=True).skipped
     assert "frozen" in reasons["2.body.0"] and "all zero" in reasons["2.body.2"]
     with pytest.raises(
-        ValueError, match=r"has no effect: .*; remove it, or give scale='keep', which draws 2 more layers"
+        ValueError, match=r"has no effect: .*; remove it, or give scale='keep', which draws 2 layers that stay"
     ):
         apply_(residual(), "natural", orthogonal=False)
     assert apply_(residual(), ["natural-stem", "natural"], strict=True, dry_run=True).unused == []

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from dwp_init.access import Access
 from dwp_init.bayes.kl import KL, ScaledKL
 from dwp_init.bayes.prior_kl import kl_from
-from dwp_init.choice import NO_PRIOR, Choice, Layers, Plan, choose
+from dwp_init.choice import NO_PRIOR, Choice, Plan, choose
 from dwp_init.draw import Options, Scale, makes_orthogonal
 from dwp_init.layers import Layer
 from dwp_init.names import named_modules
@@ -24,7 +24,7 @@ from dwp_init.refusals import check_patterns, check_plan
 from dwp_init.report import layer_text, shape_text
 from dwp_init.response import root_mean_square, strength
 from dwp_init.rules import PriorsByPattern, load_rules
-from dwp_init.scales import decide
+from dwp_init.selection import Layers
 from dwp_init.shards import is_sharded
 from dwp_init.tensors import wide_dtype
 from dwp_init.text import aligned, few
@@ -208,7 +208,6 @@ def layer_priors(
         check_patterns(plan, rules)
     else:
         check_plan(plan, rules, strict=False)
-    options, _ = decide(model, plan, options)
     found = {layer.name: normal_prior(layer) for layer in normal}
     others = [layer.name for layer in plan.convolutions if layer.name in plan.skipped and layer.name not in found]
     skipped = {name: plan.reasons[name].partition("; resize=")[0] for name in others}
@@ -220,7 +219,8 @@ def layer_priors(
     if not found:
         raise ValueError(f"no layer can have a prior: {few([f'{name}: {reason}' for name, reason in skipped.items()])}")
     names = [layer.name for layer in plan.convolutions if layer.name in found]
-    return LayerPriors({name: found[name] for name in names}, skipped, _notes(options.raised.intersection(names)))
+    raised = {choice.layer.name for choice in plan.choices if choice.raised and choice.layer.name in found}
+    return LayerPriors({name: found[name] for name in names}, skipped, _notes(raised))
 
 
 def _without_density(choice: Choice) -> str | None:
@@ -238,7 +238,7 @@ def _without_density(choice: Choice) -> str | None:
     return None
 
 
-def _notes(raised: frozenset[str]) -> tuple[str, ...]:
+def _notes(raised: set[str]) -> tuple[str, ...]:
     """Says which layers have a scale that differs from that of the weight that is there."""
     return (
         f"layers {few(sorted(raised))} have PyTorch's default scale in a chain without normalisation, and priors at "
@@ -257,7 +257,7 @@ def _learned(choice: Choice, options: Options) -> LayerPrior:
     prior = copy.deepcopy(choice.rule.prior_for(layer, layer.depth)).eval()
     prior.to("cpu", wide_dtype(layer.weight.dtype))
     scale = 1.0
-    if (by := options.scale_of(layer)) != "prior":
+    if (by := options.scale_of(choice)) != "prior":
         wanted = layer.he_rms if by == "fan_in" else _response(layer)
         scale = wanted / _response_of_draws(layer, prior, makes_orthogonal(choice, options))
     return LayerPrior(layer, prior.requires_grad_(False).to(layer.weight.device), choice.rule.name, scale)
