@@ -54,7 +54,7 @@ def passes_on(layer: Layer, *, exactly: bool) -> bool:
             A draw that keeps a response has no reason to be 1, so that copies are ``dirac_``, by the author.
     """
     filters = layer.filters(layer.weight.read())
-    if filters[0].count_nonzero() != 1:
+    if filters[0].float().count_nonzero() != 1:  # torch counts nothing in eight bits
         return False
     by_group = filters.float().view(layer.groups, -1, *filters.shape[1:])
     copies, others = by_group[:, : layer.inputs], by_group[:, layer.inputs :]

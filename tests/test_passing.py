@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from dwp_init import PriorSet, apply_
+from dwp_init.bayes import layer_priors
 from dwp_init.passing import CopiesInARow
 from dwp_init.response import strength
 from tests.chains import EVERYWHERE
@@ -45,7 +46,7 @@ def test_behind_batch_norm_other_channels_do_not_change_at_all(dtype: torch.dtyp
     texts = ["natural-stem", "own weights, 8 of 12 channels identity", "identity"]
     assert [row.prior for row in report.drawn] == [*texts, "own weights, 12 of 30 channels identity"]
     for place, inputs in ((1, 8), (3, 12)):
-        layer, found = model[3 * place], weights(model)[place]
+        found = weights(model)[place]
         assert torch.equal(found[inputs:], before[place][inputs:])
         copies = found[:inputs]
         assert torch.equal(copies, copies.max() * nn.init.dirac_(torch.empty_like(copies)))
@@ -72,7 +73,7 @@ def test_without_a_norm_other_channels_take_hes_response() -> None:
     before = weights(model)
     apply_(model, "natural", seed=0)
     for place, inputs in ((1, 8), (3, 12)):
-        layer, found = model[2 * place], weights(model)[place]
+        found = weights(model)[place]
         assert torch.equal(found[:inputs], nn.init.dirac_(torch.empty_like(found[:inputs])))
         he = (2 / before[place][0].numel()) ** 0.5
         torch.testing.assert_close(found[inputs:], before[place][inputs:] * he / response(before[place]))
@@ -118,34 +119,85 @@ def test_what_draws_them_all_the_same() -> None:
     assert [row.prior for row in besides] == ["natural-stem", *["tinyimagenet-3x3"] * 3]
 
 
-def test_weights_that_are_not_finite_stay() -> None:
-    model = chain(norm=True)
-    nn.init.constant_(model[3].weight[:, :1], torch.nan)
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_stay(norm: bool, value: float) -> None:
+    """Also behind the first 2¹⁶ numbers, which show the law of the others."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *[nn.BatchNorm2d(8)] * norm, nn.ReLU(), nn.Conv2d(8, 1200, 3))
+    model.extend([*[nn.BatchNorm2d(1200)] * norm, nn.ReLU(), nn.MaxPool2d(2)])
+    nn.init.constant_(model[2 + norm].weight[1100, 0, 0, :1], value)
     before = weights(model)
     report = apply_(model, "natural")
-    assert "3" not in report.initialized and torch.equal(before[1].isnan(), weights(model)[1].isnan())
+    assert report.initialized == ["0"]
+    assert torch.equal(before[1].nan_to_num(), weights(model)[1].nan_to_num())
 
 
-def test_under_weight_norm_they_are_the_same() -> None:
-    models = [chain(norm=False), chain(norm=False)]
-    for layer in models[1][::2][:4]:
-        parametrizations.weight_norm(layer)
+@pytest.mark.parametrize("norm", [True, False])
+def test_under_weight_norm_they_are_the_same(norm: bool, snapshot: Snapshot) -> None:
+    models = [chain(norm), chain(norm)]
+    for layer in models[1]:
+        if isinstance(layer, nn.Conv2d):
+            parametrizations.weight_norm(layer)
     for model in models:
         apply_(model, "natural", seed=0)
     for one, other in zip(weights(models[0]), weights(models[1]), strict=True):
         torch.testing.assert_close(other, one)
+    before = snapshot(models[1])
+    apply_(models[1], "natural", seed=1)
+    assert all(name.startswith("0.") for name in changed(models[1], before, snapshot))
+
+
+def test_weights_of_eight_bits() -> None:
+    for norm in (True, False):
+        model = chain(norm)
+        place = 2 + norm
+        model[place].weight = nn.Parameter(model[place].weight.detach().to(torch.float8_e4m3fn))
+        report = apply_(model, "natural", dry_run=True)
+        assert report.initialized == apply_(model, "natural").initialized
+        assert model[place].weight.dtype == torch.float8_e4m3fn
+
+
+def test_copies_of_an_author_stay_and_so_do_the_channels_beside_them() -> None:
+    model = chain(norm=False)
+    with torch.no_grad():
+        nn.init.dirac_(model[2].weight.mul_(0.01)[:8])
+    before = weights(model)
+    report = apply_(model, "natural")
+    assert report.drawn[1].prior == "own weights, 8 of 12 channels identity"
+    assert torch.equal(weights(model)[1], before[1])
+
+
+@pytest.mark.parametrize("fill", [nn.init.orthogonal_, nn.init.xavier_uniform_, nn.init.kaiming_normal_])
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_copies_behind_a_norm_never_look_like_those_of_an_author(
+    fill: Callable[[torch.Tensor], object], size: int, snapshot: Snapshot
+) -> None:
+    """In few bits the number may round to 1, which ``dirac_`` writes."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        pairs = ((3, 24), *[(24, 24)] * 4, (24, 48), (48, 48))
+        parts = ((nn.Conv2d(*pair, size, padding=size // 2), nn.BatchNorm2d(pair[1]), nn.ReLU()) for pair in pairs)
+        model = nn.Sequential(*(part for each in parts for part in each), nn.MaxPool2d(2))
+        for layer in model[::3]:
+            if isinstance(layer, nn.Conv2d):
+                fill(layer.weight)
+        for dtype in (torch.float32, torch.bfloat16):
+            made = copy.deepcopy(model).to(dtype)
+            first = apply_(made, "natural", seed=0)
+            before = snapshot(made)
+            assert apply_(made, "natural", seed=0).initialized == first.initialized
+            assert changed(made, before, snapshot) <= {"0.weight"}
+            assert all((layer.weight.amax() != 1) for layer in made if isinstance(layer, nn.Conv2d))
 
 
 def test_options_of_draws_have_no_effect_where_nothing_is_drawn(gaussian: Fit) -> None:
     prior = PriorSet(dense=(gaussian(3),), kept=("dense",), dirac=True, name="mine")
-    with pytest.raises(ValueError, match="noise=False has no effect: nothing is drawn; remove it$"):
+    with pytest.raises(ValueError, match=r"noise=False has no effect: nothing is drawn; remove it$"):
         apply_(chain(norm=False), prior, noise=False)
     model = chain(norm=False)
-    for left in (4, 1):  # the first layer copies nothing
-        way_out = (
-            f", or give scale='keep', which draws {left} layer{'s' * (left > 1)} that stay{'s' * (left == 1)} here$"
-        )
-        with pytest.raises(ValueError, match=f"orthogonal=True has no effect: nothing is drawn; remove it{way_out}"):
+    for left in ("4 layers that stay", "1 layer that stays"):  # the first layer copies nothing
+        way_out = f"remove it, or give scale='keep', which draws {left} here$"
+        with pytest.raises(ValueError, match=f"orthogonal=True has no effect: nothing is drawn; {way_out}"):
             apply_(model, prior, orthogonal=True)
         assert len(apply_(model, prior).drawn) == 4
     with pytest.raises(ValueError, match="has no noise step that could be left out"):
@@ -164,9 +216,34 @@ def test_of_many_in_a_row_every_fourth_keeps_its_kernels() -> None:
         assert report.skipped["12"].startswith("'natural' leaves dense layers as they are on purpose")
 
 
+def equal_widths() -> nn.Sequential:
+    torch.manual_seed(0)
+    pairs = ((3, 16), *[(16, 16)] * 4, (16, 32))
+    parts = ((nn.Conv2d(*pair, 3, padding=1), nn.BatchNorm2d(pair[1]), nn.ReLU()) for pair in pairs)
+    return nn.Sequential(*(part for each in parts for part in each), nn.MaxPool2d(2))
+
+
+def test_only_layers_that_copy_count_in_a_row() -> None:
+    model = equal_widths()
+    for name in ("12", "9"):
+        model[int(name)] = nn.Conv2d(16, 16, 5, padding=2)
+    rows = apply_(model, ["natural", "tinyimagenet-3x3"], dry_run=True).drawn
+    assert [row.prior for row in rows[1:]] == [*["tinyimagenet-3x3"] * 2, *["identity"] * 2, "tinyimagenet-3x3"]
+    nn.init.constant_(model[3].weight[:1], torch.nan)
+    assert "3" in apply_(model, "natural", dry_run=True).skipped
+    assert [row.layer for row in apply_(model, "natural", dry_run=True).drawn] == ["0", "6", "9", "12", "15"]
+
+
+def test_copies_that_calls_in_parts_have_made_are_known() -> None:
+    model = equal_widths()
+    apply_(model, "natural", layers="1[0-9]")
+    for _ in range(2):
+        rows = apply_(model, "natural", seed=0).drawn
+        assert [row.prior for row in rows[1:5]] == ["identity"] * 4
+    assert list(layer_priors(model, "natural")) == ["0"]
+
+
 def test_a_row_ends_at_a_layer_that_does_not_pass_all_on() -> None:
     row = CopiesInARow()
     asked = [(True, True)] * 3 + [(True, False)] + [(True, True)] * 4 + [(False, True)] + [(True, True)]
     assert [row.allows(*each) for each in asked] == [True] * 7 + [False, False, True]
-    copied = copy.deepcopy(row)
-    assert copied.allows(True, True)

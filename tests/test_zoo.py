@@ -84,11 +84,20 @@ def test_every_convolution_is_drawn_or_skipped_for_a_reason(name: str) -> None:
         assert all(re.fullmatch(NONE_FITS, report.skipped[name]) for name in there.keys() - set(report.initialized))
 
 
-@pytest.mark.parametrize(("name", "whole"), [("vgg11", True), ("vgg11_bn", True), ("resnet18", False)])
-def test_dense_layers_are_drawn_by_default_in_plain_chains(name: str, whole: bool) -> None:
-    model = without_values(name)
-    drawn = apply_(model, "natural", dry_run=True).initialized
-    assert drawn == (list(convolutions(model)) if whole else ["conv1"])
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [("alexnet", True), ("vgg11_bn", True), ("vgg11", False), ("resnet18", False)],  # VGG11 has the scale of its author
+)
+def test_in_plain_chains_dense_layers_change_by_default(name: str, whole: bool) -> None:
+    model = build(name)
+    rows = apply_(model, "natural", seed=0).drawn
+    assert [row.layer for row in rows] == list(convolutions(model))[: None if whole else 1]
+    assert [row.from_prior for row in rows] == ["natural-stem", *[""] * (len(rows) - 1)]
+    before = [weight.clone() for weight in model.parameters()]
+    again = apply_(model, "natural", seed=1).drawn
+    assert [row.prior for row in again] == [row.prior for row in rows]
+    differ = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    assert differ == [True, *[False] * (len(differ) - 1)]
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -1,4 +1,4 @@
-"""Which convolutions of public models a set of priors draws, and which it leaves."""
+"""Which convolutions of public models a set of priors initialises, and which it leaves."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ ONLY_BY_NAME = "give its exact name in layers="  # of a reason of apply_
 
 
 def layers_left(network: nn.Module, prior: str) -> str:
-    """Names the kinds and sizes of the spatial convolutions that ``apply_`` does not draw, with the reason and number.
+    """Names the kinds and sizes of the spatial convolutions that ``apply_`` leaves, with the reason and number.
 
     Args:
         network: A network that is as its authors initialise it.
@@ -32,7 +32,7 @@ def layers_left(network: nn.Module, prior: str) -> str:
 
 
 def _why(skip: Skip) -> str:
-    if skip.outside:
+    if skip.kept:
         return "left by choice"
     if skip.reason.startswith(NO_PRIOR):
         return "no prior"
@@ -40,11 +40,11 @@ def _why(skip: Skip) -> str:
 
 
 def coverage_table(rows: Sequence[Row]) -> list[Row]:
-    """Counts the spatial convolutions that are drawn, and by kind, size and reason those that are not."""
+    """Counts the spatial convolutions that are initialised, and by kind, size and reason those that are not."""
     layers, models, whole = Counter[str](), Counter[str](), Counter[str]()
     for row in rows:
         left = [each.rsplit(": ", 1) for each in str(row["left"]).split("; ") if each]
-        found = {"drawn": row["drawn"], **{kind: int(number) for kind, number in left}}
+        found = {"initialised": row["drawn"], **{kind: int(number) for kind, number in left}}
         layers.update(found)
         models.update(kind for kind, number in found.items() if number)
         if not left:
@@ -56,5 +56,5 @@ def coverage_table(rows: Sequence[Row]) -> list[Row]:
     share = round(whole["layers"] / total, 4)
     return [
         *table,
-        {"layers_of": "models drawn whole", "layers": whole["layers"], "share": share, "models": whole["models"]},
+        {"layers_of": "models initialised whole", "layers": whole["layers"], "share": share, "models": whole["models"]},
     ]

@@ -10,5 +10,5 @@ def test_layers_that_are_left_are_counted_by_kind_and_reason() -> None:
     kinds = ["dense 2×2, no prior", "dense 3×3, its author's", "depthwise 5×5, no prior"]
     assert [row["left"] for row in rows] == ["; ".join(f"{kind}: 1" for kind in kinds), ""]
     table = {row["layers_of"]: (row["layers"], row["models"]) for row in coverage_table(rows)}
-    whole = {"all": (5, 2), "drawn": (2, 2), "models drawn whole": (1, 1)}
+    whole = {"all": (5, 2), "initialised": (2, 2), "models initialised whole": (1, 1)}
     assert table == whole | dict.fromkeys(kinds, (1, 1))
