@@ -67,14 +67,14 @@ def apply_(
     more than one input is not looked at.
 
     A set may leave kinds of layers, with the reason in the report: dense layers keep their own kernels with
-    ``"natural"``. In plain chains, which have no residual connections (see :class:`dwp_init.PriorSet`), such sets let
-    their first output channels pass the inputs on; the report calls the prior of what is left ``own weights``, or
-    ``identity`` in a layer with as many outputs as inputs.
+    ``"natural"``. In plain chains, which have no residual connections (see :class:`dwp_init.PriorSet`), such sets may
+    change their scale and let their first output channels pass the inputs on. The report calls their prior ``own
+    weights``, or ``identity`` in a layer with as many outputs as inputs.
 
-    Not all draws are independent: the filters of a whitened stem are drawn together. A
-    whitened stem assumes images of mean 0 whose neighbouring pixels are alike: on noise its outputs may be several
-    times as large as before. A second call with the same arguments draws what a first one would, so that the same seed
-    gives the same weights, up to rounding.
+    Not all draws are independent: the filters of a whitened stem are drawn together. A whitened stem assumes images of
+    mean 0 whose neighbouring pixels are alike: on noise its outputs may be several times as large as before. A second
+    call with the same arguments draws what a first one would, so that the same seed gives the same weights, up to
+    rounding.
 
     Some priors, such as :class:`dwp_init.MixtureByDepth`, depend on the depth of a layer: its position among the
     model's convolutions with kernels larger than 1×1, in the order of its modules, from 0 to 1. The stem is the
@@ -136,6 +136,7 @@ def apply_(
             resampled linearly along each axis. Sets may leave some kinds where that would make kernels smaller, as
             ``"natural"`` does with depthwise layers.
         seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.
+            Kernels that a set keeps, and the scale of draws that keep it, are those that are there.
             Give blocks that are drawn one by one different seeds, because layers of one name and shape are drawn alike.
             The global random state does not change. Wrappers such as ``torch.compile`` and ``DistributedDataParallel``
             do not change names. Other types of devices give other draws.
