@@ -9,17 +9,14 @@ from torch import nn
 
 from dwp_init.authored import is_untouched, reason_to_leave
 from dwp_init.chain import Rectified, normalised, rectified, sole
-from dwp_init.convolutions import find_layers, named_convolutions
+from dwp_init.convolutions import find_layers
 from dwp_init.layers import Layer
-from dwp_init.names import Named
 from dwp_init.passing import CopiesInARow, can_pass_on, passed_on, passes_on
 from dwp_init.places import sharing
 from dwp_init.report import IDENTITY, OWN_WEIGHTS, size_text
 from dwp_init.resample import Fitting
 from dwp_init.rules import Rule, limit_text, unused_priors, way_out
 from dwp_init.selection import Layers, selector
-from dwp_init.tensors import check_real, is_loading, is_virtual
-from dwp_init.weights import weight_of
 
 NO_PRIOR = "no prior given fits"
 """The start of the reasons of layers that no prior fits."""
@@ -155,20 +152,21 @@ def choose(
     left_by: list[Rule] = []
     exact = {layer for layer in found if not named.isdisjoint((layer.name, layer.path))}
     drawn = {layer.name for layer in found} if anywhere or scale != "auto" else sole(model)
-    row = CopiesInARow()
+    places, row = chain.between | norms, CopiesInARow()
     for layer in found:
-        choice = layer.reason or choice_for(layer, rules, resize)
+        asked_for = layer in exact or layer.name in drawn
+        choice = layer.reason or choice_for(layer, rules, resize, asked_for)
         if isinstance(choice, str):
             skipped[layer.name] = Skip(choice, layer.asked)
             continue
-        if choice.rule.dirac and layer.name in chain.between | norms and can_pass_on(layer):
-            choice = choice._replace(may_pass=True, normalised=layer.name in norms)
         others = near.get(layer, [])
+        if choice.rule.dirac and all(each.name in places and can_pass_on(each) for each in (layer, *others)):
+            choice = choice._replace(may_pass=True, normalised=layer.name in norms)
         if layer not in exact and (left := reason_to_leave(layer, others, choice.is_drawn)):
             skipped[layer.name] = Skip(left, wanted=False)
             continue
-        wanted = choice if layer in exact or layer.name in drawn else _by_default(choice, rules)
-        here = _decided(wanted, chain, row)
+        wanted = choice if asked_for else _by_default(choice, rules)
+        here = _decided(wanted, all(each.name in chain.all for each in (layer, *others)), row)
         if here is None:
             reason = choice.rule.reason_to_leave + limit_text(layer, rules)
             left_by.append(choice.rule)
@@ -193,15 +191,19 @@ def _by_default(choice: Choice, rules: list[Rule]) -> Choice:
     return found if isinstance(found, Choice) else choice._replace(own=True)
 
 
-def _decided(choice: Choice, chain: Rectified, row: CopiesInARow) -> Choice | None:
+def _decided(choice: Choice, inside: bool, row: CopiesInARow) -> Choice | None:
     """Returns a choice with what becomes of the layer's scale and first channels; ``None`` if it stays as it is.
 
     Weights of PyTorch's default distribution, which no author chose, take He's response in a chain of convolutions and
     ReLUs, where activations shrink by about √6 a layer. Such layers pass their inputs on if they may, and so do those
     whose outputs are normalised, at any scale. A layer that does so already was drawn before.
+
+    Args:
+        choice: The choice.
+        inside: Whether a rectifier follows the layer, and all that share its weight, in such a chain.
+        row: The layers before it.
     """
     layer, copies = choice.layer, choice.passes_on()
-    inside = layer.name in chain.all
     new = inside and is_untouched(layer)
     response = layer.measure(layer.weight.read()).response if choice.own and (inside or choice.may_pass) else math.nan
     known = math.isfinite(response) or not choice.own
@@ -215,32 +217,15 @@ def _decided(choice: Choice, chain: Rectified, row: CopiesInARow) -> Choice | No
     return choice._replace(raised=raised, passing=passing, unchanged=drawn_before)
 
 
-def plan_without_values(model: nn.Module, layers: Layers | None) -> Plan | None:
-    """Returns the plan for a model to which ``torch.nn.init`` would do nothing either; otherwise ``None``.
+def choice_for(layer: Layer, rules: list[Rule], resize: bool, asked_for: bool = True) -> Choice | str:
+    """Returns the prior that a layer takes, or the reason why there is none.
 
-    It takes no prior. The weights of such a model are on the meta device or FakeTensors, as where their values are to
-    be loaded later, or transformers has just loaded them.
-
-    Raises:
-        ValueError: A pattern matches no convolution, or weights have values, but a draw in FakeTensorMode would not.
+    Args:
+        layer: The layer.
+        rules: The priors.
+        resize: Whether kernels are resampled.
+        asked_for: Whether the layer takes its prior whatever the set says.
     """
-    found = named_convolutions(model)
-    waiting = set(filter(_waits, found))
-    asked = selector(layers, model)[0] if waiting else None
-    if asked is None or not any(map(asked, waiting)) or any(map(asked, set(found) - waiting)):
-        check_real()
-        return None
-    everything = find_layers(model, asked)
-    skipped = {layer.name: Skip(layer.reason or "not a convolution", layer.asked) for layer in everything}
-    return Plan([layer for layer in everything if layer.is_convolution], [], skipped, [])
-
-
-def _waits(named: Named) -> bool:
-    return is_virtual(named.module) or any(map(is_loading, weight_of(named.module).tensors))
-
-
-def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
-    """Returns the prior that a layer takes, or the reason why there is none."""
     pattern = next((rule.pattern for rule in rules if layer.matches(rule.pattern)), None)
     rules = [rule for rule in rules if rule.pattern == pattern]
     near = [Choice(layer, rule, fitting) for rule in rules if (fitting := rule.fitting(layer))]
@@ -249,7 +234,13 @@ def choice_for(layer: Layer, rules: list[Rule], resize: bool) -> Choice | str:
         return layer.weight.reason_to_refuse(layer.shape, layer.he_rms) or choice
     kind = f" {' or '.join(layer.kinds)}" if any(rule.kind for rule in rules) else ""
     if resizable := [choice for choice in near if not choice.is_left]:
-        hint = "" if resize else f"; resize=True would take {_nearest(resizable).rule.name}"
+        nearest = _nearest(resizable).rule
+        scale = (
+            f"with another scale than 'auto', as {nearest.given_as!r} leaves them, "
+            if nearest.keeps and not asked_for
+            else ""
+        )
+        hint = "" if resize else f"; {scale}resize=True would take {nearest.name}"
     else:
         left = f"; {near[0].rule.given_as!r} leaves those smaller than its own" if near else ""
         hint = left + way_out(layer, rules)

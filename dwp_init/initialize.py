@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, choose, plan_without_values
+from dwp_init.choice import Choice, choose
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite, weight_without_draws
 from dwp_init.draw import Scale as Scale
 from dwp_init.options import check_flags, check_instance
@@ -21,6 +21,7 @@ from dwp_init.rules import PriorsByPattern, load_rules
 from dwp_init.scales import notes_on
 from dwp_init.selection import Layers, reusable
 from dwp_init.undo import Undo
+from dwp_init.virtual import plan_without_values
 from dwp_init.weights import Weight
 
 
@@ -136,7 +137,8 @@ def apply_(
             resampled linearly along each axis. Sets may leave some kinds where that would make kernels smaller, as
             ``"natural"`` does with depthwise layers.
         seed: Makes the draw of each layer a function of the seed and of the layer: its name, its shape and its depth.
-            Kernels that a set keeps, and the scale of draws that keep it, are those that are there.
+            With ``scale="auto"`` and ``"keep"`` the result depends on the old weights too: on their scale, and on
+            kernels that a set keeps.
             Give blocks that are drawn one by one different seeds, because layers of one name and shape are drawn alike.
             The global random state does not change. Wrappers such as ``torch.compile`` and ``DistributedDataParallel``
             do not change names. Other types of devices give other draws.

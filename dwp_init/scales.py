@@ -37,7 +37,7 @@ def _notes_of_scales(model: nn.Module, plan: Plan, options: Options) -> list[str
     passing = [choice for choice in plan.choices if choice.passing]
     raised = [choice for choice in plan.choices if choice.raised]
     if raised or passing:
-        new = [choice for choice in raised if (choice.draws or choice.own) and not choice.passes_on()]
+        new = [choice for choice in raised if not (choice.passing and choice.passes_all) and not choice.passes_on()]
         return [*_notes_of_he(len(new), len(plan.choices)), *_notes_of_passing(passing, len(plan.choices))]
     layers = plan.layers + plan.kept
     if options.scale not in ("auto", "keep") or len(layers) < _MANY or any(map(normalises, model.modules())):
@@ -47,7 +47,7 @@ def _notes_of_scales(model: nn.Module, plan: Plan, options: Options) -> list[str
         return []
     return [
         f"{unscaled} of {len(layers)} layers have PyTorch's default scale, and nothing normalises: if there are no "
-        "residual connections either, scale='fan_in' is better"
+        f"residual connections either, scale='fan_in' is better{', and draws all of them' * bool(plan.kept)}"
     ]
 
 

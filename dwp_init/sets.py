@@ -33,8 +33,9 @@ class PriorSet:
         name: Name of the set in reports and messages.
         kept: Kinds whose layers keep their own kernels with ``scale="auto"``, unless ``layers`` contains their exact
             names, the model has no other convolution, or a prior of their size is given besides the set. In plain
-            chains these layers take He's response as all others do, and pass their inputs on if ``dirac`` says so;
-            all else stays as it is.
+            chains without normalisation, those of PyTorch's default weights are scaled to He's response, and in all
+            plain chains they pass their inputs on if ``dirac`` says so. Only layers that a prior of the set fits
+            change.
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
         dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are

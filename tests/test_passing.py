@@ -216,6 +216,25 @@ def test_of_many_in_a_row_every_fourth_keeps_its_kernels() -> None:
         assert report.skipped["12"].startswith("'natural' leaves dense layers as they are on purpose")
 
 
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("first", [2, 3])
+def test_a_weight_that_another_layer_uses_otherwise_stays(norm: bool, first: int) -> None:
+    """One of the two has a stride, or a function behind it that is no rectifier: copies, or another scale, harm it."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 32, 3)]
+    parts[2].weight = parts[1].weight
+    if norm:
+        parts[first - 1].stride = (2, 2)
+    behind = [nn.Tanh() if not norm and place == first - 1 else nn.ReLU() for place in range(4)]
+    norms = [[nn.BatchNorm2d(part.out_channels)] * norm for part in parts]
+    model = nn.Sequential(
+        *(each for three in zip(parts, norms, behind, strict=True) for each in (three[0], *three[1], three[2]))
+    )
+    before = parts[1].weight.detach().clone()
+    apply_(model.append(nn.MaxPool2d(2)), "natural")
+    assert torch.equal(parts[1].weight, before)
+
+
 def equal_widths() -> nn.Sequential:
     torch.manual_seed(0)
     pairs = ((3, 16), *[(16, 16)] * 4, (16, 32))
