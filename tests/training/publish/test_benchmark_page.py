@@ -144,7 +144,8 @@ def test_a_confirmation_that_is_not_complete_says_how_many_of_its_tasks_were_run
     benchmark.stages()[other.name] = other
     for task in (AHEAD, CONFIRM):
         record(results, task, example_runs(task, {"natural": 2.0}))
-    assert cells(written(), "dense, without normalisation | few labels")[6] == "not yet: 1 of 2 tasks run, ahead there"
+    found = cells(written(), "dense, without normalisation | few labels")[6]
+    assert found == "not yet: 1 of 2 tasks run, ahead there (+2.0)"
 
 
 def test_how_the_settings_were_chosen_and_how_wide_the_intervals_are(results: Path) -> None:
