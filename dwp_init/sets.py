@@ -39,16 +39,16 @@ class PriorSet:
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
         dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are
-            inputs become copies of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the
-            others are draws, or kept. With as many outputs as inputs nothing is drawn, and the report names the prior
+            inputs become copies of these, but for the bias, as ``torch.nn.init.dirac_`` makes them, and only the others
+            are draws, or kept. With as many outputs as inputs nothing is drawn, and the report names the prior
             ``identity``. These are layers between ReLUs whose weights are PyTorch's default, where nothing normalises;
-            and layers that batch normalisation follows, where all copies are multiplied by one number, so that their
-            response is that of the others, and every fourth of those that would pass on all in a row does not. All
+            and layers that batch normalisation follows, where all copies are multiplied by one number, which gives them
+            the response that the layer had, and every fourth of those that would pass on all in a row does not. All
             convolutions of the model are then in one ``nn.Sequential`` of PyTorch's modules, or with batch
             normalisation in several of one parent, each of which takes as many channels as the one before returns. No
             module around a chain may add its outputs to its inputs. Only with ``scale="auto"``, and not the stem,
-            depthwise and transposed layers, kernels of even size, layers with strides, or those with fewer outputs
-            than inputs.
+            depthwise and transposed layers, kernels of even size, layers with strides, or those with fewer outputs than
+            inputs.
 
     Raises:
         TypeError: An argument has a wrong type.

@@ -23,13 +23,14 @@ from training.experiments.verdict import (
     of_most_points,
 )
 from training.publish.benchmark_questions import (
+    BEHIND_STEM,
     QUESTIONS,
     STANDINGS,
+    WITHOUT_DENSE,
     answers,
     false_findings,
-    over_drawn,
-    over_noise,
     over_stem,
+    standings,
 )
 from training.publish.benchmark_record import OnRecord, are_of_now, table_of
 from training.recipes import benchmark
@@ -128,8 +129,8 @@ def summary_values(on_record: Sequence[OnRecord]) -> dict[str, Any]:
         "labels": sorted({each.stage.each for each in on_record} - {0}),
         "false_findings": false_findings(on_record),
         "over_stem": over_stem(on_record),
-        "over_noise": over_noise(on_record),
-        "over_drawn": over_drawn(on_record),
+        "over_noise": standings(on_record, BEHIND_STEM),
+        "over_drawn": standings(on_record, WITHOUT_DENSE),
         "most_steps": max([each.stage.steps for each in on_record if each.task.part != "few labels"], default=0),
         "longer": [(stage, row) for stage, rows in _longer_runs(on_record) for row in rows if row["start"] == NATURAL],
         "behind": [each for each in _rows_of(NATURAL, on_record) if _is_behind(each["row"])],

@@ -11,7 +11,6 @@ from training.experiments.paired import LEVEL, holm
 from training.images.sets import kind_of_images
 from training.networks.registry import build
 from training.publish.benchmark_record import OnRecord
-from training.starts.base import LEARNED_KINDS
 from training.starts.controls import DIRAC, OTHER_DRAWS, OWN
 from training.starts.gaussians import GAUSSIAN_BY_DEPTH
 from training.starts.natural import (
@@ -90,7 +89,7 @@ def false_findings(on_record: Iterable[OnRecord]) -> list[Row]:
 def over_stem(on_record: Sequence[OnRecord]) -> dict[str, int]:
     """Counts how ``natural`` stands to a stem alone, and the tasks in which it changes nothing else."""
     both = [each.stage for each in on_record if each.finished and each.has(NATURAL, WHITENED)]
-    return _standings(answers(on_record, STEM)) | {"alone": sum(map(_changes_stem_alone, both))}
+    return standings(on_record, STEM) | {"alone": sum(map(_changes_stem_alone, both))}
 
 
 def _changes_stem_alone(stage: BenchmarkTask) -> bool:
@@ -99,22 +98,8 @@ def _changes_stem_alone(stage: BenchmarkTask) -> bool:
     return all(found[name].first for name in dwp_init.apply_(network, NATURAL, dry_run=True).initialized)
 
 
-def over_drawn(on_record: Sequence[OnRecord]) -> dict[str, int]:
-    """Counts how ``natural`` stands to itself with dense layers drawn too."""
-    return _standings(answers(on_record, WITHOUT_DENSE))
-
-
-def over_noise(on_record: Sequence[OnRecord]) -> dict[str, dict[str, int]]:
-    """Counts how ``natural`` stands to noise behind its stem, by kind of layers, where tasks can say it."""
-    kinds = {each.stage.name: each.task.kind for each in on_record}
-    rows = answers(on_record, BEHIND_STEM)
-    found = {kind: _standings(row for row in rows if kinds[row["task"]].startswith(kind)) for kind in LEARNED_KINDS}
-    return {kind: standings for kind, standings in found.items() if any(standings.values())}
-
-
-def _standings(rows: Iterable[Row]) -> dict[str, int]:
+def standings(on_record: Iterable[OnRecord], question: Question) -> dict[str, int]:
     """Counts the tasks in which a start is ahead of another, level with it, and behind it, by the adjusted p-value."""
-    found = [
-        "level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows if row["p"] != ""
-    ]
+    rows = [row for row in answers(on_record, question) if row["p"] != ""]
+    found = ["level" if row["p"] >= LEVEL else "ahead" if row["over"] > 0 else "behind" for row in rows]
     return {each: found.count(each) for each in STANDINGS}

@@ -122,8 +122,8 @@ def test_what_the_draws_behind_the_stem_are_worth(results: Path) -> None:
     resnet = example_task("bench_few_tiny_resnet", network="resnet", filters=(4, 4), starts=starts)
     benchmark.stages().update({each.name: each for each in (chain, mixer, resnet)})
     record(results, mixer, example_runs(mixer, {"natural": 4.0, "natural, noise behind the stem": 2.0}))
-    standing = "ahead in 1, level in 0 and behind in 0 of 1 task with depthwise layers. "
-    assert f"behind the stem, it is, by adjusted p-values, {standing}" in written()
+    standing = "by adjusted p-values `natural` is ahead in 1, level in 0 and behind in 0 of 1 task. "
+    assert f"are compared with white noise of the same response: {standing}" in written()
     assert "It draws no dense layers" not in written() and "nothing but the stem" not in written()
     for place, task in enumerate((chain, resnet)):
         record(results, task, example_runs(task, {"natural": 4.0, "natural, dense drawn": 4.0 + place}))
