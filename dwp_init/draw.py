@@ -11,11 +11,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dwp_init.choice import Choice
 from dwp_init.layers import Layer
 from dwp_init.options import check_flag, check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
 from dwp_init.passing import pass_on_
+from dwp_init.plan import Choice
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
 from dwp_init.response import Strength, root_mean_square, strength
@@ -32,7 +32,7 @@ class Options:
     """How kernels are drawn; see ``apply_``.
 
     He's response, which ``"fan_in"`` gives a layer, is multiplied by ``gain / √2``. With ``"auto"`` some layers take
-    it, see :class:`dwp_init.choice.Choice`, and all others keep theirs.
+    it, see :class:`dwp_init.plan.Choice`, and all others keep theirs.
     """
 
     scale: Scale
@@ -81,7 +81,7 @@ def check_effect(choices: list[Choice], options: Options, kept: int = 0) -> None
         reason = f"{names} has no noise step that could be left out" if drawn else "nothing is drawn"
         raise ValueError(f"noise=False has no effect: {reason}; remove it")
     if options.orthogonal is not None and all(choice.rule.prior.joint for choice in drawn):
-        kept += sum(choice.own and not choice.passes_on() for choice in choices)
+        kept += sum(choice.own and choice.fits and not choice.passes_on() for choice in choices)
         stay = "layer that stays" if kept == 1 else "layers that stay"
         others = f", or give scale='keep', which draws {kept} {stay} here" if kept else ""
         names = few(sorted({choice.rule.name for choice in drawn}))

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from dwp_init.access import Access
-from dwp_init.choice import Choice, choice_for
+from dwp_init.choice import choice_for
 from dwp_init.convolutions import layer_of
 from dwp_init.draw import HE_GAIN, LayerScale, Options, at_hand, check_effect, draw_weight, explained
 from dwp_init.options import check_flag, check_instance, check_one_of
+from dwp_init.plan import Choice
 from dwp_init.priors.checks import checked_depth, is_int, is_real, whole_number
 from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks

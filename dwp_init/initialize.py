@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from dwp_init.access import Access
 from dwp_init.callers import warn_if_by_module
-from dwp_init.choice import Choice, choose
+from dwp_init.choice import choose
 from dwp_init.draw import Options, at_hand, check_effect, draw_weight, explained, finite, weight_without_draws
 from dwp_init.draw import Scale as Scale
 from dwp_init.options import check_flags, check_instance
+from dwp_init.plan import Choice
 from dwp_init.priors import Prior
 from dwp_init.priors.precision import full_precision
 from dwp_init.ranks import Ranks
@@ -70,7 +71,8 @@ def apply_(
     A set may leave kinds of layers, with the reason in the report: dense layers keep their own kernels with
     ``"natural"``. In plain chains, which have no residual connections (see :class:`dwp_init.PriorSet`), such sets may
     change their scale and let their first output channels pass the inputs on. The report calls their prior ``own
-    weights``, or ``identity`` in a layer with as many outputs as inputs.
+    weights``, or ``identity`` in a layer with as many outputs as inputs. Where nothing normalises, such sets change the
+    scale of layers that no prior fits too, 1×1 ones among them.
 
     Not all draws are independent: the filters of a whitened stem are drawn together. A whitened stem assumes images of
     mean 0 whose neighbouring pixels are alike: on noise its outputs may be several times as large as before. A second
@@ -146,7 +148,7 @@ def apply_(
             the model, it draws the seed that they share.
         strict: Whether it is an error if no prior fits one of the chosen convolutions with kernels larger than 1×1, or
             if no layer takes one of the priors. For a set, one prior that is taken is enough. Layers that stay because
-            their author set them up, or their set leaves them, are no error.
+            their author set them up, or their set leaves them, are no error, nor are those of which the scale changes.
         dry_run: Whether to make the report only, without drawing anything.
         revision: Revision of the prior, if only one is given and by its name. For several, write
             ``user/name@revision``.

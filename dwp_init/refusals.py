@@ -5,8 +5,9 @@ The messages name the reason of most layers first, then what the model has, then
 
 from collections import Counter
 
-from dwp_init.choice import NO_PRIOR, Plan
+from dwp_init.choice import NO_PRIOR
 from dwp_init.layers import Layer
+from dwp_init.plan import Plan
 from dwp_init.report import kernel_text, listed, size_text, there_text
 from dwp_init.rules import Rule
 from dwp_init.text import few

@@ -4,10 +4,10 @@ from torch import Tensor, nn
 
 from dwp_init.authored import is_untouched
 from dwp_init.chain import normalises
-from dwp_init.choice import Choice, Plan
 from dwp_init.copies import copies_among
 from dwp_init.draw import Options
 from dwp_init.names import named_modules
+from dwp_init.plan import Choice, Plan
 from dwp_init.report import listed
 from dwp_init.tensors import is_virtual
 

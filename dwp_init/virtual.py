@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from dwp_init.choice import Plan, Skip
 from dwp_init.convolutions import find_layers, named_convolutions
 from dwp_init.names import Named
+from dwp_init.plan import Plan, Skip
 from dwp_init.selection import Layers, selector
 from dwp_init.tensors import check_real, is_loading, is_virtual
 from dwp_init.weights import weight_of

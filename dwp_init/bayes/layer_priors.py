@@ -13,12 +13,13 @@ from torch.nn.utils import parametrize
 from dwp_init.access import Access
 from dwp_init.bayes.kl import KL, ScaledKL
 from dwp_init.bayes.prior_kl import kl_from
-from dwp_init.choice import NO_PRIOR, Choice, Plan, choose
+from dwp_init.choice import NO_PRIOR, choose
 from dwp_init.draw import Options, Scale, makes_orthogonal
 from dwp_init.layers import Layer
 from dwp_init.names import named_modules
 from dwp_init.options import check_instance, check_one_of
 from dwp_init.orthogonal import orthogonal_channels
+from dwp_init.plan import Choice, Plan
 from dwp_init.priors import Gaussian, KernelVAE, Prior
 from dwp_init.refusals import check_patterns, check_plan
 from dwp_init.report import layer_text, shape_text

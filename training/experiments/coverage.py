@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from dwp_init.access import Access
-from dwp_init.choice import NO_PRIOR, Skip, choose
+from dwp_init.choice import NO_PRIOR, choose
+from dwp_init.plan import Skip
 from dwp_init.report import size_text
 from dwp_init.rules import load_rules
 from training.engine.records import Row
@@ -32,7 +33,7 @@ def layers_left(network: nn.Module, prior: str) -> str:
 
 
 def _why(skip: Skip) -> str:
-    if skip.kept:
+    if skip.rule:
         return "left by choice"
     if skip.reason.startswith(NO_PRIOR):
         return "no prior"
