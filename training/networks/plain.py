@@ -1,4 +1,4 @@
-"""Plain networks of others: airbench's for CIFAR-10 (Jordan 2024, MIT licence), and All-CNN (Springenberg 2015)."""
+"""Plain networks of others: airbench's (Jordan 2024, MIT licence), Network in Network (Lin 2014), and All-CNN."""
 
 from collections import OrderedDict
 
@@ -49,6 +49,49 @@ class SpeedNet(nn.Module):
         """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
         logits: Tensor = self.classifier(self.body(self.stem(images)).amax((2, 3)))
         return LOGIT_SCALE * logits
+
+
+class NetworkInNetwork(nn.Module):
+    """Blocks of a convolution and two of 1×1, a ReLU behind each, with pooling between, and the mean over positions.
+
+    It is the network of Lin, Chen & Yan (2014), but for dropout, for other numbers of channels, and for the last
+    convolution, which has no ReLU behind it.
+
+    Args:
+        filters: Channels of the blocks; the first has 5×5 kernels, and all others have 3×3 ones.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+        stride: Of the first convolution.
+
+    Raises:
+        ValueError: The images are too small.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (192, 192, 192),
+        classes: int = 10,
+        image_shape: ImageShape = (3, 32, 32),
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if min(image_shape[1:]) < (least := stride * 2 ** (len(filters) - 1)):
+            raise ValueError(
+                f"the network halves images {len(filters) - 1} times behind a stride of {stride}, so they must be "
+                f"{least}×{least} or larger; got {tuple(image_shape)}"
+            )
+        parts: list[nn.Module] = []
+        for place, (width, out) in enumerate(zip((image_shape[0], *filters), filters, strict=False)):
+            kernel, step = (3, 1) if place else (5, stride)
+            spatial = nn.Conv2d(width, out, kernel, step, padding=kernel // 2)
+            parts += [nn.MaxPool2d(2)] * (place > 0)
+            parts += [spatial, nn.ReLU(), nn.Conv2d(out, out, 1), nn.ReLU(), nn.Conv2d(out, out, 1), nn.ReLU()]
+        self.body = nn.Sequential(*parts, nn.Conv2d(filters[-1], classes, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        logits: Tensor = self.body(images).mean((2, 3))
+        return logits
 
 
 class AllCNN(nn.Module):

@@ -41,7 +41,7 @@ from training.starts.natural import (
 )
 from training.starts.trained import MASTER_FILTERS, TRAINED_NETWORK
 from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
-from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL
+from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, KAIMING_TOO
 
 FOLDER = "benchmark"
 SEEN_TINY, LARGER_TINY = "tinyimagenet32-a[0:20]", "tinyimagenet32-a[0:50]"
@@ -63,6 +63,7 @@ NORMALISED_AGAIN = (*DENSE_AGAIN, DENSE_DRAWN)
 DEPTHWISE_AGAIN = (OWN, KAIMING, NATURAL, WHITENED, MASTER_FILTERS)
 SEVEN_AGAIN = (*DEPTHWISE_AGAIN, NATURAL_NOISE)
 CHAINS_AGAIN = (OWN, KAIMING, NATURAL, DENSE_DRAWN, LSUV, *RIVALS)
+POINTWISE_AGAIN = (OWN, KAIMING, KAIMING_TOO, NATURAL, LSUV, *RIVALS)  # where natural rescales 1×1 layers too
 SIX: tuple[str, ...] = (OWN, KAIMING, LSUV, *EDITIONS, GAUSSIAN_BY_DEPTH)
 SIX_DEPTHWISE = (OWN, KAIMING, MASTER_FILTERS, *EDITIONS, GAUSSIAN_BY_DEPTH)
 
@@ -111,8 +112,9 @@ DENSENET: Fields = {
     "filters": (),
     "starts": DENSE_AGAIN,
 }
+NIN: Fields = {"network": "nin(stride=2)", **BFLOAT16, "starts": POINTWISE_AGAIN}
 ALL_CNN: Fields = {"network": "allcnn(norm=1)", **BFLOAT16, "filters": (32, 64), "starts": NORMALISED_AGAIN}
-PLAIN_CHAIN: Fields = {"network": "allcnn", **BFLOAT16, "filters": (32, 64), "starts": CHAINS_AGAIN}
+PLAIN_CHAIN: Fields = {"network": "allcnn", **BFLOAT16, "filters": (32, 64), "starts": POINTWISE_AGAIN}
 
 CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those on record came in another
     "few_cifar10_mobilenet": {**FEW_IMAGES, **MOBILENET, "starts": DEPTHWISE, "filters": (32, 48, 64)},
@@ -123,6 +125,7 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "few_fashion_convmixer": {**FEW_FASHION, **CONVMIXER, "starts": SEVEN, "filters": (48,)},
     "few_fashion_resnet": {**FEW_FASHION, **RESNET, "starts": RESIDUAL, "filters": (48, 64, 96)},
     "few_tiny_mobilenet": {**FEW_TINY, **MOBILENET, "starts": DEPTHWISE, "filters": (48, 64, 96)},
+    "few_cifar10_nin": {**FEW_IMAGES, **NIN, "filters": (48, 64, 96)},
     "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": NORMALISED_AGAIN, "filters": (32, 64, 64)},
     "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (32, 64, 128)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": SEVEN},

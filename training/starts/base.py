@@ -214,7 +214,8 @@ def initialize_(
     Spatial are ``Conv2d`` and ``ConvTranspose2d`` layers with kernels larger than 1×1. A layer that no prior and no
     learned kernel fits takes Kaiming's draw of that seed, or stays as it is with starts that keep the rest. Draws
     depend on the start, the seed and the layer's name alone; the global random state stays. Starts by ``anyinit``
-    initialise all other layers too, and a start from other draws the biases of the convolutions.
+    initialise all other layers too, a start from other draws the biases of the convolutions, and some starts the
+    weights of 1×1 convolutions, as ``apply_`` does where nothing normalises.
 
     Args:
         network: The network, on the CPU.
@@ -261,7 +262,7 @@ def initialize_(
     if record.finish:
         record.finish(draw)
     weights = {name: layer.weight.numel() for name, layer in chosen.items()}
-    return sum(share * weights[name] for name, share in filled.items()) / sum(weights.values())
+    return sum(filled.get(name, 0.0) * count for name, count in weights.items()) / sum(weights.values())
 
 
 def spatial_convolutions(network: nn.Module) -> dict[str, ConvLayer]:

@@ -17,7 +17,7 @@ from dwp_init.layers import Layer
 from dwp_init.report import Report
 from dwp_init.rules import PriorLike
 from dwp_init.sets import SETS
-from training.starts.base import IMAGENET, TINY_IMAGENET, Draw, Start, add_start, kind_of
+from training.starts.base import IMAGENET, TINY_IMAGENET, Draw, Start, add_start, kind_of, spatial_convolutions
 
 NATURAL, NATURAL_KEEP, NATURAL_FAN_IN = "natural", "natural, keep", "natural, fan_in"
 DENSE_DRAWN, NATURAL_RESIZED = "natural, dense drawn", "natural, resized"
@@ -40,7 +40,7 @@ def means_kept(draw: Draw) -> Mapping[str, float]:
     Raises:
         ValueError: No prior is for the network's depthwise layers, or it has none.
     """
-    kinds = {name: kind_of(draw.layers[name]) for name in planned(draw).initialized}
+    kinds = {name: kind_of(draw.layers[name]) for name in planned(draw).initialized if name in draw.layers}
     if "depthwise" not in kinds.values():
         raise ValueError(_without_effect(draw, "depthwise layers that a prior fits", len(kinds)))
     filled: dict[str, float] = {}
@@ -78,9 +78,13 @@ def resized(draw: Draw) -> Mapping[str, float]:
 
 
 def applied(draw: Draw, **options: Any) -> Report:
-    """Does what :func:`as_applied` does, and returns the report."""
+    """Does what :func:`as_applied` does, and returns the report.
+
+    The layers are those of the draw, and all 1×1 ones, of which ``apply_`` changes the scale in some networks.
+    """
     options = {"prior": list(draw.priors), "seed": draw.seed, **options}
-    return dwp_init.apply_(draw.network, layers=lambda name, module: name in draw.layers, **options)
+    left = spatial_convolutions(draw.network).keys() - draw.layers.keys()
+    return dwp_init.apply_(draw.network, layers=lambda name, module: name not in left, **options)
 
 
 def planned(draw: Draw, **options: Any) -> Report:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from training.networks.modern import VGG, ConvMixer, ConvNeXt, MobileNet, ResNet
-from training.networks.plain import AllCNN, SpeedNet
+from training.networks.plain import AllCNN, NetworkInNetwork, SpeedNet
 from training.networks.registry import NETWORKS, build
 
 SMALL = {
@@ -17,6 +17,7 @@ SMALL = {
     "mobilenet": (2, 3, 4),
     "vgg": (8, 8, 8, 8),
     "allcnn": (8, 8),
+    "nin": (4, 5, 6),
     "speed": (3, 4, 5),
 }
 IMAGENET = (3, 224, 224)
@@ -34,6 +35,8 @@ IMAGENET = (3, 224, 224)
         (VGG, 288_298),
         (AllCNN, 1_369_738),
         (lambda: AllCNN(norm=1), 1_369_738 + 3 * 96 + 5 * 192),  # two numbers of each channel instead of a bias
+        # three spatial convolutions, six of 1×1, and ten classes
+        (NetworkInNetwork, 192 * (75 + 1 + 2 * (192 * 9 + 1) + 6 * (192 + 1)) + 10 * (192 + 1)),
         (SpeedNet, 1_972_792),  # airbench94, with the constant scales of its normalisation
     ],
 )
@@ -80,6 +83,9 @@ def test_classes_and_sizes(name: str, classes: int, shape: tuple[int, int, int])
         ("convnext(kernel=5, blocks=1)", "body.5.depthwise", (6, 1, 5, 5)),
         ("allcnn", "body.12", (8, 8, 3, 3)),
         ("allcnn(norm=1)", "body.21", (8, 8, 1, 1)),
+        ("nin", "body.7", (5, 4, 3, 3)),
+        ("nin", "body.11", (5, 5, 1, 1)),
+        ("nin", "body.20", (10, 6, 1, 1)),
         ("speed", "stem.0", (24, 3, 2, 2)),
         ("speed(stem=3)", "stem.0", (54, 3, 3, 3)),
         ("speed", "body.2.conv2", (5, 5, 3, 3)),
@@ -107,13 +113,15 @@ def test_layers_that_kernels_are_taken_of(name: str, layer: str, shape: tuple[in
         ("vgg(norm=1)", 2),
         ("allcnn", 6),
         ("allcnn(norm=1)", 6),
+        ("nin", 8),
+        ("nin(stride=2)", 4),
         ("speed", 3),
     ],
 )
 def test_stages_halve_the_image(name: str, size: int) -> None:
     called = name.partition("(")[0]
     network = build(name, SMALL[called], 10, (3, 32, 32))
-    before = network.stem if called not in ("convnext", "vgg", "allcnn") else nn.Identity()
+    before = network.stem if called not in ("convnext", "vgg", "allcnn", "nin") else nn.Identity()
     assert network.body(before(torch.rand(1, 3, 32, 32))).shape[2:] == (size, size)
 
 
@@ -167,6 +175,7 @@ def test_convnext_normalises_over_channels() -> None:
         ("convmixer(patch=4)", (2,), (3, 32, 3), "by a factor of 4"),
         ("allcnn", (2, 3, 4), (3, 32, 32), "filters of length 2"),
         ("allcnn", (2, 3), (3, 8, 9), r"must be 9×9 or larger; got \(3, 8, 9\)"),
+        ("nin(stride=2)", (2, 3), (3, 32, 3), r"1 times behind a stride of 2, .* be 4×4 or larger; got \(3, 32, 3\)"),
         ("speed", (2, 3), (3, 32, 4), r"a 2×2 stem and halves images 2 times, .* be 5×5 or larger; got \(3, 32, 4\)"),
         ("mobilenet(kernel=4)", (2,), (3, 32, 32), "odd size, so that images keep theirs; got 4×4"),
         ("convmixer(kernel=4)", (2,), (3, 32, 32), "odd size"),
@@ -189,6 +198,7 @@ def test_unsuitable_filters_and_images(
         ("convnext", 4),
         ("resnet", 1),
         ("allcnn", 9),
+        ("nin", 4),
         ("speed", 9),
     ],
 )

@@ -28,6 +28,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 WITHOUT_DEPTHWISE = ("mnist", "cifar", "vae", "resnet")
 UNSUITED = {  # networks that a start refuses
+    "Kaiming, 1×1 too": ("mnist", "cifar", "vae"),
     "master filters": WITHOUT_DEPTHWISE,
     "natural-v1, means kept": WITHOUT_DEPTHWISE,
     "natural-v1, resized": ("mnist", "cifar", "vae", "resnet", "mobilenet"),

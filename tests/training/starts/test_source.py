@@ -16,6 +16,7 @@ DRAWN: dict[str, tuple[int | float, ...]] = {
     "own": (1, -4.2048, -2.4626),
     "own, other draws": (1, 0.34388, 0.6329),
     "Kaiming": (1, -1.4997, -0.31708),
+    "Kaiming, 1×1 too": (1, 5.2148),
     "Kaiming fan-out": (1, -0.76878, -0.39463),
     "Xavier": (1, 2.2144, 0.24541),
     "orthogonal": (1, -5.2623, -3.3694),
@@ -74,6 +75,7 @@ def test_what_a_start_draws_is_that_of_its_edition(start: str, make: Callable[..
         ("convmixer(patch=4)", (8,), 0.51105),  # a stem of patches, and 7×7 depthwise layers
         ("convmixer(kernel=5)", (8,), 2.892),
         ("resnet", (8, 16), 11.102),  # dense layers with batch norm, which stay, as they are in no plain chain
+        ("nin", (16, 16), 10.618),  # whose 1×1 layers take another scale
         ("vgg", (8, 16), -3.1794),  # and without, which pass their inputs on
         ("speed", (32, 32), -4.2504),  # and in a plain chain, where those with batch norm do so too
     ],

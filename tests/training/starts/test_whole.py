@@ -1,3 +1,4 @@
+import math
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -6,7 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL
+from training.networks.registry import build
+from training.starts.base import initialize_
+from training.starts.controls import OWN
+from training.starts.natural import DENSE_DRAWN, NATURAL
+from training.starts.whole import ANYINIT_NORMAL, ANYINIT_SINUSOIDAL, KAIMING_TOO
 
 Make = Callable[..., nn.Module]
 
@@ -20,6 +25,24 @@ def test_the_package_initialises_all_layers_by_the_seed(start: str, make: Make) 
     assert made.drawn == 1 and not torch.equal(made.classifier.weight, own.classifier.weight)
     with pytest.raises(ValueError, match=r"whole networks, but layers= asks for 1 of the 4 .*; leave layers= away"):
         make("mobilenet", start, layers=("stem.*",))
+
+
+def test_kaimings_law_everywhere_and_what_else_changes_1x1_layers() -> None:
+    made: dict[str, list[torch.Tensor]] = {}
+    for start in (OWN, KAIMING_TOO, NATURAL, DENSE_DRAWN):
+        torch.manual_seed(0)
+        network = build("nin", (48, 64), 5, (3, 16, 16))
+        assert initialize_(network, start, 0, priors=("natural",)) == float(start != OWN)
+        made[start] = [layer.weight.detach() for layer in network.body if isinstance(layer, nn.Conv2d)]
+    pointwise = [place for place, weight in enumerate(made[OWN]) if weight[0, 0].numel() == 1]
+    assert pointwise == [1, 2, 4, 5, 6]  # no ReLU follows the last
+    for place in pointwise:
+        own, everywhere, natural, drawn = (weights[place] for weights in made.values())
+        he = math.sqrt(2 / own.shape[1])
+        assert everywhere.square().mean().sqrt().item() == pytest.approx(he, rel=0.1)
+        assert torch.allclose(natural, own if place == 6 else own * (natural[0, 0] / own[0, 0]), rtol=1e-5)
+        assert natural.square().mean().sqrt().item() == pytest.approx(he / math.sqrt(6) if place == 6 else he, rel=0.2)
+        assert torch.equal(drawn, own)  # a set that keeps no kernels leaves what no prior fits
 
 
 def test_without_its_package_it_says_how_to_get_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
