@@ -25,6 +25,7 @@ from training.starts.natural import (
 )
 from training.starts.trained import MASTER_FILTERS
 from training.starts.whitening import WHITENED, WHITENED_DIRAC, WHITENED_NATURAL
+from training.starts.whole import KAIMING_TOO
 
 STANDINGS = ("ahead", "level", "behind")
 
@@ -60,6 +61,7 @@ QUESTIONS = (
     Question("The structure of the kernels, or their response alone", NATURAL_V1, NOISE_RESPONSE),
     Question("Mixtures, or the Gaussians of the same kernels", NATURAL_V1, GAUSSIAN_BY_DEPTH),
     STEM,
+    Question("`natural`, or Kaiming's law, also where kernels are 1×1", NATURAL, KAIMING_TOO),
     Question("`natural`, or the inputs passed on alone", NATURAL, DIRAC),
     Question(
         "`natural`, or a stem that whitens the task's own images and the inputs passed on", NATURAL, WHITENED_DIRAC
