@@ -128,6 +128,8 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "few_cifar10_nin": {**FEW_IMAGES, **NIN, "filters": (48, 64, 96)},
     "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": NORMALISED_AGAIN, "filters": (32, 64, 64)},
     "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (32, 64, 128)},
+    "few_fashion_normalised": {**FEW_FASHION, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (48, 64, 96)},
+    "few_fashion_speed": {**FEW_FASHION, **SPEED, "starts": NORMALISED_AGAIN, "filters": (48, 64, 64)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": SEVEN},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},
