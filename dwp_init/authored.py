@@ -13,6 +13,7 @@ from dwp_init.shards import whole
 _PART = 2**16  # weights whose scale is looked at
 _SAMPLE = 32  # neighbouring output channels, and evenly spaced input channels, whose kernels are compared
 _ROUNDING = 1e-3  # relative error of a weight in float32, also one that was in float16 before or is computed
+_TELLING = 64  # weights of which the law can be told
 _LARGEST = 10  # the largest of n uniform weights is less than 1 - 10 / n once in 22,000 layers
 _FIRST, _TAPS = 64, 25  # kernels, and taps of each, that are compared with each other
 _ENOUGH = 4  # zeros next to each other that no random weight has, also with the few bits of bfloat16
@@ -82,9 +83,12 @@ def is_untouched(layer: Layer) -> bool:
     """Whether a weight is from the distribution with which PyTorch's convolutions start, so that no author chose it.
 
     This is U(-b, b) with b = 1 / √fan_in, rounded to the dtype of the weight. Xavier's is the same law
-    in layers of 5 times as many outputs as inputs, and near it in others, which their largest weight tells.
+    in layers of 5 times as many outputs as inputs, and near it in others, which their largest weight tells. A few
+    weights may be anything.
     """
     weight = layer.weight.read()
+    if weight.numel() < _TELLING:
+        return False
     rounding = max(2 * torch.finfo(weight.dtype).eps, _ROUNDING)  # weight normalisation rounds twice
     sample = weight[: max(_PART // weight[0].numel(), 1)].float() * math.sqrt(layer.torch_fan_in)
     error = math.sqrt(0.2 / sample.numel())  # relative standard error of the root mean square, 1 / √3

@@ -238,7 +238,7 @@ def _within(path: str, outer: str) -> bool:
 
 def _runs_as_in_torch(module: nn.Module) -> bool:
     """Whether nothing of a module's forward pass is of another package, or of its own."""
-    if "forward" in vars(module):
+    if not {"forward", "_conv_forward"}.isdisjoint(vars(module)):
         return False
     methods = (getattr(type(module), name, None) for name in ("forward", "_conv_forward"))
     return all(method is None or str(method.__module__).startswith("torch.nn.") for method in methods)

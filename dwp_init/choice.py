@@ -46,7 +46,7 @@ def choose(
             choices[layer] = here
     taken = list(choices.values())
     left_by = (skip.rule for skip in skipped.values() if skip.rule)
-    unused = unused_priors(rules, [*left_by, *(choice.rule for choice in taken)])
+    unused = unused_priors(rules, [*left_by, *(choice.rule for choice in taken if choice.fits)])
     shared = _sharing(choices, near)
     return Plan([layer for layer in found if layer.is_convolution], taken, skipped | shared, unused, chain)
 
@@ -79,7 +79,7 @@ class _Choosing:
         asked_for, exact = layer.name in self.drawn, layer.name in self.exact
         choice = layer.reason or choice_for(layer, self.rules, self.resize, asked_for)
         if isinstance(choice, str):
-            stays = layer.reason or exact or not inside
+            stays = layer.reason or asked_for or not inside
             here = None if stays else rescaled(layer, others, _matching(layer, self.rules))
             return here or Skip(choice, layer.asked)
         places = self.chain.between | self.norms

@@ -113,12 +113,13 @@ def apply_(
             He et al. (2015), √(2 / fan_in), where the fan-in of a transposed convolution is divided by the product of
             its strides. ``"auto"`` is ``"keep"``, with three exceptions. It leaves the kernels that a set keeps, such
             as the dense ones of ``"natural"``, which any other scale draws. In plain chains layers pass their inputs on
-            if their set says so. And weights of PyTorch's default distribution in a plain chain take He's response: all
-            convolutions are then in one ``nn.Sequential`` of PyTorch's modules without normalisation or hooks, a ReLU
-            or the like follows the layer, and no module around the chain may add its outputs to its inputs, because it
-            calls the chain as one, and gets more channels than it gives, at a lower resolution. What is outside of the
-            model is not seen: a chain that is the whole model keeps its scale too if it returns as many channels as it
-            takes, at the same resolution. ``"prior"`` keeps the scale of the source networks.
+            if their set says so. And layers that are drawn or kept, with 64 or more weights of PyTorch's default
+            distribution, take He's response in a plain chain: all convolutions are then in one ``nn.Sequential`` of
+            PyTorch's modules without normalisation or hooks, a ReLU or the like follows the layer, and no module around
+            the chain may add its outputs to its inputs, because it calls the chain as one, and gets more channels than
+            it gives, at a lower resolution. What is outside of the model is not seen: a chain that is the whole model
+            keeps its scale too if it returns as many channels as it takes, at the same resolution. ``"prior"`` keeps
+            the scale of the source networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points

@@ -129,5 +129,5 @@ def _notes_of_stems(choices: list[Choice]) -> list[str]:
     return [
         f"the filters of {choice.rule.name} in {choice.layer.label} are meant for {choice.rule.prior.meant_for}"
         for choice in choices
-        if choice.rule.prior.meant_for
+        if choice.draws and choice.rule.prior.meant_for
     ]

@@ -34,9 +34,9 @@ class PriorSet:
         kept: Kinds whose layers keep their own kernels with ``scale="auto"``, unless ``layers`` contains their exact
             names, the model has no other convolution, or a prior of their size is given besides the set. In all plain
             chains they pass their inputs on if ``dirac`` says so and a prior of the set fits them. In plain chains
-            without normalisation, those of PyTorch's default weights are scaled to He's response, and so are all other
-            layers of these weights, 1×1 and depthwise ones among them, that no prior fits. If no kind is kept, these
-            stay.
+            without normalisation, those of PyTorch's default weights that a ReLU or the like follows are scaled to He's
+            response, and so are such layers that no prior fits, 1×1 ones among them. The latter stay if the set has no
+            prior for a kind that it keeps, with another scale, and where ``layers`` contains their exact names.
         only_larger: Kinds whose kernels ``resize=True`` resamples to larger sizes only: layers with smaller kernels
             stay as they are.
         dirac: Whether layers of plain chains pass their inputs on: as many of the first output channels as there are

@@ -47,6 +47,7 @@ from tests.models import Fit, old_style, responses
         (lambda: nn.Sequential(conv(), nn.ReLU(), Residual(nn.Identity()), conv(), nn.ReLU()), set()),
         (lambda: nn.ModuleList([conv(), nn.ReLU(), conv(), nn.ReLU()]), set()),
         (lambda: Loud(conv(), nn.ReLU(), conv(), nn.ReLU()), set()),
+        (lambda: nn.Sequential(conv(3), nn.ReLU(), patched(conv()), nn.ReLU(), nn.MaxPool2d(2)), set()),
         (lambda: Residual(plain()), set()),  # its outputs may be added to its inputs, once or many times
         (lambda: nn.DataParallel(Residual(nn.Sequential(plain(), nn.Identity()))), set()),
         (lambda: Residual(shuffled()), set()),
@@ -63,6 +64,12 @@ from tests.models import Fit, old_style, responses
 )
 def test_rectified(make: Callable[[], nn.Module], expected: set[str]) -> None:
     assert rectified(make()).all == expected
+
+
+def patched(layer: nn.Conv2d) -> nn.Conv2d:
+    """A convolution of which a single object computes something else, as those that tile images do."""
+    layer._conv_forward = lambda x, *weights: x + type(layer)._conv_forward(layer, x, *weights)
+    return layer
 
 
 def residual(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:

@@ -101,6 +101,30 @@ def test_not_behind_normalisations(snapshot: Snapshot) -> None:
     assert changed(model, before, snapshot) == {"0.weight"}
 
 
+def test_a_few_weights_may_be_of_any_law(snapshot: Snapshot) -> None:
+    torch.manual_seed(0)
+    grey = nn.Conv2d(3, 1, 1, bias=False)
+    grey.weight.data.copy_(torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1))  # in the range of the default
+    model = nn.Sequential(grey, nn.ReLU(), nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU())
+    before = snapshot(model)
+    apply_(model, "natural")
+    assert changed(model, before, snapshot) == {"2.weight", "4.weight"}
+
+
+def test_a_set_of_which_no_prior_fits_counts_as_unused() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 32, 1), nn.ReLU(), nn.Conv2d(32, 48, 9, stride=2), nn.ReLU())
+    report = apply_(model, "natural", dry_run=True)
+    assert report.initialized == ["0", "2"] and report.unused == ["natural"]
+    with pytest.raises(ValueError, match="natural"):
+        apply_(model, "natural", strict=True)
+
+
+def test_of_stems_that_are_kept_no_note_says_what_their_prior_is_for() -> None:
+    prior = PriorSet(stem=("natural-stem",), dense=("tinyimagenet-3x3",), kept=("stem",), name="mine")
+    assert [note[:18] for note in apply_(chain(), prior).notes] == ["6 of 6 layers had "]
+
+
 def _scaled(weight: Tensor) -> None:
     weight.data.mul_(2)
 

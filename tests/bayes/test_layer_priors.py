@@ -182,6 +182,14 @@ def test_layers_without_a_prior_take_a_normal_one_or_stay() -> None:
     ]
 
 
+def test_in_plain_chains_a_layer_takes_no_prior_that_does_not_fit() -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 5), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 32, 3))
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+    assert list(layer_priors(model, "natural")) == ["0", "6"]
+    assert list(layer_priors(model, "natural", without="normal")) == ["0", "2", "4", "6"]
+
+
 def test_a_pattern_without_a_layer_is_refused_also_where_normal_priors_stand_in() -> None:
     with pytest.raises(ValueError, match="the pattern 'stem' of prior= matches no convolution"):
         layer_priors(network(), {"stem": "natural", "*": "natural"}, without="normal")

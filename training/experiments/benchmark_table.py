@@ -28,6 +28,7 @@ from training.experiments.paired import (
     shown,
 )
 from training.starts.base import KAIMING, find_start, start_names
+from training.starts.whole import KAIMING_TOO
 
 Runs = Mapping[str, pd.DataFrame]
 """By start the paired runs, a line per seed in rising order."""
@@ -41,12 +42,13 @@ def task_table(
 ) -> list[Row]:
     """Makes the table of a task from its runs of record: a row per start, in the order of ``STARTS``.
 
-    Over the baseline ``own``, and likewise over ``kaiming``: ``over_own`` is the mean paired difference in points of
-    accuracy, ``over_own_95`` the half width of its 95 % interval by Student's t, and ``wins_own`` and ``losses_own``
-    are the seeds ahead and behind; ties are neither. ``p_own`` is the p-value of the paired t-test, adjusted by Holm's
-    method over the starts of the task. ``seeds_needed_own`` is how many seeds it would take until the interval leaves
-    out 0; it is empty if the interval does so already. ``loss_over_own`` and ``loss_over_own_95`` are those of the log
-    loss, in nats. It is not tested, because settings of the same accuracy differ in it.
+    Over the baseline ``own``, and likewise over ``kaiming``, by whose law all convolutions are drawn if the task has
+    such a start: ``over_own`` is the mean paired difference in points of accuracy, ``over_own_95`` the half width of
+    its 95 % interval by Student's t, and ``wins_own`` and ``losses_own`` are the seeds ahead and behind; ties are
+    neither. ``p_own`` is the p-value of the paired t-test, adjusted by Holm's method over the starts of the task.
+    ``seeds_needed_own`` is how many seeds it would take until the interval leaves out 0; it is empty if the interval
+    does so already. ``loss_over_own`` and ``loss_over_own_95`` are those of the log loss, in nats. It is not tested,
+    because settings of the same accuracy differ in it.
 
     ``area`` is the mean accuracy over the steps from the first mark to the last, by the trapezoidal rule. ``target`` is
     the mean over seeds of the accuracy at which the curves of ``own`` end. The mean curve of a start first gets there
@@ -69,7 +71,7 @@ def task_table(
         ValueError: A start has two runs of one seed, runs of several trials, or a curve that does not fit the marks.
     """
     runs = paired_runs(rows, marks)
-    baselines = {"own": own, "kaiming": KAIMING}
+    baselines = {"own": own, "kaiming": KAIMING_TOO if KAIMING_TOO in runs else KAIMING}
     over = {label: compare_starts(runs, "accuracy", baseline) for label, baseline in baselines.items()}
     loss, area = (compare_starts(runs, measure, own) for measure in ("log_loss", "area"))
     speed = _to_target(runs, marks, steps, own)

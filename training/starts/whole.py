@@ -14,7 +14,7 @@ KAIMING_TOO = "Kaiming, 1×1 too"
 
 
 def kaiming_everywhere(draw: Draw) -> Mapping[str, float]:
-    """Fills all convolutions by Kaiming's law, those with 1×1 kernels too.
+    """Fills all convolutions by Kaiming's law, those with 1×1 kernels too, also a last one without a ReLU behind it.
 
     Raises:
         ValueError: Only some of the spatial convolutions are to be filled, or there is none of 1×1.
