@@ -165,9 +165,10 @@ def natural_first(ahead: Sequence[Statement], on_record: Iterable[OnRecord]) -> 
     return of_most_points(better) or natural
 
 
-def _counts(on_record: Sequence[OnRecord]) -> dict[str, int]:
+def _counts(on_record: Sequence[OnRecord]) -> dict[str, Any]:
     finished, begun = (sum(each) for each in zip(*((each.finished, each.begun) for each in on_record), strict=True))
-    return {"all": len(on_record), "finished": finished, "begun": begun}
+    data = sorted({each.task.data for each in on_record if each.finished})
+    return {"all": len(on_record), "finished": finished, "begun": begun, "data": data}
 
 
 def _rows_of(start: str, on_record: Iterable[OnRecord]) -> list[dict[str, Any]]:

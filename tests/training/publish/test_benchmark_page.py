@@ -166,12 +166,15 @@ def test_losses_stand_with_the_wins(results: Path) -> None:
     assert cells(text, "depthwise, normalised | all labels")[2:4] == ["the model's own start", ""]
 
 
-@pytest.mark.parametrize(("over_own", "holds"), [(2.0, "yes"), (-2.0, "no")])
+@pytest.mark.parametrize(("over_own", "holds"), [(2.0, "yes"), (-2.0, "no: -2.0 (0 / 0 / 1; 0 : 3)")])
 def test_confirmation_is_by_tasks_that_did_not_choose(results: Path, over_own: float, holds: str) -> None:
     record(results, AHEAD, example_runs(AHEAD, {"natural": 2.0}))
     record(results, CONFIRM, example_runs(CONFIRM, {"natural": over_own}))
     text = written()
-    assert "1 of 1 task kept to confirm it, with other networks and other data, is finished." in text
+    assert (
+        f"1 of 1 task kept to confirm it, with other networks and other data, is finished; their data: {CONFIRM.data}."
+        in text
+    )
     assert cells(text, "dense, without normalisation | few labels")[6] == holds
 
 
