@@ -129,6 +129,7 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "few_cifar10_speed": {**FEW_IMAGES, **SPEED, "starts": NORMALISED_AGAIN, "filters": (32, 64, 64)},
     "few_tiny_normalised": {**FEW_TINY, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (32, 64, 128)},
     "few_fashion_normalised": {**FEW_FASHION, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (48, 64, 96)},
+    "few_fashion_nin": {**FEW_FASHION, **NIN, "filters": (64, 64, 96)},
     "few_fashion_speed": {**FEW_FASHION, **SPEED, "starts": NORMALISED_AGAIN, "filters": (48, 64, 64)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": SEVEN},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
