@@ -42,7 +42,7 @@ NOTEBOOKS = ("tutorials/few-labels.md", "tutorials/timm.md")  # pages that are n
 _TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")  # of a link or a picture, within the clone
 _STEP = 15  # of colours, in figures
 _TAG = re.compile(r"</?[a-z][^>]*>")
-SEARCHED = 220  # characters of a function's text, or of a sentence, in the search index
+SEARCHED = 120  # characters of a function's text, or of a sentence, in the search index
 _IN_SHORT = (
     "training/README.md",
     "model_cards/",
