@@ -165,21 +165,25 @@ def test_what_fails_is_heard(cluster: Any, tmp_path: Path, monkeypatch: pytest.M
 
 
 def end(item: tuple[Path, bool], progress: Callable[..., Any]) -> Path:
-    place, fails = item
+    """Returns the place, or fails if that is its name; at once, or when there is a file ``go`` beside it."""
+    place, waits = item
     place.touch()
-    if fails:
+    if waits:
+        await_((place.parent / "go").exists, "the word to go on")
+    if place.name == "failing":
         raise ValueError(f"{place.name} fails")
     return place
 
 
 def test_what_is_finished_when_a_job_fails_is_kept(cluster: Any, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=1, **ON_LOOPBACK)  # so that all three jobs are under way
+    cluster.add_node(num_cpus=2, **ON_LOOPBACK)  # so that all three jobs are under way
     first, failing, last = (tmp_path / name for name in ("first", "failing", "last"))
     results = Ray(tmp_path, cluster.address).run_jobs(
-        end, [(first, False), (failing, True), (last, False)], lambda *_: None
+        end, [(first, False), (failing, True), (last, True)], lambda *_: None
     )
     assert next(results) == first
     await_(lambda: failing.exists() and last.exists(), "the others")
+    (tmp_path / "go").touch()
     time.sleep(3)
     assert next(results) == last
     with pytest.raises(ValueError, match="failing fails"):
