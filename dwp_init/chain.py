@@ -17,6 +17,7 @@ from dwp_init.convolutions import is_convolution, named_convolutions
 from dwp_init.modules import counts
 from dwp_init.names import Named, modules_by_path, named_modules
 from dwp_init.resolution import reduces
+from dwp_init.steps import Known, chain_of, runs_as_in_torch, runs_in_order
 
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -43,9 +44,10 @@ def rectified(model: nn.Module) -> Rectified:
     """Returns the names of the convolutions for which He's scale is right, as far as classes show that.
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
-    ``nn.Sequential`` of modules of ``torch.nn``, none of which normalises. A module of another class may hide a
-    residual connection; then there are none. So may a module around the chain, unless its forward pass calls the chain
-    as one, and the chain returns more channels than it takes, at a lower resolution: networks that upscale or
+    chain of modules of ``torch.nn``, none of which normalises: an ``nn.Sequential``, or a module whose own forward pass
+    runs them one after the other, see :func:`dwp_init.reading.run_in_order`. A module that does something else may
+    hide a residual connection; then there are none. So may a module around the chain, unless its forward pass calls the
+    chain as one, and the chain returns more channels than it takes, at a lower resolution: networks that upscale or
     restore images add what a chain returns to an image, also several times over. A chain that is the whole model may be
     a part of a larger one, which adds to it, if it returns as many channels as it takes at one resolution. Nor are
     there any if a hook may change what passes through the chain, which no class shows.
@@ -53,8 +55,8 @@ def rectified(model: nn.Module) -> Rectified:
     found = named_convolutions(model)
     if len(found) < 2:
         return Rectified()
-    path = _common([named.path for named in found])
-    chain = _chain(modules_by_path(model)[path])
+    path = _smallest(model)
+    chain = chain_of(modules_by_path(model)[path])
     if {id(named.module) for named in found} - {id(module) for module in chain} or any(map(normalises, chain)):
         return Rectified()
     modules = list(named_modules(model))
@@ -72,8 +74,8 @@ def rectified(model: nn.Module) -> Rectified:
 def normalised(model: nn.Module) -> frozenset[str]:
     """Returns the names of the convolutions of plain chains that batch normalisation follows, as far as classes show.
 
-    All convolutions of the model are then in ``nn.Sequential`` modules of ``torch.nn``, without hooks, whose parent is
-    one module, which calls them as one: a chain, or several of which each takes as many channels as the one before
+    All convolutions of the model are then in chains, as those of :func:`rectified`, without hooks, whose parent is one
+    module, which calls them as one: a chain, or several of which each takes as many channels as the one before
     returns, as they would not if they ran side by side. The last returns more channels than the first takes, and each
     chain that is meant does so too, at a lower resolution, so that nothing adds its outputs to its inputs. No
     convolution is used twice.
@@ -88,7 +90,7 @@ def sole(model: nn.Module) -> frozenset[str]:
     if len(found) != 1:
         return frozenset()
     around = _around(list(named_modules(model)), found[0].path)
-    return frozenset(named.name for named in found if all(_runs_in_order(each.module) for each in around))
+    return frozenset(named.name for named in found if all(runs_in_order(each.module) for each in around))
 
 
 def _names(model: nn.Module) -> dict[int, str]:
@@ -106,7 +108,7 @@ def _growing(model: nn.Module) -> list[list[nn.Module]]:
         return []
     used = [id(module) for _, chain in chains for module in chain if is_convolution(module)]
     paths = Counter(id(module) for module in modules_by_path(model).values())
-    if _names(model).keys() - set(used) or any(paths[each] > 1 for each in used):
+    if list(_names(model)) != used or any(paths[each] > 1 for each in used):  # each once, in the order of modules
         return []
     if len({path.rpartition(".")[0] for path, _ in chains}) != 1 or not _link(
         [_channels(chain) for _, chain in chains]
@@ -121,13 +123,17 @@ def _growing(model: nn.Module) -> list[list[nn.Module]]:
 
 
 def _chains(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-    """Returns the largest chains of a model that hold convolutions, with their paths, in the order of its modules."""
+    """Returns the largest chains of a model that hold convolutions, with their paths, in the order of its modules.
+
+    Modules with forward passes of their own count in the smallest module that holds all convolutions: what those around
+    it do besides does not matter.
+    """
     found: dict[str, list[nn.Module]] = {}
+    smallest, known = _smallest(model), Known()
     for path, module in modules_by_path(model).items():
-        if _runs_in_order(module) and not any(_within(path, outer) for outer in found):
-            chain = _chain(module)
-            if any(map(is_convolution, chain)):
-                found[path] = chain
+        may_be = runs_in_order(module) or (_within(path, smallest) and not runs_as_in_torch(module))
+        if may_be and not any(_within(path, outer) for outer in found) and (chain := chain_of(module, known)):
+            found[path] = chain
     return list(found.items())
 
 
@@ -160,24 +166,14 @@ def normalises(module: nn.Module) -> bool:
     return re.search("Norm(?!al)", kind) is not None and kind not in ("_WeightNorm", "_SpectralNorm")
 
 
-def _common(paths: list[str]) -> str:
-    """Returns the path of the smallest module that holds all modules of these paths."""
-    parts = [path.split(".")[:-1] for path in paths]
-    shared = 0
-    while all(len(each) > shared and each[shared] == parts[0][shared] for each in parts):
-        shared += 1
-    return ".".join(parts[0][:shared])
-
-
-def _chain(module: nn.Module) -> list[nn.Module]:
-    """Returns the modules that run one after the other; empty if that is not sure."""
-    if not _runs_as_in_torch(module):
-        return []
-    if not _runs_in_order(module):
-        inside = [name for name, _ in module.named_children() if name != "parametrizations"]
-        return [] if inside else [module]
-    parts = [_chain(child) for child in cast(nn.Sequential, module)]  # also what runs more than once, such as one ReLU
-    return [each for part in parts for each in part] if all(parts) else []
+def _smallest(model: nn.Module) -> str:
+    """Returns the path of the smallest module with a forward pass that holds all convolutions, as no list has."""
+    levels = zip(*(named.path.split(".")[:-1] for named in named_convolutions(model)), strict=False)
+    shared = [level[0] for level in itertools.takewhile(lambda level: len({*level}) == 1, levels)]
+    modules = modules_by_path(model)
+    while shared and type(modules[".".join(shared)]).forward is nn.Module.forward:
+        shared.pop()
+    return ".".join(shared)
 
 
 def _channels(chain: Sequence[nn.Module]) -> tuple[float, float]:
@@ -197,14 +193,14 @@ def _may_be_added_to_its_inputs(around: Sequence[nn.Module], chain: Sequence[nn.
     where there is none, one outside of the model, if channels and resolution are those of before.
     """
     inputs, outputs = _channels(chain)
-    if all(map(_runs_in_order, around)):
+    if all(map(runs_in_order, around)):
         return outputs == inputs and not reduces(chain)
     return outputs <= inputs or not reduces(chain)
 
 
 def _runs_as_one(modules: Sequence[Named], path: str) -> bool:
     """Whether the module around a chain calls it as one, rather than its parts; so it is if there is none around."""
-    holders = [each for each in _around(modules, path) if not _runs_in_order(each.module)]
+    holders = [each for each in _around(modules, path) if not runs_in_order(each.module)]
     if not holders:
         return True
     inside = path[len(holders[-1].path) :].removeprefix(".")
@@ -222,7 +218,8 @@ def _depth(named: Named) -> int:
 
 def _hooked(modules: Sequence[Named], path: str) -> tuple[str, ...]:
     """Returns the names of the modules at a path or inside it whose hooks may change what passes."""
-    return tuple(each.name for each in modules if _within(each.path, path) and _is_hooked(each.module))
+    inside = {id(each) for around in modules if around.path == path for each in around.module.modules()}
+    return tuple(each.name for each in modules if id(each.module) in inside and _is_hooked(each.module))
 
 
 def _shuffled(modules: Sequence[nn.Module]) -> float:
@@ -234,19 +231,6 @@ def _shuffled(modules: Sequence[nn.Module]) -> float:
 def _within(path: str, outer: str) -> bool:
     """Whether a path is that of a module or of one inside it."""
     return not outer or f"{path}.".startswith(f"{outer}.")
-
-
-def _runs_as_in_torch(module: nn.Module) -> bool:
-    """Whether nothing of a module's forward pass is of another package, or of its own."""
-    if not {"forward", "_conv_forward"}.isdisjoint(vars(module)):
-        return False
-    methods = (getattr(type(module), name, None) for name in ("forward", "_conv_forward"))
-    return all(method is None or str(method.__module__).startswith("torch.nn.") for method in methods)
-
-
-def _runs_in_order(module: nn.Module) -> bool:
-    """Whether a module runs those inside it one after the other, and does nothing else."""
-    return getattr(type(module), "forward", None) is nn.Sequential.forward and "forward" not in vars(module)
 
 
 def _is_hooked(module: nn.Module) -> bool:

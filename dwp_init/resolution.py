@@ -1,9 +1,8 @@
 """Whether a chain of modules returns less in space than it takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from dwp_init.convolutions import is_convolution
@@ -29,4 +28,4 @@ def _falls(module: nn.Module) -> bool:
         return isinstance(module, _FALLS)
     missing = 1 if is_convolution(module) else None
     stride: Any = getattr(module, "stride", missing)  # adaptive pooling has none, and LPPool None for its kernel's size
-    return stride is None or bool((torch.as_tensor(stride) > 1).any())
+    return stride is None or any(step > 1 for step in (stride if isinstance(stride, Iterable) else [stride]))

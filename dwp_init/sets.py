@@ -45,9 +45,10 @@ class PriorSet:
             ``identity``. These are layers between ReLUs whose weights are PyTorch's default, where nothing normalises;
             and layers that batch normalisation follows, where all copies are multiplied by one number, which gives them
             the response that the layer had, and every fourth of those that would pass on all in a row does not. All
-            convolutions of the model are then in one ``nn.Sequential`` of PyTorch's modules, or with batch
-            normalisation in several of one parent, each of which takes as many channels as the one before returns. No
-            module around a chain may add its outputs to its inputs. Only with ``scale="auto"``, and not the stem,
+            convolutions of the model are then in one chain, an ``nn.Sequential`` of PyTorch's modules or a module whose
+            forward pass hands one tensor from call to call, or with batch normalisation in several of one parent, each
+            of which takes as many channels as the one before returns. No module around a chain may add its outputs to
+            its inputs. Only with ``scale="auto"``, and not the stem,
             depthwise and transposed layers, kernels of even size, layers with strides, or those with fewer outputs than
             inputs.
 

@@ -40,12 +40,15 @@ class Classifier(nn.Module):
 
 
 class Pair(nn.Module):
+    """Two chains of which the second may be left out, so that the pass around them is not known."""
+
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
         self.first, self.second = first, second
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x))
+        x = self.first(x)
+        return self.second(x) if x.numel() else x
 
 
 class Walked(nn.Module):

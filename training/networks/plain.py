@@ -1,7 +1,9 @@
-"""Plain networks of others: airbench's (Jordan 2024, MIT licence), Network in Network (Lin 2014), and All-CNN."""
+"""Plain networks of others: airbench's (Jordan 2024, MIT licence), Network in Network (2014), All-CNN, a tutorial's."""
 
 from collections import OrderedDict
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.networks.paper import ImageShape, check_widths
@@ -137,6 +139,47 @@ class AllCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
         logits: Tensor = self.body(images).mean((2, 3))
+        return logits
+
+
+class TutorialNet(nn.Module):
+    """Two 5×5 convolutions, each with a ReLU and a pool behind it, and three linear layers, one call after the other.
+
+    With ``filters=(6, 16)`` these are the layers of «Training a Classifier» among the tutorials of PyTorch, 62,006
+    parameters for 32×32 images of 3 channels; of LeNet-5 (LeCun et al., 1998), but for its activations and pools.
+
+    Args:
+        filters: Channels of the convolutions.
+        classes: Number of classes.
+        image_shape: ``(c, h, w)``.
+
+    Raises:
+        ValueError: There are not two numbers of filters, or the images are too small.
+    """
+
+    def __init__(
+        self, filters: tuple[int, ...] = (6, 16), classes: int = 10, image_shape: ImageShape = (3, 32, 32)
+    ) -> None:
+        super().__init__()
+        check_widths(filters, 2)
+        height, width = (((side - 4) // 2 - 4) // 2 for side in image_shape[1:])
+        if min(height, width) < 1:
+            raise ValueError(
+                "the network has two 5×5 convolutions without padding, each with a pool behind it, so images must be "
+                f"16×16 or larger; got {tuple(image_shape)}"
+            )
+        self.conv1 = nn.Conv2d(image_shape[0], filters[0], 5)
+        self.conv2 = nn.Conv2d(filters[0], filters[1], 5)
+        self.fc1, self.fc2 = nn.Linear(filters[1] * height * width, 120), nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images ``(n, c, h, w)`` to logits ``(n, classes)``."""
+        maps = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        maps = F.max_pool2d(F.relu(self.conv2(maps)), 2)
+        units = F.relu(self.fc1(torch.flatten(maps, 1)))
+        units = F.relu(self.fc2(units))
+        logits: Tensor = self.fc3(units)
         return logits
 
 

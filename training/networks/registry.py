@@ -10,7 +10,7 @@ from torch import nn
 
 from training.networks.modern import VGG, ConvMixer, ConvNeXt, MobileNet, ResNet
 from training.networks.paper import CIFARNet, CIFARSource, ImageShape, MNISTNet
-from training.networks.plain import AllCNN, NetworkInNetwork, SpeedNet
+from training.networks.plain import AllCNN, NetworkInNetwork, SpeedNet, TutorialNet
 
 TIMM = "timm:"  # what the name of a network of timm begins with
 _GIVEN = ("model_name", "pretrained", "checkpoint_path", "num_classes", "in_chans")  # arguments of timm set here
@@ -34,6 +34,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {  # of filters, classes and ima
     "allcnn": AllCNN,
     "nin": NetworkInNetwork,
     "speed": SpeedNet,
+    "tutorial": TutorialNet,
 }
 
 

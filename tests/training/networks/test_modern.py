@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from training.networks.modern import VGG, ConvMixer, ConvNeXt, MobileNet, ResNet
-from training.networks.plain import AllCNN, NetworkInNetwork, SpeedNet
+from training.networks.plain import AllCNN, NetworkInNetwork, SpeedNet, TutorialNet
 from training.networks.registry import NETWORKS, build
 
 SMALL = {
@@ -19,6 +19,7 @@ SMALL = {
     "allcnn": (8, 8),
     "nin": (4, 5, 6),
     "speed": (3, 4, 5),
+    "tutorial": (3, 4),
 }
 IMAGENET = (3, 224, 224)
 
@@ -37,6 +38,7 @@ IMAGENET = (3, 224, 224)
         (lambda: AllCNN(norm=1), 1_369_738 + 3 * 96 + 5 * 192),  # two numbers of each channel instead of a bias
         # three spatial convolutions, six of 1×1, and ten classes
         (NetworkInNetwork, 192 * (75 + 1 + 2 * (192 * 9 + 1) + 6 * (192 + 1)) + 10 * (192 + 1)),
+        (TutorialNet, 6 * 76 + 16 * 151 + 120 * 401 + 84 * 121 + 10 * 85),
         (SpeedNet, 1_972_792),  # airbench94, with the constant scales of its normalisation
     ],
 )
@@ -89,6 +91,7 @@ def test_classes_and_sizes(name: str, classes: int, shape: tuple[int, int, int])
         ("speed", "stem.0", (24, 3, 2, 2)),
         ("speed(stem=3)", "stem.0", (54, 3, 3, 3)),
         ("speed", "body.2.conv2", (5, 5, 3, 3)),
+        ("tutorial", "conv2", (4, 3, 5, 5)),
     ],
 )
 def test_layers_that_kernels_are_taken_of(name: str, layer: str, shape: tuple[int, ...]) -> None:
@@ -200,6 +203,7 @@ def test_unsuitable_filters_and_images(
         ("allcnn", 9),
         ("nin", 4),
         ("speed", 9),
+        ("tutorial", 16),
     ],
 )
 def test_the_smallest_images(name: str, size: int) -> None:

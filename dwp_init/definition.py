@@ -1,0 +1,129 @@
+"""The definition of a function as a syntax tree, checked against its code."""
+
+import ast
+import dis
+import inspect
+import linecache
+import tokenize
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from types import CodeType, FunctionType
+
+_MOST_FILES = 64
+
+
+def definition(function: FunctionType) -> ast.FunctionDef | None:
+    """Returns what stands in the source of a function's file, or cell of a notebook, where the function begins.
+
+    ``None`` where there is no source, as at the prompt of older versions of Python, and where the function has
+    branches, decorators, functions inside of it, or variables of functions around it. The source may be of another
+    time than the code: see :func:`is_current`.
+    """
+    code = function.__code__
+    if code.co_freevars or code.co_cellvars or any(isinstance(each, CodeType) for each in code.co_consts):
+        return None
+    if any("_IF_" in each.opname for each in dis.get_instructions(code)):  # branches; sooner than by the source
+        return None
+    found = _file_of(function).function_at(code.co_firstlineno)
+    return None if found is None or found.name != code.co_name or found.decorator_list else found
+
+
+def is_current(function: FunctionType, found: ast.FunctionDef) -> bool:
+    """Whether a definition is that of a function's code: not if the file was changed after it was imported."""
+    file, code = _file_of(function), function.__code__
+    here = [each for each in file.functions if (each.lineno, each.name) == (code.co_firstlineno, code.co_name)]
+    if len(here) != 1 or ast.dump(here[0]) != ast.dump(found):
+        return False
+    return [_parts(each) for each in file.codes if _place(each) == _place(code)] == [_parts(code)]
+
+
+class _File:
+    """The source of a file as ``linecache`` has it."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self._at: dict[int, ast.FunctionDef | None] = {}
+
+    def function_at(self, line: int) -> ast.FunctionDef | None:
+        """Returns the function that begins at a line, counted from 1, without a look at the rest of the file."""
+        if line not in self._at:
+            self._at[line] = self._read(line)
+        return self._at[line]
+
+    def _read(self, line: int) -> ast.FunctionDef | None:
+        try:
+            lines = inspect.getblock(self.lines[line - 1 :])
+            nested = lines[0][:1].isspace()
+            tree = _parsed("".join(["if True:\n", *lines] if nested else lines))
+        except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError, tokenize.TokenError):
+            return None
+        found = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
+        return found[0] if len(found) == 1 else None
+
+    @cached_property
+    def _tree(self) -> ast.Module:
+        try:
+            return _parsed("".join(self.lines))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return ast.Module([], [])
+
+    @cached_property
+    def functions(self) -> list[ast.FunctionDef]:
+        """All functions of the file."""
+        return [each for each in ast.walk(self._tree) if isinstance(each, ast.FunctionDef)]
+
+    @cached_property
+    def codes(self) -> list[CodeType]:
+        """All code of the file: that of a function depends on what is imported."""
+        try:
+            return list(_inside(_compiled(self._tree)))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return []
+
+
+_FILES: dict[str, _File] = {}
+
+
+def _file_of(function: FunctionType) -> _File:
+    name = function.__code__.co_filename
+    try:
+        linecache.checkcache(name)
+        lines = linecache.getlines(name, function.__globals__)
+    except Exception:  # a loader that finds no source may raise anything
+        return _File([])
+    file = _FILES.get(name)
+    if file is None or file.lines is not lines:
+        if len(_FILES) >= _MOST_FILES:
+            _FILES.clear()
+        file = _FILES[name] = _File(lines)
+    return file
+
+
+def _parsed(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were shown when the file was imported
+        return ast.parse(source)
+
+
+def _compiled(tree: ast.Module) -> CodeType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return compile(tree, "", "exec", dont_inherit=True)
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _inside(each)
+
+
+def _place(code: CodeType) -> tuple[int, str]:
+    return code.co_firstlineno, code.co_name
+
+
+def _parts(code: CodeType) -> tuple[object, ...]:
+    """Returns what decides what a code does; ``repr`` tells 1 from 1.0 and True."""
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+    return code.co_code, repr(code.co_consts), code.co_names, code.co_varnames, *counts

@@ -1,0 +1,117 @@
+"""Functions and methods of tensors that do what modules of ``torch.nn`` do, by name."""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Known(NamedTuple):
+    """What is known of a function that takes a tensor first.
+
+    Attributes:
+        module: Makes the module that does the same, from options by keyword.
+        options: Names of the other arguments, in the order of the function.
+        used: Which of them the module needs.
+    """
+
+    module: Callable[..., nn.Module]
+    options: tuple[str, ...] = ()
+    used: frozenset[str] = frozenset()
+
+    def made(self, given: Mapping[str, Any]) -> nn.Module | None:
+        """Returns the module that does the same with these options; ``None`` if the function does not take them."""
+        try:
+            return self.module(**given)
+        except (TypeError, ValueError):
+            return None
+
+
+class Opaque(nn.Module):
+    """Stands for what changes numbers or their places in another way than a module that is looked for."""
+
+
+def _known(module: Callable[..., nn.Module], *used: str, ignored: tuple[str, ...] = ("inplace",)) -> Known:
+    return Known(module, (*used, *ignored), frozenset(used))
+
+
+def _pools(rank: int) -> dict[str, Known]:
+    kinds = {
+        "max_pool": ("MaxPool", ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
+        "avg_pool": ("AvgPool", ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
+        "adaptive_max_pool": ("AdaptiveMaxPool", ("output_size",)),
+        "adaptive_avg_pool": ("AdaptiveAvgPool", ("output_size",)),
+    }
+    return {
+        f"{name}{rank}d": _known(getattr(nn, f"{kind}{rank}d"), *options, ignored=())
+        for name, (kind, options) in kinds.items()
+    }
+
+
+_BARE = (nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)
+_DROPOUTS = {"dropout": nn.Dropout, "dropout1d": nn.Dropout1d, "dropout2d": nn.Dropout2d, "dropout3d": nn.Dropout3d}
+KNOWN: dict[str, Known] = {
+    **{each.__name__.lower(): _known(each) for each in _BARE},
+    **{name: _known(each, ignored=("p", "training", "inplace")) for name, each in _DROPOUTS.items()},
+    **{name: _known(each, ignored=()) for name, each in (("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh))},
+    **{name: _known(each, "alpha") for name, each in (("elu", nn.ELU), ("celu", nn.CELU))},
+    "relu_": _known(nn.ReLU, ignored=()),
+    "leaky_relu": _known(nn.LeakyReLU, "negative_slope"),
+    "gelu": _known(nn.GELU, ignored=("approximate",)),
+    "softplus": _known(nn.Softplus, "beta", "threshold", ignored=()),
+    **_pools(1),
+    **_pools(2),
+    **_pools(3),
+}
+"""What modules do too."""
+
+SAME = {"contiguous", "clone", "float", "half", "bfloat16", "double", "cpu", "cuda"}
+"""What returns the same numbers."""
+
+OTHERS = {
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "to"),
+    *("mean", "sum", "amax", "softmax", "log_softmax", "logsigmoid", "normalize"),
+}
+"""What reshapes, reduces or normalises, with arguments that are no activations."""
+
+NAMESPACES: tuple[object, ...] = (torch, F, nn)
+NAMES: dict[int, str] = {
+    id(found): name
+    for space in (torch, F)
+    for name in (*KNOWN, *OTHERS)
+    if (found := getattr(space, name, None)) is not None
+}
+"""The names of those that are functions of torch, by ``id``."""
+
+
+def literal(expression: ast.expr) -> object:
+    """Returns the value of a literal; of what is none, the expression."""
+    try:
+        return ast.literal_eval(expression)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return expression
+
+
+def reshaped(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.keyword]) -> nn.Module:
+    """Returns what a function that reshapes or reduces does: a module, where no pixels are left."""
+    if not {each.arg for each in options} <= {"dim", "start_dim", "keepdim"}:
+        return Opaque()
+    over = [*arguments, *(each.value for each in options if each.arg != "keepdim")]
+    match name, [literal(each) for each in over]:
+        case ("flatten", [1]) | ("view" | "reshape", [-1, _] | [_, -1]):
+            return nn.Flatten()
+        case "mean", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
+            return nn.AdaptiveAvgPool2d(1)
+        case "amax", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
+            return nn.AdaptiveMaxPool2d(1)
+        case _:
+            return Opaque()
+
+
+def are_numbers(value: object) -> bool:
+    """Whether a value is a number, or some whole numbers."""
+    several = isinstance(value, (tuple, list)) and all(isinstance(each, int) for each in value)
+    return several or isinstance(value, (int, float))
