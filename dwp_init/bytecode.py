@@ -19,8 +19,9 @@ def only_calls(module: nn.Module, name: str) -> bool:
     A pass that adds or concatenates anything may add what the attribute returns to what it was given.
     ``for part in self.name`` and ``self.name[0]`` are other ways. Looked at are ``forward``, and the methods and
     properties of the module's classes whose names it uses, and so on; those of a base class that are overridden only
-    behind ``super()``. This is less than :func:`dwp_init.reading.steps_of_pass` asks for, and finds. False where there is no bytecode, as in TorchScript, or where a module walks over its parts.
-    Python 3.10 hides a call with keywords, which is then another way.
+    behind ``super()``. False where there is no bytecode, as in TorchScript, or where a module walks over its parts.
+    Python 3.10 hides a call with keywords, which is then another way. A pass may do much besides, which
+    :func:`dwp_init.reading.steps_of_pass` rules out.
 
     Args:
         module: The module.
