@@ -114,6 +114,7 @@ DENSENET: Fields = {
 }
 NIN: Fields = {"network": "nin(stride=2)", **BFLOAT16, "starts": POINTWISE_AGAIN}
 ALL_CNN: Fields = {"network": "allcnn(norm=1)", **BFLOAT16, "filters": (32, 64), "starts": NORMALISED_AGAIN}
+TUTORIAL: Fields = {"network": "tutorial", "starts": CHAINS_AGAIN}
 PLAIN_CHAIN: Fields = {"network": "allcnn", **BFLOAT16, "filters": (32, 64), "starts": POINTWISE_AGAIN}
 
 CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those on record came in another
@@ -131,6 +132,8 @@ CHOOSING: dict[str, Fields] = {  # in the order of a run without --only; those o
     "few_fashion_normalised": {**FEW_FASHION, **NORMALISED_VGG, "starts": NORMALISED_AGAIN, "filters": (48, 64, 96)},
     "few_fashion_nin": {**FEW_FASHION, **NIN, "filters": (64, 64, 96)},
     "few_fashion_speed": {**FEW_FASHION, **SPEED, "starts": NORMALISED_AGAIN, "filters": (48, 64, 64)},
+    "few_cifar10_tutorial": {**FEW_IMAGES, **TUTORIAL, "filters": (6, 16)},
+    "few_fashion_tutorial": {**FEW_FASHION, **TUTORIAL, "filters": (16, 32)},
     "frozen_7x7": {**FROZEN, **CONVMIXER, "filters": (64,), "starts": SEVEN},
     "frozen_3x3": {**FROZEN, "network": f"{MIXER}, kernel=3)", "filters": (64,), "starts": DEPTHWISE},
     "frozen_5x5": {**FROZEN, "network": f"{MIXER}, kernel=5)", "filters": (64,), "starts": FIVE_ONLY},

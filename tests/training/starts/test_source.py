@@ -76,6 +76,7 @@ def test_what_a_start_draws_is_that_of_its_edition(start: str, make: Callable[..
         ("convmixer(kernel=5)", (8,), 2.892),
         ("resnet", (8, 16), 11.102),  # dense layers with batch norm, which stay, as they are in no plain chain
         ("nin", (16, 16), 10.618),  # whose 1×1 layers take another scale
+        ("tutorial", (6, 16), 1.9413),  # whose own forward pass is a plain chain
         ("vgg", (8, 16), -3.1794),  # and without, which pass their inputs on
         ("speed", (32, 32), -4.2504),  # and in a plain chain, where those with batch norm do so too
     ],
