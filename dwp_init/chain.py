@@ -17,7 +17,7 @@ from dwp_init.convolutions import is_convolution, named_convolutions
 from dwp_init.modules import counts
 from dwp_init.names import Named, modules_by_path, named_modules
 from dwp_init.resolution import reduces
-from dwp_init.steps import Known, chain_of, runs_as_in_torch, runs_in_order
+from dwp_init.steps import Seen, chain_of, runs_as_in_torch, runs_in_order, runs_nothing
 
 _LINEAR_ABOVE_0 = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU)
 _RECTIFIERS = (*_LINEAR_ABOVE_0, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -45,7 +45,7 @@ def rectified(model: nn.Module) -> Rectified:
 
     These are the convolutions that a ReLU or a similar function follows, if all convolutions of the model are in one
     chain of modules of ``torch.nn``, none of which normalises: an ``nn.Sequential``, or a module whose own forward pass
-    runs them one after the other, see :func:`dwp_init.reading.run_in_order`. A module that does something else may
+    runs them one after the other, see :func:`dwp_init.steps.chain_of`. A module that does something else may
     hide a residual connection; then there are none. So may a module around the chain, unless its forward pass calls the
     chain as one, and the chain returns more channels than it takes, at a lower resolution: networks that upscale or
     restore images add what a chain returns to an image, also several times over. A chain that is the whole model may be
@@ -129,7 +129,7 @@ def _chains(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     it do besides does not matter.
     """
     found: dict[str, list[nn.Module]] = {}
-    smallest, known = _smallest(model), Known()
+    smallest, known = _smallest(model), Seen()
     for path, module in modules_by_path(model).items():
         may_be = runs_in_order(module) or (_within(path, smallest) and not runs_as_in_torch(module))
         if may_be and not any(_within(path, outer) for outer in found) and (chain := chain_of(module, known)):
@@ -171,7 +171,7 @@ def _smallest(model: nn.Module) -> str:
     levels = zip(*(named.path.split(".")[:-1] for named in named_convolutions(model)), strict=False)
     shared = [level[0] for level in itertools.takewhile(lambda level: len({*level}) == 1, levels)]
     modules = modules_by_path(model)
-    while shared and type(modules[".".join(shared)]).forward is nn.Module.forward:
+    while shared and runs_nothing(modules[".".join(shared)]):
         shared.pop()
     return ".".join(shared)
 

@@ -4,13 +4,17 @@ import ast
 import dis
 import inspect
 import linecache
+import threading
 import tokenize
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from types import CodeType, FunctionType
 
-_MOST_FILES = 64
+_MOST_FILES = 16
+_LONGEST = 1_000_000  # characters of a file
+_LOCK = threading.RLock()  # filters of warnings are one list for all threads
 
 
 def definition(function: FunctionType) -> ast.FunctionDef | None:
@@ -32,10 +36,12 @@ def definition(function: FunctionType) -> ast.FunctionDef | None:
 def is_current(function: FunctionType, found: ast.FunctionDef) -> bool:
     """Whether a definition is that of a function's code: not if the file was changed after it was imported."""
     file, code = _file_of(function), function.__code__
-    here = [each for each in file.functions if (each.lineno, each.name) == (code.co_firstlineno, code.co_name)]
-    if len(here) != 1 or ast.dump(here[0]) != ast.dump(found):
-        return False
-    return [_parts(each) for each in file.codes if _place(each) == _place(code)] == [_parts(code)]
+    place = code.co_firstlineno, code.co_name
+    functions, codes = file.functions.get(place, []), file.codes.get(place, [])
+    return [ast.dump(each) for each in functions] == [ast.dump(found)] and [*map(_parts, codes)] == [_parts(code)]
+
+
+_Place = tuple[int, str]  # first line and name
 
 
 class _File:
@@ -59,7 +65,7 @@ class _File:
         except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError, tokenize.TokenError):
             return None
         found = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
-        return found[0] if len(found) == 1 else None
+        return found[0] if len(found) == 1 and not any(map(_is_mangled, ast.walk(found[0]))) else None
 
     @cached_property
     def _tree(self) -> ast.Module:
@@ -69,17 +75,22 @@ class _File:
             return ast.Module([], [])
 
     @cached_property
-    def functions(self) -> list[ast.FunctionDef]:
+    def functions(self) -> dict[_Place, list[ast.FunctionDef]]:
         """All functions of the file."""
-        return [each for each in ast.walk(self._tree) if isinstance(each, ast.FunctionDef)]
+        found: dict[_Place, list[ast.FunctionDef]] = {}
+        for each in ast.walk(self._tree):
+            if isinstance(each, ast.FunctionDef):
+                found.setdefault((each.lineno, each.name), []).append(each)
+        return found
 
     @cached_property
-    def codes(self) -> list[CodeType]:
+    def codes(self) -> dict[_Place, list[CodeType]]:
         """All code of the file: that of a function depends on what is imported."""
-        try:
-            return list(_inside(_compiled(self._tree)))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return []
+        found: dict[_Place, list[CodeType]] = {}
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            for each in _inside(_compiled(self._tree)):
+                found.setdefault((each.co_firstlineno, each.co_name), []).append(each)
+        return found
 
 
 _FILES: dict[str, _File] = {}
@@ -92,22 +103,30 @@ def _file_of(function: FunctionType) -> _File:
         lines = linecache.getlines(name, function.__globals__)
     except Exception:  # a loader that finds no source may raise anything
         return _File([])
-    file = _FILES.get(name)
-    if file is None or file.lines is not lines:
-        if len(_FILES) >= _MOST_FILES:
-            _FILES.clear()
-        file = _FILES[name] = _File(lines)
-    return file
+    with _LOCK:
+        file = _FILES.get(name)
+        if file is None or file.lines is not lines:
+            if len(_FILES) >= _MOST_FILES:
+                _FILES.clear()
+            file = _FILES[name] = _File(lines)
+    return file if sum(map(len, lines)) <= _LONGEST else _File([])
+
+
+def _is_mangled(node: ast.AST) -> bool:
+    """Whether a class changes the name of a variable or an attribute."""
+    name = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg"}.get(type(node), "")
+    found = str(getattr(node, name, ""))
+    return found.startswith("__") and not found.endswith("__")
 
 
 def _parsed(source: str) -> ast.Module:
-    with warnings.catch_warnings():
+    with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were shown when the file was imported
         return ast.parse(source)
 
 
 def _compiled(tree: ast.Module) -> CodeType:
-    with warnings.catch_warnings():
+    with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return compile(tree, "", "exec", dont_inherit=True)
 
@@ -117,10 +136,6 @@ def _inside(code: CodeType) -> Iterator[CodeType]:
     for each in code.co_consts:
         if isinstance(each, CodeType):
             yield from _inside(each)
-
-
-def _place(code: CodeType) -> tuple[int, str]:
-    return code.co_firstlineno, code.co_name
 
 
 def _parts(code: CodeType) -> tuple[object, ...]:

@@ -16,11 +16,13 @@ class Known(NamedTuple):
         module: Makes the module that does the same, from options by keyword.
         options: Names of the other arguments, in the order of the function.
         used: Which of them the module needs.
+        sized: Whether these may be sizes along each axis, or ``None``.
     """
 
     module: Callable[..., nn.Module]
     options: tuple[str, ...] = ()
     used: frozenset[str] = frozenset()
+    sized: bool = False
 
     def made(self, given: Mapping[str, Any]) -> nn.Module | None:
         """Returns the module that does the same with these options; ``None`` if the function does not take them."""
@@ -30,8 +32,12 @@ class Known(NamedTuple):
             return None
 
 
-class Opaque(nn.Module):
-    """Stands for what changes numbers or their places in another way than a module that is looked for."""
+class Changed(nn.Module):
+    """Stands for what changes the numbers of a tensor, each in its place."""
+
+
+class Moved(nn.Module):
+    """Stands for what moves, joins or parts the numbers of a tensor, so that it may have other axes."""
 
 
 def _known(module: Callable[..., nn.Module], *used: str, ignored: tuple[str, ...] = ("inplace",)) -> Known:
@@ -46,7 +52,7 @@ def _pools(rank: int) -> dict[str, Known]:
         "adaptive_avg_pool": ("AdaptiveAvgPool", ("output_size",)),
     }
     return {
-        f"{name}{rank}d": _known(getattr(nn, f"{kind}{rank}d"), *options, ignored=())
+        f"{name}{rank}d": Known(getattr(nn, f"{kind}{rank}d"), options, frozenset(options), sized=True)
         for name, (kind, options) in kinds.items()
     }
 
@@ -71,17 +77,19 @@ KNOWN: dict[str, Known] = {
 SAME = {"contiguous", "clone", "float", "half", "bfloat16", "double", "cpu", "cuda"}
 """What returns the same numbers."""
 
-OTHERS = {
-    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "to"),
-    *("mean", "sum", "amax", "softmax", "log_softmax", "logsigmoid", "normalize"),
+CHANGING = {"to", "softmax", "log_softmax", "logsigmoid", "normalize", "squeeze"}
+"""What a :class:`Changed` stands for; ``squeeze`` leaves axes out, but those of one number."""
+
+MOVING = {
+    *("view", "reshape", "flatten", "unflatten", "unsqueeze", "permute", "transpose", "movedim", "mean", "sum", "amax")
 }
-"""What reshapes, reduces or normalises, with arguments that are no activations."""
+"""What a :class:`Moved` stands for, but where a module does the same, see :func:`rearranged`."""
 
 NAMESPACES: tuple[object, ...] = (torch, F, nn)
 NAMES: dict[int, str] = {
     id(found): name
     for space in (torch, F)
-    for name in (*KNOWN, *OTHERS)
+    for name in (*KNOWN, *CHANGING, *MOVING)
     if (found := getattr(space, name, None)) is not None
 }
 """The names of those that are functions of torch, by ``id``."""
@@ -95,23 +103,41 @@ def literal(expression: ast.expr) -> object:
         return expression
 
 
-def reshaped(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.keyword]) -> nn.Module:
-    """Returns what a function that reshapes or reduces does: a module, where no pixels are left."""
+def rearranged(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.keyword]) -> nn.Module:
+    """Returns the module that does what a function of :data:`MOVING` does, if it leaves one number a channel or a row.
+
+    These are ``flatten(1)``, ``view(x.size(0), -1)`` and the like, and the mean or maximum over two axes of pixels.
+    """
     if not {each.arg for each in options} <= {"dim", "start_dim", "keepdim"}:
-        return Opaque()
-    over = [*arguments, *(each.value for each in options if each.arg != "keepdim")]
-    match name, [literal(each) for each in over]:
-        case ("flatten", [1]) | ("view" | "reshape", [-1, _] | [_, -1]):
+        return Moved()
+    given = [*arguments, *(each.value for each in options if each.arg != "keepdim")]
+    match name, [literal(each) for each in given]:
+        case "flatten", [1]:
+            return nn.Flatten()
+        case "view" | "reshape", [size, -1] if _is_batch(size):
             return nn.Flatten()
         case "mean", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
             return nn.AdaptiveAvgPool2d(1)
         case "amax", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
             return nn.AdaptiveMaxPool2d(1)
         case _:
-            return Opaque()
+            return Moved()
 
 
-def are_numbers(value: object) -> bool:
-    """Whether a value is a number, or some whole numbers."""
-    several = isinstance(value, (tuple, list)) and all(isinstance(each, int) for each in value)
-    return several or isinstance(value, (int, float))
+def _is_batch(expression: object) -> bool:
+    """Whether an expression is the first size of a tensor, as ``x.size(0)``, ``x.shape[0]`` or ``len(x)``."""
+    match expression:
+        case ast.Call(ast.Attribute(_, "size"), [ast.Constant(0)], []):
+            return True
+        case ast.Subscript(ast.Attribute(_, "shape"), ast.Constant(0)) | ast.Call(ast.Name("len"), [_], []):
+            return True
+        case _:
+            return False
+
+
+def are_numbers(value: object, several: bool) -> bool:
+    """Whether a value is a number, or if there may be several, some whole numbers or ``None``."""
+    if isinstance(value, (int, float)):
+        return True
+    sizes = isinstance(value, (tuple, list)) and all(isinstance(each, int) for each in value)
+    return several and (sizes or value is None)

@@ -7,8 +7,21 @@ from typing import NoReturn
 
 from torch import nn
 
+from dwp_init.attributes import child_of, is_called_as_usual, method_of, of_class, parts_in_order
 from dwp_init.definition import definition
-from dwp_init.functional import KNOWN, NAMES, NAMESPACES, OTHERS, SAME, Known, Opaque, are_numbers, literal, reshaped
+from dwp_init.functional import (
+    CHANGING,
+    KNOWN,
+    MOVING,
+    NAMES,
+    NAMESPACES,
+    SAME,
+    Changed,
+    Known,
+    are_numbers,
+    literal,
+    rearranged,
+)
 
 _SIZES = ("shape", "ndim", "dtype", "device")
 _MEASURES = ("size", "dim", "numel")
@@ -22,9 +35,9 @@ def steps_of_pass(module: nn.Module, steps_of: StepsOf, read: Read) -> list[nn.M
 
     The pass must be a plain function that hands one tensor from call to call, up to what it returns. It may call the
     module's parts, one by one or in a loop over a ``ModuleList``, methods of its own that do so too, and the functions
-    and methods of :mod:`dwp_init.functional`. For the latter, modules that do the same stand in the result, and for
-    those that no module does an :class:`~dwp_init.functional.Opaque`, such as for sums with constants. It must not
-    branch, keep anything, or use a tensor again behind the next call, but for its shape.
+    and methods of :mod:`dwp_init.functional`. For the latter, modules that do the same stand in the result, and
+    otherwise a :class:`~dwp_init.functional.Changed` or :class:`~dwp_init.functional.Moved`. It must not branch, keep
+    anything, or use a tensor again behind the next call, but for its shape.
 
     A pass that does more may still call one of its parts as one, see :func:`dwp_init.bytecode.only_calls`.
 
@@ -34,22 +47,13 @@ def steps_of_pass(module: nn.Module, steps_of: StepsOf, read: Read) -> list[nn.M
         read: Functions that were read, and what was found; it grows. Whether these belong together is to be checked by
             :func:`dwp_init.definition.is_current`.
     """
-    function = _function(type(module), "forward")
+    function = method_of(type(module), "forward")
     if function is None or not is_called_as_usual(module):
         return None
     try:
         return _steps(module, function, steps_of, read)
     except (_UnclearError, RecursionError):  # the latter: a method that calls itself
         return None
-
-
-def is_called_as_usual(module: nn.Module) -> bool:
-    """Whether a call runs ``forward`` as its class has it, and attributes are those that were set."""
-    kind, called = type(module), ("__call__", "_wrapped_call_impl", "_call_impl")
-    usual = all(
-        getattr(kind, name) is getattr(nn.Module, name) for name in (*called, "__getattr__", "__getattribute__")
-    )
-    return usual and vars(module).keys().isdisjoint((*called, "forward"))
 
 
 def _steps(module: nn.Module, function: FunctionType | None, steps_of: StepsOf, read: Read) -> list[nn.Module]:
@@ -126,7 +130,7 @@ class _Pass:
         if name in (self._self, *self._parts):
             _unclear()
         self._forget(name)
-        for part in _listed(self._part(iterable)):
+        for part in parts_in_order(self._part(iterable)) or _unclear():
             self._parts[name] = part
             for statement in body:
                 self._follow(statement)
@@ -147,7 +151,7 @@ class _Pass:
                 if self._is_plain(left) == self._is_plain(right):
                     _unclear()
                 self._check_is_last(right if self._is_plain(left) else left)
-                self._steps.append(Opaque())
+                self._steps.append(Changed())
             case _:
                 _unclear()
         self._calls += 1
@@ -181,8 +185,10 @@ class _Pass:
             _unclear()
         if name in KNOWN:
             self._steps.append(self._made(KNOWN[name], arguments, options))
-        elif name in OTHERS:
-            self._steps.append(reshaped(name, arguments, options))
+        elif name in CHANGING:
+            self._steps.append(Changed())
+        elif name in MOVING:
+            self._steps.append(rearranged(name, arguments, options))
         elif name not in SAME:
             _unclear()
 
@@ -191,18 +197,18 @@ class _Pass:
         if len(arguments) > len(known.options) or given.keys() - set(known.options):
             _unclear()
         given |= dict(zip(known.options, arguments, strict=False))
-        values = {str(name): self._number(each) for name, each in given.items() if name in known.used}
+        values = {str(name): self._value(each) for name, each in given.items() if name in known.used}
+        if not all(are_numbers(value, known.sized) for value in values.values()):
+            _unclear()
         return known.made(values) or _unclear()
 
-    def _number(self, expression: ast.expr) -> object:
-        """Returns the numbers that a literal stands for, or an attribute of the module; also ``None``."""
+    def _value(self, expression: ast.expr) -> object:
+        """Returns what a literal stands for, or an attribute of the module; of others, the expression."""
         match expression:
-            case ast.Attribute(ast.Name(self._self), name):
-                value = None if _of_class(type(self._module), name) else vars(self._module).get(name)
-                return value if are_numbers(value) else _unclear()
+            case ast.Attribute(ast.Name(self._self), name) if not of_class(type(self._module), name):
+                return vars(self._module).get(name, expression)
             case _:
-                value = literal(expression)
-                return value if value is None or are_numbers(value) else _unclear()
+                return literal(expression)
 
     def _is_plain(self, expression: ast.expr) -> bool:
         """Whether an expression is made of constants, attributes of the module, and sizes of tensors."""
@@ -214,7 +220,7 @@ class _Pass:
             case ast.Attribute(ast.Name(name), attribute) if name in self._tensors:
                 return attribute in _SIZES
             case ast.Attribute(ast.Name(self._self), name):
-                return not _of_class(type(self._module), name)
+                return not of_class(type(self._module), name)
             case ast.Attribute(value, _) | ast.UnaryOp(ast.USub(), value):
                 return self._is_plain(value)
             case ast.Call(ast.Attribute(ast.Name(name), method), arguments, []) if name in self._tensors:
@@ -238,12 +244,12 @@ class _Pass:
             case ast.Name(name):
                 return self._parts.get(name)
             case ast.Attribute(ast.Name(self._self), name):
-                return _child(self._module, name)
+                return child_of(self._module, name)
             case ast.Attribute(value, name):
                 around = self._part(value)
-                return None if around is None else _child(around, name)
+                return None if around is None else child_of(around, name)
             case ast.Subscript(value, ast.Constant(int(place))):
-                parts = _listed(self._part(value))
+                parts = parts_in_order(self._part(value)) or []
                 return parts[place] if -len(parts) <= place < len(parts) else None
             case _:
                 return None
@@ -252,7 +258,7 @@ class _Pass:
         """Returns the method of the module that an expression stands for; ``None`` if it is another."""
         match expression:
             case ast.Attribute(ast.Name(self._self), name) if name not in vars(self._module):
-                return _function(type(self._module), name)
+                return method_of(type(self._module), name)
             case _:
                 return None
 
@@ -262,36 +268,9 @@ class _Pass:
             case ast.Name(name):
                 return None if name in self._locals else self._globals.get(name)
             case ast.Attribute(ast.Name(self._self), name):
-                return None if _of_class(type(self._module), name) else vars(self._module).get(name)
+                return None if of_class(type(self._module), name) else vars(self._module).get(name)
             case ast.Attribute(value, name):
                 space = self._global(value)
                 return getattr(space, name, None) if any(space is each for each in NAMESPACES) else None
             case _:
                 return None
-
-
-def _child(module: nn.Module, name: str) -> nn.Module | None:
-    """Returns a part of a module as ``module.name`` would; ``None`` if it may be something else."""
-    is_mangled = name.startswith("__") and not name.endswith("__")
-    if is_mangled or not is_called_as_usual(module) or name in vars(module) or _of_class(type(module), name):
-        return None
-    return module._modules.get(name)  # pyright: ignore[reportPrivateUsage]
-
-
-def _listed(module: nn.Module | None) -> list[nn.Module]:
-    """Returns the parts of a list or a sequence, as a loop over it has them."""
-    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or type(module) not in (nn.ModuleList, nn.Sequential):
-        _unclear()
-    in_order = list(module._modules) == [str(place) for place in range(len(module))]
-    return list(module) if in_order else _unclear()
-
-
-def _of_class(kind: type, name: str) -> list[object]:
-    """Returns what a class and its bases define under a name; the first is what counts."""
-    return [vars(each)[name] for each in kind.__mro__ if name in vars(each)]
-
-
-def _function(kind: type, name: str) -> FunctionType | None:
-    """Returns the method of a class of this name, if it is a plain function."""
-    found = _of_class(kind, name)[:1]
-    return found[0] if found and isinstance(found[0], FunctionType) else None
