@@ -114,9 +114,11 @@ def _file_of(function: FunctionType) -> _File:
 
 def _is_mangled(node: ast.AST) -> bool:
     """Whether a class changes the name of a variable or an attribute."""
-    name = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg"}.get(type(node), "")
-    found = str(getattr(node, name, ""))
-    return found.startswith("__") and not found.endswith("__")
+    match node:
+        case ast.Name(name) | ast.Attribute(_, name) | ast.arg(name):
+            return name.startswith("__") and not name.endswith("__")
+        case _:
+            return False
 
 
 def _parsed(source: str) -> ast.Module:

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -139,5 +139,5 @@ def are_numbers(value: object, several: bool) -> bool:
     """Whether a value is a number, or if there may be several, some whole numbers or ``None``."""
     if isinstance(value, (int, float)):
         return True
-    sizes = isinstance(value, (tuple, list)) and all(isinstance(each, int) for each in value)
-    return several and (sizes or value is None)
+    sizes = cast(Sequence[object], value) if isinstance(value, (tuple, list)) else [value]
+    return several and (value is None or all(isinstance(each, int) for each in sizes))

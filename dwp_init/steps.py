@@ -64,12 +64,13 @@ def runs_as_in_torch(module: nn.Module) -> bool:
 
 def runs_in_order(module: nn.Module) -> bool:
     """Whether a module runs those inside it one after the other, and does nothing else."""
-    return of_class(type(module), "forward")[:1] == [nn.Sequential.forward] and is_called_as_usual(module)
+    in_order = of_class(type(module), "forward")[:1] == of_class(nn.Sequential, "forward")[:1]
+    return in_order and is_called_as_usual(module)
 
 
 def runs_nothing(module: nn.Module) -> bool:
     """Whether a module has no forward pass, as lists of modules have none."""
-    return of_class(type(module), "forward")[:1] == [nn.Module.forward]
+    return of_class(type(module), "forward")[:1] == of_class(nn.Module, "forward")[:1]
 
 
 def _steps(module: nn.Module, seen: Seen) -> list[nn.Module] | None:
