@@ -20,19 +20,20 @@ def child_of(module: nn.Module, name: str) -> nn.Module | None:
     """Returns a part of a module as ``module.name`` would; ``None`` if it may be something else."""
     if not is_called_as_usual(module) or name in vars(module) or of_class(type(module), name):
         return None
-    return _modules(module).get(name)
+    return parts_of(module).get(name)
 
 
 def parts_in_order(module: nn.Module | None) -> list[nn.Module] | None:
     """Returns the parts of a list or a sequence, as a loop over it has them; ``None`` if it may have others."""
     if not isinstance(module, (nn.ModuleList, nn.Sequential)) or type(module) not in (nn.ModuleList, nn.Sequential):
         return None
-    in_order = list(_modules(module)) == [str(place) for place in range(len(module))]
+    in_order = list(parts_of(module)) == [str(place) for place in range(len(module))]
     return list(module) if in_order else None
 
 
-def _modules(module: nn.Module) -> dict[str, nn.Module | None]:
-    return cast(dict[str, nn.Module | None], vars(module)["_modules"])  # with all names of one that has several
+def parts_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Returns the parts of a module by name, with all names of one that has several."""
+    return cast(dict[str, nn.Module | None], vars(module)["_modules"])
 
 
 def of_class(kind: type, name: str) -> list[object]:

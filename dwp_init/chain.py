@@ -61,7 +61,7 @@ def rectified(model: nn.Module) -> Rectified:
         return Rectified()
     modules = list(named_modules(model))
     around = [each.module for each in _around(modules, path)]
-    if not _runs_as_one(modules, path) or _may_be_added_to_its_inputs(around, chain):
+    if not _runs_as_one(modules, path) or _may_be_added_to_its_inputs([*around, modules_by_path(model)[path]], chain):
         return Rectified()
     names = {id(named.module): named.name for named in found}
     seen = _rectified(chain, names)
@@ -190,7 +190,8 @@ def _may_be_added_to_its_inputs(around: Sequence[nn.Module], chain: Sequence[nn.
     """Whether something around a chain may add its outputs to its inputs, as far as its channels and sizes tell.
 
     That is a module that decides, if there are no more channels than before, or the resolution is that of before; or,
-    where there is none, one outside of the model, if channels and resolution are those of before.
+    where there is none, one outside of the model, if channels and resolution are those of before. ``around`` ends with
+    the module that is the chain: one with a forward pass of its own decides too.
     """
     inputs, outputs = _channels(chain)
     if all(map(runs_in_order, around)):

@@ -7,6 +7,7 @@ import linecache
 import threading
 import tokenize
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
@@ -21,24 +22,20 @@ def definition(function: FunctionType) -> ast.FunctionDef | None:
     """Returns what stands in the source of a function's file, or cell of a notebook, where the function begins.
 
     ``None`` where there is no source, as at the prompt of older versions of Python, and where the function has
-    branches, decorators, functions inside of it, or variables of functions around it. The source may be of another
-    time than the code: see :func:`is_current`.
+    branches, or variables of functions around it. The source may be of another time than the code, or of a decorator:
+    see :func:`is_current`.
     """
     code = function.__code__
-    if code.co_freevars or code.co_cellvars or any(isinstance(each, CodeType) for each in code.co_consts):
-        return None
-    if any("_IF_" in each.opname for each in dis.get_instructions(code)):  # branches; sooner than by the source
-        return None
-    found = _file_of(function).function_at(code.co_firstlineno)
-    return None if found is None or found.name != code.co_name or found.decorator_list else found
+    if code.co_freevars or any("_IF_" in each.opname for each in dis.get_instructions(code)):
+        return None  # branches would be found in the source too, but later
+    return _file_of(function).function_at(code.co_firstlineno)
 
 
-def is_current(function: FunctionType, found: ast.FunctionDef) -> bool:
-    """Whether a definition is that of a function's code: not if the file was changed after it was imported."""
+def is_current(function: FunctionType) -> bool:
+    """Whether the definition of a function is that of its code: not if the file was changed after it was imported."""
     file, code = _file_of(function), function.__code__
     place = code.co_firstlineno, code.co_name
-    functions, codes = file.functions.get(place, []), file.codes.get(place, [])
-    return [ast.dump(each) for each in functions] == [ast.dump(found)] and [*map(_parts, codes)] == [_parts(code)]
+    return file.functions[place] == 1 and [*map(_parts, file.codes.get(place, []))] == [_parts(code)]
 
 
 _Place = tuple[int, str]  # first line and name
@@ -75,13 +72,10 @@ class _File:
             return ast.Module([], [])
 
     @cached_property
-    def functions(self) -> dict[_Place, list[ast.FunctionDef]]:
-        """All functions of the file."""
-        found: dict[_Place, list[ast.FunctionDef]] = {}
-        for each in ast.walk(self._tree):
-            if isinstance(each, ast.FunctionDef):
-                found.setdefault((each.lineno, each.name), []).append(each)
-        return found
+    def functions(self) -> Counter[_Place]:
+        """How many functions of a name begin in a line."""
+        nodes = ast.walk(self._tree)
+        return Counter((each.lineno, each.name) for each in nodes if isinstance(each, ast.FunctionDef))
 
     @cached_property
     def codes(self) -> dict[_Place, list[CodeType]]:

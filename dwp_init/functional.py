@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -86,11 +87,18 @@ MOVING = {
 """What a :class:`Moved` stands for, but where a module does the same, see :func:`rearranged`."""
 
 NAMESPACES: tuple[object, ...] = (torch, F, nn)
+
+
+def _is_of_torch(found: object) -> bool:
+    """Whether a function is one of torch, not one that was put in its place."""
+    return not isinstance(found, FunctionType) or found.__module__.startswith("torch.")
+
+
 NAMES: dict[int, str] = {
     id(found): name
     for space in (torch, F)
     for name in (*KNOWN, *CHANGING, *MOVING)
-    if (found := getattr(space, name, None)) is not None
+    if (found := vars(space).get(name)) is not None and _is_of_torch(found)
 }
 """The names of those that are functions of torch, by ``id``."""
 
@@ -137,7 +145,7 @@ def _is_batch(expression: object) -> bool:
 
 def are_numbers(value: object, several: bool) -> bool:
     """Whether a value is a number, or if there may be several, some whole numbers or ``None``."""
-    if isinstance(value, (int, float)):
+    if type(value) in (int, float, bool):
         return True
-    sizes = cast(Sequence[object], value) if isinstance(value, (tuple, list)) else [value]
-    return several and (value is None or all(isinstance(each, int) for each in sizes))
+    sizes = cast(Sequence[object], value) if type(value) in (tuple, list, torch.Size) else [value]
+    return several and (value is None or all(type(each) is int for each in sizes))

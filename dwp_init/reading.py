@@ -27,10 +27,9 @@ _SIZES = ("shape", "ndim", "dtype", "device")
 _MEASURES = ("size", "dim", "numel")
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 StepsOf = Callable[[nn.Module], list[nn.Module] | None]
-Read = dict[FunctionType, ast.FunctionDef]
 
 
-def steps_of_pass(module: nn.Module, steps_of: StepsOf, read: Read) -> list[nn.Module] | None:
+def steps_of_pass(module: nn.Module, steps_of: StepsOf, read: set[FunctionType]) -> list[nn.Module] | None:
     """Returns the modules that a forward pass calls, each on what the one before returned; ``None`` if not sure.
 
     The pass must be a plain function that hands one tensor from call to call, up to what it returns. It may call the
@@ -44,7 +43,7 @@ def steps_of_pass(module: nn.Module, steps_of: StepsOf, read: Read) -> list[nn.M
     Args:
         module: A module with a forward pass of its own.
         steps_of: Returns the same for a part of the module.
-        read: Functions that were read, and what was found; it grows. Whether these belong together is to be checked by
+        read: Functions whose definitions were read; it grows. Whether these are those of their code is to be checked by
             :func:`dwp_init.definition.is_current`.
     """
     function = method_of(type(module), "forward")
@@ -56,11 +55,13 @@ def steps_of_pass(module: nn.Module, steps_of: StepsOf, read: Read) -> list[nn.M
         return None
 
 
-def _steps(module: nn.Module, function: FunctionType | None, steps_of: StepsOf, read: Read) -> list[nn.Module]:
+def _steps(
+    module: nn.Module, function: FunctionType | None, steps_of: StepsOf, read: set[FunctionType]
+) -> list[nn.Module]:
     found = definition(function) if function is not None else None
     if function is None or found is None:
         _unclear()
-    read[function] = found
+    read.add(function)
     return _Pass(module, function, found, steps_of, read).run(found.body)
 
 
@@ -76,7 +77,12 @@ class _Pass:
     """What is known at a statement of a forward pass: what its names stand for, and the calls so far."""
 
     def __init__(
-        self, module: nn.Module, function: FunctionType, found: ast.FunctionDef, steps_of: StepsOf, read: Read
+        self,
+        module: nn.Module,
+        function: FunctionType,
+        found: ast.FunctionDef,
+        steps_of: StepsOf,
+        read: set[FunctionType],
     ) -> None:
         given = [each.arg for each in (*found.args.posonlyargs, *found.args.args)]
         if len(given) < 2:
@@ -271,6 +277,6 @@ class _Pass:
                 return None if of_class(type(self._module), name) else vars(self._module).get(name)
             case ast.Attribute(value, name):
                 space = self._global(value)
-                return getattr(space, name, None) if any(space is each for each in NAMESPACES) else None
+                return vars(space).get(name) if any(space is each for each in NAMESPACES) else None
             case _:
                 return None

@@ -3,15 +3,14 @@
 import itertools
 from collections.abc import Sequence
 from types import FunctionType
-from typing import cast
 
 from torch import nn
 
-from dwp_init.attributes import is_called_as_usual, of_class
+from dwp_init.attributes import is_called_as_usual, of_class, parts_of
 from dwp_init.convolutions import is_convolution
 from dwp_init.definition import is_current
 from dwp_init.functional import Changed, Moved
-from dwp_init.reading import Read, steps_of_pass
+from dwp_init.reading import steps_of_pass
 
 
 class Seen:
@@ -19,16 +18,13 @@ class Seen:
 
     def __init__(self) -> None:
         self.steps: dict[int, list[nn.Module] | None] = {}
-        self.read: Read = {}
+        self.read: set[FunctionType] = set()
         self._current: set[FunctionType] = set()
 
     def is_current(self) -> bool:
         """Whether the source that was read is that of the code."""
-        new = {function: found for function, found in self.read.items() if function not in self._current}
-        if not all(itertools.starmap(is_current, new.items())):
-            return False
-        self._current |= new.keys()
-        return True
+        self._current |= {function for function in self.read - self._current if is_current(function)}
+        return self.read <= self._current
 
 
 def chain_of(module: nn.Module, seen: Seen | None = None) -> list[nn.Module]:
@@ -64,8 +60,8 @@ def runs_as_in_torch(module: nn.Module) -> bool:
 
 def runs_in_order(module: nn.Module) -> bool:
     """Whether a module runs those inside it one after the other, and does nothing else."""
-    in_order = of_class(type(module), "forward")[:1] == of_class(nn.Sequential, "forward")[:1]
-    return in_order and is_called_as_usual(module)
+    usual = (of_class(type(module), name)[:1] == of_class(nn.Sequential, name)[:1] for name in ("forward", "__iter__"))
+    return all(usual) and is_called_as_usual(module)
 
 
 def runs_nothing(module: nn.Module) -> bool:
@@ -87,7 +83,7 @@ def _read(module: nn.Module, seen: Seen) -> list[nn.Module] | None:
     if not runs_in_order(module):
         inside = [name for name, _ in module.named_children() if name != "parametrizations"]
         return None if inside else [module]
-    parts = [_steps(part, seen) for part in cast(nn.Sequential, module)]  # also what runs more than once
+    parts = [_steps(part, seen) if part is not None else None for part in parts_of(module).values()]
     sure = [part for part in parts if part is not None]
     return [each for part in sure for each in part] if len(sure) == len(parts) else None
 
