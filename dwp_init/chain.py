@@ -48,9 +48,10 @@ def rectified(model: nn.Module) -> Rectified:
     runs them one after the other, see :func:`dwp_init.steps.chain_of`. A module that does something else may
     hide a residual connection; then there are none. So may a module around the chain, unless its forward pass calls the
     chain as one, and the chain returns more channels than it takes, at a lower resolution: networks that upscale or
-    restore images add what a chain returns to an image, also several times over. A chain that is the whole model may be
-    a part of a larger one, which adds to it, if it returns as many channels as it takes at one resolution. Nor are
-    there any if a hook may change what passes through the chain, which no class shows.
+    restore images add what a chain returns to an image, also several times over. That is asked of a chain with a
+    forward pass of its own too, because it may be a part of a larger model, which adds to it; of an ``nn.Sequential``
+    that is the whole model it is asked that channels or resolution change. Nor are there any if a hook may change what
+    passes through the chain, which no class shows.
     """
     found = named_convolutions(model)
     if len(found) < 2:
