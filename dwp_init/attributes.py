@@ -25,10 +25,11 @@ def child_of(module: nn.Module, name: str) -> nn.Module | None:
 
 def parts_in_order(module: nn.Module | None) -> list[nn.Module] | None:
     """Returns the parts of a list or a sequence, as a loop over it has them; ``None`` if it may have others."""
-    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or type(module) not in (nn.ModuleList, nn.Sequential):
+    if module is None or type(module) not in (nn.ModuleList, nn.Sequential):
         return None
-    in_order = list(parts_of(module)) == [str(place) for place in range(len(module))]
-    return list(module) if in_order else None
+    parts = parts_of(module)
+    found = [part for part in parts.values() if part is not None]
+    return found if list(parts) == [str(place) for place in range(len(found))] else None
 
 
 def parts_of(module: nn.Module) -> dict[str, nn.Module | None]:

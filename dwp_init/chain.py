@@ -130,10 +130,10 @@ def _chains(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     it do besides does not matter.
     """
     found: dict[str, list[nn.Module]] = {}
-    smallest, known = _smallest(model), Seen()
+    smallest, seen = _smallest(model), Seen()
     for path, module in modules_by_path(model).items():
         may_be = runs_in_order(module) or (_within(path, smallest) and not runs_as_in_torch(module))
-        if may_be and not any(_within(path, outer) for outer in found) and (chain := chain_of(module, known)):
+        if may_be and not any(_within(path, outer) for outer in found) and (chain := chain_of(module, seen)):
             found[path] = chain
     return list(found.items())
 

@@ -119,7 +119,7 @@ class _Pass:
                 _unclear()
 
     def _bind(self, target: ast.expr, value: ast.expr) -> None:
-        if not isinstance(target, ast.Name) or target.id in (self._self, *self._parts):
+        if not isinstance(target, ast.Name) or target.id == self._self:
             _unclear()
         calls = None if self._is_plain(value) else self._calls_before(value)
         self._forget(target.id)
@@ -130,17 +130,18 @@ class _Pass:
 
     def _forget(self, name: str) -> None:
         self._tensors.pop(name, None)
+        self._parts.pop(name, None)
         self._plain.discard(name)
 
     def _loop(self, name: str, iterable: ast.expr, body: Sequence[ast.stmt]) -> None:
-        if name in (self._self, *self._parts):
+        if name == self._self:
             _unclear()
-        self._forget(name)
         for part in parts_in_order(self._part(iterable)) or _unclear():
+            self._forget(name)
             self._parts[name] = part
             for statement in body:
                 self._follow(statement)
-        self._parts.pop(name, None)
+        self._forget(name)
 
     def _check_is_last(self, expression: ast.expr) -> None:
         if self._calls_before(expression) != self._calls:
@@ -209,9 +210,9 @@ class _Pass:
         return known.made(values) or _unclear()
 
     def _value(self, expression: ast.expr) -> object:
-        """Returns what a literal stands for, or an attribute of the module; of others, the expression."""
+        """Returns what a literal or a plain attribute of the module stands for; of others, the expression."""
         match expression:
-            case ast.Attribute(ast.Name(self._self), name) if not of_class(type(self._module), name):
+            case ast.Attribute(ast.Name(self._self), name):
                 return vars(self._module).get(name, expression)
             case _:
                 return literal(expression)

@@ -48,9 +48,8 @@ class PriorSet:
             convolutions of the model are then in one chain, an ``nn.Sequential`` of PyTorch's modules or a module whose
             forward pass hands one tensor from call to call, or with batch normalisation in several of one parent, each
             of which takes as many channels as the one before returns. No module around a chain may add its outputs to
-            its inputs. Only with ``scale="auto"``, and not the stem,
-            depthwise and transposed layers, kernels of even size, layers with strides, or those with fewer outputs than
-            inputs.
+            its inputs. Only with ``scale="auto"``, and not the stem, depthwise and transposed layers, kernels of even
+            size, layers with strides, or those with fewer outputs than inputs.
 
     Raises:
         TypeError: An argument has a wrong type.

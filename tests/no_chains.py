@@ -112,6 +112,21 @@ class NoChains:
         return net.two(net.one(x))
         return net.one(x)
 
+    def with_a_loop_named_as_the_module(net: Net, x: Tensor) -> Tensor:
+        x = net.one(x)
+        for net in net.layers:  # noqa: B007, B020, PLR1704
+            x = x.relu()
+        return net.two(x)
+
+    def with_a_loop_named_as_the_image(net: Net, x: Tensor) -> Tensor:
+        x = net.one(x)
+        for x in net.layers:  # noqa: B007
+            pass
+        return net.two(x)
+
+    def by_channels(net: Net, x: Tensor) -> Tensor:
+        return net.two(net.one(x)).relu().view(x.size(1), -1)
+
     def in_a_context(net: Net, x: Tensor) -> Tensor:
         with contextlib.suppress(RuntimeError):
             x = net.two(net.one(x).relu())

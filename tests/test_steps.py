@@ -46,6 +46,12 @@ def test_it_is_initialised_as_the_same_chain_of_modules(norm: bool, rectifiers: 
     assert torch.equal(net.one.weight, twin.one.weight) and torch.equal(net.two.weight, twin.two.weight)
 
 
+def test_what_may_be_a_part_of_a_larger_model_keeps_its_scales() -> None:
+    net = made(usual)
+    net.layers, net.two = nn.ModuleList(), nn.Conv2d(8, 2, 3)
+    assert chain_of(net) and rectified(net).all == set()
+
+
 def test_hooks_keep_the_scales() -> None:
     net = made(usual)
     net.layers = nn.ModuleList()
