@@ -112,9 +112,9 @@ def literal(expression: ast.expr) -> object:
 
 
 def rearranged(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.keyword]) -> nn.Module:
-    """Returns the module that does what a function of :data:`MOVING` does, if it leaves one number a channel or a row.
+    """Returns the module that does what a function of :data:`MOVING` does, if it leaves no image.
 
-    These are ``flatten(1)``, ``view(x.size(0), -1)`` and the like, and the mean or maximum over two axes of pixels.
+    These are ``flatten(1)``, ``view(-1, 400)`` and whatever has one or two axes, and the mean or maximum over pixels.
     """
     if not {each.arg for each in options} <= {"dim", "start_dim", "keepdim"}:
         return Moved()
@@ -122,25 +122,16 @@ def rearranged(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.k
     match name, [literal(each) for each in given]:
         case "flatten", [1]:
             return nn.Flatten()
-        case "view" | "reshape", [size, -1] if _is_batch(size):
+        case "view" | "reshape", [_, _] | [(_, _) | ast.Tuple([_, _])]:
             return nn.Flatten()
+        case "flatten" | "view" | "reshape", [] | [-1]:
+            return nn.Flatten(0)
         case "mean", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
             return nn.AdaptiveAvgPool2d(1)
         case "amax", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
             return nn.AdaptiveMaxPool2d(1)
         case _:
             return Moved()
-
-
-def _is_batch(expression: object) -> bool:
-    """Whether an expression is the first size of a tensor, as ``x.size(0)``, ``x.shape[0]`` or ``len(x)``."""
-    match expression:
-        case ast.Call(ast.Attribute(_, "size"), [ast.Constant(0)], []):
-            return True
-        case ast.Subscript(ast.Attribute(_, "shape"), ast.Constant(0)) | ast.Call(ast.Name("len"), [_], []):
-            return True
-        case _:
-            return False
 
 
 def are_numbers(value: object, several: bool) -> bool:

@@ -32,7 +32,8 @@ def chain_of(module: nn.Module, seen: Seen | None = None) -> list[nn.Module]:
 
     Empty if that is not sure, or if they hold no convolution. Functions that no module stands for may only change
     numbers, before the first module and behind the last convolution: what moves them may return an image, which
-    something else adds to what the module takes.
+    something else adds to what the module takes. They may also move numbers before the first module, if what the last
+    convolution returns is made flat.
 
     Args:
         module: A module.
@@ -43,11 +44,15 @@ def chain_of(module: nn.Module, seen: Seen | None = None) -> list[nn.Module]:
         steps = _steps(module, seen) or []
     except RecursionError:
         return []
-    chain = steps[len(list(itertools.takewhile(_changes, steps))) :]
+    first = list(itertools.takewhile(_is_function, steps))
+    chain = steps[len(first) :]
     convolutions = [place for place, each in enumerate(chain) if is_convolution(each)]
-    if not convolutions or any(isinstance(each, Moved) for each in chain) or not _has_two_axes_where_it_must(chain):
+    if not convolutions or any(map(_moves, chain)) or not _has_two_axes_where_it_must(chain):
         return []
-    return chain if not any(map(_changes, chain[: convolutions[-1]])) and seen.is_current() else []
+    inside, behind = chain[: convolutions[-1]], chain[convolutions[-1] :]
+    may_be_an_image = not any(isinstance(each, nn.Flatten) for each in behind)
+    unsure = any(map(_is_function, inside)) or (may_be_an_image and any(map(_moves, first)))
+    return [] if unsure or not seen.is_current() else chain
 
 
 def runs_as_in_torch(module: nn.Module) -> bool:
@@ -88,8 +93,12 @@ def _read(module: nn.Module, seen: Seen) -> list[nn.Module] | None:
     return [each for part in sure for each in part] if len(sure) == len(parts) else None
 
 
-def _changes(module: nn.Module) -> bool:
-    return isinstance(module, Changed)
+def _is_function(module: nn.Module) -> bool:
+    return isinstance(module, (Changed, Moved))
+
+
+def _moves(module: nn.Module) -> bool:
+    return isinstance(module, Moved)
 
 
 def _has_two_axes_where_it_must(chain: Sequence[nn.Module]) -> bool:

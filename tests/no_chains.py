@@ -124,8 +124,15 @@ class NoChains:
             pass
         return net.two(x)
 
-    def by_channels(net: Net, x: Tensor) -> Tensor:
-        return net.two(net.one(x)).relu().view(x.size(1), -1)
+    def of_patches(net: Net, x: Tensor) -> Tensor:
+        return net.two(net.one(x.view(-1, 3, 4, 4)).relu()).relu()
+
+    def flat_between(net: Net, x: Tensor) -> Tensor:
+        x = net.one(x.view(-1, 3, 8, 8)).flatten(1)
+        return net.two(x.view(-1, 8, 8, 8)).relu().flatten(1)
+
+    def of_any_axes(net: Net, x: Tensor) -> Tensor:
+        return net.two(net.pool(net.one(x).relu())).relu().view(x.shape[:2])
 
     def in_a_context(net: Net, x: Tensor) -> Tensor:
         with contextlib.suppress(RuntimeError):

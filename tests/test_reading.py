@@ -11,7 +11,7 @@ from dwp_init import apply_
 from dwp_init.steps import chain_of
 from tests.models import Snapshot, changed
 from tests.no_chains import NO_CHAINS
-from tests.passes import Forward, Net, attributes, looping, made, methods, usual
+from tests.passes import Forward, Net, attributes, flat, looping, made, methods, usual
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from tests.passes import Forward, Net, attributes, looping, made, methods, usual
         (usual, "one ReLU pool two norm ReLU AdaptiveAvgPool2d Flatten Dropout head Changed"),
         (methods, "one ReLU MaxPool2d two ReLU AdaptiveAvgPool2d Flatten head Changed"),
         (attributes, "one ReLU AvgPool2d two ReLU AdaptiveAvgPool2d head Changed"),
+        (flat, "one ReLU pool two ReLU AvgPool2d Flatten head Flatten Flatten"),
         (looping, "one ReLU layers.1 ReLU pool two ReLU AdaptiveMaxPool2d Changed"),
     ],
 )
