@@ -1,6 +1,6 @@
 """The pages of this repository that are written from results: which there are, and what their templates get."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from training.publish.templates import CARDS, render, render_macro
 from training.recipes import prior_domains
 
 README = ROOT / "README.md"
-BLOCKS = ("priors", "benchmark", "scale", "effect", "cost", "bayes")  # of the README; macros of readme.md.jinja
+BLOCKS = ("benchmark", "facts", "priors")  # of the README; macros of readme.md.jinja
 FIRST_PRIORS = "tinyimagenet-"  # how names of the first edition's priors begin
 OTHER_FAMILIES = ("-h1", "-vae")  # of the same kernels; they are not in the README's table
 
@@ -45,30 +45,18 @@ def write_pages() -> list[Path]:
 
 def blocks() -> dict[str, str]:
     """Renders the README's blocks, by name."""
-    values = (
-        _bayes()
-        | benchmark_page.summary_values(benchmark_page.read_tasks())
-        | {
-            "bundled": [[_row(name) for name in names] for names in _together(registry())],
-            "effects": results.effects(),
-            "public": results.by(results.read_record("public_models_summary"), "start"),
-            "coverage": results.by(results.read_record("public_models_coverage"), "layers_of"),
-            "costs": results.read_record("apply_cost"),
-            "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
-            "first_call": results.read_record("apply_cost_first_call")[0],
-        }
-    )
+    names = [name for name in registry() if not name.endswith(OTHER_FAMILIES)]
+    others = [name for name in names if name.startswith(FIRST_PRIORS) or name in prior_domains.PRIORS]
+    values = benchmark_page.summary_values(benchmark_page.read_tasks()) | {
+        "bundled": [_row(name) for name in names if name not in others],
+        "first_edition": [name for name in others if name not in prior_domains.PRIORS],
+        "other_domains": sorted(prior_domains.PRIORS),
+        "effects": results.effects(),
+        "public": results.by(results.read_record("public_models_summary"), "start"),
+        "coverage": results.by(results.read_record("public_models_coverage"), "layers_of"),
+        "natural_costs": results.by(results.read_record("apply_cost_natural"), "network"),
+    }
     return {name: render_macro("readme.md.jinja", name, **values) for name in BLOCKS}
-
-
-def _together(names: Iterable[str]) -> list[list[str]]:
-    """Returns the names by row: those of the first edition share one, and so do those of other domains."""
-    rows: dict[str, list[str]] = {}
-    for name in names:
-        if not name.endswith(OTHER_FAMILIES):
-            domain = "other" if name in prior_domains.PRIORS else name
-            rows.setdefault(FIRST_PRIORS if name.startswith(FIRST_PRIORS) else domain, []).append(name)
-    return sorted(rows.values(), key=len)
 
 
 def fill_blocks(text: str, written: dict[str, str]) -> str:

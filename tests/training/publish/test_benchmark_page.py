@@ -70,8 +70,8 @@ def test_a_start_that_is_ahead_is_the_one_to_use(results: Path) -> None:
         "*Few labels* are 50 images a class; *all labels* and *frozen kernels* are the beginning of a training, at"
         in text
     )
-    assert "`natural` is ahead in 0, level in 0 and behind in 1 of 1 task. " in text
-    assert "The interval of `natural` over the model's own start is below 0 in no finished task." in text
+    assert "it is ahead in 0, level in 0 and behind in 1 of 1 task" in text
+    assert "Its interval over the model's own start is below 0 in no finished task." in text
     assert f"\n1 of 32 runs are missing: `{COMMAND.format('bench_full_convmixer')}`.\n" in text
     assert "The 63 runs on record, those too that only chose settings, took 0.159 hours of CPU time" in text
     assert "](benchmark.png)" in text and "\n\n\n" not in text
@@ -122,13 +122,13 @@ def test_what_the_draws_behind_the_stem_are_worth(results: Path) -> None:
     resnet = example_task("bench_few_tiny_resnet", network="resnet", filters=(4, 4), starts=starts)
     benchmark.stages().update({each.name: each for each in (chain, mixer, resnet)})
     record(results, mixer, example_runs(mixer, {"natural": 4.0, "natural, noise behind the stem": 2.0}))
-    standing = "by adjusted p-values `natural` is ahead in 1, level in 0 and behind in 0 of 1 task. "
+    standing = "it is ahead in 1, level in 0 and behind in 0 of 1 task."
     assert f"are compared with white noise of the same response: {standing}" in written()
     assert "It draws no dense layers" not in written() and "nothing but the stem" not in written()
     for place, task in enumerate((chain, resnet)):
         record(results, task, example_runs(task, {"natural": 4.0, "natural, dense drawn": 4.0 + place}))
     drawn = "It draws no dense layers: compared with drawing them too it is ahead in 0, level in 1 and behind in 1 of 2"
-    assert drawn in written() and "; in 1 of these it changes nothing but the stem. " in written()
+    assert drawn in written() and "; in 1 of these it changes nothing but the stem.\n" in written()
 
 
 def test_what_no_task_can_confirm_says_so(results: Path) -> None:
@@ -175,7 +175,8 @@ def test_confirmation_is_by_tasks_that_did_not_choose(results: Path, over_own: f
         f"1 of 1 task kept to confirm it, with other networks and other data, is finished; their data: {CONFIRM.data}."
         in text
     )
-    assert cells(text, "dense, without normalisation | few labels")[6] == holds
+    row = cells(text, "dense, without normalisation | few labels")
+    assert (row[6], row[2]) == (holds, "**`natural`**" if holds == "yes" else "undecided (`natural`)")
 
 
 def test_natural_is_summed_over_all_tasks_those_too_whose_data_it_has_seen(results: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_longer_run_stands_on_the_page_if_it_is_of_the_setting_of_the_task(res
         lasts = (
             "In 5,000 steps, at the settings that were chosen for fewer, it is +1.5 ± 0.7 points over the model's own"
         )
-        assert (f"{lasts} start in `{AHEAD.name}` (3 : 1). The interval" in text) == there
+        assert (f"{lasts} start in `{AHEAD.name}` (3 : 1).\n- Its interval" in text) == there
 
 
 def test_the_instrument_is_on_the_page(results: Path) -> None:
