@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from dwp_init.priors.base import KernelShape, Prior, register
 from dwp_init.priors.checks import check_count, check_generator
 from dwp_init.priors.gaussian import Gaussian
+from dwp_init.priors.stationary import autocovariance, of_channels
 from dwp_init.priors.whitening import identity, standard_normal_log_prob
 from dwp_init.report import size_text
-from dwp_init.split import split
 from dwp_init.tensors import exact
 
 RIDGE = 5e-4
 """The least that is added to the eigenvalues of a covariance of patches, as a part of their mean."""
 MOST_NOISE = 4.0
 """The most by which filters strengthen white inputs more than images of the same variance."""
+DIRECTIONS = 16
+"""The most different directions that a layer of few filters has before an opposite; a quarter of all at most."""
 MOST_CHANNELS = 16
 """Largest number of input channels of a stem whose filters are made."""
 LARGEST_PATCH = 4096
 """Largest number of values in a patch, because their covariance is decomposed."""
-_IMAGES = 256  # images that are transformed at a time
 _APART = 1e-7  # between values that would be equal in the diagonal of a covariance, as a part of its mean eigenvalue
 _ALIKE = 0.99  # cosine from which on filters are the same; rounding to bfloat16 leaves 0.9999
 _HALVINGS = 60  # of the interval in which the ridge is looked for
@@ -41,7 +42,10 @@ class PatchWhitening(Prior):
 
     :meth:`sample` draws independent filters. :meth:`sample_layer` draws those of a layer together, so that their
     outputs are uncorrelated on such images: ± vᵢ / √λᵢ, where λᵢ and vᵢ are the eigenvalues and eigenvectors of Σ,
-    from the largest on; filters beyond 2 d are random rotations of all of these, also in pairs. Their order is random.
+    from the largest on; filters beyond 2 d are random rotations of all of these, also in pairs. The pairs of a
+    narrow layer would see too little of an image: among less than 2 k filters, where k is :data:`DIRECTIONS` or d / 4,
+    the smaller of the two, the first k are different directions, with random signs, and the others their opposites. The
+    order of filters is random.
 
     Without ε the differences between colours of small patches, in which images have next to no power, would have by
     far the largest filters, which answer noise. ε is the smallest number from :data:`RIDGE` times the mean eigenvalue
@@ -145,7 +149,7 @@ class PatchWhitening(Prior):
         variances = values.square().mean(axes, keepdim=True)
         if not (variances > 0).all():
             raise ValueError(f"each channel of the images must vary; the smallest variance is {variances.min():.4g}")
-        self.covariance.copy_(_autocovariance(values / variances.sqrt(), self.span))
+        self.covariance.copy_(autocovariance(values / variances.sqrt(), self.span))
         return self
 
     def log_prob(self, kernels: Tensor) -> Tensor:
@@ -168,24 +172,35 @@ class PatchWhitening(Prior):
         check_generator(generator)
         basis, scale = self._eigen()
         filters = (basis * scale * self.dim**0.5).mT.to(self.device, self.dtype)
-        pairs = [_with_opposites(filters)]
-        while 2 * self.dim * len(pairs) < n:
+        if n < 2 * (few := self._directions):
+            heads = torch.rand(few, 1, generator=generator, device=self.device) < 0.5
+            first = torch.where(heads, filters[:few], -filters[:few])
+            found = [first, -first]
+        else:
+            found = [_with_opposites(filters)]
+        while 2 * self.dim * len(found) < n:
             rotation = torch.randn(self.dim, self.dim, generator=generator, device=self.device, dtype=self.dtype)
-            pairs.append(_with_opposites(_orthogonal(rotation) @ filters))
+            found.append(_with_opposites(_orthogonal(rotation) @ filters))
         order = torch.randperm(n, generator=generator, device=self.device)
-        return torch.cat(pairs)[:n][order].reshape(n, *self.kernel_shape)
+        return torch.cat(found)[:n][order].reshape(n, *self.kernel_shape)
 
     def drew(self, filters: Tensor) -> bool:
         """Whether filters ``(n, c, *size)`` are the n first ones of :meth:`sample_layer`, or all of them and others."""
         rows = nn.functional.normalize(filters.flatten(1).to("cpu", torch.float64))
         cosines = rows @ self._eigen()[0]
-        found = torch.stack([(cosines > _ALIKE).any(0), (cosines < -_ALIKE).any(0)], 1).flatten()
-        return bool(found[: len(rows)].all())
+        found = torch.stack([(cosines > _ALIKE).any(0), (cosines < -_ALIKE).any(0)], 1)
+        if (n := len(rows)) >= 2 * (few := self._directions):
+            return bool(found.flatten()[:n].all())
+        return bool(found[: min(n, few)].any(1).all()) and int(found[:few].sum()) == n
 
     def _draw(self, n: int, generator: torch.Generator | None, noise: bool) -> Tensor:
         basis, scale = self._eigen()
         white = torch.randn(n, self.dim, generator=generator, device=self.device, dtype=self.dtype)
         return white @ (basis * scale).mT.to(white)
+
+    @property
+    def _directions(self) -> int:
+        return min(DIRECTIONS, self.dim // 4)
 
     def _at_centre(self, covariance: Tensor) -> Tensor:
         """Returns the covariances of channels of the same pixel, ``(channels, channels)``."""
@@ -224,7 +239,7 @@ class PatchWhitening(Prior):
     def _patches(self, covariance: Tensor) -> Tensor:
         """Returns the covariance of patches, ``(d, d)``, in float64 on the CPU, without the ridge."""
         channels, *size = self.kernel_shape
-        found = _of_channels(covariance, channels)
+        found = of_channels(covariance, channels)
         for k, by, limit in zip(size, self.dilation, self.span, strict=True):  # an axis of lags becomes two of taps
             places = torch.arange(k, device="cpu") * by
             found = found.movedim(2, -1)[..., places - places[:, None] + limit - 1]
@@ -253,36 +268,6 @@ def _per_axis(name: str, given: object, rank: int) -> tuple[int, ...]:
     for value in values:
         check_count(**{name: value})
     return tuple(cast(Sequence[int], values))
-
-
-def _of_channels(covariance: Tensor, channels: int) -> Tensor:
-    """Returns covariances between so many channels, ``(channels, channels, *lags)``, from those of images."""
-    own = len(covariance)
-    if channels == own:
-        return covariance
-    if channels == 1:
-        return covariance.mean((0, 1), keepdim=True)
-    same = covariance.diagonal().mean(-1)
-    different = (covariance.sum((0, 1)) - own * same) / (own * (own - 1)) if own > 1 else same
-    is_same = identity(channels).to(same.device).view(channels, channels, *[1] * same.dim())
-    return is_same * same + (1 - is_same) * different
-
-
-def _autocovariance(values: Tensor, span: Sequence[int]) -> Tensor:
-    """Returns the mean of a(x) b(x + Δ) over images ``(n, c, *size)``, ``(c, c, *lags)``, at a, b and span − 1 + Δ."""
-    axes, size = tuple(range(2, values.dim())), values.shape[2:]
-    padded = [length + limit for length, limit in zip(size, span, strict=True)]
-    total = values.new_zeros(())
-    for part in split(values, _IMAGES):
-        spectrum = cast(Tensor, torch.fft.rfftn(part, padded, axes))
-        total = total + torch.einsum("na...,nb...->ab...", spectrum.conj(), spectrum)
-    found = cast(Tensor, torch.fft.irfftn(total, padded, axes)) / len(values)
-    for axis, length, limit in zip(axes, size, span, strict=True):
-        lags = torch.arange(1 - limit, limit, device=values.device)
-        shape = [1] * found.dim()
-        shape[axis] = -1
-        found = found.index_select(axis, lags % found.shape[axis]) / (length - lags.abs()).view(shape)
-    return found
 
 
 def _with_opposites(filters: Tensor) -> Tensor:
