@@ -121,12 +121,9 @@ def choice_for(layer: Layer, rules: list[Rule], resize: bool, asked_for: bool = 
     kind = f" {' or '.join(layer.kinds)}" if any(rule.kind for rule in rules) else ""
     if resizable := [choice for choice in near if not choice.is_left]:
         nearest = _nearest(resizable).rule
-        scale = (
-            f"with another scale than 'auto', as {nearest.given_as!r} leaves them, "
-            if nearest.keeps and not asked_for
-            else ""
-        )
-        hint = "" if resize else f"; {scale}resize=True would take {nearest.name}"
+        scale = "scale='keep', " if nearest.keeps and not asked_for else ""
+        left = f", as {nearest.given_as!r} leaves them by default" * bool(scale)
+        hint = "" if resize else f"; {scale}resize=True would take {nearest.name}{left}"
     else:
         left = f"; {near[0].rule.given_as!r} leaves those smaller than its own" if near else ""
         hint = left + way_out(layer, rules)

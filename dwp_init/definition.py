@@ -22,11 +22,13 @@ def definition(function: FunctionType) -> ast.FunctionDef | None:
     """Returns what stands in the source of a function's file, or cell of a notebook, where the function begins.
 
     ``None`` where there is no source, as at the prompt of older versions of Python, and where the function has
-    branches, or variables of functions around it. The source may be of another time than the code, or of a decorator:
-    see :func:`is_current`.
+    branches, but for assertions, or variables of functions around it. The source may be of another time than the code,
+    or of a decorator: see :func:`is_current`.
     """
     code = function.__code__
-    if code.co_freevars or any("_IF_" in each.opname for each in dis.get_instructions(code)):
+    names = [each.opname for each in dis.get_instructions(code)]
+    branches = sum("_IF_" in name for name in names) - names.count("LOAD_ASSERTION_ERROR")
+    if code.co_freevars or branches > 0:
         return None  # branches would be found in the source too, but later
     return _file_of(function).function_at(code.co_firstlineno)
 

@@ -19,7 +19,7 @@ from dwp_init.refusals import check_plan
 from dwp_init.report import Drawn, Report
 from dwp_init.response import Strength
 from dwp_init.rules import PriorsByPattern, load_rules
-from dwp_init.scales import notes_on
+from dwp_init.scales import notes_on, notes_on_draws
 from dwp_init.selection import Layers, reusable
 from dwp_init.undo import Undo
 from dwp_init.virtual import plan_without_values
@@ -115,11 +115,13 @@ def apply_(
             as the dense ones of ``"natural"``, which any other scale draws. In plain chains layers pass their inputs on
             if their set says so. And layers that are drawn or kept, with 64 or more weights of PyTorch's default
             distribution, take He's response in a plain chain: all convolutions are then in one ``nn.Sequential`` of
-            PyTorch's modules without normalisation or hooks, a ReLU or the like follows the layer, and no module around
-            the chain may add its outputs to its inputs, because it calls the chain as one, and gets more channels than
-            it gives, at a lower resolution. What is outside of the model is not seen: a chain that is the whole model
+            PyTorch's modules, or in a module whose own ``forward`` calls them one after the other, without
+            normalisation or hooks, a ReLU or the like follows the layer, and no module around the chain may add its
+            outputs to its inputs, because it calls the chain as one, and gets more channels than it gives, at a lower
+            resolution. What is outside of the model is not seen: a chain that is the whole model
             keeps its scale too if it returns as many channels as it takes, at the same resolution. ``"prior"`` keeps
-            the scale of the source networks.
+            the scale of the kernels that the prior was fitted to. Where these were brought to a root mean square of 1,
+            as those of ``natural`` and of other public checkpoints, that is not the scale of their networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points
@@ -197,7 +199,7 @@ def apply_(
         ranks.check_alike("the layers to draw", [layer.name for layer in plan.layers])
     with full_precision(), Undo() as undo:
         drawn = _drawn(plan.choices, options, ranks, None if dry_run else undo)
-        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes)
+        return Report(drawn, plan.reasons, plan.unused, dry_run, plan.spatial, notes + notes_on_draws(drawn, options))
 
 
 def _drawn(choices: list[Choice], options: Options, ranks: Ranks, undo: Undo | None) -> list[Drawn]:

@@ -1,7 +1,7 @@
 """Modules of classes that torch does not have: which of them convolve, and how, by their weight and attributes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
 from torch import Tensor, nn
@@ -60,8 +60,9 @@ def geometry_of(module: nn.Module) -> Geometry | None:
 
 def has_parameters(module: nn.Module) -> bool:
     """Whether a module has parameters of its own, also if they are under a parametrization."""
-    own: Mapping[str, object] = vars(module)["_parameters"]  # faster than module.parameters()
-    return any(value is not None for value in own.values()) or "parametrizations" in vars(module)["_modules"]
+    state: dict[str, dict[str, object]] = vars(module)  # faster than module.parameters(); traced modules have neither
+    own = state.get("_parameters", {}).values()
+    return any(value is not None for value in own) or "parametrizations" in state.get("_modules", {})
 
 
 def per_axis(module: nn.Module, name: str, rank: int) -> tuple[int, ...]:

@@ -97,6 +97,11 @@ def _every_module(model: nn.Module, remove_duplicate: bool) -> Iterator[Named]:
     there: dict[str, nn.Module] = {}
     modules = model.named_modules(remove_duplicate=remove_duplicate)
     for path, module in cast(Iterator[tuple[str, nn.Module]], modules):  # torch does not annotate it
+        if "_modules" not in vars(module):
+            raise ValueError(
+                f"{path or 'the model'} is a {type(module).__name__}: torch.jit.trace keeps no sizes of kernels; call "
+                "this for the model before it is traced"
+            )
         above, _, part = path.rpartition(".")
         owner = named[above] if path else None
         added = part if owner is None or part != wrapped[above] else ""

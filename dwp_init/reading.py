@@ -108,6 +108,12 @@ class _Pass:
         match statement:
             case ast.Expr(ast.Constant()) | ast.Pass():
                 pass
+            case ast.Expr(ast.Call(ast.Name("print"), arguments, [])) if self._is_built_in("print"):
+                if not all(map(self._is_plain, arguments)):
+                    _unclear()
+            case ast.Assert(ast.Compare(left, _, others), message):
+                if not all(map(self._is_plain, (left, *others, *([message] if message else [])))):
+                    _unclear()
             case ast.Assign([ast.Tuple(targets)], value) if self._is_plain(value):
                 for target in targets:
                     self._bind(target, value)
@@ -233,7 +239,7 @@ class _Pass:
             case ast.Call(ast.Attribute(ast.Name(name), method), arguments, []) if name in self._tensors:
                 return method in _MEASURES and all(map(self._is_plain, arguments))
             case ast.Call(ast.Name("len"), [ast.Name(name)], []):
-                return name in self._tensors and "len" not in {*self._locals, *self._globals}
+                return name in self._tensors and self._is_built_in("len")
             case ast.Tuple(parts) | ast.List(parts):
                 return all(map(self._is_plain, parts))
             case ast.BinOp(left, _, right) | ast.Subscript(left, right):
@@ -242,6 +248,9 @@ class _Pass:
                 return all(each is None or self._is_plain(each) for each in (low, high))
             case _:
                 return False
+
+    def _is_built_in(self, name: str) -> bool:
+        return name not in {*self._locals, *self._globals}
 
     def _part(self, expression: ast.expr) -> nn.Module | None:
         """Returns the module that an expression stands for; ``None`` if it is another."""

@@ -60,7 +60,7 @@ def _check_complete(plan: Plan, rules: list[Rule]) -> None:
     parts = [f"{NO_PRIOR} {few(sizes)}"] if sizes else []
     parts += _by_reason(others) + [f"no layer took {name!r}" for name in plan.unused]
     if parts:
-        resize = "resize=True, " if any(_hint(layer, plan).startswith("resize=") for layer in misfits) else ""
+        resize = "resize=True, " if any("resize=True" in _hint(layer, plan) for layer in misfits) else ""
         raise ValueError(f"strict: {'; '.join(parts)}; add a prior, {resize}narrow layers=, or leave strict off")
 
 
@@ -73,9 +73,9 @@ def _by_fit(layers: list[Layer], plan: Plan) -> tuple[list[Layer], dict[Layer, s
 
 def _misfit(layers: list[Layer], plan: Plan, rules: list[Rule]) -> str:
     """Says for which kernels the priors are, and which kernels the layers have that take none of them."""
-    first = min(layers, key=lambda layer: not layer.is_spatial)
+    first = min(layers, key=lambda layer: (not layer.is_spatial, not _hint(layer, plan)))
     hint = _hint(first, plan)
-    if not hint.startswith("resize="):
+    if "resize=True" not in hint:
         hint = "; ".join(filter(None, (hint, "list_priors() names the priors there are")))
     whose = "the model has" if all(layer.asked for layer in plan.convolutions) else "the layers asked for have"
     return f"{_purposes(rules)}; {whose} {_counts(layers, rules)}; {hint}"

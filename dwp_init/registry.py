@@ -220,6 +220,8 @@ def _unknown(name_or_folder: str | Path) -> Exception:
         return ValueError(
             f"no folder is called {name!r}; for a repository on the Hub pass the str {name!r}, not a Path"
         )
+    if (repo := re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/([^/]+/[^/?#]+)", name)) is not None:
+        return ValueError(f"{name!r} is an address; for the repository pass {repo[1]!r}")
     near = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], [*names, *SETS], n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"

@@ -88,6 +88,7 @@ class Rule:
         prior = self.prior
         if prior.joint:
             is_stem = "stem" in layer.kinds and (self.kind is None or layer.inputs <= _COLOURS)
+            is_stem = is_stem or (self.kind is None and self.pattern == layer.name)
             shaped = _shaped(prior, layer) if is_stem and not isinstance(layer, TransposedLayer) else None
             return fitting(shaped.kernel_shape[1:], layer.size) if shaped else None
         channels, *size = prior.kernel_shape

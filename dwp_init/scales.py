@@ -8,10 +8,11 @@ from dwp_init.copies import copies_among
 from dwp_init.draw import Options
 from dwp_init.names import named_modules
 from dwp_init.plan import Choice, Plan
-from dwp_init.report import listed
+from dwp_init.report import Drawn, listed
 from dwp_init.tensors import is_virtual
 
 _ROUNDED = 1e-3  # how far a new variance may be from 1, from which some frozen norms take their epsilon
+_LOUD = 10  # how many times stronger a layer of networks that were trained is at most than that of a new one
 _MANY = 4  # layers with PyTorch's scale in a network that is deep enough to matter
 
 
@@ -30,6 +31,21 @@ def notes_on(model: nn.Module, plan: Plan, options: Options) -> list[str]:
         *_notes_of_copies(plan),
         *_notes_of_stems(plan.choices),
     ]
+
+
+def notes_on_draws(drawn: list[Drawn], options: Options) -> list[str]:
+    """Returns the notes of what was drawn: layers at the scale of the source networks that are far too strong."""
+    loud = [row.layer for row in drawn if _is_louder(row)] if options.scale == "prior" else []
+    return [
+        f"scale='prior' makes {listed(loud)} more than {_LOUD} times as strong as before: where kernels were brought "
+        "to one root mean square before the fit, as those of public checkpoints are, a prior does not have the scale "
+        "of their networks; take another scale"
+    ] * bool(loud)
+
+
+def _is_louder(row: Drawn) -> bool:
+    before, after = (row.rms_before or 0.0) * (row.gain_before or 0.0), (row.rms_after or 0.0) * (row.gain_after or 0.0)
+    return 0 < _LOUD * before < after
 
 
 def _notes_of_scales(model: nn.Module, plan: Plan, options: Options) -> list[str]:
@@ -91,7 +107,7 @@ def _notes_of_training(model: nn.Module, choices: list[Choice]) -> list[str]:
     return [
         f"{listed(run)} {'holds' if len(run) == 1 else 'hold'} statistics of batches or learned scales, so that the "
         "model may be trained: what its layers have learned is overwritten; apply_ is for new models, and layers= "
-        "leaves out what should stay"
+        "leaves out what should stay. If it only ran once, or its author set these scales, nothing is lost"
     ]
 
 
@@ -126,8 +142,8 @@ def _has_learned(module: nn.Module) -> bool:
 
 
 def _notes_of_stems(choices: list[Choice]) -> list[str]:
-    return [
-        f"the filters of {choice.rule.name} in {choice.layer.label} are meant for {choice.rule.prior.meant_for}"
-        for choice in choices
-        if choice.draws and choice.rule.prior.meant_for
-    ]
+    stems: dict[tuple[str, str], list[str]] = {}
+    for choice in choices:
+        if choice.draws and choice.rule.prior.meant_for:
+            stems.setdefault((choice.rule.name, choice.rule.prior.meant_for), []).append(choice.layer.label)
+    return [f"the filters of {name} in {listed(layers)} are meant for {use}" for (name, use), layers in stems.items()]

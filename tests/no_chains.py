@@ -237,6 +237,18 @@ class NoChains:
         assert net.kept.append(x) is None
         return net.two(net.one(x)).relu()
 
+    def asserting_twice(net: Net, x: Tensor) -> Tensor:
+        assert 1 < x.ndim < 5
+        return net.two(net.one(x)).relu()
+
+    def asserting_what_is_said(net: Net, x: Tensor) -> Tensor:
+        assert x.ndim == 4, net.one(x)
+        return net.two(net.one(x)).relu()
+
+    def printing_what_is_called(net: Net, x: Tensor) -> Tensor:
+        print(net.kept.append(x))
+        return net.two(net.one(x)).relu()
+
     def replaced(net: Net, x: Tensor) -> Tensor:
         net = net.layers
         return net[0](x)

@@ -69,6 +69,8 @@ def attributes(net: Net, x: Tensor) -> Tensor:
 
 
 def flat(net: Net, x: Tensor) -> Tensor:
+    assert x.ndim == 4, "images"
+    print(x.shape, x.dtype)
     x = x.view(-1, 3, 8, 8)
     x = net.pool(net.one(x).relu())
     x = F.avg_pool2d(net.two(x).relu(), 4)

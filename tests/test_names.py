@@ -1,6 +1,7 @@
 """Names without what wrappers add to them."""
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -90,3 +91,12 @@ def test_wrappers_change_neither_patterns_nor_draws(wrap: Callable[[nn.Module], 
     nn.init.zeros_(wrapped.get_submodule(long).weight)
     assert apply_(wrapped, gaussian(3)).initialized == ["0"]
     assert apply_(wrapped, gaussian(3), layers=["0", long]).initialized == ["0", "1.1"]
+
+
+def test_a_traced_module_has_no_sizes() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        traced = torch.jit.trace(nn.Sequential(nn.Conv2d(1, 4, 3)), torch.zeros(1, 1, 8, 8))
+    for model, name in ((traced, "the model"), (nn.Sequential(traced), "0")):
+        with pytest.raises(ValueError, match=f"^{name} is a TopLevelTracedModule: .* before it is traced"):
+            apply_(model, "notmnist-7x7")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from torch import nn
 
 from dwp_init import apply_
 from tests.models import Fit, Snapshot, network
@@ -46,3 +47,12 @@ def test_a_prior_for_all_layers_before_one_for_depthwise_ones_of_its_size_is_ref
         ValueError, match=r"'tinyimagenet-3x3' takes the 3×3 kernels of all layers, so that 'natural-dw3x3'"
     ):
         apply_(network(), ["tinyimagenet-3x3", "natural-dw3x3"])
+
+
+def test_a_prior_of_stems_is_for_any_layer_that_is_named() -> None:
+    """A second encoder of other images is no stem by itself."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(1, 8, 5))
+    for pattern, drawn in (("1", ["1"]), ("*1", [])):
+        report = apply_(model, {"0": "natural", pattern: "natural-stem"}, seed=0)
+        assert report.initialized == ["0", *drawn]
+    assert report.notes[0].startswith("the filters of natural-stem in 0 are meant for")

@@ -160,3 +160,10 @@ def test_a_layer_with_fewer_outputs_than_inputs_loses_none_of_them(gaussian: Fit
     reached = [int((layer.weight.flatten(2).abs().sum((0, 2)) > 0).sum()) for layer in model[::2]]
     assert reached == [3, 16, 16]
     assert [int((layer.weight != 0).sum()) for layer in model[2::2]] == [16, 16 * 4 * 9]
+
+
+def test_the_scale_of_kernels_that_were_brought_to_one_size_has_a_note(gaussian: Fit) -> None:
+    layers, notes = [nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3)], []
+    for prior, scale in (("restoration", "prior"), (gaussian(3), "prior"), ("restoration", "fan_in")):
+        notes += [note[:50] for note in apply_(nn.Sequential(*layers), prior, scale=scale, seed=0).notes]
+    assert notes == ["scale='prior' makes 2 more than 10 times as strong"]

@@ -327,7 +327,7 @@ def test_a_set_leaves_stems_too_and_its_other_priors_do_not_take_them() -> None:
 
 def test_what_is_given_besides_a_set_that_leaves_layers() -> None:
     large = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Residual(nn.Conv2d(8, 8, 9, padding=4)))
-    reason = "with another scale than 'auto', as 'natural' leaves them, resize=True would take tinyimagenet-7x7"
+    reason = "scale='keep', resize=True would take tinyimagenet-7x7, as 'natural' leaves them by default"
     assert apply_(large, "natural").skipped["2.body"] == f"no prior given fits 9×9 dense kernels here; {reason}"
     model, both = residual(), ["natural", "notmnist-7x7"]
     assert apply_(model, both, resize=True, dry_run=True).initialized == ["0"]  # 7×7 kernels are not resized to 3×3

@@ -90,7 +90,9 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError("--record is for recipes as they are; leave out --smoke, --data and stage.field=value")
     if options.from_record and not any(stage.keeps_runs for stage in stages.values()):
         raise ValueError(f"these stages of {options.recipe!r} keep no runs on record; leave out --from-record")
-    run_stages(stages, context, RESULTS if options.record else None)
+    for folder in run_stages(stages, context, RESULTS if options.record else None).values():
+        if (folder / FITTED).is_dir():
+            print(f"a prior is in {folder / FITTED}")
 
 
 def _in_a_path(name: str) -> str:

@@ -30,6 +30,7 @@ CLOSE = "the bare model's draw, up to rounding"
 SPECTRAL = "the bare model's draw over its norm, in training and evaluation mode"
 RESCALED = f"skipped: {processes.RESCALED}"
 ON_META = "on the meta device: give it memory, with to_empty(device=...), and values as usual, first"
+ALONE = "the stem's draw alone: the chain is not seen; call apply_ before"
 META = f"a report without a draw: {ON_META}"
 
 
@@ -66,6 +67,14 @@ def outcome(model: nn.Module, report: Report) -> str:
 def wrapped(wrap: Wrap) -> str:
     model = wrap(network())
     return outcome(model, draw(model))
+
+
+def of_a_chain(wrap: Wrap) -> str:
+    """Says which layers of a plain chain are drawn if it is wrapped, where the bare chain's are all."""
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU()]
+    reports = [apply_(model, "natural", seed=0) for model in (nn.Sequential(*layers), wrap(nn.Sequential(*layers)))]
+    assert reports[0].initialized == ["0", "3"]
+    return ALONE if reports[1].initialized == ["0"] else SAME
 
 
 def surrounded(context: AbstractContextManager[object]) -> str:
@@ -277,6 +286,10 @@ SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 TABLE = [
     *(Lifecycle(name, SAME, lambda make=make: surrounded(make())) for name, make in SURROUNDINGS.items()),
     *(Lifecycle(name, found, lambda wrap=wrap: wrapped(wrap)) for name, (wrap, found) in WRAPPERS.items()),
+    *(
+        Lifecycle(f"{name} of a plain chain", ALONE, lambda name=name: of_a_chain(WRAPPERS[name][0]))
+        for name in ("torch.fx", "TorchScript", "quantization-aware training")
+    ),
     Lifecycle("deterministic algorithms", SAME, deterministic),
     Lifecycle("torch.compile, then a forward pass", SAME, compiled_first),
     Lifecycle("deepcopy", SAME, lambda: copied(copy.deepcopy)),

@@ -270,6 +270,7 @@ def test_a_vae_has_a_thousand_latents_per_kernel(
             "kernels.safetensors.npy; give a .npy or .safetensors file with kernels (n, k, k)",
         ),
         ("{gaussian}", "{tmp}", "no kernel file "),
+        ("{gaussian}", "{folder}", "; did you mean "),
         ("{gaussian}", "{bad}", "bad.npy has shape (20, 9); kernels have shape (n, k, k)"),
         ("nope", "{stage}", "no prior and no folder is called 'nope'; there are audio, "),
         ("runs/nope", "{stage}", "'runs/nope' is not a folder here"),
@@ -288,7 +289,12 @@ def test_priors_and_kernels_that_cannot_be_compared(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # as a client waits for a Hub that is away
     np.save(tmp_path / "bad.npy", np.zeros((20, 9)))
-    places = priors | {"stage": str(stage), "tmp": str(tmp_path), "bad": str(tmp_path / "bad.npy")}
+    places = priors | {
+        "stage": str(stage),
+        "folder": str(stage.parent),
+        "tmp": str(tmp_path),
+        "bad": str(tmp_path / "bad.npy"),
+    }
     words = ["--prior", priors["gaussian"], prior.format(**places), "--kernels", file.format(**places)]
     assert main(["evaluate", *words, "--out", str(tmp_path / "table.csv"), "--smoke"]) == 1
     shown = capsys.readouterr()

@@ -253,7 +253,8 @@ def _decoded(name: str, samples: Sequence[_Sample]) -> Tensor:
         (height, width), first = images[-1].shape[:2], images[0].shape[:2]
         if (height, width) != first or height != width:
             raise ValueError(
-                f"the images of {name} are not squares of one size: {called} is {width}×{height}, the first "
-                f"{first[1]}×{first[0]}; write {name}@64 to reduce all to 64×64"
+                f"the images of {name} are not squares of one size: {called} is {width}×{height}"
+                + (f", the first {first[1]}×{first[0]}" if (height, width) != first else "")
+                + f"; write {name}@64 to reduce all to 64×64"
             )
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -185,7 +185,7 @@ def _choose(groups: dict[str, Group], settings: Settings, left_out: list[LeftOut
         there = ", ".join(f"{name} ({len(group)})" for name, group in sorted(groups.items())) or "none at all"
         why = ", ".join(dict.fromkeys(item.reason for item in left_out))
         raise ValueError(
-            f"no {FEWEST} {size}{kind}kernels to take; there are {there}"
+            f"there are fewer than {FEWEST} {size}{kind}kernels to take; there are {there}"
             + (f"; what was left out: {why}" if why else "")
             + f"; give another --from, --kind or --size{', or other families to --test' if settings.test else ''}"
         )

@@ -91,7 +91,11 @@ class KernelFile(Stage):
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"no kernel file {path}; give a .npy or .safetensors file with kernels (n, k, k)")
+        inside = path / KERNELS
+        hint = (
+            f"did you mean {inside}?" if inside.is_file() else "give a .npy or .safetensors file with kernels (n, k, k)"
+        )
+        raise FileNotFoundError(f"no kernel file {path}; {hint}")
 
 
 def is_split(path: Path) -> bool:

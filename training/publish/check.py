@@ -93,8 +93,9 @@ def check_sources(prior: Prior) -> str:
     names = source.get("checkpoints")
     if not names and prior.details.get("license") in (UNLICENSED, UNSTATED):
         raise ValueError(
-            "nobody has said under which licence others may use this prior: make it with --license, such as MIT, or "
-            'set details["license"] and save the prior again'
+            "nobody has said under which licence others may use this prior: give --license to python -m training fit, "
+            'or set it, with prior = dwp_init.load_prior(FOLDER), prior.details["license"] = "MIT" and '
+            "dwp_init.save_prior(prior, FOLDER)"
         )
     if not names:
         return ""

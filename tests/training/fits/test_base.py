@@ -131,7 +131,9 @@ def test_a_prior_of_ones_own_kernels_has_the_licence_that_one_says(tmp_path: Pat
         assert main([*words, str(tmp_path / out), *given]) == 0
         assert fitted_prior(tmp_path / out / "fit").details["license"] == found
     prior = fitted_prior(tmp_path / "a" / "fit")
-    with pytest.raises(ValueError, match="nobody has said under which licence others may use this prior: make it with"):
+    with pytest.raises(
+        ValueError, match="nobody has said under which licence others may use this prior: give --license"
+    ):
         check_sources(prior)
     (folder := tmp_path / "c").mkdir()
     KernelSet.load(tmp_path / "a" / "kernels").save(folder)

@@ -393,10 +393,16 @@ def test_command_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--size", "9"], "no 10 9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); "),
-        (["--size", "3", "--kind", "stem"], "no 10 3 stem kernels to take; there are dense-3x3"),
+        (
+            ["--size", "9"],
+            "fewer than 10 9 kernels to take; there are dense-3x3 (176), depthwise-5x5 (48), stem-7x7 (64); ",
+        ),
+        (["--size", "3", "--kind", "stem"], "fewer than 10 3 stem kernels to take; there are dense-3x3"),
         (["--per-layer", "0"], "per_layer must be 1 or more; got 0"),
-        (["--per-layer", "1", "--size", "5"], "no 10 5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)"),
+        (
+            ["--per-layer", "1", "--size", "5"],
+            "fewer than 10 5 kernels to take; there are dense-3x3 (8), depthwise-5x5 (4)",
+        ),
         (["--min-norm", "1"], "min_norm, a fraction of the 95 % quantile of norms, lies in [0, 1); got 1.0"),
         (["--transposed", "up*"], "--transposed 'up*' matches no tensor; there are stem.conv.weight, block.2.conv"),
         (["--from", "{tmp}/cut.safetensors"], "cut.safetensors is not a complete safetensors file"),
@@ -422,7 +428,9 @@ def test_a_size_that_is_none(capsys: pytest.CaptureFixture) -> None:
 
 def test_nothing_to_harvest_names_the_reasons(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2, 8, 3, 3, dtype=torch.int8), "b": normal(2, 8, 1, 1)}, tmp_path / "a.safetensors")
-    message = "no 10 kernels to take; there are none at all; what was left out: 1×1, quantized, a checkpoint without"
+    message = (
+        "fewer than 10 kernels to take; there are none at all; what was left out: 1×1, quantized, a checkpoint without"
+    )
     with pytest.raises(ValueError, match=message):
         harvest([str(tmp_path)], tmp_path / "out", Settings())
 

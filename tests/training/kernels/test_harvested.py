@@ -71,7 +71,7 @@ def test_a_kind_and_size_that_the_manifest_lacks(tmp_path: Path) -> None:
     """Stems of another number of channels are of a group of their own."""
     manifest = networks_in_a_manifest(tmp_path)
     context = Context(out=tmp_path / "runs")
-    with pytest.raises(ValueError, match="no 10 9×9 depthwise kernels to take; there are dense-3x3"):
+    with pytest.raises(ValueError, match="there are fewer than 10 9×9 depthwise kernels to take; there are dense-3x3"):
         run_stages({"kernels": stage(manifest, size=(9, 9))}, context)
     for i in range(3):
         save_file({"stem.weight": torch.ones(16, 4, 7, 7) + i}, tmp_path / f"net{i}.safetensors")

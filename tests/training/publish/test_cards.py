@@ -154,6 +154,7 @@ def test_a_share_that_is_not_known_is_left_out(kept: Any) -> None:
         ),
         ({"checkpoints": list(map(str, range(11)))}, " 8, 9, …."),
         ({"checkpoints": []}, "The source of the kernels is not recorded."),
+        ({"dataset": "mine", "fitted_images": 22, "kind": "stem"}, "pixels of 22 images of"),
         ({"file": "mine"}, "The maker's own kernels, from the file mine."),
         ({"file": "x", "kernels": COUNTS["kernels"], "kept": 1}, "from the file x. All 8 kernels were kept."),
     ],

@@ -1,5 +1,6 @@
 """State dicts as ``torch.save`` writes them: pickles, read by the restricted reader of torch, which runs no code."""
 
+import re
 import warnings
 import zipfile
 from collections import Counter
@@ -64,7 +65,8 @@ def _read(path: Path) -> dict[str, _Found]:
             warnings.simplefilter("ignore")  # of old storages and TorchScript, on which nobody can act
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # the reader meets arbitrary bytes, and raises what they lead to
-        why = next(iter(str(error).splitlines()), repr(error))
+        called = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        why = f"it holds a {called[1]}" if called else next(iter(str(error).splitlines()), repr(error))
         raise ValueError(
             f"{path} cannot be read without running code, or is broken ({why}); save its state dict alone, with "
             "safetensors.torch.save_file or torch.save, where you trust it"

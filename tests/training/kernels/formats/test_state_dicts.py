@@ -85,6 +85,9 @@ def test_no_code_is_run(tmp_path: Path) -> None:
         ):
             StateDictFormat().entries(path)
     assert not trap.path.exists()
+    torch.save(torch.nn.Conv2d(1, 1, 1), path)
+    with pytest.raises(ValueError, match=r"broken \(it holds a torch.nn.modules.conv.Conv2d\); save its state dict"):
+        StateDictFormat().entries(path)
 
 
 @pytest.mark.parametrize("length", [0, 4, 300, -1])
