@@ -122,16 +122,29 @@ def rearranged(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.k
     match name, [literal(each) for each in given]:
         case "flatten", [1]:
             return nn.Flatten()
-        case "view" | "reshape", [_, _] | [(_, _) | ast.Tuple([_, _])]:
-            return nn.Flatten()
-        case "flatten" | "view" | "reshape", [] | [-1]:
+        case "flatten", []:
             return nn.Flatten(0)
+        case "view" | "reshape", sizes if _axes(sizes) in (1, 2):
+            return nn.Flatten()
         case "mean", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
             return nn.AdaptiveAvgPool2d(1)
         case "amax", [[2, 3] | [3, 2] | [-2, -1] | [-1, -2], *_]:
             return nn.AdaptiveMaxPool2d(1)
         case _:
             return Moved()
+
+
+def _axes(sizes: Sequence[object]) -> int | None:
+    """Returns how many axes a tensor of these sizes has; ``None`` if that is not known."""
+    match sizes:
+        case [ast.Tuple(parts)]:
+            return len(parts)
+        case [tuple()]:
+            return len(cast(tuple[object, ...], sizes[0]))
+        case [ast.expr()]:
+            return None
+        case _:
+            return len(sizes)
 
 
 def are_numbers(value: object, several: bool) -> bool:

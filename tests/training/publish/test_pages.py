@@ -90,7 +90,7 @@ def test_the_table_of_the_readme_says_what_kernels_a_prior_has(
 ) -> None:
     monkeypatch.setattr(pages, "load_prior", lambda name: licensed(prior, source={"kind": kind}))
     table = pages.blocks()["priors"]
-    assert f"\n| [`natural-dw3x3`](model_cards/natural-dw3x3/README.md) | {note} |  |  |  | 0.05 MB |" in table
+    assert f"\n| [`natural-dw3x3`](model_cards/natural-dw3x3/README.md) | {note} | – |  |  | 0.05 MB |" in table
 
 
 def test_the_readme_names_all_priors_but_other_families_once() -> None:
