@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from dwp_init.access import Access
 from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, normal_prior
 from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
-from dwp_init.convolutions import find_layers, layer_of
+from dwp_init.convolutions import find_layers, layer_of, named_convolutions
 from dwp_init.draw import Scale
 from dwp_init.modules import only_holds
 from dwp_init.names import named_modules
@@ -22,6 +22,8 @@ from dwp_init.rules import PriorsByPattern
 from dwp_init.sets import SETS, PriorSet
 from dwp_init.shards import is_sharded
 from dwp_init.text import few
+
+_NAME_IT = "give its exact name in layers= to make it Bayesian"
 
 
 def bayesianize_(
@@ -38,13 +40,15 @@ def bayesianize_(
     """Replaces a model's convolutions by Bayesian ones, in place, with each posterior centred at the present weight.
 
     To start from a prior, draw the weights first: ``dwp_init.apply_(model, prior)``. The parameters are kept, and so
-    are the training modes and everything except the chosen ``nn.Conv2d`` modules. Make an optimiser afterwards, because
+    are the training modes and everything except the chosen ``nn.Conv2d`` modules, which are replaced: a reference that
+    is kept elsewhere, as in a plain list, is to the old one. Make an optimiser afterwards, because
     it needs the new ``log_variance`` parameters too. The priors that it returns give the divergences, as
     ``Objective(model, priors.terms())``; an objective may have others.
 
     Args:
         model: The model, which must not itself be a convolution.
-        layers: Shell patterns of layer names (``"features.*"``), case-sensitive; all convolutions by default.
+        layers: Shell patterns of layer names (``"features.*"``), case-sensitive; all ``nn.Conv2d`` by default, but for
+            frozen ones, which need their exact name.
         prior: Which layers become Bayesian, and under which prior: those that take a prior of these, by kernel size,
             kind and depth, see :func:`layer_priors`. ``None`` makes all layers Bayesian, each under a normal prior of
             independent weights at the layer's scale.
@@ -89,9 +93,10 @@ def bayesianize_(
     else:
         found = layer_priors(model, prior, layers=patterns, scale=prior_scale, without=without, access=access)
         given = _bayesian(found, model)
-    given = replace(given, notes=(*given.notes, *_notes(given, kind, scale)))
     convolutions = [cast(nn.Conv2d, each.layer.module) for each in given.values()]
-    _replace(model, {conv: kind.of(conv, scale) for conv in convolutions})
+    layers_of = {conv: kind.of(conv, scale) for conv in convolutions}
+    given = replace(given, notes=(*given.notes, *_notes(given, kind, scale)))
+    _replace(model, layers_of)
     return given
 
 
@@ -101,7 +106,7 @@ def _check_model(model: object) -> None:
     if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()):
         raise ValueError(
             "DistributedDataParallel would not see the gradients of new parameters: call bayesianize_ first, and wrap "
-            "the model afterwards"
+            "the model afterwards, or its Objective, whose terms may be trained too"
         )
 
 
@@ -119,13 +124,27 @@ def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
             meant = f"did you mean prior={pattern!r}? " if pattern in {*SETS, *registry()} else ""
             raise ValueError(f"layers={pattern!r} matches no Conv2d; {meant}the model has {names}")
     matching = [named for named in there if any(named.matches(pattern) for pattern in patterns)]
-    chosen = {named.name: cast(nn.Conv2d, named.module) for named in matching}
+    frozen = [each for each in matching if not _may_change(each.module) and each.name not in patterns]
+    chosen = {each.name: cast(nn.Conv2d, each.module) for each in matching if each not in frozen}
+    if not chosen:
+        raise ValueError(f"the weights of {few([each.name for each in frozen])} are frozen; {_NAME_IT}")
     for name, conv in chosen.items():
         if reason := reason_not_bayesian(conv, model):
             raise ValueError(f"{name} cannot be made Bayesian: {reason}; leave it out with layers=")
     depths = {layer.name: layer.depth for layer in find_layers(model, lambda named: named.name in chosen)}
     layers = {name: layer_of(conv, name, depth=depths.get(name, 0.0)) for name, conv in chosen.items()}
-    return LayerPriors({name: normal_prior(layer) for name, layer in layers.items()})
+    skipped = {each.name: f"its weight is frozen; {_NAME_IT}" for each in frozen}
+    others = [each for each in named_convolutions(model) if each.name not in {*chosen, *skipped}]
+    skipped |= {each.name: "not asked for" if each in there else _not_plain(each.module) for each in others}
+    return LayerPriors({name: normal_prior(layer) for name, layer in layers.items()}, skipped)
+
+
+def _may_change(conv: nn.Module) -> bool:
+    return any(value.requires_grad for value in conv.parameters(recurse=False))
+
+
+def _not_plain(module: nn.Module) -> str:
+    return f"it is a {type(module).__name__}, not a plain Conv2d"
 
 
 def _bayesian(given: LayerPriors, model: nn.Module) -> LayerPriors:
@@ -156,9 +175,11 @@ def _notes(given: LayerPriors, kind: type[BayesConv2d], scale: float | None) -> 
 def posterior_mean_(model: nn.Module) -> nn.Module:
     """Turns a model's Bayesian convolutions back into ordinary ones with the posterior's mean, in place; returns it.
 
+    Their parameters are new: make an optimiser afterwards.
+
     Raises:
         TypeError: The model is itself such a layer.
-        ValueError: It has none.
+        ValueError: It has none, or one has a forward of its own, which would be lost.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 5))
@@ -214,15 +235,18 @@ def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> n
     found = bayesian_layers(model)
     if isinstance(model, BayesConv2d):
         return model.plain(weight(model))
+    for name, layer in found.items():
+        if lost := _lost(layer):
+            raise ValueError(f"{name} has a {lost} of its own, which would be lost: take it off first")
     _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
     return model
 
 
 def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
-    """Replaces modules wherever they are registered, with the attributes that the old ones have of their own."""
+    """Replaces modules wherever they are registered, with the attributes and hooks that the old ones have."""
     for old, module in new.items():
         own = cast(dict[str, object], vars(old))
-        vars(module).update({name: value for name, value in own.items() if name not in vars(module)})
+        vars(module).update({name: value for name, value in own.items() if name not in vars(module) or "hook" in name})
     for parent in list(model.modules()):
         children: dict[str, nn.Module | None] = vars(parent)["_modules"]  # named_children() names a shared one once
         for name, child in list(children.items()):
@@ -233,7 +257,7 @@ def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
 def reason_not_bayesian(conv: nn.Module, model: nn.Module) -> str | None:
     """Says why a convolution of a model cannot be made Bayesian; ``None`` if it can."""
     if type(conv) is not nn.Conv2d:
-        return f"it is a {type(conv).__name__}, not a plain Conv2d"
+        return _not_plain(conv)
     own: dict[str, Any] = vars(conv)
     if parametrize.is_parametrized(conv) or "weight" not in own["_parameters"]:
         return "its weight is made from others (a parametrization)"
@@ -248,7 +272,8 @@ def reason_not_bayesian(conv: nn.Module, model: nn.Module) -> str | None:
 
 def _lost(conv: nn.Conv2d) -> str | None:
     """Returns the name of a method, parameter, buffer or module that a convolution has and its class has not."""
-    own, plain = (vars(each) for each in (conv, nn.Conv2d(1, 1, 1, device="meta")))
+    kind = BayesConv2d if isinstance(conv, BayesConv2d) else nn.Conv2d
+    own, plain = (vars(each) for each in (conv, kind(1, 1, 1, device="meta")))
     methods = [name for name in own if name not in plain and hasattr(nn.Conv2d, name)]
     parts = [name for part in ("_parameters", "_buffers", "_modules") for name in own[part] if name not in plain[part]]
     return next(iter([*methods, *parts]), None)

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dwp_init.names import named_modules
-from dwp_init.priors.checks import is_number
+from dwp_init.priors.checks import is_real
 from dwp_init.priors.latent import Normal
 from dwp_init.tensors import wide
 
 SCALE = math.exp(-5)  # of the posterior at the start, in the authors' experiments
-TINY = 1e-12  # least variance of an output: rounding may make it negative, and the root's gradient at 0 is infinite
+TINY = torch.finfo(torch.float32).tiny  # least variance of an output: rounding may make it negative
 FLOOR = 1e-6  # added to |weight| if a scale is relative to it
 
 
@@ -41,10 +41,10 @@ class BayesConv2d(nn.Conv2d):
 
     def __init__(self, *arguments: Any, scale: float | None = None, **named: Any) -> None:
         scale = self.default_scale if scale is None else scale
-        if not (is_number(scale) and 0 < scale < math.inf):
+        if not (is_real(scale) and 0 < scale < math.inf):
             raise ValueError(f"the scale of a posterior must be a number above 0; got {scale!r}")
         super().__init__(*arguments, **named)
-        self.log_variance = nn.Parameter(torch.full_like(self.weight, self._start(scale)))
+        self.log_variance = nn.Parameter(torch.full_like(self.weight, self._start(float(scale))))
 
     def _start(self, scale: float) -> float:
         return 2 * math.log(scale)
@@ -98,8 +98,9 @@ class BayesConv2d(nn.Conv2d):
         """Returns a layer with a convolution's own parameters, its posterior centred at the weight; draws nothing."""
         layer = cls(**_settings(conv), scale=scale, device="meta")  # its parameters are replaced
         layer.weight, layer.bias = conv.weight, conv.bias
-        start = layer._start(cls.default_scale if scale is None else scale)
-        layer.log_variance = nn.Parameter(torch.full_like(conv.weight, start))
+        start = layer._start(cls.default_scale if scale is None else float(scale))
+        with torch.inference_mode(False):  # it is to be trained, unlike tensors that are made there
+            layer.log_variance = nn.Parameter(torch.full_like(conv.weight, start))
         return layer.train(conv.training)
 
 
@@ -110,7 +111,7 @@ class RelativeBayesConv2d(BayesConv2d):
     α = .119 at the start.
 
     Its ``scale`` is √α of every weight at the start, below 1 and .345 by default: its standard deviation relative to
-    its mean.
+    its mean. Its ``log_variance`` is the logit of α.
     """
 
     default_scale = 0.345

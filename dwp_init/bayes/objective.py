@@ -16,6 +16,8 @@ from dwp_init.priors.latent import Normal
 from dwp_init.tensors import wide, wide_dtype
 from dwp_init.text import few
 
+_NO_LABEL = torch.iinfo(torch.int64).min  # a label that is ignored; torch's default, -100, would hide a mistake
+
 
 class Terms(NamedTuple):
     """The parts of the negative evidence lower bound, in nats.
@@ -32,6 +34,12 @@ class Terms(NamedTuple):
 class Objective(nn.Module):
     """-L = -Σ E log p(y|x, w) + Σ KL(q(w) ‖ p(w)), or the upper bound on it for priors defined through latents.
 
+    In training mode the expectation is estimated with local reparametrisation, as in the paper: the outputs of a layer
+    are independent draws. Those of one channel share weights in truth, so this is the bound of a network that averages
+    more noise away, over positions, than those of :func:`dwp_init.bayes.sample_network` do; with global pooling it may
+    be far lower, and the scales that it leads to wider. In evaluation mode the first part is that of the mean weights.
+    The expectation itself is the mean over drawn networks of ``Objective(sample_network(network)).nll(...)``.
+
     Args:
         network: A network with Bayesian layers, or without any for deterministic training. It is not copied.
         terms: The divergences. Each Bayesian layer takes a copy of the first one that fits it, so one ``NormalKL()`` is
@@ -41,13 +49,16 @@ class Objective(nn.Module):
         kernels: Maximum number of random kernels of a layer used in a step. Their sum is scaled up to all kernels, so
             it stays unbiased, and time and memory of a step are bounded. ``None`` for all.
         augmented: Whether batches are ``(batch, copies, c, h, w)``: augmented copies of each image, the mean of whose
-            likelihoods is that of the image, which counts once.
+            likelihoods is that of the image, which counts once. In training mode each copy has noise of its own, so
+            that the mean is over draws of the outputs too.
 
     Attributes:
         layers: Names of the Bayesian layers.
 
     Raises:
-        ValueError: A Bayesian layer has no term, so its divergence would silently be 0, or a term has no layer.
+        TypeError: A term is no divergence.
+        ValueError: A Bayesian layer has no term, so its divergence would silently be 0, a term has no layer, or terms
+            are trained whose gradients ``DistributedDataParallel`` inside the objective would not reduce.
     """
 
     def __init__(
@@ -65,10 +76,15 @@ class Objective(nn.Module):
         found = bayes_layers(network)
         self.layers: list[str] = list(found)
         if isinstance(terms, Mapping):
-            chosen = _check_named(found, cast(Mapping[str, KL], terms))
+            given = cast(Mapping[str, KL], terms)
+            _check_divergences(given.values())
+            chosen = _check_named(found, given)
         else:
-            chosen = _match(found, [terms] if isinstance(terms, KL) else list(terms))
+            every = [terms] if isinstance(terms, KL) else list(terms)
+            _check_divergences(every)
+            chosen = _match(found, every)
         self.terms = nn.ModuleList(copy.deepcopy(chosen[name]) for name in self.layers)
+        _check_reduced(network, self.terms)
         weight = next(network.parameters(), None)
         if weight is None:
             raise ValueError(f"the network, a {type(network).__name__}, has no parameters to train")
@@ -117,6 +133,11 @@ class Objective(nn.Module):
         some: Tensor = term(Normal(q.loc[picked], q.scale[picked]))
         return some.sum() * (count / self.kernels)
 
+    def scale_names(self) -> set[str]:
+        """Returns the names of the parameters that are log variances of the posterior."""
+        scales = {id(layer.log_variance) for layer in bayes_layers(self.network).values()}
+        return {name for name, value in self.named_parameters() if id(value) in scales}
+
     def pairs(self) -> list[tuple[BayesConv2d, KL]]:
         """Returns each Bayesian layer with its term; raises ``ValueError`` if the network has other ones by now."""
         found = bayes_layers(self.network)
@@ -126,6 +147,25 @@ class Objective(nn.Module):
                 "make its Objective again"
             )
         return list(zip(found.values(), cast(Iterable[KL], self.terms), strict=True))
+
+
+def _check_divergences(terms: Iterable[object]) -> None:
+    for term in terms:
+        if not isinstance(term, KL):
+            kind = type(term).__name__
+            raise TypeError(
+                f"terms are divergences; got a {kind}: give priors.terms() of what bayesianize_ returns, or "
+                "bayes.kl_from(prior)"
+            )
+
+
+def _check_reduced(network: nn.Module, terms: nn.Module) -> None:
+    wrapped = any(isinstance(each, nn.parallel.DistributedDataParallel) for each in network.modules())
+    if wrapped and any(each.requires_grad for each in terms.parameters()):
+        raise ValueError(
+            "the terms are trained, and DistributedDataParallel around the network does not reduce their gradients: "
+            "wrap the Objective instead"
+        )
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
@@ -153,7 +193,7 @@ def _checked_labels(labels: object) -> Tensor:
 def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
     """Returns the negative log likelihood of the labels; raises ``ValueError`` if one is no class of the logits."""
     try:
-        return F.cross_entropy(logits, labels, reduction=reduction)
+        return F.cross_entropy(logits, labels, reduction=reduction, ignore_index=_NO_LABEL)
     except IndexError as error:
         raise ValueError(
             f"labels must be from 0 to {logits.shape[1] - 1}, as the network returns {logits.shape[1]} logits; got "

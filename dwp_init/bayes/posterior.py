@@ -136,7 +136,7 @@ def _check_ties(found: Mapping[str, Tensor], model: nn.Module, path: Path) -> No
     state: dict[str, Tensor] = model.state_dict(keep_vars=True)
     for key, name in state_names(model).items():
         other = first.setdefault(id(state[key]), name)
-        if not torch.equal(found[name], found[other]):
+        if other != name and not torch.equal(found[name], found[other]):
             raise ValueError(f"{path} is of another model: {other} and {name} are one tensor here, and differ there")
 
 

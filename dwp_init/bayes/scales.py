@@ -41,10 +41,13 @@ def optimal_scale(term: KL, kernels: Tensor, steps: int = 20) -> Tensor:
     Args:
         term: The divergence from the prior.
         kernels: Posterior means ``(n, c, k, k)``.
-        steps: Number of Newton steps.
+        steps: Number of Newton steps. A term without an optimum, as log-uniform ones, makes scales grow with them.
 
     Returns:
         Standard deviations ``(c, k, k)``.
+
+    Raises:
+        ValueError: The scales or their slopes become infinite or NaN.
 
     Examples:
         >>> kernels = torch.zeros(8, 1, 3, 3)
@@ -54,10 +57,12 @@ def optimal_scale(term: KL, kernels: Tensor, steps: int = 20) -> Tensor:
     check_count(steps=steps)
     variance = torch.full_like(kernels[0], SCALE**2)
     for _ in range(steps):
-        log_scale = (0.5 * variance.log()).requires_grad_()
-        scale = log_scale.exp().expand_as(kernels)
-        (slope,) = torch.autograd.grad(term(Normal(kernels.detach(), scale)).mean(), log_scale)
+        with torch.enable_grad():
+            log_scale = (0.5 * variance.log()).requires_grad_()
+            scale = log_scale.exp().expand_as(kernels)
+            (slope,) = torch.autograd.grad(term(Normal(kernels.detach(), scale)).mean(), log_scale)
         variance = _newton(variance, slope)
+        _check_finite(variance)
     return variance.sqrt()
 
 
@@ -70,7 +75,7 @@ def start_at_optimal_scales_(
     larger scales, one nat per weight and unit of log σ, and the curvatures of likelihood and prior balance. The
     temperature weighs the divergences, as in :class:`dwp_init.bayes.Schedule`; unless it is 1, this is the optimum of
     the tempered objective, which is no bound on the evidence. Layers of :class:`RelativeBayesConv2d`, whose scales
-    follow the weights, stay as they are.
+    follow the weights, and frozen scales stay as they are.
 
     Args:
         objective: The network and its divergences. Nothing but scales is changed.
@@ -79,6 +84,9 @@ def start_at_optimal_scales_(
         labels: ``(n,)``.
         temperature: Weight of the divergences.
         steps: Number of Newton steps.
+
+    Raises:
+        ValueError: The bound or its slope is infinite or NaN. The scales are those of the last step before.
 
     Examples:
         >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2))
@@ -92,17 +100,27 @@ def start_at_optimal_scales_(
     check_count(steps=steps)
     check_positive(temperature=temperature)
     layers = [layer for layer, _ in objective.pairs() if not isinstance(layer, RelativeBayesConv2d)]
-    scales = [layer.log_variance for layer in layers]
-    if not layers:
+    scales = [layer.log_variance for layer in layers if layer.log_variance.requires_grad]
+    if not scales:
         return
     batch = images[:, None] if objective.augmented else images
-    with _unchanged_state(objective):
+    with _unchanged_state(objective), torch.enable_grad():
         objective.train()
         for _ in range(steps):
             terms = objective(batch, labels, len(labels))
             loss = terms.nll + temperature * terms.kl.sum()
-            for log_variance, slope in zip(scales, torch.autograd.grad(loss, scales), strict=True):
+            slopes = torch.autograd.grad(loss, scales)
+            _check_finite(loss, *slopes)
+            for log_variance, slope in zip(scales, slopes, strict=True):
                 _step_(log_variance, 2 * slope / temperature)
+
+
+def _check_finite(*found: Tensor) -> None:
+    if not all(bool(each.isfinite().all()) for each in found):
+        raise ValueError(
+            "the bound or its slope in a scale is infinite or NaN: look at the images and the means, or the term has "
+            "no optimum, as log-uniform ones may have none"
+        )
 
 
 @contextmanager

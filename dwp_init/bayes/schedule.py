@@ -1,6 +1,6 @@
 """How a bound is maximised: learning rates, the weight of the divergences, and one step of Adam."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -53,16 +53,26 @@ class Descent:
 
     Args:
         schedule: The schedule.
-        parameters: What is trained, by name; those whose name ends in ``log_variance`` have a rate of their own.
+        parameters: What is trained, by name.
+        scales: Names of the posterior's log variances among them, which have a rate of their own.
 
     Attributes:
         optimizer: Adam.
+
+    Raises:
+        ValueError: Log variances are in half precision.
     """
 
-    def __init__(self, schedule: Schedule, parameters: Mapping[str, Tensor]) -> None:
-        scales = [value for name, value in parameters.items() if name.endswith(".log_variance")]
-        rest = [value for name, value in parameters.items() if not name.endswith(".log_variance")]
-        groups = [(rest, schedule.lr), (scales, schedule.log_variance_lr)]
+    def __init__(self, schedule: Schedule, parameters: Mapping[str, Tensor], scales: Collection[str]) -> None:
+        for name, value in parameters.items():
+            if name in scales and value.dtype in (torch.float16, torch.bfloat16):
+                raise ValueError(
+                    f"{name} is {value.dtype}, in which steps of Adam are rounded away: train in float32, "
+                    "under torch.autocast for speed"
+                )
+        log_variances = [value for name, value in parameters.items() if name in scales]
+        rest = [value for name, value in parameters.items() if name not in scales]
+        groups = [(rest, schedule.lr), (log_variances, schedule.log_variance_lr)]
         used: list[dict[str, Any]] = [{"params": values, "lr": rate} for values, rate in groups if values]
         self.schedule, self._parameters = schedule, parameters
         self.optimizer = torch.optim.Adam(used, lr=schedule.lr)

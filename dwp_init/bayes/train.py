@@ -26,7 +26,9 @@ def train_(
     """Maximises the bound of a network by Adam, with learning rates that fall linearly to 0.
 
     Args:
-        objective: The network and its divergences, trained in place. It is in evaluation mode afterwards.
+        objective: The network and its divergences, trained in place. It is in evaluation mode afterwards, in which it
+            predicts from the mean weights: after training with wide scales, :func:`dwp_init.bayes.predict_samples` may
+            be far better.
         batches: Pairs of images and labels, such as a ``DataLoader``; they are moved to the network's device. It is
             iterated again and again.
         count: Number of images in the training set, to which a batch is scaled up; ``len(batches.dataset)`` by
@@ -58,7 +60,7 @@ def train_(
     if not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"count must be a whole number of images, 1 or more; got {count!r}")
     trained = {name: value for name, value in objective.named_parameters() if value.requires_grad}
-    descent, device = Descent(schedule, trained), next(objective.parameters()).device
+    descent, device = Descent(schedule, trained, objective.scale_names()), next(objective.parameters()).device
     objective.train()
     source = _endless(batches)
     try:

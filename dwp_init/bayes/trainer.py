@@ -58,6 +58,8 @@ class Trainer:
                 f"images and labels must be (networks, n, ...) for {len(objectives)} networks, 1 or more; got "
                 f"{tuple(images.shape)} and {tuple(labels.shape)}"
             )
+        if labels.numel() and labels.min() < 0:
+            raise ValueError(f"labels are class numbers from 0 on; got {labels.min()}")
         _check_alike(objectives)
         self.schedule, self.images, self.labels = schedule, images, labels
         self.step, self._augment = 0, augment
@@ -66,7 +68,7 @@ class Trainer:
         parameters, buffers = stack_module_state([copy.deepcopy(objective).train() for objective in objectives])
         self._parameters = {name: parameters[name] for name in _trained(self._base)}
         self._fixed = {name: (parameters | buffers)[name] for name in _fixed(self._base) if name.startswith("network.")}
-        self._descent = Descent(schedule, self._parameters)
+        self._descent = Descent(schedule, self._parameters, self._base.scale_names())
         self._random = _fresh_random_state(seed, images.device)
 
     @property
@@ -152,6 +154,7 @@ class Trainer:
             images = made.reshape(*images.shape[:2], *made.shape[1:])
         nll = vmap(self._nll, randomness="different")(self._parameters, self._fixed, images, labels)
         kl = torch.stack([self._kl(i) for i in range(len(images))])
+        self._descent.check_finite(self.step, nll.detach(), kl.detach(), parameters=False)  # before it spoils all
         self._descent.take_step(self.step, nll, kl)
         self.step += 1
         return Terms(nll.detach(), kl.detach())

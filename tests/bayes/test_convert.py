@@ -200,3 +200,35 @@ def test_conversion_draws_nothing() -> None:
     model, before = net(), torch.get_rng_state()
     bayesianize_(model)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_that_stay_have_a_reason() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Conv2d(2, 2, 3).requires_grad_(False))
+    named = "its weight is frozen; give its exact name in layers= to make it Bayesian"
+    reasons = {"1": "it is a ConvTranspose2d, not a plain Conv2d", "2": named}
+    assert bayesianize_(copy.deepcopy(model)).skipped == reasons
+    found = bayesianize_(copy.deepcopy(model), ["2"])
+    assert list(found) == ["2"] and found.skipped == {"0": "not asked for", "1": reasons["1"]}
+    with pytest.raises(ValueError, match=r"^the weights of 0 are frozen; give its exact name"):
+        bayesianize_(nn.Sequential(nn.Conv2d(1, 1, 1)).requires_grad_(False))
+
+
+def test_hooks_stay_and_a_wrapped_forward_is_refused() -> None:
+    model, images = net().eval(), torch.rand(2, 1, 8, 8)
+    bayesianize_(model, scale=0.3)
+    model[0].register_forward_hook(lambda module, inputs, output: output * 0)
+    assert torch.equal(sample_network(model)(images)[0], model(images)[0])
+    model[0].forward = model[0].forward
+    for change in (sample_network, posterior_mean_):
+        with pytest.raises(ValueError, match="0 has a forward of its own, which would be lost: take it off first"):
+            change(model)
+
+
+def test_scales_made_in_inference_mode_can_be_trained() -> None:
+    model = net()
+    with torch.inference_mode():
+        bayesianize_(model)
+    model(torch.rand(2, 1, 8, 8)).sum().backward()
+    torch.optim.Adam(model.parameters()).step()
+    with pytest.raises(ValueError, match="the scale of a posterior must be a number above 0; got 'x'"):
+        bayesianize_(net(), scale="x")  # type: ignore[arg-type]

@@ -92,3 +92,9 @@ def test_the_relative_posterior_near_zero() -> None:
     each.sum().backward()
     assert layer.weight.grad.abs().max() < 1 and layer.log_variance.grad.isfinite().all()
     assert (layer.q.scale <= layer.weight.abs() + 1.1e-6).all()
+
+
+def test_small_images_have_noise_in_proportion() -> None:
+    layer, images = BayesConv2d(1, 8, 3, scale=0.01, bias=False), torch.rand(4, 1, 9, 9)
+    spread = [((layer(by * images) - layer.eval()(by * images)).std() / by).item() for by in (1, 1e-6) if layer.train()]
+    assert spread[1] == pytest.approx(spread[0], rel=0.1)

@@ -243,3 +243,15 @@ def test_each_layer_has_a_reverse_model_of_its_own() -> None:
     bayesianize_(model)
     first, second = Objective(model, kl_from(vae(3))).terms
     assert first is not second and first.prior.encoder is not second.prior.encoder
+
+
+def test_what_is_no_divergence_is_refused() -> None:
+    model = network(bayesian=False)
+    for wrong in (bayesianize_(model), [gaussian(3)]):
+        with pytest.raises(TypeError, match=r"terms are divergences; got a .*: give priors.terms\(\) of what"):
+            Objective(model, wrong)
+    reduced = nn.Module()
+    reduced.__class__ = type("Wrapped", (nn.parallel.DistributedDataParallel,), {"__init__": nn.Module.__init__})
+    model.add_module("wrapped", reduced)
+    with pytest.raises(ValueError, match="does not reduce their gradients: wrap the Objective instead"):
+        Objective(model, NormalKL(learn=True))

@@ -330,3 +330,11 @@ def test_tied_weights_are_loaded_as_one_or_not_at_all(tmp_path: Path) -> None:
             load_posterior(tied, path)
     assert {type(layer) for layer in tied} == {nn.Conv2d}
     assert all(torch.equal(value, before[name]) for name, value in tied.state_dict().items())
+
+
+def test_a_buffer_that_is_nan_is_what_it_was(tmp_path: Path) -> None:
+    saved, loaded = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)) for _ in range(2))
+    bayesianize_(saved)
+    saved[1].running_var.fill_(float("nan"))
+    load_posterior(loaded, save_posterior(saved, tmp_path / "a.safetensors"))
+    assert loaded[1].running_var.isnan().all()

@@ -14,6 +14,7 @@ from dwp_init.bayes import (
     NormalKL,
     Objective,
     RelativeBayesConv2d,
+    TruncatedLogUniformKL,
     bayesian_layers,
     bayesianize_,
     kl_from,
@@ -182,3 +183,18 @@ def test_an_augmented_objective_starts_from_the_images_as_they_are() -> None:
         torch.manual_seed(0)
         start_at_optimal_scales_(model, pictures, labels, steps=2)
     assert all(map(torch.equal, plain.state_dict().values(), augmented.state_dict().values()))
+
+
+def test_scales_stay_where_the_bound_is_nan_and_where_they_are_frozen() -> None:
+    model = network()
+    kept = [layer.log_variance.clone() for layer in (model[0], model[3])]
+    model[3].log_variance.requires_grad_(False)
+    pictures, labels = (part[0] for part in images())
+    with pytest.raises(ValueError, match="the bound or its slope in a scale is infinite or NaN: look at the images"):
+        start_at_optimal_scales_(Objective(model, NormalKL()), pictures / 0, labels)
+    assert torch.equal(model[0].log_variance, kept[0])
+    with torch.no_grad():
+        start_at_optimal_scales_(Objective(model, NormalKL()), pictures, labels)
+    assert [torch.equal(model[i].log_variance, kept[i // 3]) for i in (0, 3)] == [False, True]
+    with pytest.raises(ValueError, match="as log-uniform ones may have none"):
+        optimal_scale(TruncatedLogUniformKL(), torch.ones(4, 1, 1, 1), steps=80)

@@ -100,6 +100,7 @@ def test_helpful_errors() -> None:
         train_(objective, [(pictures[0], labels[0][:, None].expand(-1, 2))], 12, steps=1)
     for wrong, error, message in (
         (labels[0].float(), ValueError, r"labels are class numbers from 0 on; got torch.float32: convert them with"),
+        (labels[0] - 100, ValueError, "labels must be from 0 to 1, .* got labels from -100 to -99"),
         (labels[0] + 7, ValueError, "labels must be from 0 to 1, as the network returns 2 logits; got labels from 7"),
         (labels[0].tolist(), TypeError, r"labels must be a tensor \(batch,\) of class numbers; got list"),
     ):
@@ -111,3 +112,18 @@ def test_helpful_errors() -> None:
     assert objective(pictures[0], labels[0].to(torch.uint8), 12).nll == expected
     with pytest.raises(ValueError, match="warm_up must be from 0 to the 1 steps"):
         train_(objective, loader(), steps=1, warm_up=2)
+
+
+def test_scales_in_half_precision_are_refused() -> None:
+    model = network().bfloat16()
+    with pytest.raises(
+        ValueError, match=r"network.0.log_variance is torch.bfloat16, in which steps of Adam are rounded"
+    ):
+        train_(Objective(model, NormalKL()), [(images()[0][0].bfloat16(), images()[1][0])], 12, steps=1)
+
+
+def test_only_the_posteriors_scales_have_their_own_rate() -> None:
+    model = network()
+    model[-1].register_parameter("log_variance", nn.Parameter(torch.zeros(())))
+    found = Objective(model, NormalKL()).scale_names()
+    assert found == {"network.0.log_variance", "network.3.log_variance"}

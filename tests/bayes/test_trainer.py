@@ -323,8 +323,11 @@ def test_helpful_errors() -> None:
         run.run()
     with pytest.raises(ValueError, match="the state is of other networks"):
         trainer([objective(NormalKL(), channels=2)], Schedule(1)).load_state_dict(run.state_dict())
-    with pytest.raises(ValueError, match=r"network 0 diverged by step 40: .*lower lr=1000.0"):
+    with pytest.raises(ValueError, match=r"network 0 diverged by step [1-9]: .*lower lr=1000.0"):
         trainer([objective(NormalKL())], Schedule(40, 6, lr=1e3, scale_lr=1e5)).run()
+    pictures, labels = images(1)
+    with pytest.raises(ValueError, match="labels are class numbers from 0 on; got -100"):
+        Trainer([model], pictures, labels - 100, Schedule())
     for wrong in (
         {"steps": 0},
         {"batch_size": 0},

@@ -331,7 +331,7 @@ def test_runs_of_record_count_if_they_are_kept_and_may_be_replaced(
 ) -> None:
     ran: list[bool] = []
     monkeypatch.setattr(
-        "training.__main__.run_stages", lambda stages, context, results: ran.append(context.from_record)
+        "training.__main__.run_stages", lambda stages, context, results: ran.append(context.from_record) or {}
     )
     words = ["run", recipe, "--device", "cpu"]
     assert [main([*words, *more]) for more in ([], ["--from-record"], ["--record"])] == [0, 0, 0]
