@@ -137,14 +137,14 @@ def rearranged(name: str, arguments: Sequence[ast.expr], options: Sequence[ast.k
 def _axes(sizes: Sequence[object]) -> int | None:
     """Returns how many axes a tensor of these sizes has; ``None`` if that is not known."""
     match sizes:
-        case [ast.Tuple(parts)]:
+        case [ast.Tuple(parts) | ast.List(parts)]:
             return len(parts)
-        case [tuple()]:
-            return len(cast(tuple[object, ...], sizes[0]))
-        case [ast.expr()]:
-            return None
+        case [tuple() | list()]:
+            return len(cast(Sequence[object], sizes[0]))
+        case [int()]:
+            return 1
         case _:
-            return len(sizes)
+            return len(sizes) if len(sizes) > 1 else None
 
 
 def are_numbers(value: object, several: bool) -> bool:

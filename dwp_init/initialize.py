@@ -121,7 +121,7 @@ def apply_(
             resolution. What is outside of the model is not seen: a chain that is the whole model
             keeps its scale too if it returns as many channels as it takes, at the same resolution. ``"prior"`` keeps
             the scale of the kernels that the prior was fitted to. Where these were brought to a root mean square of 1,
-            as those of ``natural`` and of other public checkpoints, that is not the scale of their networks.
+            as those of depthwise layers and of other public checkpoints, that is not the scale of their networks.
         noise: ``False`` leaves out the last step of a draw: from a VAE the decoder mean is drawn, as the paper's
             authors did, and from a kernel density the learned kernels themselves. It is an error if no prior has such a
             step. In ``training/results/converge_mnist.csv``, draws of a dense VAE without noise have 0.4 to 0.5 points

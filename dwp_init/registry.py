@@ -23,6 +23,7 @@ from dwp_init.text import NameTable, few
 _PACKAGE = Path(__file__).parent
 REGISTRY = _PACKAGE / "registry.json"
 BUNDLED = _PACKAGE / "bundled"
+_HUB_ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/(?!datasets/|spaces/)([^/]+/[^/?#]+)")
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -220,7 +221,7 @@ def _unknown(name_or_folder: str | Path) -> Exception:
         return ValueError(
             f"no folder is called {name!r}; for a repository on the Hub pass the str {name!r}, not a Path"
         )
-    if (repo := re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/([^/]+/[^/?#]+)", name)) is not None:
+    if (repo := _HUB_ADDRESS.match(name)) is not None:
         return ValueError(f"{name!r} is an address; for the repository pass {repo[1]!r}")
     near = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], [*names, *SETS], n=3, cutoff=0.5)
     if near:

@@ -37,9 +37,9 @@ def notes_on_draws(drawn: list[Drawn], options: Options) -> list[str]:
     """Returns the notes of what was drawn: layers at the scale of the source networks that are far too strong."""
     loud = [row.layer for row in drawn if _is_louder(row)] if options.scale == "prior" else []
     return [
-        f"scale='prior' makes {listed(loud)} more than {_LOUD} times as strong as before: where kernels were brought "
-        "to one root mean square before the fit, as those of public checkpoints are, a prior does not have the scale "
-        "of their networks; take another scale"
+        f"scale='prior' makes {listed(loud)} more than {_LOUD} times as strong as before; where kernels were brought "
+        "to one root mean square before the fit, as those of public checkpoints may be, that is not the scale of their "
+        "networks, and another one is better"
     ] * bool(loud)
 
 

@@ -131,6 +131,12 @@ class NoChains:
         x = net.one(x.view(-1, 3, 8, 8)).flatten(1)
         return net.two(x.view(-1, 8, 8, 8)).relu().flatten(1)
 
+    def of_a_list(net: Net, x: Tensor) -> Tensor:
+        return net.two(net.pool(net.one(x).relu())).relu().view([-1, 3, 8, 8])
+
+    def of_a_list_of_sizes(net: Net, x: Tensor) -> Tensor:
+        return torch.reshape(net.two(net.pool(net.one(x).relu())).relu(), [x.size(0), 4, 8, 8])
+
     def of_any_axes(net: Net, x: Tensor) -> Tensor:
         return net.two(net.pool(net.one(x).relu())).relu().view(x.shape[:2])
 

@@ -98,7 +98,8 @@ def test_a_bundled_folder_that_is_gone(bundled):
             Path("user/repo"),
             "no folder is called 'user/repo'; for a repository on the Hub pass the str 'user/repo', not a",
         ),
-        ("https://huggingface.co/user/repo/tree/main", "is an address; for the repository pass 'user/repo'"),
+        ("https://huggingface.co/datasets/user/repo", "no prior and no folder"),
+        ("https://www.huggingface.co/user/repo/tree/main", "is an address; for the repository pass 'user/repo'"),
         ("-user/repo", "no prior and no folder is called '-user/repo'; there are"),
     ],
 )

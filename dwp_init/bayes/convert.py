@@ -140,7 +140,8 @@ def _normal_priors(model: nn.Module, patterns: list[str]) -> LayerPriors:
 
 
 def _may_change(conv: nn.Module) -> bool:
-    return any(value.requires_grad for value in conv.parameters(recurse=False))
+    weight = vars(conv)["_parameters"].get("weight")
+    return weight is None or weight.requires_grad  # without a weight of its own it is refused anyway
 
 
 def _not_plain(module: nn.Module) -> str:
@@ -233,20 +234,21 @@ def bayesian_layers(model: nn.Module) -> dict[str, BayesConv2d]:
 @torch.no_grad()
 def _made_plain_(model: nn.Module, weight: Callable[[BayesConv2d], Tensor]) -> nn.Module:
     found = bayesian_layers(model)
-    if isinstance(model, BayesConv2d):
-        return model.plain(weight(model))
     for name, layer in found.items():
-        if lost := _lost(layer):
-            raise ValueError(f"{name} has a {lost} of its own, which would be lost: take it off first")
-    _replace(model, {layer: layer.plain(weight(layer)) for layer in found.values()})
-    return model
+        if "forward" in vars(layer):
+            raise ValueError(f"{name or 'the layer'} has a forward of its own, which would be lost: take it off first")
+    new: dict[nn.Module, nn.Module] = {layer: layer.plain(weight(layer)) for layer in found.values()}
+    _replace(model, new)
+    return new.get(model, model)
 
 
 def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
     """Replaces modules wherever they are registered, with the attributes and hooks that the old ones have."""
     for old, module in new.items():
         own = cast(dict[str, object], vars(old))
-        vars(module).update({name: value for name, value in own.items() if name not in vars(module) or "hook" in name})
+        kept = {name: value for name, value in own.items() if name not in vars(module) or "hook" in name}
+        kept.pop("_compiled_call_impl", None)  # which calls the old one
+        vars(module).update(kept)
     for parent in list(model.modules()):
         children: dict[str, nn.Module | None] = vars(parent)["_modules"]  # named_children() names a shared one once
         for name, child in list(children.items()):
@@ -272,8 +274,7 @@ def reason_not_bayesian(conv: nn.Module, model: nn.Module) -> str | None:
 
 def _lost(conv: nn.Conv2d) -> str | None:
     """Returns the name of a method, parameter, buffer or module that a convolution has and its class has not."""
-    kind = BayesConv2d if isinstance(conv, BayesConv2d) else nn.Conv2d
-    own, plain = (vars(each) for each in (conv, kind(1, 1, 1, device="meta")))
+    own, plain = (vars(each) for each in (conv, nn.Conv2d(1, 1, 1, device="meta")))
     methods = [name for name in own if name not in plain and hasattr(nn.Conv2d, name)]
     parts = [name for part in ("_parameters", "_buffers", "_modules") for name in own[part] if name not in plain[part]]
     return next(iter([*methods, *parts]), None)

@@ -131,6 +131,12 @@ def bayes_layers(model: nn.Module) -> dict[str, BayesConv2d]:
     return {named.name: named.module for named in named_modules(model) if isinstance(named.module, BayesConv2d)}
 
 
+def scale_names(module: nn.Module) -> set[str]:
+    """Returns the names of a module's parameters that are log variances of a posterior, with the parts of wrappers."""
+    scales = {id(layer.log_variance) for layer in bayes_layers(module).values()}
+    return {name for name, value in module.named_parameters() if id(value) in scales}
+
+
 def _settings(conv: nn.Conv2d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return {name: getattr(conv, name) for name in names} | {"bias": conv.bias is not None}

@@ -133,11 +133,6 @@ class Objective(nn.Module):
         some: Tensor = term(Normal(q.loc[picked], q.scale[picked]))
         return some.sum() * (count / self.kernels)
 
-    def scale_names(self) -> set[str]:
-        """Returns the names of the parameters that are log variances of the posterior."""
-        scales = {id(layer.log_variance) for layer in bayes_layers(self.network).values()}
-        return {name for name, value in self.named_parameters() if id(value) in scales}
-
     def pairs(self) -> list[tuple[BayesConv2d, KL]]:
         """Returns each Bayesian layer with its term; raises ``ValueError`` if the network has other ones by now."""
         found = bayes_layers(self.network)

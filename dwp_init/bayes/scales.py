@@ -62,7 +62,7 @@ def optimal_scale(term: KL, kernels: Tensor, steps: int = 20) -> Tensor:
             scale = log_scale.exp().expand_as(kernels)
             (slope,) = torch.autograd.grad(term(Normal(kernels.detach(), scale)).mean(), log_scale)
         variance = _newton(variance, slope)
-        _check_finite(variance)
+        _check_finite(slope, variance)
     return variance.sqrt()
 
 

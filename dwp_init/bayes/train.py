@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dwp_init.bayes.layers import scale_names
 from dwp_init.bayes.objective import Objective, Terms
 from dwp_init.bayes.schedule import Descent, Schedule
 
@@ -60,7 +61,7 @@ def train_(
     if not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"count must be a whole number of images, 1 or more; got {count!r}")
     trained = {name: value for name, value in objective.named_parameters() if value.requires_grad}
-    descent, device = Descent(schedule, trained, objective.scale_names()), next(objective.parameters()).device
+    descent, device = Descent(schedule, trained, scale_names(objective)), next(objective.parameters()).device
     objective.train()
     source = _endless(batches)
     try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from dwp_init.bayes.layers import scale_names
 from dwp_init.bayes.objective import Objective, Terms
 from dwp_init.bayes.schedule import Descent, Schedule
 from dwp_init.tensors import as_list
@@ -68,7 +69,7 @@ class Trainer:
         parameters, buffers = stack_module_state([copy.deepcopy(objective).train() for objective in objectives])
         self._parameters = {name: parameters[name] for name in _trained(self._base)}
         self._fixed = {name: (parameters | buffers)[name] for name in _fixed(self._base) if name.startswith("network.")}
-        self._descent = Descent(schedule, self._parameters, self._base.scale_names())
+        self._descent = Descent(schedule, self._parameters, scale_names(self._base))
         self._random = _fresh_random_state(seed, images.device)
 
     @property

@@ -46,8 +46,8 @@ class Prior(nn.Module, ABC):
         exact: Whether :meth:`log_prob` is exact. If it is ``False``, log_prob is a lower bound.
         has_noise: Whether :meth:`sample` has a last, white step that ``noise=False`` leaves out.
         chunk: Kernels drawn at a time, which bounds the memory of :meth:`sample`, and of a VAE's :meth:`log_prob`.
-        joint: Whether :meth:`sample_layer` draws the kernels of a layer together, for stems alone. ``apply_`` then
-            leaves them as they are drawn, also with ``orthogonal``.
+        joint: Whether :meth:`sample_layer` draws the kernels of a layer together, for stems, and layers that a
+            mapping names exactly. ``apply_`` then leaves them as they are drawn, also with ``orthogonal``.
         meant_for: The inputs of a layer for which the prior is meant, in words; empty if they do not matter.
         depths: The relative depths that the prior tells apart, see :meth:`at`; none in most families.
         details: What is known about this prior besides its parameters: name, source, metrics. JSON, saved with it.

@@ -203,7 +203,8 @@ def test_conversion_draws_nothing() -> None:
 
 
 def test_layers_that_stay_have_a_reason() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Conv2d(2, 2, 3).requires_grad_(False))
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Conv2d(2, 2, 3))
+    model[2].weight.requires_grad_(False)
     named = "its weight is frozen; give its exact name in layers= to make it Bayesian"
     reasons = {"1": "it is a ConvTranspose2d, not a plain Conv2d", "2": named}
     assert bayesianize_(copy.deepcopy(model)).skipped == reasons
@@ -218,6 +219,9 @@ def test_hooks_stay_and_a_wrapped_forward_is_refused() -> None:
     bayesianize_(model, scale=0.3)
     model[0].register_forward_hook(lambda module, inputs, output: output * 0)
     assert torch.equal(sample_network(model)(images)[0], model(images)[0])
+    assert not sample_network(model[0])(images).any() and type(sample_network(model[0])) is nn.Conv2d
+    model[0].compile(backend="eager")
+    assert sample_network(model)[0]._compiled_call_impl is None
     model[0].forward = model[0].forward
     for change in (sample_network, posterior_mean_):
         with pytest.raises(ValueError, match="0 has a forward of its own, which would be lost: take it off first"):

@@ -122,8 +122,16 @@ def test_scales_in_half_precision_are_refused() -> None:
         train_(Objective(model, NormalKL()), [(images()[0][0].bfloat16(), images()[1][0])], 12, steps=1)
 
 
-def test_only_the_posteriors_scales_have_their_own_rate() -> None:
+@pytest.mark.parametrize("wrap", [lambda module: module, nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_only_the_posteriors_scales_have_their_own_rate(wrap: Any) -> None:
+    """Adam's first step is the learning rate."""
     model = network()
     model[-1].register_parameter("log_variance", nn.Parameter(torch.zeros(())))
-    found = Objective(model, NormalKL()).scale_names()
-    assert found == {"network.0.log_variance", "network.3.log_variance"}
+    model[-1].register_forward_hook(lambda module, inputs, output: output * module.log_variance.exp())
+    scales = [model[0].log_variance, model[3].log_variance, model[-1].log_variance]
+    before = [each.detach().clone() for each in scales]
+    train_(
+        wrap(Objective(model, NormalKL())), [tuple(part[0] for part in images())], 12, steps=1, lr=1e-3, scale_lr=0.5
+    )
+    moved = [(now - then).abs().max().item() for now, then in zip(scales, before, strict=True)]
+    assert moved == pytest.approx([0.5, 0.5, 1e-3], rel=1e-2)
