@@ -75,3 +75,8 @@ def test_strict_names_layers_by_size_and_by_reason(gaussian: Fit) -> None:
         ValueError, match=re.escape(f"strict: {left} a prior, resize=True, narrow layers=, or leave strict off")
     ):
         apply_(nn.Sequential(nn.Conv2d(1, 1, 3), *wide, *frozen), gaussian(3), strict=True)
+
+
+def test_a_layer_that_a_prior_of_the_package_would_draw_is_the_one_to_speak_of() -> None:
+    with pytest.raises(ValueError, match=r"the model has .*; prior=\[…, 'audio'\] would draw them; list_priors"):
+        apply_(nn.Sequential(nn.Conv1d(1, 4, 80), nn.Conv1d(4, 4, 3)), "natural")

@@ -178,9 +178,9 @@ class PatchWhitening(Prior):
             found = [first, -first]
         else:
             found = [_with_opposites(filters)]
-        while 2 * self.dim * len(found) < n:
-            rotation = torch.randn(self.dim, self.dim, generator=generator, device=self.device, dtype=self.dtype)
-            found.append(_with_opposites(_orthogonal(rotation) @ filters))
+            while 2 * self.dim * len(found) < n:
+                rotation = torch.randn(self.dim, self.dim, generator=generator, device=self.device, dtype=self.dtype)
+                found.append(_with_opposites(_orthogonal(rotation) @ filters))
         order = torch.randperm(n, generator=generator, device=self.device)
         return torch.cat(found)[:n][order].reshape(n, *self.kernel_shape)
 

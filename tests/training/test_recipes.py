@@ -327,18 +327,21 @@ def test_settings_of_stages_that_are_not_run_are_refused(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("recipe", ["benchmark", "fig2a_chosen", "frozen_readout"])
 def test_runs_of_record_count_if_they_are_kept_and_may_be_replaced(
-    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     ran: list[bool] = []
+    (tmp_path / "fit" / "prior").mkdir(parents=True)
+    folders = {"fit": tmp_path / "fit", "other": tmp_path}
     monkeypatch.setattr(
-        "training.__main__.run_stages", lambda stages, context, results: ran.append(context.from_record) or {}
+        "training.__main__.run_stages", lambda stages, context, results: ran.append(context.from_record) or folders
     )
     words = ["run", recipe, "--device", "cpu"]
     assert [main([*words, *more]) for more in ([], ["--from-record"], ["--record"])] == [0, 0, 0]
     assert ran == [False, True, True]
     assert main(["run", "fig3a", "--from-record"]) == 1
     idle = "error: these stages of 'fig3a' keep no runs on record; leave out --from-record"
-    assert capsys.readouterr().err.splitlines() == [idle]
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [idle] and out.count(f"a prior is in {tmp_path / 'fit' / 'prior'}\n") == 3
 
 
 def test_stages_of_one_name_whose_runs_are_kept_are_the_same() -> None:
