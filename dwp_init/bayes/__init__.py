@@ -23,6 +23,7 @@ from dwp_init.bayes.layer_priors import LayerPriors as LayerPriors
 from dwp_init.bayes.layer_priors import layer_priors as layer_priors
 from dwp_init.bayes.layers import SCALE as SCALE
 from dwp_init.bayes.layers import BayesConv2d as BayesConv2d
+from dwp_init.bayes.layers import Estimator as Estimator
 from dwp_init.bayes.layers import RelativeBayesConv2d as RelativeBayesConv2d
 from dwp_init.bayes.objective import Objective as Objective
 from dwp_init.bayes.objective import Terms as Terms

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from dwp_init.access import Access
 from dwp_init.bayes.layer_priors import LayerPriors, Without, layer_priors, normal_prior
-from dwp_init.bayes.layers import BayesConv2d, RelativeBayesConv2d, bayes_layers
+from dwp_init.bayes.layers import BayesConv2d, Estimator, RelativeBayesConv2d, bayes_layers
 from dwp_init.convolutions import find_layers, layer_of, named_convolutions
 from dwp_init.draw import Scale
 from dwp_init.modules import only_holds
@@ -35,6 +35,7 @@ def bayesianize_(
     without: Without = "fixed",
     kind: type[BayesConv2d] = BayesConv2d,
     scale: float | None = None,
+    estimator: Estimator = "flipout",
     access: Access | None = None,
 ) -> LayerPriors:
     """Replaces a model's convolutions by Bayesian ones, in place, with each posterior centred at the present weight.
@@ -56,6 +57,8 @@ def bayesianize_(
         without: What becomes of layers that no prior fits, see :func:`layer_priors`; ``"fixed"`` ones stay as they are.
         kind: :class:`BayesConv2d`, or :class:`RelativeBayesConv2d`.
         scale: Standard deviation at the start; by default that of ``kind``.
+        estimator: How outputs are drawn in training mode, see :class:`BayesConv2d`. The paper has ``"local"``, which
+            suits networks that do not average over positions, as global pooling does.
         access: How the Hub is reached.
 
     Returns:
@@ -66,8 +69,8 @@ def bayesianize_(
         TypeError: ``model`` is not a module or is itself a convolution, or ``kind`` is another class.
         ValueError: A pattern matches no convolution; without ``prior`` a chosen layer cannot be made Bayesian, and with
             it none of them can, because it is of a subclass, is parametrized, has hooks or a forward of its own, or its
-            weight is sharded or another module's too; the model is in ``DistributedDataParallel``; or ``scale`` is
-            wrong. The model is unchanged.
+            weight is sharded or another module's too; the model is in ``DistributedDataParallel``; or ``scale``
+            or ``estimator`` is wrong. The model is unchanged.
 
     Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3))
@@ -94,7 +97,7 @@ def bayesianize_(
         found = layer_priors(model, prior, layers=patterns, scale=prior_scale, without=without, access=access)
         given = _bayesian(found, model)
     convolutions = [cast(nn.Conv2d, each.layer.module) for each in given.values()]
-    layers_of = {conv: kind.of(conv, scale) for conv in convolutions}
+    layers_of = {conv: kind.of(conv, scale, estimator) for conv in convolutions}
     given = replace(given, notes=(*given.notes, *_notes(given, kind, scale)))
     _replace(model, layers_of)
     return given

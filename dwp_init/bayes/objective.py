@@ -34,11 +34,12 @@ class Terms(NamedTuple):
 class Objective(nn.Module):
     """-L = -Σ E log p(y|x, w) + Σ KL(q(w) ‖ p(w)), or the upper bound on it for priors defined through latents.
 
-    In training mode the expectation is estimated with local reparametrisation, as in the paper: the outputs of a layer
-    are independent draws. Those of one channel share weights in truth, so this is the bound of a network that averages
-    more noise away, over positions, than those of :func:`dwp_init.bayes.sample_network` do; with global pooling it may
-    be far lower, and the scales that it leads to wider. In evaluation mode the first part is that of the mean weights.
-    The expectation itself is the mean over drawn networks of ``Objective(sample_network(network)).nll(...)``.
+    In training mode the estimator of the layers draws their outputs, see :class:`BayesConv2d`. With ``"flipout"`` the
+    first part is an unbiased estimate of the expectation, unless images depend on each other, as in batch norm. With
+    ``"local"``, as in the paper, it is that of a network which averages more noise away, over positions, than those of
+    :func:`dwp_init.bayes.sample_network` do: with global pooling it may be far lower, and the scales that it leads to
+    wider. In evaluation mode the first part is that of the mean weights. The expectation itself is the mean over drawn
+    networks of ``Objective(sample_network(network)).nll(...)``.
 
     Args:
         network: A network with Bayesian layers, or without any for deterministic training. It is not copied.

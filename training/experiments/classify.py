@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from dwp_init import bayes
 from training.engine.ledger import kept_runs
 from training.engine.options import check_counts
 from training.engine.records import Row, load_checkpoint, print_table, read_done, save_checkpoint, write_table
-from training.engine.stage import Context, Stage
+from training.engine.stage import ADDED, Context, Stage
 from training.engine.sweep import Sweep
 from training.engine.workers import Progress
 from training.experiments.few_labels import (
@@ -23,7 +23,9 @@ from training.experiments.few_labels import (
     DWP_SEMI_IMPLICIT,
     FROM_DWP,
     FROM_XAVIER,
+    NATURAL_PRIOR,
     NORMAL,
+    NORMAL_BY_LAYER,
     PRIORS,
     STANDARD_NORMAL,
     Experiment,
@@ -43,6 +45,8 @@ BLOCK = 100  # steps between checkpoints
 PERCENT = 100  # units of progress of a network
 MEMBER = ("size", "split", "prior", "init")
 
+LATER = (DWP_FIXED, DWP_SEMI_IMPLICIT, NATURAL_PRIOR, NORMAL_BY_LAYER)  # priors that are not of Fig. 2(a)
+
 Member = tuple[int, int, str, str]  # of these
 ChosenSettings = Mapping[tuple[int, str], Mapping[str, Any]]
 """Steps and temperature by number of labels and prior."""
@@ -50,7 +54,7 @@ ChosenSettings = Mapping[tuple[int, str], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Classify(Stage):
-    """Trains the paper's network on small sets by Algorithm 1, with every prior and from both initialisations.
+    """Trains a network, by default the paper's, on small sets by Algorithm 1, with every prior.
 
     The splits are stratified, the same for every prior and initialisation, and so are the networks' biases and
     classifiers. Test images are used once, after training; with ``hold_out``, training images are used instead.
@@ -60,14 +64,13 @@ class Classify(Stage):
             each prior and number of labels replace those given here; none by default.
         name: Base name of the CSV and PNG files; none are written if empty. The runs are kept in any case, under the
             name of the stage.
-        data: Name of the data set: ``mnist`` or ``cifar10``, with the paper's network for it.
+        data: Name of the data set.
         others: Name of the data set whose test images are the unknown ones of the OOD column; none if empty.
-        filters: Channels of the convolutions.
+        filters: Numbers of channels of the network.
         vaes: Bundled VAEs, one for each kernel size: the prior ``dwp``, and the initialisation of that name.
         mixtures: Bundled mixtures, for the other learned priors: themselves, the Gaussian of the same kernels, and
             ``normal``, N(0, s²) with s the root mean square of the same kernels.
-        priors: The priors to compare, of :data:`training.experiments.few_labels.PRIORS`, each from draws of ``vaes``
-            at their own scale.
+        priors: The priors to compare, of :data:`training.experiments.few_labels.PRIORS`.
         from_xavier: Those of them that also start from Xavier's initialisation.
         sizes: Sizes of the training sets.
         splits: Number of splits for each size; each has its own seed for the network too.
@@ -89,6 +92,9 @@ class Classify(Stage):
         augmentation: Name of :data:`training.images.augment.AUGMENTATIONS`, by which training images are changed at
             random in each step; none by default. Each image counts once.
         copies: Copies of each image in a step, the mean of whose likelihoods is that of the image.
+        network: Name of the network, see :func:`training.networks.registry.build`; the paper's for ``data`` by default.
+        start: What all priors start from: ``dwp``, draws of ``vaes`` at their own scale, or ``natural``.
+        estimator: How the layers draw their outputs in training, see :class:`dwp_init.bayes.BayesConv2d`.
     """
 
     keeps_runs: ClassVar[bool] = True
@@ -99,7 +105,7 @@ class Classify(Stage):
     filters: tuple[int, ...] = (32, 128)
     vaes: tuple[str, ...] = ("notmnist-7x7-vae", "notmnist-5x5-vae")
     mixtures: tuple[str, ...] = ("notmnist-7x7", "notmnist-5x5")
-    priors: tuple[str, ...] = tuple(prior for prior in PRIORS if prior not in (DWP_FIXED, DWP_SEMI_IMPLICIT))
+    priors: tuple[str, ...] = tuple(prior for prior in PRIORS if prior not in LATER)
     from_xavier: tuple[str, ...] = (DWP_PRIOR, STANDARD_NORMAL, NORMAL, DETERMINISTIC)
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000)
     splits: int = 10
@@ -120,12 +126,16 @@ class Classify(Stage):
     samples: int = 10
     augmentation: str = ""
     copies: int = 1
+    network: str = field(default="", metadata=ADDED)
+    start: str = field(default=FROM_DWP, metadata=ADDED)
+    estimator: bayes.Estimator = field(default="local", metadata=ADDED)
 
     def data_sets(self) -> tuple[str, ...]:
         return (self.data, self.others) if self.others else (self.data,)
 
     def other_inputs(self) -> dict[str, Any]:
-        return bundled_digests(*self.vaes, *self.mixtures)
+        natural = (NATURAL_PRIOR,) if NATURAL_PRIOR in (self.start, *self.priors) else ()
+        return bundled_digests(*self.vaes, *self.mixtures, *natural)
 
     def run(self, folder: Path, context: Context) -> dict[str, Any]:
         """Trains what is missing, on ``context.engine``; a run in progress resumes from its checkpoint."""
@@ -164,7 +174,7 @@ class Classify(Stage):
 
     def keys(self) -> list[Member]:
         """Returns size, split, prior and initialisation of every network."""
-        inits = {FROM_DWP: self.priors, FROM_XAVIER: [prior for prior in self.priors if prior in self.from_xavier]}
+        inits = {self.start: self.priors, FROM_XAVIER: [prior for prior in self.priors if prior in self.from_xavier]}
         return [
             (size, split, prior, init)
             for size in self.sizes
@@ -177,9 +187,11 @@ class Classify(Stage):
         """Reads what trains and tests the networks."""
         rates = (self.lr, self.scale_lr)
         schedule = bayes.Schedule(self.steps, self.batch_size, *rates, self.warm_up, self.temperature)
-        images: dict[str, Any] = {"others": self.others, "held_out": self.hold_out, "test_images": self.test_images}
+        images: dict[str, Any] = {"network": self.network, "others": self.others}
+        images |= {"held_out": self.hold_out, "test_images": self.test_images}
         images |= {"other_images": self.other_images or self.test_images}
         settings: dict[str, Any] = {"scale": self.scale, "kernels": self.kernels, "samples": self.samples}
+        settings["estimator"] = self.estimator
         augment = Augment(self.augmentation, self.copies) if self.augmentation else None
         settings |= {"newton_steps": self.newton_steps, "augment": augment}
         learned = (self.vaes, self.mixtures)

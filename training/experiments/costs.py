@@ -257,7 +257,7 @@ def _measure_step(stage: InferenceStep, pair: tuple[str, str], draws: int, kerne
 
 def _trainer(stage: InferenceStep, terms: list[bayes.KL], kernels: int) -> bayes.Trainer:
     network = MNISTNet(stage.filters)
-    bayes.bayesianize_(network)
+    bayes.bayesianize_(network, estimator="local")
     images, labels = torch.rand(1, stage.batch_size, 1, 28, 28), torch.randint(10, (1, stage.batch_size))
     objective = bayes.Objective(network, terms, kernels or None)
     return bayes.Trainer([objective], images, labels, bayes.Schedule(batch_size=stage.batch_size))

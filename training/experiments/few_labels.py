@@ -1,7 +1,7 @@
-"""The experiment of Section 4.1: the paper's network, small stratified training sets, every prior, Algorithm 1."""
+"""The experiment of Section 4.1: a network, small stratified training sets, every prior, Algorithm 1."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -12,21 +12,22 @@ import dwp_init
 from dwp_init import Gaussian, GaussianMixture, Prior, bayes
 from training.engine.options import check_counts
 from training.engine.stage import Context
-from training.experiments.base import read_images
+from training.experiments.base import network_for, read_images
 from training.images.augment import Augment
 from training.images.split import Labelled, stratified, thin
-from training.networks.registry import build
 from training.networks.scores import ood_auroc, prediction_scores
 from training.starts.base import initialize_
 from training.starts.controls import XAVIER
+from training.starts.natural import DENSE_DRAWN
 from training.starts.priors import DWP_OWN
 
 DWP_PRIOR, DWP_FIXED, MIXTURE, GAUSSIAN_PRIOR = "dwp", "dwp-fixed", "mixture", "gaussian"
 DWP_SEMI_IMPLICIT = "dwp-semi-implicit"
 LOG_UNIFORM, LOG_UNIFORM_AUTHORS = "log-uniform", "log-uniform-authors"
 STANDARD_NORMAL, NORMAL, DETERMINISTIC = "standard-normal", "normal", "deterministic"
-FROM_DWP, FROM_XAVIER = "dwp", "Xavier"
-STARTED_BY = {FROM_DWP: DWP_OWN, FROM_XAVIER: XAVIER}  # the start of each initialisation of the recorded tables
+NATURAL_PRIOR, NORMAL_BY_LAYER = "natural", "normal-by-layer"
+FROM_DWP, FROM_XAVIER, FROM_NATURAL = "dwp", "Xavier", "natural"
+STARTED_BY = {FROM_DWP: DWP_OWN, FROM_XAVIER: XAVIER, FROM_NATURAL: DENSE_DRAWN}  # by name in the recorded tables
 PAPER_NETWORKS = {"mnist": "mnist", "cifar10": "cifar"}  # by data set
 CLASSES = 10
 LATENT_DRAWS = 10  # K of the semi-implicit bound
@@ -67,26 +68,42 @@ class LearnedPriors:
         return found
 
 
+Divergences = list[bayes.KL] | Mapping[str, bayes.KL]
+
+
 class Rival(NamedTuple):
-    """A prior of the comparison: its colour in figures, and its divergences from the learned priors."""
+    """A prior of the comparison: its colour in figures, and its divergences.
+
+    They come from the learned priors, or for priors by depth and scale of a layer from the network at its start.
+    """
 
     colour: str
-    divergences: Callable[[LearnedPriors], list[bayes.KL]]
+    divergences: Callable[[LearnedPriors, nn.Module], Divergences]
+
+
+def _natural(learned: LearnedPriors, network: nn.Module) -> Divergences:
+    return bayes.layer_priors(network, NATURAL_PRIOR, without="normal").terms()
+
+
+def _normal_by_layer(learned: LearnedPriors, network: nn.Module) -> Divergences:
+    return bayes.bayesianize_(copy.deepcopy(network)).terms()
 
 
 PRIORS: dict[str, Rival] = {
-    DWP_PRIOR: Rival("#c0392b", lambda learned: [bayes.kl_from(prior) for prior in learned.vaes]),
-    DWP_FIXED: Rival("#e6b0aa", lambda learned: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes]),
+    DWP_PRIOR: Rival("#c0392b", lambda learned, _: [bayes.kl_from(prior) for prior in learned.vaes]),
+    DWP_FIXED: Rival("#e6b0aa", lambda learned, _: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes]),
     DWP_SEMI_IMPLICIT: Rival(
-        "#7b241c", lambda learned: [bayes.kl_from(prior, draws=LATENT_DRAWS) for prior in learned.vaes]
+        "#7b241c", lambda learned, _: [bayes.kl_from(prior, draws=LATENT_DRAWS) for prior in learned.vaes]
     ),
-    MIXTURE: Rival("#8e44ad", lambda learned: [bayes.kl_from(prior) for prior in learned.mixtures]),
-    GAUSSIAN_PRIOR: Rival("#d68910", lambda learned: [bayes.kl_from(prior) for prior in learned.gaussians()]),
-    LOG_UNIFORM: Rival("#1e8449", lambda learned: [bayes.LogUniformKL()]),
-    LOG_UNIFORM_AUTHORS: Rival("#52be80", lambda learned: [bayes.TruncatedLogUniformKL()]),
-    STANDARD_NORMAL: Rival("#2471a3", lambda learned: [bayes.NormalKL()]),
-    NORMAL: Rival("#5dade2", lambda learned: [*learned.normals()]),
-    DETERMINISTIC: Rival("#17202a", lambda learned: []),
+    MIXTURE: Rival("#8e44ad", lambda learned, _: [bayes.kl_from(prior) for prior in learned.mixtures]),
+    GAUSSIAN_PRIOR: Rival("#d68910", lambda learned, _: [bayes.kl_from(prior) for prior in learned.gaussians()]),
+    LOG_UNIFORM: Rival("#1e8449", lambda learned, _: [bayes.LogUniformKL()]),
+    LOG_UNIFORM_AUTHORS: Rival("#52be80", lambda learned, _: [bayes.TruncatedLogUniformKL()]),
+    STANDARD_NORMAL: Rival("#2471a3", lambda learned, _: [bayes.NormalKL()]),
+    NORMAL: Rival("#5dade2", lambda learned, _: [*learned.normals()]),
+    DETERMINISTIC: Rival("#17202a", lambda learned, _: []),
+    NATURAL_PRIOR: Rival("#117a65", _natural),
+    NORMAL_BY_LAYER: Rival("#7f8c8d", _normal_by_layer),
 }
 
 
@@ -98,8 +115,8 @@ class Experiment:
     initialisation.
 
     Args:
-        network: ``mnist`` or ``cifar10``, for the paper's network of that data set.
-        filters: Channels of its convolutions.
+        network: Name of the network, see :func:`training.networks.registry.build`.
+        filters: Its numbers of channels.
         train: Images ``(n, c, h, w)`` and labels ``(n,)`` that splits are drawn from.
         test: The same, to test on.
         others: Images of something else, for the detection of unknown ones; may be empty.
@@ -108,6 +125,7 @@ class Experiment:
         scale: Standard deviation of an additive posterior at the start.
         kernels: Kernels of a layer on which a step evaluates the divergence.
         samples: Networks of the ensemble.
+        estimator: How the layers draw their outputs in training.
         newton_steps: Steps by which the posterior's scales are brought to the optimum of the objective before training.
         augment: Makes random copies of the images of each step; none by default.
     """
@@ -122,6 +140,7 @@ class Experiment:
     scale: float
     kernels: int
     samples: int
+    estimator: bayes.Estimator
     newton_steps: int = 0
     augment: Augment | None = None
 
@@ -134,6 +153,7 @@ class Experiment:
         learned: tuple[tuple[str, ...], tuple[str, ...]],
         schedule: bayes.Schedule,
         *,
+        network: str = "",
         others: str = "",
         held_out: int = 0,
         test_images: int = 10_000,
@@ -144,17 +164,18 @@ class Experiment:
 
         Args:
             context: Where it runs.
-            data: Name of the data set, ``mnist`` or ``cifar10``.
-            filters: Channels of the convolutions.
+            data: Name of the data set.
+            filters: Numbers of channels of the network.
             learned: Names of the VAEs and of the mixtures.
             schedule: Schedule of Algorithm 1.
+            network: Name of the network; the paper's for the data set by default, which must have one.
             others: Name of the data set whose test images are the unknown ones; none if empty.
             held_out: Number of training images, the last ones, that replace the test images.
             test_images: Maximum number of images to test on, evenly spaced.
             other_images: Maximum number of unknown ones.
-            **settings: ``scale``, ``kernels``, ``samples``, ``newton_steps`` and ``augment``.
+            **settings: ``scale``, ``kernels``, ``samples``, ``estimator``, ``newton_steps`` and ``augment``.
         """
-        untrained(data, filters)  # refuses settings before anything is read
+        name = network or papers_network(data)
         check_counts(test_images=test_images, other_images=other_images)
         train, test = read_images(context, data, held_out, test_images)
         unknown = context.images(others, "test").to(context.device)[0] if others else test[0][:0]
@@ -162,7 +183,8 @@ class Experiment:
             shapes = f"{tuple(unknown.shape[1:])}, not {tuple(test[0].shape[1:])}"
             raise ValueError(f"images of others={others!r} are {shapes} as those of {data!r}; choose another")
         parts = (train, test, thin(unknown, other_images), LearnedPriors.load(*learned))
-        return cls(data, filters, *parts, schedule, **settings)
+        network_for(train, name, filters)  # refuses a network before anything is trained
+        return cls(name, filters, *parts, schedule, **settings)
 
     def trainer(self, size: int, splits: Sequence[int], prior: str, init: str) -> bayes.Trainer:
         """Returns what trains a network for each split in one pass, from the start; its seed is the first split's."""
@@ -179,13 +201,14 @@ class Experiment:
     def objective(self, split: int, prior: str, init: str) -> bayes.Objective:
         """Returns an untrained network with a posterior, and its divergences from a prior of ``PRIORS``."""
         torch.manual_seed(split)
-        network = untrained(self.network, self.filters)
-        initialize_(network, STARTED_BY[init], split, priors=self.learned.vaes, strict=True)
+        network = network_for(self.train, self.network, self.filters)
+        priors = (NATURAL_PRIOR,) if init == FROM_NATURAL else self.learned.vaes
+        initialize_(network, STARTED_BY[init], split, priors=priors, strict=init != FROM_NATURAL)
+        divergences = PRIORS[prior].divergences(self.learned, network)
         if prior == LOG_UNIFORM_AUTHORS:
-            bayes.bayesianize_(network, kind=bayes.RelativeBayesConv2d)
+            bayes.bayesianize_(network, kind=bayes.RelativeBayesConv2d, estimator=self.estimator)
         elif prior != DETERMINISTIC:
-            bayes.bayesianize_(network, scale=self.scale)
-        divergences = PRIORS[prior].divergences(self.learned)
+            bayes.bayesianize_(network, scale=self.scale, estimator=self.estimator)
         return bayes.Objective(
             network.to(self.train[0].device), divergences, self.kernels, augmented=self.augment is not None
         )
@@ -211,13 +234,10 @@ class Experiment:
         return {name: round(value, 4) for name, value in found.items()}
 
 
-def untrained(data: str, filters: tuple[int, ...]) -> nn.Module:
-    """Returns the paper's network for a data set.
-
-    Raises:
-        ValueError: The paper has none for it, or ``filters`` are not as many as its convolutions.
-    """
+def papers_network(data: str) -> str:
+    """Returns the name of the paper's network for a data set; raises ``ValueError`` if it has none."""
     if data not in PAPER_NETWORKS:
-        raise ValueError(f"data must be one of {', '.join(PAPER_NETWORKS)}; got {data!r}")
-    shape = (1, 28, 28) if data == "mnist" else (3, 32, 32)
-    return build(PAPER_NETWORKS[data], filters, CLASSES, shape)
+        raise ValueError(
+            f"the paper has networks for {', '.join(PAPER_NETWORKS)}, and none for {data!r}: name one in network="
+        )
+    return PAPER_NETWORKS[data]

@@ -9,7 +9,7 @@ from training.engine.records import Row, print_table, read_config, read_done, wr
 from training.engine.stage import Context, Stage
 from training.experiments.few_labels import (
     DWP_PRIOR,
-    FROM_DWP,
+    FROM_XAVIER,
     GAUSSIAN_PRIOR,
     LOG_UNIFORM_AUTHORS,
     STANDARD_NORMAL,
@@ -39,7 +39,7 @@ class ChooseSettings(Stage):
             if not read_config(context.out / need)["settings"]["hold_out"]:
                 raise ValueError(f"{need} was tested on test images; choices need hold_out, training images in place")
         tables = (read_done(context.out / need)["table"] for need in self.needs)
-        rows = [row for table in tables for row in table if row["init"] == FROM_DWP]
+        rows = [row for table in tables for row in table if row["init"] != FROM_XAVIER]
         allowed = [row for row in rows if not self.temperatures or row["temperature"] in self.temperatures]
         chosen = best_settings(allowed)
         if missing := {row["prior"] for row in rows} - {row["prior"] for row in chosen}:

@@ -87,6 +87,7 @@ class Gap(Stage):
         """Reads what trains the networks, which are those of Fig. 2(a)."""
         schedule = bayes.Schedule(self.steps, self.batch_size, self.lr)
         settings: dict[str, Any] = {"scale": bayes.SCALE, "kernels": self.subset, "samples": NETWORKS_DRAWN}
+        settings["estimator"] = "local"
         return Experiment.read(context, "mnist", self.filters, (self.vaes, ()), schedule, **settings)
 
     def measure(self, experiment: Experiment, key: tuple[str, int], progress: Progress) -> list[Row]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dwp_init import bayes, load_prior
 from training.engine import ledger, sweep
@@ -32,8 +33,11 @@ from training.experiments.few_labels import (
     GAUSSIAN_PRIOR,
     LOG_UNIFORM,
     LOG_UNIFORM_AUTHORS,
+    FROM_NATURAL,
     MIXTURE,
+    NATURAL_PRIOR,
     NORMAL,
+    NORMAL_BY_LAYER,
     PRIORS,
     STANDARD_NORMAL,
     Experiment,
@@ -89,6 +93,8 @@ def test_every_prior_has_its_term(experiment: Experiment) -> None:
         LOG_UNIFORM_AUTHORS: bayes.TruncatedLogUniformKL,
         STANDARD_NORMAL: bayes.NormalKL,
         NORMAL: bayes.NormalKL,
+        NATURAL_PRIOR: bayes.ScaledKL,
+        NORMAL_BY_LAYER: bayes.ScaledKL,
     }
     assert kinds.keys() | {DETERMINISTIC} == PRIORS.keys()
     for prior, kind in kinds.items():
@@ -201,6 +207,22 @@ def test_settings_that_an_earlier_stage_has_chosen(data: Any, tmp_path: Path) ->
     for row in made:
         expected = table[row["prior"]]
         assert (row["steps"], row["temperature"]) == (expected["steps"], expected["temperature"])
+
+
+def test_a_network_of_another_kind_with_priors_by_layer(data: Any, tmp_path: Path) -> None:
+    chosen = {"network": "resnet(stride=2, blocks=1)", "filters": (4, 4, 6), "start": FROM_NATURAL}
+    chosen |= {"vaes": (), "mixtures": (), "from_xavier": (DETERMINISTIC,), "estimator": "flipout"}
+    stage = replace(SMALL, priors=(NATURAL_PRIOR, NORMAL_BY_LAYER, DETERMINISTIC), splits=1, **chosen)
+    rows = run(stage, tmp_path)
+    assert [(row["prior"], row["init"]) for row in rows[2:]] == [
+        (DETERMINISTIC, FROM_NATURAL),
+        (DETERMINISTIC, FROM_XAVIER),
+    ]
+    network = stage.experiment(Context(tmp_path)).objective(0, NATURAL_PRIOR, FROM_NATURAL).network
+    layers = bayes.bayesian_layers(network)
+    assert {layer.estimator for layer in layers.values()} == {"flipout"} and len(layers) == 9
+    inputs = {name: bool(replace(stage, priors=(name,), start=FROM_DWP).other_inputs()) for name in stage.priors}
+    assert inputs == {NATURAL_PRIOR: True, NORMAL_BY_LAYER: False, DETERMINISTIC: False}
 
 
 def test_differences_are_paired_by_split() -> None:
@@ -409,7 +431,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": "notmnist"}, "data must be one of mnist, cifar10; got 'notmnist'"),
+        ({"data": "notmnist"}, "networks for mnist, cifar10, and none for 'notmnist': name one in network="),
         ({"priors": ("dwp", "flat")}, r"priors must be some of dwp, .*, each once; got \('dwp', 'flat'\)"),
         ({"priors": ()}, "priors must be some of"),
         ({"priors": ("dwp", "dwp")}, "priors must be some of .* each once"),
@@ -463,4 +485,4 @@ def test_unknown_images_of_another_shape(data: Any, tmp_path: Path) -> None:
 def test_priors_of_other_families_can_take_the_place_of_vaes() -> None:
     learned = LearnedPriors.load(("notmnist-7x7", "notmnist-5x5"), ())
     assert [prior.family for prior in learned.vaes] == ["mixture", "mixture"]
-    assert len(PRIORS[DWP_PRIOR].divergences(learned)) == 2
+    assert len(PRIORS[DWP_PRIOR].divergences(learned, nn.Module())) == 2
