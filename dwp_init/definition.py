@@ -26,11 +26,17 @@ def definition(function: FunctionType) -> ast.FunctionDef | None:
     or of a decorator: see :func:`is_current`.
     """
     code = function.__code__
-    names = [each.opname for each in dis.get_instructions(code)]
-    branches = sum("_IF_" in name for name in names) - names.count("LOAD_ASSERTION_ERROR")
+    instructions = list(dis.get_instructions(code))
+    branches = sum("_IF_" in each.opname for each in instructions) - sum(map(_loads_assertion_error, instructions))
     if code.co_freevars or branches > 0:
         return None  # branches would be found in the source too, but later
     return _file_of(function).function_at(code.co_firstlineno)
+
+
+def _loads_assertion_error(instruction: dis.Instruction) -> bool:
+    """Whether this is the instruction of an assertion: the name ``AssertionError`` in the source is loaded otherwise."""
+    name, loaded = instruction.opname, instruction.argrepr
+    return name == "LOAD_ASSERTION_ERROR" or (name, loaded) == ("LOAD_COMMON_CONSTANT", "AssertionError")  # from 3.14
 
 
 def is_current(function: FunctionType) -> bool:

@@ -10,6 +10,7 @@ from dwp_init import Gaussian, KernelVAE
 from dwp_init.bayes import (
     SCALE,
     AuxiliaryKL,
+    Estimator,
     GaussianKL,
     NormalKL,
     Objective,
@@ -54,9 +55,11 @@ def test_a_prior_with_latents() -> None:
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0)
 
 
-def objective(prior_scale: float = 0.5) -> tuple[Objective, Tensor, Tensor]:
-    (pictures, labels) = images()
-    return Objective(network(), NormalKL(prior_scale)), pictures[0], labels[0]
+def objective(prior_scale: float = 0.5, estimator: Estimator = "local") -> tuple[Objective, Tensor, Tensor]:
+    """Local reparametrisation has less noise in so small a network."""
+    (pictures, labels), model = images(), network(bayesian=False)
+    bayesianize_(model, scale=0.05, estimator=estimator)
+    return Objective(model, NormalKL(prior_scale)), pictures[0], labels[0]
 
 
 def scales(model: Objective) -> list[float]:
@@ -96,6 +99,16 @@ def test_the_start_is_the_optimum_of_the_bound() -> None:
             layer.log_variance.data += 2 * math.log(factor)
             assert bound() > best
             layer.log_variance.data -= 2 * math.log(factor)
+
+
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+def test_more_images_make_the_start_narrower_by_both_estimators(estimator: Estimator) -> None:
+    model, pictures, labels = objective(estimator=estimator)
+    torch.manual_seed(0)
+    start_at_optimal_scales_(model, pictures, labels)
+    few = scales(model)
+    start_at_optimal_scales_(model, pictures.repeat(30, 1, 1, 1), labels.repeat(30))
+    assert 0.4 < few[0] < 0.65 and 0.1 < scales(model)[0] < 0.3
 
 
 def test_a_colder_objective_has_smaller_scales() -> None:

@@ -27,6 +27,7 @@ RECIPES = [
         "converge_mnist",
         "decoding",
         "engine_cost",
+        "estimators",
         "few_labels_augmented",
         "fig2a_chosen",
         "fig2a_mnist",

@@ -12,7 +12,7 @@ from training.engine.records import Row, print_table, read_config, read_metrics,
 from training.engine.stage import Context, Stage
 from training.experiments.paired import half_width, number_ahead, shown
 
-SCORES = {"accuracy": 2, "accuracy_mean_weights": 2, "nll": 4, "ece": 2}  # with their decimals
+_SCORES = {"accuracy": 2, "accuracy_mean_weights": 2, "nll": 4, "ece": 2}  # with their decimals
 _SETTINGS = ("network", "data", "temperature")
 _GROUP = (*_SETTINGS, "size", "prior", "init")
 
@@ -49,7 +49,7 @@ class CompareEstimators(Stage):
 def _compared(runs: dict[str, dict[int, Row]]) -> Row:
     """Returns means and paired differences of runs by estimator and split; empty for an estimator that was not run."""
     found: Row = {}
-    for score, digits in SCORES.items():
+    for score, digits in _SCORES.items():
         values = {name: _values(runs.get(name, {}), score) for name in get_args(Estimator)}
         over = values["flipout"] - values["local"] if runs.keys() == values.keys() else torch.empty(0)
         means = {f"{score}_{name}": shown(each.mean().item(), digits) for name, each in values.items()}

@@ -14,10 +14,10 @@ from training.engine.stage import Stage
 from training.experiments.classify import Classify
 from training.experiments.estimators import CompareEstimators
 from training.experiments.few_labels import DETERMINISTIC, FROM_NATURAL, NATURAL_PRIOR, NORMAL_BY_LAYER
-from training.recipes import Fields, fig2a_chosen
+from training.recipes import Fields, fig2a_chosen, fig2a_mnist
 
-FOLDER = "estimators"
-COMMON: Fields = {
+FOLDER = fig2a_mnist.FOLDER
+POOLED_SETTINGS: Fields = {
     "name": "",
     "others": "",
     "vaes": (),
@@ -31,23 +31,22 @@ COMMON: Fields = {
     "lr": 3e-3,
     "scale_lr": 3e-2,
 }
-NETWORKS: dict[str, Fields] = {
+POOLED: dict[str, Fields] = {
     "resnet": {"network": "resnet(stride=2, blocks=1)", "data": "fashionmnist", "filters": (32, 64, 96)},
     "mobilenet": {"network": "mobilenet(stride=2, blocks=1)", "data": "cifar10", "filters": (32, 48, 64)},
 }
-SMALL: Fields = {"sizes": (10,), "splits": 2, "steps": 4, "batch_size": 10, "kernels": 8, "samples": 2}
-SMALL_FILTERS: dict[str, Fields] = {"resnet": {"filters": (2, 2, 2)}, "mobilenet": {"filters": (2, 2, 2)}}
+SMALL: Fields = {"filters": (2, 2, 2), "sizes": (10,), "splits": 2, "steps": 4, "batch_size": 10, "kernels": 8, "samples": 2}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
     """Returns training with each estimator at each temperature, and the comparison."""
     found: dict[str, Stage] = {}
-    for name, network in NETWORKS.items():
+    for name, network in POOLED.items():
         for temperature in fig2a_chosen.TEMPERATURES:
             for estimator in ("flipout", "local"):
                 once = (DETERMINISTIC,) if (temperature, estimator) == (1, "flipout") else ()
                 own: Fields = {"temperature": temperature, "estimator": estimator}
                 own["priors"] = (NATURAL_PRIOR, NORMAL_BY_LAYER, *once)
-                settings = COMMON | network | own | (SMALL | SMALL_FILTERS[name] if smoke else {})
+                settings = POOLED_SETTINGS | network | own | (SMALL if smoke else {})
                 found[f"estimator_{name}_{estimator}_{temperature:g}"] = Classify(**settings)
     return found | {"estimators": CompareEstimators(tuple(found))}
