@@ -34,7 +34,7 @@ def definition(function: FunctionType) -> ast.FunctionDef | None:
 
 
 def _loads_assertion_error(instruction: dis.Instruction) -> bool:
-    """Whether this is the instruction of an assertion: the name ``AssertionError`` in the source is loaded otherwise."""
+    """Whether an assertion has this instruction; the name ``AssertionError`` in the source is loaded otherwise."""
     name, loaded = instruction.opname, instruction.argrepr
     return name == "LOAD_ASSERTION_ERROR" or (name, loaded) == ("LOAD_COMMON_CONSTANT", "AssertionError")  # from 3.14
 

@@ -50,7 +50,9 @@ class BayesConv2d(nn.Conv2d):
 
     default_scale: ClassVar[float] = SCALE
 
-    def __init__(self, *arguments: Any, scale: float | None = None, estimator: Estimator = "flipout", **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, scale: float | None = None, estimator: Estimator = "flipout", **named: Any
+    ) -> None:
         check_one_of("estimator", estimator, get_args(Estimator))
         scale = self.default_scale if scale is None else scale
         if not (is_real(scale) and 0 < scale < math.inf):
@@ -107,7 +109,7 @@ class BayesConv2d(nn.Conv2d):
             return cast(Tensor, self._conv_forward(wide(input).square(), self.wide_q.scale.square(), None))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, estimator={self.estimator!r}"
+        return f"{cast(Any, super()).extra_repr()}, estimator={self.estimator!r}"
 
     def plain(self, weight: Tensor) -> nn.Conv2d:
         """Returns an ordinary convolution with this layer's settings, a copy of a weight and of this layer's bias."""

@@ -18,7 +18,6 @@ from dwp_init.bayes import (
 from dwp_init.priors.latent import Normal
 from tests.bayes.small import KINDS, LAYERS
 
-
 ESTIMATORS: tuple[Estimator, ...] = ("flipout", "local")
 
 
@@ -38,9 +37,7 @@ def made(
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LAYERS)
-def test_outputs_have_the_moments_of_sampled_weights(
-    name: str, kind: type[BayesConv2d], estimator: Estimator
-) -> None:
+def test_outputs_have_the_moments_of_sampled_weights(name: str, kind: type[BayesConv2d], estimator: Estimator) -> None:
     layer = made(LAYERS[name], kind, estimator=estimator).double().train()
     images = torch.rand(2, layer.in_channels, 7, 8, dtype=torch.float64)
     draws = 20_000

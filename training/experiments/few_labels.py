@@ -91,7 +91,9 @@ def _normal_by_layer(learned: LearnedPriors, network: nn.Module) -> Divergences:
 
 PRIORS: dict[str, Rival] = {
     DWP_PRIOR: Rival("#c0392b", lambda learned, _: [bayes.kl_from(prior) for prior in learned.vaes]),
-    DWP_FIXED: Rival("#e6b0aa", lambda learned, _: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes]),
+    DWP_FIXED: Rival(
+        "#e6b0aa", lambda learned, _: [bayes.kl_from(prior, train_reverse=False) for prior in learned.vaes]
+    ),
     DWP_SEMI_IMPLICIT: Rival(
         "#7b241c", lambda learned, _: [bayes.kl_from(prior, draws=LATENT_DRAWS) for prior in learned.vaes]
     ),

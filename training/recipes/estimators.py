@@ -35,7 +35,15 @@ POOLED: dict[str, Fields] = {
     "resnet": {"network": "resnet(stride=2, blocks=1)", "data": "fashionmnist", "filters": (32, 64, 96)},
     "mobilenet": {"network": "mobilenet(stride=2, blocks=1)", "data": "cifar10", "filters": (32, 48, 64)},
 }
-SMALL: Fields = {"filters": (2, 2, 2), "sizes": (10,), "splits": 2, "steps": 4, "batch_size": 10, "kernels": 8, "samples": 2}
+SMALL: Fields = {
+    "filters": (2, 2, 2),
+    "sizes": (10,),
+    "splits": 2,
+    "steps": 4,
+    "batch_size": 10,
+    "kernels": 8,
+    "samples": 2,
+}
 
 
 def stages(smoke: bool = False) -> dict[str, Stage]:
