@@ -93,6 +93,7 @@ def _few_labels() -> dict[str, Any]:
         "warm": read_few_labels("fig2a_mnist"),
         "cold": read_few_labels("fig2a_mnist_cold"),
         "paper": FEW_LABELS["mnist"],
+        "estimators": results.read_record("estimators_resnet"),
     }
 
 
