@@ -3,8 +3,8 @@
     python -m training run estimators --data-root DATA --workers 2 --from-record --record
 
 Expected: the paper has no such table; it trains with local reparametrisation.
-Found: ``training/results/estimators_resnet.csv``; ``estimators_mobilenet.csv`` is not run yet. ``--only`` with the stages
-of one network runs that alone, in an hour and a half of a core.
+Found: ``training/results/estimators_resnet.csv``; ``estimators_mobilenet.csv`` is not run yet. With ``--only`` and the
+stages of one network that is run alone, in an hour and a half of a core.
 Departures: networks that the paper does not have, with ``natural`` as prior by depth, and with a normal prior of
 independent weights at the scale of each layer. All start from draws of ``natural``, those of dense layers too. Networks
 without a prior are beside. Everything is fixed in advance but the temperature, of which Bayes' rule and one more are
